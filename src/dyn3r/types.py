@@ -1,0 +1,217 @@
+"""Values that pass between the stages. Frozen, documented, and free of behaviour beyond access.
+
+Letters in shapes: n frames, m directed pairs (edges), h w pixels of the prepared frames, gh gw the
+patch grid, c = decoder layers x heads. Camera axes are x right, y down, z forward (OpenCV).
+Integer pixel coordinates are pixel centres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from dyn3r.errors import InputError
+
+if TYPE_CHECKING:  # a second saved for everything that needs no network, e.g. `dyn3r view`
+    import torch
+    from torch import Tensor
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total) with 0 <= done <= total; stage is a short human phrase."""
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """The progress callback that reports nothing."""
+
+
+@dataclass(frozen=True)
+class FrameMapping:
+    """How prepared pixels lie on the source picture (after its EXIF rotation).
+
+    A source picture is resized to `resized_hw`, then the window of `size_hw` whose top-left pixel
+    is `crop_xy` is cut out. Pixel centres are integers on both sides:
+    u_prepared = (u_source + 0.5) * scale_x - 0.5 - crop_x.
+    """
+
+    source_hw: tuple[int, int]
+    """Source height and width in pixels, EXIF rotation applied."""
+    resized_hw: tuple[int, int]
+    """Height and width after resizing, before the crop."""
+    crop_xy: tuple[int, int]
+    """Left and top of the crop window in resized pixels."""
+    size_hw: tuple[int, int]
+    """Height and width of the prepared frames; multiples of 16."""
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Prepared pixels per source pixel along x and along y."""
+        return (
+            self.resized_hw[1] / self.source_hw[1],
+            self.resized_hw[0] / self.source_hw[0],
+        )
+
+    def to_source(self, uv: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 2"]:
+        """Prepared pixel coordinates (u, v) -> source pixel coordinates."""
+        scale, crop = np.asarray(self.scale_xy), np.asarray(self.crop_xy)
+        return (uv + crop + 0.5) / scale - 0.5
+
+    def from_source(self, uv: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch 2"]:
+        """Source pixel coordinates (u, v) -> prepared pixel coordinates."""
+        scale, crop = np.asarray(self.scale_xy), np.asarray(self.crop_xy)
+        return (uv + 0.5) * scale - 0.5 - crop
+
+    def K_to_source(self, K: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+        """Intrinsics of the prepared frames -> intrinsics at source resolution (pixels)."""
+        return _affine_K(K, 1 / np.asarray(self.scale_xy), self.to_source)
+
+    def K_from_source(self, K: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+        """Intrinsics at source resolution -> intrinsics of the prepared frames (pixels)."""
+        return _affine_K(K, np.asarray(self.scale_xy), self.from_source)
+
+
+def _affine_K(
+    K: np.ndarray, scale_xy: np.ndarray, move: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    out = np.array(K, dtype=np.float64)
+    out[..., 0, :2] *= scale_xy[0]
+    out[..., 1, :2] *= scale_xy[1]
+    out[..., :2, 2] = move(np.asarray(K, dtype=np.float64)[..., :2, 2])
+    return out
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames prepared for the network, all of one size, with the way back to the source."""
+
+    images: UInt8[np.ndarray, "n h w 3"]
+    """RGB, 0..255; h and w are multiples of 16."""
+    mapping: FrameMapping
+    """Prepared pixels <-> source pixels; the same for every frame."""
+    names: tuple[str, ...]
+    """One per frame: the file's name, or `frame_000012` with the frame's index in the video."""
+    times_s: Float[np.ndarray, " n"]
+    """Seconds since the start of the source; for folders of images the index divided by `fps`."""
+    source: str
+    """The path it was read from (for people; never used to find anything again)."""
+    fps: float
+    """Frames per second of the frames kept."""
+
+    def __post_init__(self) -> None:
+        if len(self.images) == 0:
+            raise InputError("a clip needs at least one frame")
+        if len(self.names) != len(self.images) or len(self.times_s) != len(self.images):
+            raise InputError("a clip needs one name and one time for every frame")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the prepared frames in pixels."""
+        return (int(self.images.shape[1]), int(self.images.shape[2]))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the encoder makes of frames; computed once per frame and never changed."""
+
+    features: Float[Tensor, "n tokens dim"]
+    """Row-major over the patch grid."""
+    grid_hw: tuple[int, int]
+    """Rows and columns of the patch grid."""
+
+
+class PairChunk(NamedTuple):
+    """A run of consecutive edges of `PairPredictions`, as float32 torch tensors."""
+
+    rows: slice
+    edges: Int[Tensor, "k 2"]
+    points1: Float[Tensor, "k h w 3"]
+    conf1: Float[Tensor, "k h w"]
+    points2: Float[Tensor, "k h w 3"]
+    conf2: Float[Tensor, "k h w"]
+
+
+@dataclass(frozen=True)
+class PairPredictions:
+    """What the network says about every directed pair (i, j), or anybody's predictions like it.
+
+    The big arrays may be half precision and may be memory-mapped files: consumers stream them with
+    `chunks` and never hold all of them in float32.
+    """
+
+    edges: Int[np.ndarray, "m 2"]
+    """Directed pairs (i, j) of frame indices."""
+    num_frames: int
+    """Frames of the clip; frames without any edge are allowed."""
+    points1: np.ndarray | None = None
+    """(m,h,w,3) points of frame i in camera i; arbitrary scale per pair. None if heads were off."""
+    conf1: np.ndarray | None = None
+    """(m,h,w) confidence of points1, above 1."""
+    points2: np.ndarray | None = None
+    """(m,h,w,3) points of frame j in camera i, at frame j's own time."""
+    conf2: np.ndarray | None = None
+    """(m,h,w) confidence of points2, above 1."""
+    scores1: Float[np.ndarray, "m gh gw c"] | None = None
+    """Attention statistic of the view-1 stack: a score for every token of frame **j** (SPEC 4)."""
+    scores2: Float[np.ndarray, "m gh gw c"] | None = None
+    """Attention statistic of the view-2 stack: a score for every token of frame **i**."""
+
+    def __len__(self) -> int:
+        return len(self.edges)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the pointmaps in pixels."""
+        if self.points1 is None:
+            raise InputError("these predictions hold no pointmaps (the heads were off)")
+        return (int(self.points1.shape[1]), int(self.points1.shape[2]))
+
+    def chunks(
+        self, pairs_per_chunk: int = 16, device: torch.device | str = "cpu"
+    ) -> Iterator[PairChunk]:
+        """Stream the pointmaps in order, `pairs_per_chunk` edges at a time, as float32."""
+        if self.points1 is None or self.conf1 is None or self.points2 is None or self.conf2 is None:
+            raise InputError("these predictions hold no pointmaps (the heads were off)")
+
+        import torch
+
+        def load(array: np.ndarray, rows: slice) -> Tensor:
+            return torch.from_numpy(np.array(array[rows], dtype=np.float32)).to(device)
+
+        for start in range(0, len(self.edges), pairs_per_chunk):
+            rows = slice(start, min(start + pairs_per_chunk, len(self.edges)))
+            yield PairChunk(
+                rows,
+                torch.from_numpy(np.array(self.edges[rows], dtype=np.int64)).to(device),
+                load(self.points1, rows),
+                load(self.conf1, rows),
+                load(self.points2, rows),
+                load(self.conf2, rows),
+            )
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What moves, read out of the cross-attention (SPEC 4), with the maps it came from."""
+
+    masks: Bool[np.ndarray, "n h w"]
+    """True on pixels of things that move."""
+    dynamic_map: Float[np.ndarray, "n gh gw"]
+    """The dynamic map before clustering, 0..1 per frame."""
+    refined_map: Float[np.ndarray, "n gh gw"]
+    """The same after every token took its cluster's mean, 0..1 per frame."""
+    clusters: Int[np.ndarray, "n gh gw"]
+    """Cluster index of every token, 0..k-1, shared by all frames."""
+    threshold: float
+    """A pixel moves where the upsampled refined map exceeds this; infinity if nothing moves."""
+    attention_maps: dict[str, Float[np.ndarray, "n gh gw"]]
+    """The four fused statistics, keys mu1, sd1, mu2, sd2, each 0..1 over the clip."""
+    has_motion: bool
+    """False if the clip was judged still, or too short to tell; then no pixel is masked."""
+    reason: str
+    """One sentence for a person: why motion was or was not found."""
