@@ -1,0 +1,255 @@
+"""One picture -> one prepared frame: decode, rotate, make RGB, resize, crop (SPEC 2).
+
+Everything that knows a file format of single pictures, and the rule by which a source picture of
+any size becomes a frame whose sides are multiples of 16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from PIL import Image, ImageOps
+
+from dyn3r.errors import InputError
+from dyn3r.types import FrameMapping
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
+)
+"""File name endings (lower case) that count as pictures."""
+
+PATCH = 16
+MIN_SIZE, MAX_SIZE = 64, 4096
+
+# What Pillow's decoders raise on broken files, beside its own errors.
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error)
+
+
+def frame_mapping(
+    source_hw: tuple[int, int],
+    *,
+    size: int = 512,
+    square_ok: bool = False,
+    square_crop: bool = False,
+) -> FrameMapping:
+    """How a source picture of `source_hw` (height, width) is resized and cropped (SPEC 2).
+
+    By default the long side becomes `size` and a centre crop makes both sides multiples of 16; a
+    square picture is cropped to 4:3 unless `square_ok`. With `square_crop` the short side becomes
+    `size` and the centre square is kept: the published 224 model's rule.
+
+    Raises:
+        InputError: `size` is no multiple of 16 from 64 to 4096, or the crop would be empty.
+    """
+    check_size(size)
+    height, width = source_hw
+    if min(source_hw) < PATCH:
+        raise InputError(
+            f"a picture of {width}x{height} pixels is too small: "
+            f"both sides must have at least {PATCH} pixels"
+        )
+    long_side = round(size * max(source_hw) / min(source_hw)) if square_crop else int(size)
+    resized_h, resized_w = (round(side * long_side / max(source_hw)) for side in source_hw)
+    centre_x, centre_y = resized_w // 2, resized_h // 2
+    if square_crop:
+        half_w = half_h = min(centre_x, centre_y)
+    else:
+        half_w = 2 * centre_x // PATCH * (PATCH // 2)
+        half_h = 2 * centre_y // PATCH * (PATCH // 2)
+        if resized_w == resized_h and not square_ok:
+            # 4:3, and still a multiple of 16 where three quarters of the side is none.
+            half_h = 3 * half_w // 4 // (PATCH // 2) * (PATCH // 2)
+    if half_w == 0 or half_h == 0:
+        raise InputError(
+            f"a picture of {width}x{height} pixels is too elongated: at size {size} it would be "
+            f"{resized_w}x{resized_h} and nothing is left after cropping to multiples of {PATCH}"
+        )
+    return FrameMapping(
+        source_hw=(int(height), int(width)),
+        resized_hw=(int(resized_h), int(resized_w)),
+        crop_xy=(int(centre_x - half_w), int(centre_y - half_h)),
+        size_hw=(int(2 * half_h), int(2 * half_w)),
+    )
+
+
+def check_size(size: int) -> None:
+    """Raise InputError unless `size` is a multiple of 16 from 64 to 4096."""
+    whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+    if not whole or size % PATCH or not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(
+            f"the frame size must be a multiple of {PATCH} from {MIN_SIZE} to {MAX_SIZE}, "
+            f"not {size!r}"
+        )
+
+
+def prepare_image(image: Image.Image, mapping: FrameMapping) -> UInt8[np.ndarray, "h w 3"]:
+    """Resize and crop one RGB picture as `mapping` says: Lanczos down, bicubic up (SPEC 2)."""
+    assert image.mode == "RGB"
+    assert (image.height, image.width) == mapping.source_hw
+    shrinks = max(mapping.source_hw) > max(mapping.resized_hw)
+    method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    resized = image.resize((mapping.resized_hw[1], mapping.resized_hw[0]), method)
+    left, top = mapping.crop_xy
+    height, width = mapping.size_hw
+    return np.asarray(resized.crop((left, top, left + width, top + height)))
+
+
+def prepare_images(
+    images: Iterable[Image.Image | np.ndarray],
+    *,
+    size: int = 512,
+    square_ok: bool = False,
+    square_crop: bool = False,
+) -> tuple[UInt8[np.ndarray, "n h w 3"], FrameMapping]:
+    """Prepare pictures that are in memory; they may come from a generator, one at a time.
+
+    Args:
+        images: PIL pictures (their EXIF rotation is applied) or arrays (H,W), (H,W,3) or (H,W,4)
+            of uint8 or uint16, RGB order; all of one size.
+        size, square_ok, square_crop: see `frame_mapping`.
+
+    Returns:
+        The frames and the mapping back to the pictures' pixels (the same for all).
+
+    Raises:
+        InputError: no picture, pictures of different sizes, an array of another shape or type, or
+            a size that `frame_mapping` refuses.
+    """
+    mapping: FrameMapping | None = None
+    frames = []
+    for index, image in enumerate(images):
+        rgb = to_rgb(image if isinstance(image, Image.Image) else _from_array(image, index))
+        hw = (rgb.height, rgb.width)
+        if mapping is None:
+            mapping = frame_mapping(hw, size=size, square_ok=square_ok, square_crop=square_crop)
+        check_same_size(mapping.source_hw, hw, "image 0", f"image {index}")
+        frames.append(prepare_image(rgb, mapping))
+    if mapping is None:
+        raise InputError("no images were given: at least one is needed")
+    return np.stack(frames), mapping
+
+
+class FrameStack:
+    """Collects frames of one size in one growing array: never two copies of a whole clip."""
+
+    def __init__(self, size_hw: tuple[int, int], expected: int) -> None:
+        self._frames = np.empty((max(1, expected), *size_hw, 3), dtype=np.uint8)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Add a frame at the end."""
+        if self._count == len(self._frames):
+            more = max(16, self._count // 2)
+            self._frames.resize((self._count + more, *self._frames.shape[1:]), refcheck=False)
+        self._frames[self._count] = frame
+        self._count += 1
+
+    def stacked(self) -> UInt8[np.ndarray, "n h w 3"]:
+        """All frames; the stack must not be used after this."""
+        self._frames.resize((self._count, *self._frames.shape[1:]), refcheck=False)
+        return self._frames
+
+
+def check_same_size(
+    first_hw: tuple[int, int], hw: tuple[int, int], first_name: str, name: str
+) -> None:
+    """Raise InputError, naming both, if two frames of a clip differ in size."""
+    if hw != first_hw:
+        raise InputError(
+            f"all frames must have one size, but {first_name} is {first_hw[1]}x{first_hw[0]} "
+            f"and {name} is {hw[1]}x{hw[0]}: convert them to one size first"
+        )
+
+
+def open_image(path: Path) -> Image.Image:
+    """Read a picture file whole (first picture of a file with several).
+
+    Raises:
+        InputError: not readable, damaged, or larger than Pillow's decompression-bomb limit.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} has too many pixels to be read safely") from error
+    except _BROKEN as error:
+        raise InputError(f"{path} cannot be read as a picture: {first_line(error)}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB with the EXIF rotation applied; transparent pixels are laid over white."""
+    with contextlib.suppress(*_BROKEN):  # a damaged EXIF block is no reason to refuse a picture
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_deep_grey_to_8_bit(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _deep_grey_to_8_bit(grey: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    """16- and 32-bit grey: integers count to 65535 unless 255 holds them all; reals to 1 or 255."""
+    values = np.nan_to_num(grey.astype(np.float64))
+    largest = values.max()
+    if np.issubdtype(grey.dtype, np.floating):
+        values = values * 255 if largest <= 1 else values
+    elif grey.dtype == np.uint16 or largest > 255:
+        values = values / 257
+    return np.round(values.clip(0, 255)).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray, index: int) -> Image.Image:
+    array = np.asarray(array)
+    good_shape = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if not good_shape or array.dtype not in (np.uint8, np.uint16) or array.size == 0:
+        raise InputError(
+            f"image {index} must be a uint8 or uint16 array (H,W), (H,W,3) or (H,W,4), "
+            f"not {array.dtype} of shape {array.shape}"
+        )
+    if array.dtype == np.uint16:
+        array = np.round(array / 257).astype(np.uint8)
+    return Image.fromarray(array)
+
+
+def resize_nearest(
+    maps: Shaped[np.ndarray, "*batch H W"], mapping: FrameMapping
+) -> Shaped[np.ndarray, "*batch h w"]:
+    """Masks or depth at source resolution -> prepared frames: nearest neighbour, then the crop."""
+    assert maps.shape[-2:] == mapping.source_hw
+    picks = []
+    for axis in (0, 1):
+        # Pillow itself resizes a row of indices, so that ties at pixel borders go as it lets them.
+        indices = Image.fromarray(np.arange(mapping.source_hw[axis], dtype=np.int32)[None])
+        resized = indices.resize((mapping.resized_hw[axis], 1), Image.Resampling.NEAREST)
+        crop = mapping.crop_xy[1 - axis]
+        picks.append(np.asarray(resized)[0, crop : crop + mapping.size_hw[axis]])
+    return maps[..., picks[0][:, None], picks[1]]
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """The files of a folder that are not hidden, in no particular order."""
+    return [f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")]
+
+
+def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key that puts frame_2 before frame_10 and ignores case; ties by the exact name."""
+    parts = re.split(r"([0-9]+)", path.name.casefold())
+    keys = [(0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p) for p in parts if p]
+    return keys, path.name
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, for errors of one line."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
