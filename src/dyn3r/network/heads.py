@@ -1,0 +1,147 @@
+"""Regression heads: decoder states -> point and confidence per pixel (SPEC 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pixel_shuffle, relu
+
+from dyn3r.network.config import PATCH, NetworkConfig
+
+
+def to_points(
+    raw: Float[Tensor, "b 4 h w"],
+) -> tuple[Float[Tensor, "b h w 3"], Float[Tensor, "b h w"]]:
+    """Raw head output -> points (exponential in their distance) and confidences (above 1)."""
+    xyz = raw[:, :3].permute(0, 2, 3, 1)
+    distance = xyz.norm(dim=-1, keepdim=True)
+    points = xyz / distance.clamp(min=1e-8) * torch.expm1(distance)
+    return points, 1 + raw[:, 3].exp()
+
+
+class LinearHead(nn.Module):
+    """One linear layer from the last state; every token paints its own 16x16 pixels."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.proj = nn.Linear(config.dec_embed_dim, 4 * PATCH * PATCH)
+
+    def forward(
+        self, states: Sequence[Float[Tensor, "b n _"]], grid_hw: tuple[int, int]
+    ) -> Float[Tensor, "b 4 h w"]:
+        raw = self.proj(states[-1]).transpose(1, 2)
+        return pixel_shuffle(raw.reshape(len(raw), -1, *grid_hw), PATCH)
+
+
+class ResidualUnit(nn.Module):
+    """relu, 3x3 convolution, relu, 3x3 convolution, plus the input."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
+        return x + self.conv2(relu(self.conv1(relu(x))))
+
+
+class Fusion(nn.Module):
+    """Adds a finer level to what came from the coarser ones and doubles the resolution."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out_conv = nn.Conv2d(dim, dim, 1)
+        self.resConfUnit1 = ResidualUnit(dim)
+        self.resConfUnit2 = ResidualUnit(dim)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        if skip is not None:
+            x = x + self.resConfUnit1(skip)
+        return self.out_conv(_double(self.resConfUnit2(x)))
+
+
+class Scratch(nn.Module):
+    """Reduction to a common width and fusion. `layer1_rn` and `layer_rn.0` name one tensor, and
+    so on, as published."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        features = config.dpt_features
+        self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn = (
+            nn.Conv2d(dim, features, 3, padding=1, bias=False) for dim in config.dpt_layer_dims
+        )
+        self.layer_rn = nn.ModuleList(
+            [self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn]
+        )
+        self.refinenet1 = Fusion(features)
+        self.refinenet2 = Fusion(features)
+        self.refinenet3 = Fusion(features)
+        self.refinenet4 = Fusion(features)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Four levels, fine to coarse -> one, twice as fine as the finest."""
+        levels = [reduce(level) for reduce, level in zip(self.layer_rn, levels)]
+        path = self.refinenet4(levels[3])
+        # an odd grid's coarsest level, doubled, is one row or column too large
+        path = path[..., : levels[2].shape[-2], : levels[2].shape[-1]]
+        path = self.refinenet3(path, levels[2])
+        path = self.refinenet2(path, levels[1])
+        return self.refinenet1(path, levels[0])
+
+
+class Dpt(nn.Module):
+    """Dense prediction transformer (Ranftl et al. 2021), without batch norm."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.states = config.dpt_states
+        self.scratch = Scratch(config)
+        features = config.dpt_features
+        self.head = nn.Sequential(
+            nn.Conv2d(features, features // 2, 3, padding=1),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.Conv2d(features // 2, features // 2, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(features // 2, 4, 1),
+        )
+        widths = (config.enc_embed_dim, *[config.dec_embed_dim] * 3)
+        dims = config.dpt_layer_dims
+        resize: tuple[list[nn.Module], ...] = (
+            [nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)],
+            [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)],
+            [],
+            [nn.Conv2d(dims[3], dims[3], 3, stride=2, padding=1)],
+        )
+        self.act_postprocess = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, dim, 1), *more)
+            for width, dim, more in zip(widths, dims, resize)
+        )
+
+    def forward(
+        self, states: Sequence[Float[Tensor, "b n _"]], grid_hw: tuple[int, int]
+    ) -> Float[Tensor, "b 4 h w"]:
+        levels = []
+        for adapter, index in zip(self.act_postprocess, self.states):
+            tokens = states[index].transpose(1, 2)
+            levels.append(adapter(tokens.reshape(*tokens.shape[:2], *grid_hw)))
+        return self.head(self.scratch(levels))
+
+
+class DptHead(nn.Module):
+    """The published head keeps its layers under the name `dpt`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.dpt = Dpt(config)
+
+    def forward(
+        self, states: Sequence[Float[Tensor, "b n _"]], grid_hw: tuple[int, int]
+    ) -> Float[Tensor, "b 4 h w"]:
+        return self.dpt(states, grid_hw)
+
+
+def _double(x: Tensor) -> Tensor:
+    return interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)

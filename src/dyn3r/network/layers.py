@@ -1,0 +1,164 @@
+"""Transformer blocks of the encoder and of the two-view decoder (SPEC 1, 4, 5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+from dyn3r.network.rope import rotate
+
+
+def attend(
+    q: Float[Tensor, "b heads n d"],
+    k: Float[Tensor, "b heads k d"],
+    v: Float[Tensor, "b heads k d"],
+) -> Float[Tensor, "b heads n d"]:
+    """Softmax attention: PyTorch's fused kernel, except when training on a CPU.
+
+    The fused kernel's backward pass on CPUs was a third of a whole training step at 140 tokens;
+    written out, with few tokens, it is several times as fast (measured on 2 cores).
+    """
+    if q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
+        weights = (q @ (k * q.shape[-1] ** -0.5).transpose(-1, -2)).softmax(-1)
+        return weights.to(v.dtype) @ v
+    return scaled_dot_product_attention(q, k, v)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between; four times as wide inside."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
+        return self.fc2(gelu(self.fc1(x)))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a view's tokens to themselves."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "b n dim"], rope: Float[Tensor, "2 n head_dim"]
+    ) -> Float[Tensor, "b n dim"]:
+        b, n, dim = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        out = attend(rotate(q, rope), rotate(k, rope), v)
+        return self.proj(out.transpose(1, 2).reshape(b, n, dim))
+
+
+class CrossReading(NamedTuple):
+    """What a cross-attention lets be read besides its output."""
+
+    scores: Float[Tensor, "b heads keys"] | None
+    """Mean over the queries of q.k / sqrt(head width): one number per key token and head."""
+    logits: Float[Tensor, "b heads queries keys"] | None
+    """The attention before its softmax; only for training losses on small networks."""
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one view's tokens to the other view's."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projq = nn.Linear(dim, dim)
+        self.projk = nn.Linear(dim, dim)
+        self.projv = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n dim"],
+        y: Float[Tensor, "b k dim"],
+        rope: Float[Tensor, "2 n head_dim"],
+        dynamic: tuple[Bool[Tensor, "b n"], Bool[Tensor, "b k"]] | None = None,
+        want_scores: bool = False,
+        want_logits: bool = False,
+    ) -> tuple[Float[Tensor, "b n dim"], CrossReading]:
+        """Queries from x, keys and values from y; both on the same patch grid.
+
+        `dynamic` = which query and which key tokens move: static queries then get nothing from
+        moving keys (SPEC 5). The weights are those of the full softmax, so this equals attention
+        with the moving keys' values set to zero, and no attention map has to be formed.
+        """
+        b, n, dim = x.shape
+        q = self.projq(x).view(b, n, self.heads, -1).transpose(1, 2)
+        k, v = (
+            proj(y).view(b, y.shape[1], self.heads, -1).transpose(1, 2)
+            for proj in (self.projk, self.projv)
+        )
+        q, k = rotate(q, rope), rotate(k, rope)
+        out = attend(q, k, v)
+        if dynamic is not None:
+            moving_query, moving_key = dynamic
+            static_value = v.masked_fill(moving_key[:, None, :, None], 0)
+            without = attend(q, k, static_value)
+            out = torch.where(moving_query[:, None, :, None], out, without)
+        scale = q.shape[-1] ** -0.5
+        # mean_q (q . k) = (mean q) . k : the statistic of SPEC 4 without a token-by-token map
+        scores = (
+            torch.einsum("bhd,bhkd->bhk", q.float().mean(2) * scale, k.float())
+            if want_scores
+            else None
+        )
+        logits = scale * q @ k.transpose(-1, -2) if want_logits else None
+        return self.proj(out.transpose(1, 2).reshape(b, n, dim)), CrossReading(scores, logits)
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = SelfAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim)
+
+    def forward(
+        self, x: Float[Tensor, "b n dim"], rope: Float[Tensor, "2 n head_dim"]
+    ) -> Float[Tensor, "b n dim"]:
+        x = x + self.attn(self.norm1(x), rope)
+        return x + self.mlp(self.norm2(x))
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, cross-attention to the other view, perceptron; all pre-norm."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = SelfAttention(dim, heads)
+        self.cross_attn = CrossAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm3 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim)
+        self.norm_y = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n dim"],
+        y: Float[Tensor, "b n dim"],
+        rope: Float[Tensor, "2 n head_dim"],
+        dynamic: tuple[Bool[Tensor, "b n"], Bool[Tensor, "b n"]] | None = None,
+        want_scores: bool = False,
+        want_logits: bool = False,
+    ) -> tuple[Float[Tensor, "b n dim"], CrossReading]:
+        x = x + self.attn(self.norm1(x), rope)
+        crossed, reading = self.cross_attn(
+            self.norm2(x), self.norm_y(y), rope, dynamic, want_scores, want_logits
+        )
+        x = x + crossed
+        return x + self.mlp(self.norm3(x)), reading

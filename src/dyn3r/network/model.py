@@ -1,0 +1,117 @@
+"""A network ready to run: weights, device and precision together; found by name or by file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from dyn3r.errors import CheckpointError, InputError
+from dyn3r.network.checkpoint import load_network
+from dyn3r.network.network import PointmapNetwork
+from dyn3r.network.registry import locate
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["auto", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with the place and the precision it runs in."""
+
+    network: PointmapNetwork
+    name: str
+    """The registered name, or the file it came from."""
+    device: torch.device
+    precision: Literal["bfloat16", "float32"]
+    """Of the transformer; heads always run in float32."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Licence, training and origin, for people and for a Scene's metadata."""
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The precision as a context."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    @property
+    def image_size(self) -> int:
+        """Long side in pixels this network was trained for."""
+        return self.network.config.image_size
+
+
+def load_model(
+    name: str | Path = "compact",
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Model:
+    """Load a model by its registered name, a checkpoint file or a hub folder.
+
+    name: an embedded model (`compact`, offline), a published one (downloaded on first use; see
+    `dyn3r.network.registry`), or a path. device: `auto` takes a CUDA GPU if there is one, else the
+    CPU. precision: `auto` is bfloat16 where the hardware multiplies it fast, else float32.
+    Raises CheckpointError (not a usable checkpoint, unknown name) or InputError (no such device).
+    """
+    entry = locate(str(name))
+    network, facts = load_network(entry.path)
+    facts = {**facts, **entry.facts}
+    return prepare_model(network, entry.name, device=device, precision=precision, facts=facts)
+
+
+def prepare_model(
+    network: PointmapNetwork,
+    name: str,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    facts: Mapping[str, str] | None = None,
+) -> Model:
+    """Put a network where it is to run; its weights are converted in place."""
+    place = _device(device)
+    if precision not in ("auto", "bfloat16", "float32"):
+        raise InputError(f"unknown precision {precision!r}: auto, bfloat16 or float32")
+    half = _fast_bfloat16(place) if precision == "auto" else precision == "bfloat16"
+    try:
+        network = network.to(place).eval().requires_grad_(False)
+    except (torch.OutOfMemoryError, RuntimeError) as problem:
+        raise CheckpointError(f"{name} does not fit on {place}: {str(problem)[:100]}") from None
+    for part, module in network.named_modules():
+        # heads, norms and the residual stream stay float32; products of the transformer do not
+        in_head = part.startswith("downstream_head")
+        if isinstance(module, nn.Linear | nn.Conv2d) and not in_head:
+            module.to(torch.bfloat16 if half else torch.float32)
+        elif next(module.children(), None) is None:
+            module.float()
+    logger.info("%s on %s in %s", name, place, "bfloat16" if half else "float32")
+    return Model(network, name, place, "bfloat16" if half else "float32", dict(facts or {}))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise InputError(
+            f"device {name!r} can't be used ({str(problem).splitlines()[0][:80]}); try --device cpu"
+        ) from None
+    return device
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are done by the hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(
+        bool(getattr(torch.cpu, probe)()) for probe in probes if hasattr(torch.cpu, probe)
+    )

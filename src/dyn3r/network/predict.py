@@ -1,0 +1,222 @@
+"""Run a network over the pairs of a clip: every frame encoded once, pairs decoded in batches."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dyn3r.errors import InputError
+from dyn3r.network.config import PATCH
+from dyn3r.network.model import Model
+from dyn3r.network.network import Decoded
+from dyn3r.types import Clip, PairPredictions, Progress, Tokens, no_progress
+
+HALF_LIMIT = 65504.0
+"""Largest finite number of half precision; predictions are clamped to it when stored."""
+
+
+Frames = Clip | Tensor | np.ndarray
+"""A Clip, a float tensor (n,3,h,w) in [0, 1], or a uint8 array (n,h,w,3); checked by hand."""
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How predictions are computed and kept."""
+
+    batch_pairs: int = 0
+    """Directed pairs decoded at once; larger is faster until memory is full. 0: by frame size."""
+    storage: Literal["half", "full"] = "half"
+    """Precision in which pointmaps and confidences are kept; `full` doubles the memory."""
+    memory_gb: float = 2.0
+    """Predictions beyond this size go to a temporary file instead of memory; larger is faster."""
+    spill_folder: str | None = None
+    """Where that temporary file lies; None: the system's folder for temporary files."""
+
+    def __post_init__(self) -> None:
+        if self.batch_pairs < 0:
+            raise InputError(f"batch_pairs must be 0 (automatic) or more, not {self.batch_pairs}")
+        if not self.memory_gb > 0:
+            raise InputError(f"memory_gb must be positive, not {self.memory_gb}")
+
+
+def encode_frames(
+    model: Model,
+    images: Frames,
+    *,
+    progress: Progress = no_progress,
+) -> Tokens:
+    """Encoder tokens of every frame, on the model's device."""
+    frames = _frames(images)
+    size_hw = _size(frames)
+    grid = (size_hw[0] // PATCH, size_hw[1] // PATCH)
+    batch = max(1, _tokens_per_batch(model) // (grid[0] * grid[1]))
+    parts = []
+    with torch.inference_mode(), model.autocast():
+        for start in range(0, len(frames), batch):
+            x = _normalise(frames[start : start + batch]).to(model.device)
+            parts.append(model.network.encode(x).features)
+            progress("encoding frames", min(start + batch, len(frames)), len(frames))
+    return Tokens(torch.cat(parts), grid)
+
+
+def predict_pairs(
+    model: Model,
+    images: Frames,
+    edges: Int[np.ndarray, "m 2"],
+    dynamic: Bool[np.ndarray, "..."] | None = None,
+    *,
+    tokens: Tokens | None = None,
+    heads: bool = True,
+    scores: bool = True,
+    options: InferenceOptions | None = None,
+    progress: Progress = no_progress,
+    stage: str = "predicting pairs",
+) -> PairPredictions:
+    """What the network sees in every directed pair (i, j) of `edges`.
+
+    images: n frames, see `Frames`. dynamic: (n,h,w), which pixels move; static tokens of view 1
+    then ignore moving tokens of view 2 (Easi3R's second pass, SPEC 5). tokens: `encode_frames` of
+    the same frames, if already known. heads=False: attention scores only, much cheaper (first
+    pass).
+
+    Returns pointmaps points1 (of frame i) and points2 (of frame j), both in camera i, (m,h,w,3),
+    with an arbitrary scale per pair; confidences conf1, conf2 (m,h,w) above 1; scores1 (frame j's
+    tokens) and scores2 (frame i's tokens), (m, gh, gw, layers*heads) float32. Raises InputError for
+    edges that name no frame, frames whose sides are no multiples of 16 and masks of another size.
+    """
+    options = options or InferenceOptions()
+    frames = _frames(images)
+    size_hw, edges = _size(frames), _checked_edges(edges, len(frames))
+    if dynamic is not None and dynamic.shape != (len(frames), *size_hw):
+        raise InputError(
+            f"the motion masks have shape {dynamic.shape}, the frames {(len(frames), *size_hw)}"
+        )
+    tokens = tokens or encode_frames(model, images, progress=progress)
+    masked = None if dynamic is None else _token_mask(dynamic, model.device)
+    store = _Store(len(edges), size_hw, tokens.grid_hw, model, options, heads, scores)
+    batch = options.batch_pairs or max(1, _tokens_per_batch(model) // tokens.features.shape[1])
+    with torch.inference_mode(), model.autocast():
+        for start in range(0, len(edges), batch):
+            i, j = torch.from_numpy(edges[start : start + batch]).to(model.device).T
+            moving = None
+            # where no token of view 2 is masked the second pass equals the first
+            if masked is not None and bool(masked[j].any()):
+                moving = (masked[i], masked[j])
+            decoded = model.network.decode(
+                Tokens(tokens.features[i], tokens.grid_hw),
+                Tokens(tokens.features[j], tokens.grid_hw),
+                moving,
+                heads=heads,
+                scores=scores,
+            )
+            store.put(start, decoded)
+            progress(stage, min(start + batch, len(edges)), len(edges))
+    return PairPredictions(edges, len(frames), **store.arrays)
+
+
+class _Store:
+    """Arrays for the predictions, in memory or, if they are too large, in temporary files."""
+
+    def __init__(
+        self,
+        edges: int,
+        size_hw: tuple[int, int],
+        grid_hw: tuple[int, int],
+        model: Model,
+        options: InferenceOptions,
+        heads: bool,
+        scores: bool,
+    ) -> None:
+        number = np.dtype(np.float16 if options.storage == "half" else np.float32)
+        shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        if heads:
+            for view in "12":
+                shapes[f"points{view}"] = ((edges, *size_hw, 3), number)
+                shapes[f"conf{view}"] = ((edges, *size_hw), number)
+        if scores:
+            shape = (edges, *grid_hw, model.network.config.score_channels)
+            shapes |= {f"scores{view}": (shape, np.dtype(np.float32)) for view in "12"}
+        size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+        folder = options.spill_folder if size > options.memory_gb * 1e9 else ""
+        self.arrays = {
+            name: _allocate(shape, dtype, folder) for name, (shape, dtype) in shapes.items()
+        }
+
+    def put(self, start: int, decoded: Decoded) -> None:
+        for name, array in self.arrays.items():
+            values = getattr(decoded, name).float()
+            if array.dtype == np.float16:
+                values = values.clamp(-HALF_LIMIT, HALF_LIMIT)
+            array[start : start + len(values)] = values.cpu().numpy()
+
+
+def _allocate(shape: tuple[int, ...], dtype: np.dtype, folder: str | None) -> np.ndarray:
+    """An array in memory (folder == "") or in an unnamed temporary file that dies with it."""
+    if folder == "" or math.prod(shape) == 0:
+        return np.empty(shape, dtype)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+    except OSError as problem:
+        raise InputError(
+            f"no room for predictions of {math.prod(shape) * dtype.itemsize / 1e9:.1f} GB in "
+            f"{folder or tempfile.gettempdir()}: {problem.strerror}; set spill_folder"
+        ) from None
+
+
+def _tokens_per_batch(model: Model) -> int:
+    """Tokens per view that are processed at once: enough to fill the machine, no more."""
+    return 16_384 if model.device.type == "cuda" else 2_048
+
+
+def _frames(images: Frames) -> Tensor | np.ndarray:
+    return images.images if isinstance(images, Clip) else images
+
+
+def _size(frames: Tensor | np.ndarray) -> tuple[int, int]:
+    shape = tuple(frames.shape)
+    size_hw = shape[2:4] if isinstance(frames, Tensor) else shape[1:3]
+    channels = 1 if isinstance(frames, Tensor) else 3
+    wrong_type = isinstance(frames, np.ndarray) and frames.dtype != np.uint8
+    if len(shape) != 4 or len(frames) == 0 or shape[channels] != 3 or wrong_type:
+        raise InputError(
+            "frames must be (n, 3, h, w) in [0, 1] or (n, h, w, 3) uint8, "
+            f"not {shape} {frames.dtype}"
+        )
+    if size_hw[0] % PATCH or size_hw[1] % PATCH or 0 in size_hw:
+        raise InputError(
+            f"frames of {size_hw[1]}x{size_hw[0]} pixels: sides must be multiples of 16"
+        )
+    return size_hw
+
+
+def _normalise(frames: Tensor | np.ndarray) -> Float[Tensor, "n 3 h w"]:
+    """To [-1, 1], channels first."""
+    if isinstance(frames, np.ndarray):
+        return (torch.from_numpy(frames).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    return (frames.float() - 0.5) / 0.5
+
+
+def _checked_edges(edges: np.ndarray, num_frames: int) -> Int[np.ndarray, "m 2"]:
+    edges = np.asarray(edges)
+    if edges.ndim != 2 or edges.shape[1] != 2 or len(edges) == 0 or edges.dtype.kind not in "iu":
+        raise InputError(
+            f"edges must be a non-empty (m, 2) array of frame indices, not {edges.shape}"
+        )
+    if edges.min() < 0 or edges.max() >= num_frames:
+        raise InputError(f"edges name frames {edges.min()}..{edges.max()}, there are {num_frames}")
+    return edges.astype(np.int64)
+
+
+def _token_mask(dynamic: np.ndarray, device: torch.device) -> Bool[Tensor, "n tokens"]:
+    """A token moves if any pixel of its patch does (SPEC 5)."""
+    n, h, w = dynamic.shape
+    patches = dynamic.reshape(n, h // PATCH, PATCH, w // PATCH, PATCH).any(axis=(2, 4))
+    return torch.from_numpy(patches.reshape(n, -1)).to(device)

@@ -1,0 +1,36 @@
+"""Two-dimensional rotary position code (RoFormer, Su et al. 2021; used per axis as in CroCo v2)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def rope_table(
+    grid_hw: tuple[int, int], head_dim: int, base: float, device: torch.device | str = "cpu"
+) -> Float[Tensor, "2 tokens head_dim"]:
+    """Cosines and sines for every token of a row-major patch grid (SPEC 1).
+
+    The first half of a head's channels turns with the row, the second with the column. Within a
+    half of width m the frequencies are base^(-2k/m), k = 0..m/2-1, listed twice in a row.
+    """
+    rows, cols = grid_hw
+    half = head_dim // 2
+    frequency = base ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
+    frequency = torch.cat([frequency, frequency])
+    by_row = torch.arange(rows, device=device, dtype=torch.float32)[:, None] * frequency
+    by_col = torch.arange(cols, device=device, dtype=torch.float32)[:, None] * frequency
+    angle = torch.cat(
+        [by_row[:, None].expand(rows, cols, half), by_col[None].expand(rows, cols, half)], dim=-1
+    ).reshape(rows * cols, head_dim)
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(
+    x: Float[Tensor, "batch heads tokens head_dim"], table: Float[Tensor, "2 tokens head_dim"]
+) -> Float[Tensor, "batch heads tokens head_dim"]:
+    """Turn queries or keys by their positions; channel c pairs with channel c + m/2 of its half."""
+    first, second, third, fourth = x.float().chunk(4, dim=-1)
+    partner = torch.cat([-second, first, -fourth, third], dim=-1)
+    return (x * table[0] + partner * table[1]).to(x.dtype)
