@@ -1,0 +1,85 @@
+"""From the refined map to pixel masks: upsampling and the automatic threshold.
+
+Source: Easi3R, "dynamic object segmentation"; SPEC section 4, step 5.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dyn3r.errors import InputError
+
+_BINS = 256
+
+
+def upsample(
+    maps: Float[np.ndarray, "n gh gw"], size_hw: tuple[int, int]
+) -> Float[np.ndarray, "n h w"]:
+    """Token maps at pixel size: bilinear, align_corners False."""
+    grid = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[:, None]
+    return F.interpolate(grid, size_hw, mode="bilinear", align_corners=False)[:, 0].numpy()
+
+
+def last_otsu_threshold(values: Float[np.ndarray, "..."]) -> float:
+    """The threshold above which a pixel counts as moving, over all frames at once.
+
+    Multi-Otsu on a histogram of 256 bins for 2, 3 and 4 classes. Each class count scores the
+    variance of its class means over sqrt(classes); the best one's last threshold is returned.
+    Infinity if the values are all alike.
+    """
+    from skimage.exposure import histogram
+    from skimage.filters import threshold_multiotsu
+
+    flat = np.asarray(values).reshape(-1)
+    if flat.size == 0 or flat.min() == flat.max():
+        return math.inf
+    counts, centres = histogram(flat, nbins=_BINS, normalize=True)
+    best_score, best = -math.inf, math.inf
+    for classes in (2, 3, 4):
+        if np.count_nonzero(counts) < classes:
+            break
+        thresholds = threshold_multiotsu(classes=classes, hist=(counts, centres))
+        means = _class_means(flat, thresholds)
+        score = float(np.var(means) / math.sqrt(classes))
+        if score > best_score:
+            best_score, best = score, float(thresholds[-1])
+    return best
+
+
+def _class_means(flat: np.ndarray, thresholds: np.ndarray) -> Float[np.ndarray, " classes"]:
+    """Means of the pixels between the thresholds, without a label image.
+
+    Sums of values at or above each threshold, in blocks: a few passes over the pixels, no copy.
+    """
+    levels = [-math.inf, *thresholds, math.inf]
+    totals, counts = np.zeros(len(levels)), np.zeros(len(levels))
+    for start in range(0, flat.size, 1 << 20):
+        block = flat[start : start + (1 << 20)]
+        for index, level in enumerate(levels[:-1]):
+            above = block >= level
+            counts[index] += np.count_nonzero(above)
+            totals[index] += np.sum(block, where=above, dtype=np.float64)
+    sizes, sums = -np.diff(counts), -np.diff(totals)
+    return (sums / np.maximum(sizes, 1))[sizes > 0]
+
+
+def token_mask(masks: np.ndarray | Tensor, patch: int = 16) -> Bool[np.ndarray, "n gh gw"]:
+    """A token is dynamic if any pixel of its patch is (SPEC 5). Masks are (n, h, w), bool.
+
+    Raises InputError if a side of the masks is no multiple of the patch.
+    """
+    masks = masks.detach().cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
+    if masks.ndim != 3 or masks.shape[1] % patch or masks.shape[2] % patch:
+        raise InputError(
+            f"masks must have the shape (frames, height, width) with sides that are multiples of "
+            f"{patch}, not {tuple(masks.shape)}"
+        )
+    n, h, w = masks.shape
+    blocks = masks.astype(bool, copy=False).reshape(n, h // patch, patch, w // patch, patch)
+    return np.asarray(blocks.any(axis=(2, 4)))
