@@ -1,0 +1,188 @@
+"""How far predicted depth is from the truth, after the alignment that a protocol allows (SPEC 11).
+
+A video gets one alignment for the whole sequence: pass all frames at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dyn3r.errors import InputError
+
+ALIGNMENTS = ("none", "median", "scale_shift", "scale_weiszfeld", "scale_shift_l1")
+"""What `align_depth` knows."""
+
+_SMALLEST = 1e-5
+"""Aligned depths are cut off here, so that a shift below zero has a logarithm."""
+
+
+@dataclass(frozen=True)
+class DepthErrors:
+    """Means over the valid pixels of a sequence."""
+
+    abs_rel: float
+    """|p - t| / t."""
+    sq_rel: float
+    """(p - t)^2 / t, in the unit of the truth."""
+    rmse: float
+    """Root of the mean squared error, in the unit of the truth."""
+    log_rmse: float
+    """The same of natural logarithms."""
+    delta1: float
+    """Share of pixels with max(p/t, t/p) < 1.25."""
+    delta2: float
+    """The same below 1.25^2."""
+    delta3: float
+    """The same below 1.25^3."""
+    valid_pixels: int
+    """Pixels that were compared: true depth valid and a prediction there."""
+    coverage: float
+    """Share of the pixels with a valid true depth that have a prediction."""
+
+
+def align_depth(
+    predicted: Float[np.ndarray, " k"],
+    truth: Float[np.ndarray, " k"],
+    alignment: str = "median",
+) -> tuple[float, float]:
+    """(scale, shift) so that scale * predicted + shift is near the truth.
+
+    `median`: ratio of the (lower) medians. `scale_shift`: least squares. `scale_weiszfeld`: the
+    scale of least absolute error, by 10 re-weightings from the ratio of the means.
+    `scale_shift_l1`: least absolute error in both. `none`: (1, 0).
+
+    Raises:
+        InputError: an unknown alignment or no pixels.
+    """
+    if len(truth) == 0:
+        raise InputError("no pixel has both a true and a predicted depth: nothing to compare")
+    predicted, truth = predicted.astype(np.float64), truth.astype(np.float64)
+    if alignment == "none":
+        return 1.0, 0.0
+    if alignment == "median":
+        return _lower_median(truth) / _lower_median(predicted), 0.0
+    if alignment == "scale_shift":
+        return _least_squares(predicted, truth)
+    if alignment == "scale_weiszfeld":
+        scale = truth.mean() / predicted.mean()
+        for _ in range(10):
+            weights = 1 / (np.abs(scale * predicted - truth) + 1e-8)
+            scale = (weights * predicted * truth).sum() / (weights * predicted**2).sum()
+        return float(scale), 0.0
+    if alignment == "scale_shift_l1":
+        return _least_absolute(predicted, truth)
+    raise InputError(
+        f"unknown depth alignment '{alignment}': choose one of {', '.join(ALIGNMENTS)}"
+    )
+
+
+def depth_errors(
+    predicted: Float[np.ndarray, "*batch h w"],
+    truth: Float[np.ndarray, "..."],
+    *,
+    alignment: str | tuple[float, float] = "median",
+    max_depth: float = float("inf"),
+    region: Bool[np.ndarray, "..."] | None = None,
+) -> DepthErrors:
+    """Errors over all pixels where 0 < truth < max_depth and there is a prediction.
+
+    Args:
+        predicted: depth, 0 or NaN where there is none; any scale.
+        truth: depth, 0 or NaN where it is unknown; of the same shape.
+        alignment: see `align_depth`, or a (scale, shift) that was found before.
+        max_depth: truth at or beyond it is left out.
+        region: compare only where it is True.
+
+    Raises:
+        InputError: arrays of different shapes, an unknown alignment, or no pixel to compare.
+    """
+    if predicted.shape != truth.shape:
+        raise InputError(
+            f"predicted depth {predicted.shape} and true depth {truth.shape} differ in shape"
+        )
+    valid = (truth > 0) & (truth < max_depth)
+    if region is not None:
+        valid &= region
+    both = valid & (predicted > 0) & np.isfinite(predicted)
+    p, t = predicted[both].astype(np.float64), truth[both].astype(np.float64)
+    scale, shift = align_depth(p, t, alignment) if isinstance(alignment, str) else alignment
+    if len(t) == 0:
+        raise InputError("no pixel has both a true and a predicted depth: nothing to compare")
+    p = np.maximum(scale * p + shift, _SMALLEST)
+    error = p - t
+    ratio = np.maximum(p / t, t / p)
+    return DepthErrors(
+        abs_rel=float((np.abs(error) / t).mean()),
+        sq_rel=float((error**2 / t).mean()),
+        rmse=float(np.sqrt((error**2).mean())),
+        log_rmse=float(np.sqrt((np.log(p / t) ** 2).mean())),
+        delta1=float((ratio < 1.25).mean()),
+        delta2=float((ratio < 1.25**2).mean()),
+        delta3=float((ratio < 1.25**3).mean()),
+        valid_pixels=len(t),
+        coverage=len(t) / int(valid.sum()),
+    )
+
+
+def mean_depth_errors(sequences: Sequence[DepthErrors]) -> DepthErrors:
+    """Mean over sequences, weighted by their valid pixels (SPEC 11).
+
+    Raises:
+        InputError: no sequences.
+    """
+    if not sequences:
+        raise InputError("no sequences to average")
+    weights = np.array([s.valid_pixels for s in sequences], dtype=np.float64)
+    means = {
+        f.name: float(np.average([getattr(s, f.name) for s in sequences], weights=weights))
+        for f in fields(DepthErrors)
+        if f.name != "valid_pixels"
+    }
+    return DepthErrors(valid_pixels=int(weights.sum()), **means)
+
+
+def resize_depth(
+    depth: Float[np.ndarray, "n h w"], size_hw: tuple[int, int]
+) -> Float[np.ndarray, "n H W"]:
+    """Prediction at the size of the truth, cubic, as the video-depth protocols do (SPEC 11)."""
+    import cv2
+
+    wh = (size_hw[1], size_hw[0])
+    return np.stack(
+        [cv2.resize(np.asarray(d, np.float32), wh, interpolation=cv2.INTER_CUBIC) for d in depth]
+    )
+
+
+def _lower_median(values: Float[np.ndarray, " k"]) -> float:
+    """The smaller of the two middle values of an even number: the published protocol's median."""
+    middle = (len(values) - 1) // 2
+    return float(np.partition(values, middle)[middle])
+
+
+def _least_squares(p: Float[np.ndarray, " k"], t: Float[np.ndarray, " k"]) -> tuple[float, float]:
+    spread = ((p - p.mean()) ** 2).sum()
+    if spread <= 1e-18 * (p**2).sum():  # a constant prediction: a scale is enough
+        return float(t.mean() / p.mean()), 0.0
+    scale = ((p - p.mean()) * (t - t.mean())).sum() / spread
+    return float(scale), float(t.mean() - scale * p.mean())
+
+
+def _least_absolute(p: Float[np.ndarray, " k"], t: Float[np.ndarray, " k"]) -> tuple[float, float]:
+    """For a given scale the best shift is a median; the error is then convex in the scale."""
+    from scipy.optimize import minimize_scalar
+
+    centre, _ = _least_squares(p, t)
+
+    def error(scale: float) -> float:
+        rest = t - scale * p
+        return float(np.abs(rest - np.median(rest)).sum())
+
+    reach = max(abs(centre), float(np.median(t) / np.median(p)))
+    found = minimize_scalar(
+        error, bounds=(centre - 2 * reach, centre + 2 * reach), options={"xatol": 1e-7 * reach}
+    )
+    return float(found.x), float(np.median(t - found.x * p))
