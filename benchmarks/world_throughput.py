@@ -1,0 +1,40 @@
+"""Frames per second of the synthetic world on one thread, and on several.
+
+python benchmarks/world_throughput.py [PHOTOS_FOLDER] [THREADS]
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from dyn3r.training.world import World, WorldOptions
+
+
+def measure(world: World, clips: int, threads: int, with_flow: bool) -> str:
+    """One line: wall-clock and processor time per frame."""
+    frames = clips * world.options.frames
+    wall, cpu = time.perf_counter(), time.process_time()
+    world.sample(clips, step=1, threads=threads, with_flow=with_flow)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return (
+        f"{threads} thread(s), flow {'on' if with_flow else 'off'}: {frames / wall:.0f} frames/s, "
+        f"{1e3 * cpu / frames:.1f} ms of one core per frame"
+    )
+
+
+def main() -> None:
+    """Print the throughput with and without flow."""
+    photos = sys.argv[1] if len(sys.argv) > 1 else None
+    threads = int(sys.argv[2]) if len(sys.argv) > 2 else 2
+    world = World(WorldOptions(photos=photos), seed=0)
+    start = time.perf_counter()
+    world.sample(1, step=0)
+    print(f"compile or load kernels: {time.perf_counter() - start:.1f} s")
+    for count in sorted({1, threads}):
+        for with_flow in (True, False):
+            print(measure(world, 40, count, with_flow))
+
+
+if __name__ == "__main__":
+    main()

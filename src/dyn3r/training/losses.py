@@ -1,0 +1,83 @@
+"""What training minimises (SPEC 12): confidence-weighted pointmap regression, and matching."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from dyn3r.network.config import PATCH
+
+
+def mean_distance(
+    points1: Float[Tensor, "b h w 3"],
+    points2: Float[Tensor, "b h w 3"],
+    valid1: Bool[Tensor, "b h w"],
+    valid2: Bool[Tensor, "b h w"],
+) -> Float[Tensor, "b 1 1 1"]:
+    """Mean distance to the origin over the valid points of both views; the unit of a pair."""
+    total = (points1.norm(dim=-1) * valid1).sum((1, 2)) + (points2.norm(dim=-1) * valid2).sum(
+        (1, 2)
+    )
+    count = valid1.sum((1, 2)) + valid2.sum((1, 2))
+    return (total / count.clamp(min=1)).clamp(min=1e-8)[:, None, None, None]
+
+
+def pointmap_loss(
+    predicted: tuple[Tensor, Tensor, Tensor, Tensor],
+    truth: tuple[Tensor, Tensor],
+    valid: tuple[Tensor, Tensor],
+    alpha: float = 0.2,
+) -> Float[Tensor, ""]:
+    """Confidence-weighted regression of both pointmaps (DUSt3R, equations 2-4).
+
+    predicted = points1 (b,h,w,3), conf1 (b,h,w), points2, conf2; truth = points of view 1 and of
+    view 2, both in camera 1; valid = where they are known. Prediction and truth are each divided
+    by their mean distance. A larger `alpha` rewards confidence more.
+    """
+    points1, conf1, points2, conf2 = predicted
+    unit = mean_distance(points1, points2, *valid)
+    true_unit = mean_distance(*truth, *valid)
+    total = points1.new_zeros(())
+    for points, conf, true, known in zip((points1, points2), (conf1, conf2), truth, valid):
+        error = (points / unit - true / true_unit).norm(dim=-1)[known]
+        sure = conf[known]
+        if error.numel():
+            total = total + (sure * error - alpha * sure.log()).mean()
+    return total
+
+
+def matching_loss(
+    logits: Float[Tensor, "b queries keys"],
+    flow: Float[Tensor, "b h w 2"],
+    visible: Bool[Tensor, "b h w"],
+) -> Float[Tensor, ""]:
+    """Cross entropy between a cross-attention head and the true correspondence of each patch.
+
+    The patch around pixel (u, v) should attend to the patch that the surface seen at its centre
+    occupies in the other frame; the target is spread bilinearly over four tokens. Patches whose
+    centre is not visible there say nothing. Our own addition: a compact network trained for a few
+    hours on a CPU does not discover matching by itself. Source of the idea: supervised matching in
+    the manner of LoFTR (Sun et al. 2021, equation 5).
+    """
+    b, h, w, _ = flow.shape
+    rows, cols = h // PATCH, w // PATCH
+    centre = slice(PATCH // 2, None, PATCH)
+    row, col = torch.meshgrid(
+        torch.arange(rows, device=flow.device),
+        torch.arange(cols, device=flow.device),
+        indexing="ij",
+    )
+    target = torch.stack([col, row], -1) + flow[:, centre, centre] / PATCH
+    target = target.reshape(b, rows * cols, 2)
+    known = visible[:, centre, centre].reshape(b, rows * cols)
+    column = target[..., 0].clamp(0, cols - 1)
+    row = target[..., 1].clamp(0, rows - 1)
+    grid_col = torch.arange(cols, device=flow.device)
+    grid_row = torch.arange(rows, device=flow.device)
+    near_col = (1 - (column[..., None] - grid_col).abs()).clamp(min=0)
+    near_row = (1 - (row[..., None] - grid_row).abs()).clamp(min=0)
+    weights = (near_row[..., :, None] * near_col[..., None, :]).flatten(-2)
+    entropy = -(weights * log_softmax(logits.float(), dim=-1)).sum(-1)
+    return (entropy * known).sum() / known.sum().clamp(min=1)

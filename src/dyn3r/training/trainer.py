@@ -1,0 +1,377 @@
+"""The trainer: an endless synthetic world in, checkpoints out; resumable from one folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dyn3r.errors import InputError
+from dyn3r.network.checkpoint import load_network, save_network
+from dyn3r.network.config import NetworkConfig
+from dyn3r.network.initialise import initialise
+from dyn3r.network.network import Decoded, PointmapNetwork
+from dyn3r.training.losses import matching_loss, pointmap_loss
+from dyn3r.training.pairs import PairBatch, sample_pairs
+from dyn3r.types import Progress, Tokens, no_progress
+
+logger = logging.getLogger(__name__)
+
+COMPACT = NetworkConfig(
+    enc_embed_dim=256,
+    enc_depth=8,
+    enc_num_heads=4,
+    dec_embed_dim=192,
+    dec_depth=8,
+    dec_num_heads=4,
+    head="dpt",
+    image_size=224,
+    dpt_features=32,
+    dpt_layer_dims=(32, 48, 96, 192),
+)
+"""The network we train and ship: 17.5 M parameters."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that decides a training run. Stored in the run's folder."""
+
+    network: NetworkConfig = COMPACT
+    """Size of the network; ignored when training goes on from a checkpoint."""
+    start_from: str | None = None
+    """A checkpoint to fine-tune; None starts from random weights."""
+    freeze_encoder: bool = False
+    """Train decoder and heads only, as MonST3R's fine-tuning does."""
+    steps: int = 20_000
+    """Optimiser steps in all; may be changed when a run is resumed."""
+    scenes_per_step: int = 8
+    """Scenes in a batch; larger is steadier and dearer."""
+    frames_per_scene: int = 4
+    """Frames rendered and encoded per scene."""
+    pairs_per_scene: int = 6
+    """Directed pairs decoded per scene, at most frames*(frames-1)."""
+    sizes_hw: tuple[tuple[int, int], ...] = ((160, 224), (128, 224), (224, 160), (176, 208))
+    """Frame sizes, one drawn per step; multiples of 16."""
+    coarse_sizes_hw: tuple[tuple[int, int], ...] = ((96, 128), (80, 128), (128, 96), (112, 112))
+    """Frame sizes of the first, cheap part of the run."""
+    coarse_share: float = 0.6
+    """Share of the steps at the coarse sizes."""
+    dynamic_share: float = 0.7
+    """Share of scenes in which something moves; 0 trains a static-world model."""
+    photos: str | None = None
+    """Folder of photographs for textures; None: procedural textures only."""
+    learning_rate: float = 5e-4
+    """Peak of the cosine schedule."""
+    final_learning_rate: float = 1e-6
+    """End of the cosine schedule."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.05
+    """AdamW's decoupled weight decay, on matrices only."""
+    clip_norm: float = 1.0
+    """Largest norm of a step's gradient."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights that are saved as the result."""
+    matching_weight: float = 0.1
+    """Weight of the matching loss on the first head of `matching_layers`; 0 switches it off."""
+    matching_layers: tuple[int, ...] = (2, 3, 4, 5)
+    """Decoder layers whose first head is taught to match."""
+    precision: str = "bfloat16"
+    """`bfloat16` (autocast) or `float32`."""
+    seed: int = 0
+    """Seeds weights and data."""
+    data_workers: int = 1
+    """Processes that render ahead; 0 renders between the steps."""
+    save_minutes: float = 3.0
+    """Wall-clock minutes between saved states."""
+    evaluate_every: int = 500
+    """Steps between evaluations on held-out scenes."""
+
+
+@dataclass
+class _State:
+    network: PointmapNetwork
+    average: PointmapNetwork
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    folder: str | Path,
+    options: TrainOptions,
+    *,
+    device: str = "cpu",
+    minutes: float | None = None,
+    progress: Progress = no_progress,
+) -> Path:
+    """Train, or go on training, in `folder`; returns the path of the resulting checkpoint.
+
+    Stops after `options.steps` steps or after `minutes` of wall-clock time, whichever comes first,
+    with everything saved; calling it again goes on where it stopped. The folder holds `state.pt`
+    (weights, averages, optimiser, step), `log.jsonl` (one line a log interval), `options.json` and
+    `model.safetensors` (the averaged weights, loadable by `load_model`).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "options.json").write_text(json.dumps(asdict(options), indent=1))
+    state = _restore(folder, options, device)
+    started, last_save = time.monotonic(), time.monotonic()
+    held_out = _held_out(options)
+    running: dict[str, float] = {}
+    batches = _loader(options, state.step) if state.step < options.steps else []
+    try:
+        for step, batch in enumerate(batches, start=state.step):
+            lap = time.monotonic()
+            losses = _step(state, batch, options, device)
+            for name, value in losses.items():
+                running[name] = 0.98 * running.get(name, value) + 0.02 * value
+            state.step, state.seconds = step + 1, state.seconds + time.monotonic() - lap
+            out_of_time = minutes is not None and time.monotonic() - started > minutes * 60
+            finished = state.step >= options.steps or out_of_time
+            if state.step % 50 == 0 or finished:
+                _log(folder, {"step": state.step, "lr": _rate(step, options), **running})
+            if state.step % options.evaluate_every == 0 or finished:
+                _log(folder, {"step": state.step, **_evaluate(state.average, held_out, device)})
+            if finished or time.monotonic() - last_save > options.save_minutes * 60:
+                _save(folder, state, options)
+                last_save = time.monotonic()
+            progress("training", state.step, options.steps)
+            if finished:
+                break
+    except KeyboardInterrupt:
+        _save(folder, state, options)  # nothing of the run is lost
+        raise
+    return folder / "model.safetensors"
+
+
+def _step(state: _State, batch: PairBatch, options: TrainOptions, device: str) -> dict[str, float]:
+    """One optimiser step; returns the losses."""
+    rate = _rate(state.step, options)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    state.network.train()
+    batch = batch.to(device)
+    with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
+        decoded = forward_pairs(state.network, batch, options)
+    points = (decoded.points1, decoded.conf1, decoded.points2, decoded.conf2)
+    regression = pointmap_loss(points, (batch.points1, batch.points2), (batch.valid1, batch.valid2))  # type: ignore[arg-type]
+    loss, losses = regression, {"loss": float(regression.detach())}
+    if decoded.logits:
+        matching = torch.stack(
+            [
+                matching_loss(first[:, 0], batch.flow12, batch.visible12)
+                + matching_loss(second[:, 0], batch.flow21, batch.visible21)
+                for first, second in decoded.logits
+            ]
+        ).mean()
+        loss = loss + options.matching_weight * matching
+        losses["matching"] = float(matching.detach())
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
+    if torch.isfinite(norm):
+        state.optimiser.step()
+        _follow(state.average, state.network, options.ema_decay, state.step)
+    else:
+        logger.warning("step %d: the gradient is not finite; step skipped", state.step)
+    state.optimiser.zero_grad(set_to_none=True)
+    losses["gradient"] = float(norm) if torch.isfinite(norm) else 0.0
+    return losses
+
+
+def forward_pairs(
+    network: PointmapNetwork, batch: PairBatch, options: TrainOptions | None = None
+) -> Decoded:
+    """Encode the batch's frames once and decode its pairs."""
+    if options is not None and options.freeze_encoder:
+        with torch.no_grad():
+            tokens = network.encode(batch.images)
+    else:
+        tokens = network.encode(batch.images)
+    layers = options.matching_layers if options is not None and options.matching_weight > 0 else ()
+    return network.decode(
+        Tokens(tokens.features[batch.first], tokens.grid_hw),
+        Tokens(tokens.features[batch.second], tokens.grid_hw),
+        scores=False,
+        logit_layers=layers,
+        heads_autocast=options is not None and options.precision == "bfloat16",
+    )
+
+
+def _rate(step: int, options: TrainOptions) -> float:
+    """Linear warm-up, then a cosine."""
+    if step < options.warmup_steps:
+        return options.learning_rate * (step + 1) / options.warmup_steps
+    done = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
+    wave = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return options.final_learning_rate + wave * (
+        options.learning_rate - options.final_learning_rate
+    )
+
+
+@torch.no_grad()
+def _follow(average: PointmapNetwork, network: PointmapNetwork, decay: float, step: int) -> None:
+    """Exponential average of the weights; short memory at first."""
+    decay = min(decay, (1 + step) / (10 + step))
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(network.parameters())
+    torch._foreach_mul_(ours, decay)
+    torch._foreach_add_(ours, theirs, alpha=1 - decay)
+
+
+class _Batches(Dataset):
+    """The batch of every step: a pure function of the options and the step."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+        self.worlds: dict[tuple[int, int], Any] = {}
+
+    def __len__(self) -> int:
+        return self.options.steps
+
+    def __getitem__(self, step: int) -> PairBatch:
+        options = self.options
+        coarse = step < options.coarse_share * options.steps
+        sizes = options.coarse_sizes_hw if coarse else options.sizes_hw
+        size = sizes[step * 2654435761 % 2**32 % len(sizes)]  # a hash: no size keeps pace with data
+        if size not in self.worlds:
+            self.worlds[size] = _world(options, size, options.frames_per_scene, options.seed)
+        sample = self.worlds[size].sample(options.scenes_per_step, step)
+        return sample_pairs(sample, options.pairs_per_scene, seed=options.seed * 7919 + step)
+
+
+def _world(options: TrainOptions, size_hw: tuple[int, int], frames: int, seed: int) -> Any:
+    from dyn3r.training.world import World, WorldOptions
+
+    settings = WorldOptions(
+        size_hw=size_hw, frames=frames, dynamic_share=options.dynamic_share, photos=options.photos
+    )
+    return World(settings, seed=seed)
+
+
+def _loader(options: TrainOptions, first_step: int) -> Iterable[PairBatch]:
+    """Batches in order, rendered ahead by processes of their own."""
+    return DataLoader(
+        _Batches(options),
+        batch_size=None,
+        sampler=range(first_step, options.steps),
+        num_workers=options.data_workers,
+        prefetch_factor=3 if options.data_workers else None,
+        multiprocessing_context="spawn" if options.data_workers else None,
+    )
+
+
+def _held_out(options: TrainOptions) -> list[PairBatch]:
+    """The same unseen scenes for every evaluation of every run."""
+    world = _world(replace(options, dynamic_share=0.5), options.sizes_hw[0], 4, 987_654_321)
+    return [sample_pairs(world.sample(8, step), 4, seed=step) for step in range(2)]
+
+
+@torch.no_grad()
+def _evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -> dict[str, float]:
+    """Median over pairs of: relative depth error of view 1, point error of view 2, pose errors."""
+    network.eval()
+    depth_errors, point_errors, losses = [], [], []
+    for batch in batches:
+        batch = batch.to(device)
+        with torch.autocast(device, torch.bfloat16):
+            out = forward_pairs(network, batch)
+        points = (out.points1, out.conf1, out.points2, out.conf2)
+        truth, valid = (batch.points1, batch.points2), (batch.valid1, batch.valid2)
+        losses.append(float(pointmap_loss(points, truth, valid)))  # type: ignore[arg-type]
+        assert out.points1 is not None
+        assert out.points2 is not None
+        for k in range(len(batch.first)):
+            ok1, ok2 = batch.valid1[k], batch.valid2[k]
+            if not ok1.any() or not ok2.any():
+                continue
+            z, true_z = out.points1[k, ..., 2][ok1], batch.points1[k, ..., 2][ok1]
+            scale = (true_z.median() / z.median().clamp(min=1e-6)).clamp(0, 1e6)
+            depth_errors.append(((z * scale - true_z).abs() / true_z).mean())
+            error = (out.points2[k] * scale - batch.points2[k]).norm(dim=-1)[ok2]
+            point_errors.append((error / batch.points2[k].norm(dim=-1)[ok2]).mean())
+    return {
+        "held_out_loss": sum(losses) / len(losses),
+        "held_out_abs_rel": float(torch.stack(depth_errors).median()),
+        "held_out_point_error": float(torch.stack(point_errors).median()),
+    }
+
+
+def _restore(folder: Path, options: TrainOptions, device: str) -> _State:
+    """The saved state of the folder, or a fresh one."""
+    if options.start_from:
+        network, _ = load_network(options.start_from)
+        network.float().requires_grad_(True)
+    else:
+        network = PointmapNetwork(options.network)
+        initialise(network, options.seed)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if options.freeze_encoder:
+        for part in (network.patch_embed, network.enc_blocks, network.enc_norm):
+            part.requires_grad_(False)
+    average = PointmapNetwork(network.config).to(device)
+    average.load_state_dict(network.state_dict())
+    average.requires_grad_(False)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in network.parameters() if p.requires_grad and p.ndim >= 2]},
+        {
+            "params": [p for p in network.parameters() if p.requires_grad and p.ndim < 2],
+            "weight_decay": 0.0,
+        },
+    ]
+    optimiser = torch.optim.AdamW(
+        groups,
+        lr=options.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+    state = _State(network, average, optimiser)
+    saved = folder / "state.pt"
+    if saved.exists():
+        try:
+            content = torch.load(saved, map_location=device, weights_only=True)
+            state.network.load_state_dict(content["network"])
+            state.average.load_state_dict(content["average"])
+            optimiser.load_state_dict(content["optimiser"])
+        except (RuntimeError, KeyError, ValueError) as problem:
+            raise InputError(
+                f"{saved} does not fit these options (another network?): {str(problem)[:120]}"
+            ) from None
+        state.step, state.seconds = int(content["step"]), float(content["seconds"])
+    return state
+
+
+def _save(folder: Path, state: _State, options: TrainOptions) -> None:
+    """Write the state and the model to temporary names, then move them into place."""
+    content = {
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "step": state.step,
+        "seconds": state.seconds,
+    }
+    temporary = folder / "state.pt.tmp"
+    torch.save(content, temporary)
+    os.replace(temporary, folder / "state.pt")
+    facts = {"steps": str(state.step), "train_seconds": f"{state.seconds:.0f}"}
+    facts["pairs"] = str(state.step * options.scenes_per_step * options.pairs_per_scene)
+    save_network(folder / "model.safetensors", state.average, facts, overwrite=True)
+
+
+def _log(folder: Path, entry: dict[str, Any]) -> None:
+    line = {k: round(v, 6) if isinstance(v, float) else v for k, v in entry.items()}
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"time": round(time.time()), **line}) + "\n")
+    logger.info("%s", line)

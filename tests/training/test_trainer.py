@@ -1,0 +1,83 @@
+"""A run can be stopped and resumed anywhere, and learns something."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dyn3r.errors import InputError
+from dyn3r.network.checkpoint import load_network
+from dyn3r.network.config import NetworkConfig
+from dyn3r.network.model import prepare_model
+from dyn3r.network.predict import predict_pairs
+from dyn3r.training.trainer import TrainOptions, train
+
+TINY = NetworkConfig(
+    enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,
+    dec_num_heads=2, dpt_features=8, dpt_layer_dims=(8, 8, 8, 8), image_size=64,
+)  # fmt: skip
+OPTIONS = TrainOptions(
+    network=TINY, steps=6, scenes_per_step=2, frames_per_scene=2, pairs_per_scene=2,
+    sizes_hw=((48, 64),), coarse_sizes_hw=((32, 48), (48, 32)), coarse_share=0.5,
+    warmup_steps=2, learning_rate=2e-3, data_workers=0, precision="float32", evaluate_every=3,
+    matching_layers=(1, 2),
+)  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_network(folder / "model.safetensors")[0].state_dict()
+
+
+def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    train(tmp_path / "whole", OPTIONS)
+    seen: list[int] = []
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        seen.append(done)
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", OPTIONS, progress=interrupt)
+    train(tmp_path / "parts", OPTIONS, progress=lambda stage, done, total: seen.append(done))
+    assert seen == [1, 2, 3, 4, 5, 6]
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-5, atol=1e-6)
+    log = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").open()]
+    assert any("held_out_abs_rel" in entry for entry in log)
+
+
+def test_frozen_encoder_stays_as_it_was(tmp_path: Path) -> None:
+    first = train(tmp_path / "first", replace(OPTIONS, steps=1))
+    tuned = replace(OPTIONS, steps=2, start_from=str(first), freeze_encoder=True)
+    train(tmp_path / "second", tuned)
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+    for name in before:
+        frozen = name.startswith(("patch_embed", "enc_"))
+        if frozen:
+            assert torch.equal(before[name], after[name]), name
+    assert not torch.equal(before["decoder_embed.weight"], after["decoder_embed.weight"])
+
+
+def test_another_network_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, replace(OPTIONS, steps=1))
+    wider = replace(OPTIONS, network=replace(TINY, dec_embed_dim=32))
+    with pytest.raises(InputError, match="does not fit"):
+        train(tmp_path, wider)
+
+
+def test_the_result_runs(tmp_path: Path) -> None:
+    network, facts = load_network(train(tmp_path, replace(OPTIONS, steps=2)))
+    assert facts["steps"] == "2"
+    assert facts["pairs"] == "8"
+    model = prepare_model(network, "tiny", device="cpu")
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+    out = predict_pairs(model, images, np.array([[0, 1], [1, 0]]))
+    assert np.isfinite(out.points1).all()
