@@ -1,0 +1,145 @@
+"""The published solver, for comparison: Adam on all pixels at once, float32 (SPEC 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import roma
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyn3r.alignment.evaluate import Problem, pair_factor
+from dyn3r.alignment.objective import (
+    camera_movement,
+    depth_change,
+    flow_disagreement,
+    pair_disagreement,
+)
+from dyn3r.alignment.state import PAIR_SCALE, State
+from dyn3r.geometry import invert, project, rays, transform
+
+FIRST_RATE, LAST_RATE, BETAS, ITERATIONS = 0.01, 0.001, (0.9, 0.9), 300
+
+
+class Unknowns:
+    """Leaf tensors of the optimiser: unit quaternions, shifts, logarithms of what is positive."""
+
+    def __init__(self, state: State, shared_focal: bool) -> None:
+        def leaf(x: Tensor) -> Tensor:
+            return x.detach().float().clone().requires_grad_(True)
+
+        self.start, self.shared = state, shared_focal
+        self.quat = leaf(roma.rotmat_to_unitquat(state.T_world_camera[:, :3, :3]))
+        self.shift = leaf(state.T_world_camera[:, :3, 3])
+        self.log_depth = leaf(state.depth.log())
+        self.log_focal = leaf(torch.zeros(1 if shared_focal else len(state.K)))
+        self.pair_quat = leaf(roma.rotmat_to_unitquat(state.pair_R))
+        self.pair_shift = leaf(state.pair_t / state.pair_scale[:, None])
+        self.pair_log_scale = leaf(state.pair_scale.log())
+
+    def leaves(self) -> list[Tensor]:
+        """All of them."""
+        return [
+            self.quat,
+            self.shift,
+            self.log_depth,
+            self.log_focal,
+            self.pair_quat,
+            self.pair_shift,
+            self.pair_log_scale,
+        ]
+
+    def state(self, problem: Problem) -> State:
+        """The state they stand for, differentiable, with what is fixed put back."""
+        fixed, start = problem.fixed, self.start
+        T = torch.cat([_rotation(self.quat), self.shift[..., None]], -1)
+        bottom = start.T_world_camera[:, 3:].float()
+        T = torch.cat([T, bottom], 1)
+        T = torch.where(fixed.cameras[:, None, None], start.T_world_camera.float(), T)
+        focal_free = ~fixed.focals.any() if self.shared else ~fixed.focals
+        grow = (self.log_focal * focal_free).exp()
+        one = torch.ones_like(grow)
+        K = start.K.float() * torch.stack([grow, grow, one], -1)[..., None]
+        K = torch.where(_principal_point(K), start.K.float(), K)
+        log_scale = self.pair_log_scale
+        if not fixed.unit:
+            log_scale = log_scale - log_scale.mean() + torch.tensor(PAIR_SCALE).log()
+        scale = log_scale.exp()
+        return State(
+            T_world_camera=T,
+            K=K,
+            depth=torch.where(fixed.depth, start.depth, self.log_depth.exp()),
+            pair_scale=scale,
+            pair_R=_rotation(self.pair_quat),
+            pair_t=scale[:, None] * self.pair_shift,
+        )
+
+
+def _rotation(quat: Float[Tensor, "k 4"]) -> Float[Tensor, "k 3 3"]:
+    return roma.unitquat_to_rotmat(quat / quat.norm(dim=-1, keepdim=True))
+
+
+def _principal_point(K: Float[Tensor, "n 3 3"]) -> Tensor:
+    mask = torch.ones_like(K, dtype=torch.bool)
+    mask[:, 0, 0] = mask[:, 1, 1] = False
+    return mask
+
+
+def objective(state: State, problem: Problem, with_flow: bool = True) -> Float[Tensor, ""]:
+    """The whole objective as a differentiable function of the state."""
+    seen, options = problem.observations, problem.options
+    points = state.depth[..., None] * rays(state.K, seen.uv)
+    world = transform(state.T_world_camera, points)
+    A = (state.pair_scale[:, None, None] * state.pair_R)[seen.pair]
+    proposals = torch.baddbmm(state.pair_t[seen.pair][:, None], seen.points, A.transpose(1, 2))
+    total = pair_disagreement(world[seen.frame], proposals, problem.weights)
+    total = total * pair_factor(state.pair_scale, problem.fixed)
+    if options.smoothness_weight > 0:
+        movement = camera_movement(state.T_world_camera, options.translation_weight)
+        total = total + options.smoothness_weight * movement
+    if with_flow and problem.flow is not None and options.flow_weight > 0:
+        i, j = problem.flow.edges.unbind(1)
+        local = transform(invert(state.T_world_camera)[j], world[i])
+        induced = project(local, state.K[j]) - seen.uv
+        loss = flow_disagreement(induced, problem.flow.flow, problem.flow.still)
+        total = total + options.flow_weight * loss
+    if options.depth_prior_weight > 0:
+        change = depth_change(state.depth, problem.first_depth, seen.moving)
+        total = total + options.depth_prior_weight * change
+    return total
+
+
+def solve_adam(state: State, problem: Problem, report: Callable[[float], None]) -> State:
+    """300 steps with a rate that falls linearly from 0.01 to 0.001."""
+    steps = problem.options.iterations or ITERATIONS
+    unknowns = Unknowns(state, problem.options.shared_focal)
+    optimiser = torch.optim.Adam(unknowns.leaves(), lr=FIRST_RATE, betas=BETAS)
+    for step in range(steps):
+        share = step / max(1, steps - 1)
+        for group in optimiser.param_groups:
+            group["lr"] = FIRST_RATE + (LAST_RATE - FIRST_RATE) * share
+        optimiser.zero_grad()
+        with_flow = step >= problem.options.flow_start * steps
+        loss = objective(unknowns.state(problem), problem, with_flow)
+        loss.backward()
+        report(float(loss.detach()))
+        optimiser.step()
+    with torch.no_grad():
+        found = unknowns.state(problem)
+        report(float(objective(found, problem)))
+    T = torch.where(
+        problem.fixed.cameras[:, None, None], state.T_world_camera, found.T_world_camera.double()
+    )
+    focal_fixed = problem.fixed.focals[:, None, None]
+    if problem.options.shared_focal:
+        focal_fixed = focal_fixed.any()
+    return replace(
+        found,
+        T_world_camera=T,
+        K=torch.where(focal_fixed, state.K, found.K.double()),
+        pair_scale=found.pair_scale.double(),
+        pair_R=found.pair_R.double(),
+        pair_t=found.pair_t.double(),
+    )

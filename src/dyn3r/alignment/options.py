@@ -1,0 +1,87 @@
+"""What can be asked of the alignment, and what may be known beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from dyn3r.errors import InputError
+
+
+@dataclass(frozen=True)
+class Presets:
+    """Cameras and depth that are known. NaN anywhere in a frame's value: not known for that frame.
+
+    All of it belongs to the prepared frames (the size of the pointmaps); K of the source pictures
+    is converted with `FrameMapping.K_from_source` first.
+    """
+
+    K: Float[np.ndarray, "n 3 3"] | None = None
+    """Intrinsics in pixels. Principal point and aspect ratio are kept even if K is not fixed."""
+    T_world_camera: Float[np.ndarray, "n 4 4"] | None = None
+    """Camera to world."""
+    depth: Float[np.ndarray, "n h w"] | None = None
+    """z in the camera, in the unit of T_world_camera; NaN pixels are not known."""
+    fix_K: bool = True
+    """True: the given K hold to the last digit. False: they are where the focal starts."""
+    fix_T: bool = True
+    """True: the given cameras hold to the last digit. False: they are a start."""
+    fix_depth: bool = True
+    """True: the given depths hold to the last digit. False: they are a start."""
+
+
+@dataclass(frozen=True)
+class AlignmentOptions:
+    """How pairwise predictions are put together."""
+
+    solver: str = "fast"
+    """fast: re-weighted Gauss-Newton, coarse to fine, stops by itself. adam: the published one."""
+    iterations: int = 0
+    """Most iterations of a solver; 0: 300 for adam, 40 per level for fast. More is slower, and
+    never worse."""
+    tolerance: float = 1e-4
+    """fast stops when an iteration lowers the objective by less than this share of it. A larger
+    value stops earlier."""
+    shared_focal: bool = True
+    """One focal length for all frames. False: one each, for zooming cameras or mixed pictures."""
+    smoothness_weight: float = 0.0
+    """Weight of the camera's movement between neighbouring frames. Larger: a smoother path, which
+    falls behind fast turns. Easi3R 0, MonST3R 0.01."""
+    translation_weight: float = 1.0
+    """Within the smoothness: weight of the step (scene units) against the turn (radians, about)."""
+    flow_weight: float = 0.01
+    """Weight of measured flow, when flow is given. Larger: cameras follow the flow more and the
+    pointmaps less."""
+    flow_start: float = 0.1
+    """adam only: share of the iterations before flow counts."""
+    depth_prior_weight: float = 0.0
+    """Weight of staying near the first depth, up to scale; moving pixels twice. Larger: stiffer."""
+    dynamic_weight: float = 1.0
+    """Weight of moving pixels in the pair term while cameras are found, when masks are given. 1 is
+    the published objective; smaller makes cameras rely on still pixels. The reported terms are
+    always those of the published objective."""
+    pixels: int = 1536
+    """fast: pixels per frame that the cameras are found from, at the finest level. Larger: closer
+    to the full objective, and slower in proportion."""
+    chunk_observations: int = 2_000_000
+    """Pixels times pairs held in float32 at once while streaming; about 60 bytes each. Larger:
+    more memory, slightly faster."""
+    clean: bool = True
+    """Set the confidence of points to 0 that float in front of another frame's surer depth."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, ..."""
+    presets: Presets = field(default_factory=Presets)
+    """Known cameras and depth."""
+
+    def __post_init__(self) -> None:
+        if self.solver not in ("fast", "adam"):
+            raise InputError(f"unknown solver '{self.solver}': choose fast or adam")
+        weights = (self.smoothness_weight, self.flow_weight, self.depth_prior_weight)
+        if min(*weights, self.translation_weight, self.dynamic_weight) < 0:
+            raise InputError("weights of the alignment must not be negative")
+        if self.pixels < 16 or self.chunk_observations < 1 or self.iterations < 0:
+            raise InputError(
+                "alignment needs pixels >= 16, chunk_observations >= 1, iterations >= 0"
+            )

@@ -1,0 +1,151 @@
+"""The unknowns of the alignment, and the observations that a solver sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dyn3r.geometry import pixel_grid, rays
+from dyn3r.types import PairPredictions
+
+PAIR_SCALE = 0.5
+"""Geometric mean of the pair scales, which fixes the unit of length (SPEC 6)."""
+FARTHEST = 1e6
+"""Points farther than this (in the network's unit) are numbers, not measurements."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Cameras, depth and pair similarities: everything the objective is a function of."""
+
+    T_world_camera: Float[Tensor, "n 4 4"]
+    """float64."""
+    K: Float[Tensor, "n 3 3"]
+    """float64."""
+    depth: Float[Tensor, "n p"]
+    """Depth at the pixels of the observations, float32."""
+    pair_scale: Float[Tensor, " m"]
+    pair_R: Float[Tensor, "m 3 3"]
+    pair_t: Float[Tensor, "m 3"]
+    """A pair's points go to pair_scale * (pair_R x) + pair_t (so t here is s T of SPEC 6)."""
+
+    def pair_similarity(self) -> Float[Tensor, "m 4 4"]:
+        """The pair similarities as matrices."""
+        out = torch.zeros(
+            len(self.pair_scale), 4, 4, dtype=torch.float64, device=self.pair_t.device
+        )
+        out[:, :3, :3] = self.pair_scale[:, None, None] * self.pair_R
+        out[:, :3, 3] = self.pair_t
+        out[:, 3, 3] = 1
+        return out
+
+    def rescaled(self, factor: float) -> State:
+        """The same scene in another unit of length."""
+        T = self.T_world_camera.clone()
+        T[:, :3, 3] *= factor
+        return replace(
+            self,
+            T_world_camera=T,
+            depth=self.depth * factor,
+            pair_scale=self.pair_scale * factor,
+            pair_t=self.pair_t * factor,
+        )
+
+    def normalised(self) -> State:
+        """Rescaled so that the geometric mean of the pair scales is PAIR_SCALE."""
+        return self.rescaled(PAIR_SCALE / float(self.pair_scale.log().mean().exp()))
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Pointmaps at chosen pixels. A view is one side of one pair: rows e (frame i), m + e (j)."""
+
+    num_frames: int
+    edges: Int[Tensor, "m 2"]
+    frame: Int[Tensor, " v"]
+    """Which frame a view shows."""
+    pair: Int[Tensor, " v"]
+    """Which pair a view belongs to."""
+    points: Float[Tensor, "v p 3"]
+    """In the camera of frame i of the pair; 0 where not usable."""
+    weights: Float[Tensor, "v p"]
+    """log confidence, 0 where not usable."""
+    uv: Float[Tensor, "p 2"]
+    """The pixels, the same in every frame."""
+    size_hw: tuple[int, int]
+    moving: Bool[Tensor, "n p"] | None = None
+    """Which of them move, if that is known."""
+
+    def rays(self, K: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n p 3"]:
+        """Viewing rays (z = 1) of every frame at the pixels, float32."""
+        return rays(K, self.uv.double()).float()
+
+    def views_of(self, frame: int) -> Int[Tensor, " k"]:
+        """The views that show a frame."""
+        return torch.nonzero(self.frame == frame)[:, 0]
+
+
+def usable_weights(points: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+    """Points with the unusable ones set to 0, and w = log C with 0 for those (SPEC 6)."""
+    good = (points.abs() < FARTHEST).all(-1) & torch.isfinite(confidence) & (confidence > 1)
+    weights = torch.where(good, confidence, torch.ones_like(confidence)).log()
+    return torch.where(good[..., None], points, torch.zeros_like(points)), weights
+
+
+def sample_grid(size_hw: tuple[int, int], pixels: int) -> tuple[slice, slice]:
+    """Rows and columns of a regular grid of about `pixels` pixels, centred in the image."""
+    height, width = size_hw
+    step = max(1, round((height * width / pixels) ** 0.5))
+    step = min(step, max(1, min(height, width) // 4))
+    return slice(((height - 1) % step) // 2, None, step), slice(
+        ((width - 1) % step) // 2, None, step
+    )
+
+
+def sample(
+    predictions: PairPredictions,
+    pixels: int,
+    dynamic: Bool[np.ndarray, "n h w"] | None = None,
+    device: torch.device | str = "cpu",
+) -> Observations:
+    """Read the pointmaps at a grid of about `pixels` pixels (never all of them into memory)."""
+    rows, columns = sample_grid(predictions.size_hw, pixels)
+    uv = pixel_grid(predictions.size_hw, device)[rows, columns].reshape(-1, 2)
+    count, points, weights = len(uv), [], []
+    for side_points, side_confidence in (
+        (predictions.points1, predictions.conf1),
+        (predictions.points2, predictions.conf2),
+    ):
+        assert side_points is not None
+        assert side_confidence is not None
+        some_points = np.asarray(side_points[:, rows, columns], dtype=np.float32)
+        some_confidence = np.asarray(side_confidence[:, rows, columns], dtype=np.float32)
+        p, w = usable_weights(
+            torch.from_numpy(some_points.reshape(-1, count, 3)).to(device),
+            torch.from_numpy(some_confidence.reshape(-1, count)).to(device),
+        )
+        points.append(p)
+        weights.append(w)
+    edges = torch.from_numpy(np.array(predictions.edges, dtype=np.int64)).to(device)
+    moving = None
+    if dynamic is not None:
+        moving = torch.from_numpy(
+            np.ascontiguousarray(dynamic[:, rows, columns]).reshape(-1, count)
+        )
+        moving = moving.to(device)
+    rows_of_pairs = torch.arange(len(edges), device=device)
+    return Observations(
+        num_frames=predictions.num_frames,
+        edges=edges,
+        frame=torch.cat([edges[:, 0], edges[:, 1]]),
+        pair=torch.cat([rows_of_pairs, rows_of_pairs]),
+        points=torch.cat(points),
+        weights=torch.cat(weights),
+        uv=uv,
+        size_hw=predictions.size_hw,
+        moving=moving,
+    )

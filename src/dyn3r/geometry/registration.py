@@ -1,0 +1,123 @@
+"""Closed-form registration of corresponding points, and cameras from points (PnP)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Similarity(NamedTuple):
+    """Maps x to scale * (R x) + t."""
+
+    scale: Float[Tensor, "*batch"]
+    R: Float[Tensor, "*batch 3 3"]
+    t: Float[Tensor, "*batch 3"]
+
+    def apply(self, points: Float[Tensor, "*batch k 3"]) -> Float[Tensor, "*batch k 3"]:
+        """Map rows of points."""
+        turned = points @ self.R.transpose(-1, -2)
+        return self.scale[..., None, None] * turned + self.t[..., None, :]
+
+
+def weighted_similarity(
+    source: Float[Tensor, "*batch k 3"],
+    target: Float[Tensor, "*batch k 3"],
+    weights: Float[Tensor, "*batch k"],
+    with_scale: bool = True,
+) -> Similarity:
+    """The similarity that minimises sum of w |target - s R source - t|^2 (Umeyama 1991).
+
+    Batched; float64 inside. R is always a proper rotation, also for points on a plane or a line,
+    where the free turn is left out as far as possible. Where all weights are 0, or all points
+    coincide, R is the identity and the scale 1.
+    """
+    x, y, w = source.double(), target.double(), weights.double()
+    total = w.sum(-1, keepdim=True)
+    w = w / total.clamp_min(1e-300)
+    x_mean, y_mean = (w[..., None] * x).sum(-2), (w[..., None] * y).sum(-2)
+    x_centred, y_centred = x - x_mean[..., None, :], y - y_mean[..., None, :]
+    covariance = (w[..., None] * y_centred).transpose(-1, -2) @ x_centred
+    R, singular = nearest_rotation(covariance)
+    spread = (w * (x_centred * x_centred).sum(-1)).sum(-1)
+    known = (spread > 1e-300) & (singular > 0)
+    R = torch.where(known[..., None, None], R, torch.eye(3, dtype=R.dtype, device=R.device))
+    scale = torch.ones_like(spread)
+    if with_scale:
+        scale = torch.where(known, singular / spread.clamp_min(1e-300), scale)
+    t = y_mean - scale[..., None] * (R @ x_mean[..., None])[..., 0]
+    dtype = source.dtype
+    return Similarity(scale.to(dtype), R.to(dtype), t.to(dtype))
+
+
+def nearest_rotation(
+    M: Float[Tensor, "*batch 3 3"],
+) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch"]]:
+    """The rotation R that maximises trace(R^T M), and that maximum."""
+    U, S, Vh = torch.linalg.svd(M)
+    sign = torch.ones_like(S)
+    sign[..., 2] = torch.where(torch.linalg.det(U @ Vh) < 0, -1.0, 1.0).to(S.dtype)
+    return (U * sign[..., None, :]) @ Vh, (S * sign).sum(-1)
+
+
+def robust_similarity(
+    source: Float[Tensor, "*batch k 3"],
+    target: Float[Tensor, "*batch k 3"],
+    weights: Float[Tensor, "*batch k"],
+    reweightings: int = 8,
+) -> Similarity:
+    """Registration that minimises the sum of w |residual|, not squared, by re-weighting."""
+    fit = weighted_similarity(source, target, weights)
+    for _ in range(reweightings):
+        miss = (target - fit.apply(source)).norm(dim=-1)
+        typical = (weights * miss).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp_min(
+            1e-12
+        )
+        fit = weighted_similarity(source, target, weights / (miss + 0.01 * typical + 1e-12))
+    return fit
+
+
+def solve_camera(
+    points_world: Float[np.ndarray, "k 3"],
+    uv: Float[np.ndarray, "k 2"],
+    K: Float[np.ndarray, "3 3"],
+    tolerance_px: float = 5.0,
+    iterations: int = 100,
+) -> tuple[Float[np.ndarray, "4 4"], float] | None:
+    """T_world_camera from points and where they are seen (PnP-RANSAC, SQPnP inside).
+
+    Returns the camera and the share of inliers; None if there are fewer than 6 points or no
+    camera could be found. The random numbers are OpenCV's, with its fixed seed.
+    """
+    import cv2
+
+    good = np.isfinite(points_world).all(-1)
+    points = np.ascontiguousarray(points_world[good], dtype=np.float64)
+    pixels = np.ascontiguousarray(uv[good], dtype=np.float64)
+    if len(points) < 6:
+        return None
+    # OpenCV works with absolute thresholds inside: give it points of unit size about the origin.
+    centre = np.median(points, axis=0)
+    size = float(np.median(np.abs(points - centre))) or 1.0
+    try:
+        found, rotation, shift, inliers = cv2.solvePnPRansac(
+            (points - centre) / size,
+            pixels,
+            np.asarray(K, dtype=np.float64),
+            None,
+            iterationsCount=iterations,
+            reprojectionError=tolerance_px,
+            flags=cv2.SOLVEPNP_SQPNP,
+        )
+    except cv2.error:
+        return None
+    if not found or inliers is None or not np.isfinite(shift).all():
+        return None
+    R = cv2.Rodrigues(rotation)[0]
+    T_world_camera = np.eye(4)
+    T_world_camera[:3, :3] = R.T
+    T_world_camera[:3, 3] = centre - size * (R.T @ shift[:, 0])
+    return T_world_camera, len(inliers) / len(points)

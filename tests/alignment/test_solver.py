@@ -1,0 +1,257 @@
+"""The fast solver: against golden, against Adam, and its linear algebra against autograd."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dyn3r.alignment import Alignment, AlignmentOptions, MeasuredFlow, align
+from dyn3r.alignment.adam import objective
+from dyn3r.alignment.along_rays import best_depth, on_rays
+from dyn3r.alignment.evaluate import Fixed, Problem, SampledFlow, fit_depth, look
+from dyn3r.alignment.fast import blocks_of, moved
+from dyn3r.alignment.initialise import pair_scores, start, starting_K
+from dyn3r.alignment.linear import solve
+from dyn3r.alignment.normal_equations import (
+    SOFTEN,
+    Layout,
+    eliminate_depth,
+    flow_part,
+    pair_part,
+)
+from dyn3r.alignment.state import State, sample
+
+from .golden_alignment import golden, golden_predictions
+from .synthetic_pairs import cameras, depth_error, make, pairs_within, path_error
+
+
+@pytest.fixture(scope="module")
+def plain() -> Alignment:
+    return align(golden_predictions())
+
+
+def test_beats_the_published_solver_on_the_golden_problem(plain: Alignment) -> None:
+    g = golden()
+    assert plain.terms["pairs"] < float(g["plain_final_loss"])
+    assert path_error(plain.T_world_camera, g["gt_poses"]) <= float(g["plain_ate_rpet_rper"][0])
+    assert depth_error(plain.depth, g["gt_depth"]) <= depth_error(g["plain_depth"], g["gt_depth"])
+    assert plain.K[0, 0, 0] == pytest.approx(float(g["gt_focal"]), rel=0.005)
+    assert plain.terms["total"] == plain.terms["pairs"]
+    assert plain.determined.all()
+
+
+def test_reported_terms_are_those_of_the_reported_state(plain: Alignment) -> None:
+    g = golden()
+    options = AlignmentOptions()
+    every = sample(golden_predictions(), 48 * 64)
+    similarity = torch.from_numpy(plain.pair_similarity)
+    scale = torch.linalg.det(similarity[:, :3, :3]) ** (1 / 3)
+    assert float(scale.log().mean().exp()) == pytest.approx(0.5)
+    state = State(
+        torch.from_numpy(plain.T_world_camera).float(),
+        torch.from_numpy(plain.K).float(),
+        torch.from_numpy(plain.depth).reshape(12, -1),
+        scale.float(),
+        (similarity[:, :3, :3] / scale[:, None, None]).float(),
+        similarity[:, :3, 3].float(),
+    )
+    problem = simple_problem(state, every, options)
+    assert float(objective(state, problem)) == pytest.approx(plain.terms["pairs"], rel=1e-5)
+    assert len(g["edges"]) == len(similarity)
+
+
+def test_full_objective_is_lower_than_the_published_solver_reaches() -> None:
+    g = golden()
+    flow = MeasuredFlow(g["edges"], np.moveaxis(g["flow_ij"], 1, -1))
+    found = align(
+        golden_predictions(),
+        dynamic=g["gt_dynamic"],
+        flow=flow,
+        options=AlignmentOptions(smoothness_weight=0.01),
+    )
+    assert found.terms["total"] < float(g["full_final_loss"])
+    assert path_error(found.T_world_camera, g["gt_poses"]) <= float(g["full_ate_rpet_rper"][0])
+
+
+def simple_problem(state: State, observations, options: AlignmentOptions, **more) -> Problem:
+    n = observations.num_frames
+    nothing = torch.zeros(n, dtype=torch.bool)
+    none = torch.zeros(n, len(observations.uv), dtype=torch.bool)
+    fixed = Fixed(nothing, nothing, none, False)
+    return Problem(observations, observations.weights, options, fixed, state.depth, **more)
+
+
+def small_start(noise: float = 0.05, options: AlignmentOptions | None = None, **more):
+    options = options or AlignmentOptions()
+    predictions, _depth = make(cameras(4), pairs_within(4), noise)
+    observations = sample(predictions, 64)
+    scores = pair_scores(observations)
+    K, _given, _found = starting_K(predictions, scores, options.shared_focal, None)
+    state = start(observations, predictions, K, scores).state.normalised()
+    problem = simple_problem(state, observations, options, **more)
+    plain = replace(problem, options=replace(options, depth_prior_weight=0.0))
+    state = fit_depth(state, plain, 3, fresh=True)
+    return state, replace(problem, first_depth=state.depth * 1.01)
+
+
+def double(state: State) -> State:
+    return State(**{name: value.double() for name, value in vars(state).items()})
+
+
+TERMS = {
+    "pairs": AlignmentOptions(flow_weight=0.0),
+    "own focals": AlignmentOptions(flow_weight=0.0, shared_focal=False),
+    "smoothness": AlignmentOptions(flow_weight=0.0, smoothness_weight=0.3, translation_weight=0.5),
+    "flow": AlignmentOptions(flow_weight=0.5),
+    "flow, own focals": AlignmentOptions(flow_weight=0.5, shared_focal=False),
+}
+
+
+@pytest.mark.parametrize("name", list(TERMS))
+def test_slope_of_the_normal_equations_is_that_of_the_objective(name: str) -> None:
+    """With depth held, b is the gradient of the objective over all other unknowns."""
+    options = TERMS[name]
+    state, problem = small_start(options=options)
+    n, m = 4, len(problem.observations.edges)
+    if options.flow_weight > 0:
+        edges = torch.tensor([[0, 1], [1, 0], [2, 3], [3, 1]])
+        generator = torch.Generator().manual_seed(1)
+        measured = 2 * torch.randn(4, len(problem.observations.uv), 2, generator=generator)
+        still = torch.rand(4, len(problem.observations.uv), generator=generator) > 0.3
+        problem = replace(problem, flow=SampledFlow(edges, measured, still))
+    problem = replace(problem, fixed=replace(problem.fixed, depth=torch.ones_like(state.depth) > 0))
+    layout = Layout(n, 1 if options.shared_focal else n, m)
+    views = [problem.observations.views_of(frame) for frame in range(n)]
+    generator = torch.Generator().manual_seed(2)  # away from residuals of 0, where there is a kink
+    jolt = 1e-2 * torch.randn(layout.size, generator=generator, dtype=torch.float64)
+    state = moved(state, jolt, layout, torch.zeros(m, 3, dtype=torch.float64))
+    seen = look(state, problem)
+    blocks, centres = blocks_of(state, problem, seen, layout, views)
+    slope = torch.zeros(layout.size, dtype=torch.float64)
+    for block in blocks[:-1]:  # the last holds the unit of length, which the test leaves free
+        slope.index_add_(0, block.index, block.b)
+
+    exact = double(state)
+    seen64 = replace(
+        problem.observations,
+        points=problem.observations.points.double(),
+        weights=problem.observations.weights.double(),
+        uv=problem.observations.uv.double(),
+    )
+    flow = problem.flow
+    if flow is not None:
+        flow = replace(flow, flow=flow.flow.double())
+    problem64 = replace(
+        problem, observations=seen64, weights=problem.weights.double(), flow=flow,
+        first_depth=problem.first_depth.double(),
+    )  # fmt: skip
+    step = torch.zeros(layout.size, dtype=torch.float64, requires_grad=True)
+
+    def value(step: torch.Tensor) -> torch.Tensor:
+        return objective(moved(exact, step, layout, centres), problem64)
+
+    tested = torch.arange(6 * n + layout.num_focals + 14)
+    numeric = torch.stack(
+        [
+            (value(step.detach() + 1e-5 * unit) - value(step.detach() - 1e-5 * unit)) / 2e-5
+            for unit in torch.eye(layout.size, dtype=torch.float64)[tested]
+        ]
+    )
+    torch.testing.assert_close(
+        slope[tested], numeric, atol=2e-3 * float(numeric.abs().max()), rtol=0.02
+    )
+
+
+def test_elimination_equals_the_system_with_depth_in_it() -> None:
+    """Blocks of a frame against a plain dense system: all unknowns, then a Schur complement."""
+    generator = torch.Generator().manual_seed(3)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    k, q, p = 3, 2, 5
+    residual, ray, weight = random(k, p, 3), random(p, 3), random(k, p).abs()
+    J_frame, J_pair = random(p, 3, 7), random(k, p, 3, 7)
+    flow_residual, flow_weight = random(q, p, 2), random(q, p, 2).abs()
+    J_own, J_other, J_depth = random(q, p, 2, 7), random(q, p, 2, 7), random(q, p, 2)
+    stiffness, strain = random(p).abs(), random(p)
+    index = torch.arange(7 * (k + q)).reshape(-1, 7)
+    parts = [
+        pair_part(index[:k], residual, weight, J_frame, J_pair, ray),
+        flow_part(index[k:], flow_residual, flow_weight, J_own, J_other, J_depth),
+    ]
+    held = torch.tensor([True, True, False, True, True])
+    block = eliminate_depth(torch.arange(7), parts, stiffness, strain, held)
+
+    size = 7 + 7 * (k + q)
+    H = torch.zeros(size + p, size + p, dtype=torch.float64)
+    b = torch.zeros(size + p, dtype=torch.float64)
+
+    def add(J: torch.Tensor, W: torch.Tensor, r: torch.Tensor, slope_weight: torch.Tensor) -> None:
+        H.add_(J.T @ W @ J)
+        b.add_(J.T @ (slope_weight * r))
+
+    for pixel in range(p):
+        for view in range(k):
+            J = torch.zeros(3, size + p, dtype=torch.float64)
+            J[:, :7], J[:, 7 + 7 * view : 14 + 7 * view] = J_frame[pixel], J_pair[view, pixel]
+            J[:, size + pixel] = ray[pixel]
+            r, w = residual[view, pixel].double(), weight[view, pixel].double()
+            unit = r / r.norm()
+            add(J, w * (torch.eye(3) - SOFTEN * torch.outer(unit, unit)), r, w)
+        for view in range(q):
+            J = torch.zeros(2, size + p, dtype=torch.float64)
+            J[:, :7] = J_own[view, pixel]
+            J[:, 7 + 7 * (k + view) : 14 + 7 * (k + view)] = J_other[view, pixel]
+            J[:, size + pixel] = J_depth[view, pixel]
+            w = flow_weight[view, pixel].double()
+            add(J, torch.diag(w), flow_residual[view, pixel].double(), w)
+        H[size + pixel, size + pixel] += stiffness[pixel]
+        b[size + pixel] += strain[pixel]
+    depths = size + torch.nonzero(held)[:, 0]
+    mixed, inverse = H[:size][:, depths], torch.linalg.inv(H[depths][:, depths])
+    torch.testing.assert_close(
+        block.H, H[:size, :size] - mixed @ inverse @ mixed.T, atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        block.b, b[:size] - mixed @ inverse @ b[depths], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_conjugate_gradients_agree_with_cholesky() -> None:
+    state, problem = small_start()
+    layout = Layout(4, 1, len(problem.observations.edges))
+    views = [problem.observations.views_of(frame) for frame in range(4)]
+    blocks, _ = blocks_of(state, problem, look(state, problem), layout, views)
+    free = torch.ones(layout.size, dtype=torch.bool)
+    free[:6] = False
+    dense = solve(blocks, layout.size, free, 1e-2)
+    iterative = solve(blocks, layout.size, free, 1e-2, dense_limit=0)
+    assert (dense[:6] == 0).all()
+    torch.testing.assert_close(iterative, dense, atol=2e-3 * float(dense.abs().max()), rtol=0)
+
+
+def test_best_depth_is_a_minimum_along_the_ray() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ray = torch.cat([0.3 * torch.randn(50, 2, generator=generator), torch.ones(50, 1)], 1)
+    points = 3 * ray + 0.3 * torch.randn(7, 50, 3, generator=generator)
+    weights = torch.rand(7, 50, generator=generator)
+    seen = on_rays(ray, points, weights)
+    best = best_depth(seen, 40)
+    candidates = torch.linspace(1.5, 4.5, 3001)[:, None].expand(-1, 50)
+    costs = torch.stack([(weights * seen.distances(d)).sum(0) for d in candidates])
+    assert ((weights * seen.distances(best)).sum(0) <= costs.amin(0) * 1.002).all()
+    direct = (best[:, None] * ray - points).norm(dim=-1)
+    torch.testing.assert_close(seen.distances(best), direct, atol=1e-5, rtol=1e-4)
+
+
+def test_adam_follows_the_same_objective_and_ends_near_the_fast_solver() -> None:
+    predictions, _depth = make(cameras(4), pairs_within(4), 0.05)
+    adam = align(predictions, options=AlignmentOptions(solver="adam", iterations=150))
+    fast = align(predictions, options=AlignmentOptions(pixels=24 * 32))
+    assert adam.history[-1, 1] < adam.history[0, 1]
+    assert fast.terms["total"] <= adam.terms["total"] * 1.002
+    assert adam.terms["pairs"] == pytest.approx(adam.history[-1, 1], rel=1e-3)
