@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from dyn3r.scene import Scene
 from dyn3r.types import FrameMapping
+
+if TYPE_CHECKING:
+    from dyn3r.network.network import PointmapNetwork
 
 
 def tiny_scene(n: int = 4, h: int = 32, w: int = 48, **changes) -> Scene:
@@ -47,3 +52,19 @@ def tiny_scene(n: int = 4, h: int = 32, w: int = 48, **changes) -> Scene:
         "metadata": {"model": "none", "warnings": ["made up"]},
     }
     return Scene(**(fields | changes))
+
+
+def tiny_network() -> PointmapNetwork:
+    """An untrained network that runs in milliseconds; the same weights every time."""
+    from dyn3r.network.config import NetworkConfig
+    from dyn3r.network.initialise import initialise
+    from dyn3r.network.network import PointmapNetwork
+
+    network = PointmapNetwork(
+        NetworkConfig(
+            enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,
+            dec_num_heads=2, dpt_features=8, dpt_layer_dims=(8, 8, 8, 8), image_size=64,
+        )
+    )  # fmt: skip
+    initialise(network, seed=0)
+    return network.eval().requires_grad_(False)

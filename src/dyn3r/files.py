@@ -82,7 +82,9 @@ def check_writable(path: str | Path, *, overwrite: bool = False) -> None:
     if target.is_dir():
         raise OutputError(f"cannot write {target}: it is a folder")
     if not overwrite and os.path.lexists(target):
-        raise OutputError(f"{target} exists already: choose another name or allow overwriting")
+        raise OutputError(
+            f"{target} exists already: choose another name or allow overwriting (--overwrite)"
+        )
 
 
 def check_output_folder(path: str | Path, *, overwrite: bool = False) -> None:
@@ -97,7 +99,7 @@ def check_output_folder(path: str | Path, *, overwrite: bool = False) -> None:
         if target.is_dir():
             if not overwrite and any(target.iterdir()):
                 raise OutputError(
-                    f"{target} has files in it already: choose another folder or allow overwriting"
+                    f"{target} is not empty: choose another folder, or overwrite (--overwrite)"
                 )
             place = target
         else:

@@ -1,0 +1,7 @@
+"""`python -m dyn3r`."""
+
+import sys
+
+from dyn3r.cli import main
+
+sys.exit(main())

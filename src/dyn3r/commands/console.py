@@ -1,0 +1,72 @@
+"""What commands share: flags and progress bars."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tyro
+
+from dyn3r.types import Progress, no_progress
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+"""A switch that is named only to be turned from its default."""
+
+
+@contextmanager
+def progress_bars(quiet: bool) -> Iterator[Progress]:
+    """Bars with the time left, on stderr; plain lines where stderr is no terminal."""
+    if quiet:
+        yield no_progress
+        return
+    if not sys.stderr.isatty():
+        yield _PlainProgress()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield progress
+
+
+class _PlainProgress:
+    """A line when a stage begins, every ten seconds, and when it ends."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, tuple[float, float, int]] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        first = stage not in self.stages
+        began, said, from_done = self.stages.get(stage, (now, now, done))
+        if first or done >= total or now - said > 10:
+            left = (
+                ""
+                if done == from_done or done >= total
+                else (f", about {(now - began) * (total - done) / (done - from_done):.0f} s left")
+            )
+            spent = f" in {now - began:.1f} s" if done >= total and not first else ""
+            print(f"{stage}: {done}/{total}{left}{spent}", file=sys.stderr, flush=True)
+            said = now
+        self.stages[stage] = (began, said, from_done)

@@ -1,0 +1,28 @@
+"""`dyn3r info`: what a file is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a scene, a checkpoint or a model is."""
+
+    target: tyro.conf.Positional[str]
+    """A folder that `dyn3r run` wrote, a scene file, a checkpoint file or a model's name."""
+
+    def __call__(self) -> None:
+        path = Path(self.target)
+        if path.suffix == ".dyn3r" or (path.is_dir() and (path / "scene.dyn3r").exists()):
+            from dyn3r.scene import Scene
+
+            print("\n".join(Scene.load(path).summary()))
+            return
+        from dyn3r.network.checkpoint import describe_checkpoint
+        from dyn3r.network.registry import locate
+
+        print("\n".join(describe_checkpoint(locate(self.target).path)))

@@ -1,0 +1,69 @@
+"""`dyn3r train`: compact networks on the synthetic world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dyn3r.commands.console import Flag, progress_bars
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a compact network on the synthetic world, or go on with a run."""
+
+    folder: tyro.conf.Positional[Path]
+    """The run's folder: state, log, options and the resulting model.safetensors."""
+    steps: int = 20_000
+    """Optimiser steps in all."""
+    minutes: float | None = None
+    """Stop after this many minutes, with everything saved."""
+    start_from: str | None = None
+    """A checkpoint to fine-tune; default: random weights."""
+    freeze_encoder: Flag = False
+    """Train decoder and heads only (MonST3R's fine-tuning)."""
+    dynamic_share: float = 0.7
+    """Share of scenes in which something moves; 0: a static world."""
+    photos: str | None = None
+    """Folder of photographs for textures; default: procedural textures only."""
+    learning_rate: float = 5e-4
+    """Peak of the cosine schedule."""
+    scenes_per_step: int = 8
+    """Scenes in a batch."""
+    coarse_share: float = 0.6
+    """Share of the steps at small frames, which are cheap."""
+    seed: int = 0
+    """Seeds weights and data."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
+    """Say nothing but errors."""
+
+    def __call__(self) -> None:
+        import torch
+
+        from dyn3r.training.trainer import TrainOptions, train
+
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        options = TrainOptions(
+            steps=self.steps,
+            start_from=self.start_from,
+            freeze_encoder=self.freeze_encoder,
+            dynamic_share=self.dynamic_share,
+            photos=self.photos,
+            learning_rate=self.learning_rate,
+            scenes_per_step=self.scenes_per_step,
+            coarse_share=self.coarse_share,
+            seed=self.seed,
+        )
+        with progress_bars(self.quiet) as progress:
+            path = train(
+                self.folder, options, device=device, minutes=self.minutes, progress=progress
+            )
+        if not self.quiet:
+            print(f"model: {path}")
