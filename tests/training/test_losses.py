@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dyn3r.training.losses import matching_loss, pointmap_loss
+from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "loss.npz"
 
@@ -69,3 +69,24 @@ def test_matching_is_lowest_where_every_patch_attends_to_its_correspondence() ->
     assert float(matching_loss(right, flow, visible)) < 1e-3
     assert float(matching_loss(stay, flow, visible)) > 10
     assert float(matching_loss(stay, flow, torch.zeros_like(visible))) == 0
+
+
+def test_shape_loss_sees_ratios_between_neighbours_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.rand(2, 16, 24, 3, generator=generator) + 1
+    valid = torch.rand(2, 16, 24, generator=generator) > 0.2
+    assert float(shape_loss(true * 7, true, valid)) < 1e-6  # free of scale
+    flat = torch.ones_like(true)
+    bent = float(shape_loss(flat, true, valid))
+    assert bent > 0.05
+    wild = torch.where(valid[..., None], true, 1e6)
+    assert float(shape_loss(wild, true, valid)) < 1e-6  # invalid pixels say nothing
+
+
+def test_shape_loss_gradient_is_the_numerical_one() -> None:
+    generator = torch.Generator().manual_seed(1)
+    points, true = (torch.rand(1, 4, 5, 3, generator=generator).double() + 1 for _ in range(2))
+    valid = torch.ones(1, 4, 5, dtype=torch.bool)
+    assert torch.autograd.gradcheck(
+        lambda p: shape_loss(p, true, valid, levels=2), (points.requires_grad_(),), atol=1e-6
+    )

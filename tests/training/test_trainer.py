@@ -14,7 +14,8 @@ from dyn3r.network.checkpoint import load_network
 from dyn3r.network.config import NetworkConfig
 from dyn3r.network.model import prepare_model
 from dyn3r.network.predict import predict_pairs
-from dyn3r.training.trainer import TrainOptions, train
+from dyn3r.training.options import TrainOptions
+from dyn3r.training.trainer import train
 
 TINY = NetworkConfig(
     enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,

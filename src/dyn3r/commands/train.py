@@ -45,7 +45,8 @@ class Train:
     def __call__(self) -> None:
         import torch
 
-        from dyn3r.training.trainer import TrainOptions, train
+        from dyn3r.training.options import TrainOptions
+        from dyn3r.training.trainer import train
 
         device = self.device
         if device == "auto":

@@ -27,7 +27,8 @@ from dyn3r.motion.stillness import (
     single_pairs_agree,
     too_little_contrast,
 )
-from dyn3r.motion.threshold import last_otsu_threshold, token_mask, upsample
+from dyn3r.motion.threshold import last_otsu_threshold, upsample
+from dyn3r.patches import token_mask
 from dyn3r.types import Motion
 
 _log = logging.getLogger(__name__)
@@ -168,7 +169,7 @@ def motion_from_masks(masks: Bool[np.ndarray, "n h w"] | Tensor, patch: int = 16
 
     Raises InputError if a side of the masks is no multiple of the patch.
     """
-    grid = token_mask(masks, patch)
+    grid = token_mask(np.asarray(masks), patch)
     array = masks.detach().cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
     moves = bool(array.any())
     return Motion(

@@ -10,10 +10,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from dyn3r.errors import InputError
+from jaxtyping import Float
 
 _BINS = 256
 
@@ -67,19 +64,3 @@ def _class_means(flat: np.ndarray, thresholds: np.ndarray) -> Float[np.ndarray, 
             totals[index] += np.sum(block, where=above, dtype=np.float64)
     sizes, sums = -np.diff(counts), -np.diff(totals)
     return (sums / np.maximum(sizes, 1))[sizes > 0]
-
-
-def token_mask(masks: np.ndarray | Tensor, patch: int = 16) -> Bool[np.ndarray, "n gh gw"]:
-    """A token is dynamic if any pixel of its patch is (SPEC 5). Masks are (n, h, w), bool.
-
-    Raises InputError if a side of the masks is no multiple of the patch.
-    """
-    masks = masks.detach().cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
-    if masks.ndim != 3 or masks.shape[1] % patch or masks.shape[2] % patch:
-        raise InputError(
-            f"masks must have the shape (frames, height, width) with sides that are multiples of "
-            f"{patch}, not {tuple(masks.shape)}"
-        )
-    n, h, w = masks.shape
-    blocks = masks.astype(bool, copy=False).reshape(n, h // patch, patch, w // patch, patch)
-    return np.asarray(blocks.any(axis=(2, 4)))

@@ -16,6 +16,7 @@ from dyn3r.errors import InputError
 from dyn3r.network.config import PATCH
 from dyn3r.network.model import Model
 from dyn3r.network.network import Decoded
+from dyn3r.patches import token_mask
 from dyn3r.types import Clip, PairPredictions, Progress, Tokens, no_progress
 
 HALF_LIMIT = 65504.0
@@ -99,7 +100,9 @@ def predict_pairs(
             f"the motion masks have shape {dynamic.shape}, the frames {(len(frames), *size_hw)}"
         )
     tokens = tokens or encode_frames(model, images, progress=progress)
-    masked = None if dynamic is None else _token_mask(dynamic, model.device)
+    masked = None
+    if dynamic is not None:
+        masked = torch.from_numpy(token_mask(dynamic, PATCH)).flatten(1).to(model.device)
     store = _Store(len(edges), size_hw, tokens.grid_hw, model, options, heads, scores)
     batch = options.batch_pairs or max(1, _tokens_per_batch(model) // tokens.features.shape[1])
     with torch.inference_mode(), model.autocast():
@@ -213,10 +216,3 @@ def _checked_edges(edges: np.ndarray, num_frames: int) -> Int[np.ndarray, "m 2"]
     if edges.min() < 0 or edges.max() >= num_frames:
         raise InputError(f"edges name frames {edges.min()}..{edges.max()}, there are {num_frames}")
     return edges.astype(np.int64)
-
-
-def _token_mask(dynamic: np.ndarray, device: torch.device) -> Bool[Tensor, "n tokens"]:
-    """A token moves if any pixel of its patch does (SPEC 5)."""
-    n, h, w = dynamic.shape
-    patches = dynamic.reshape(n, h // PATCH, PATCH, w // PATCH, PATCH).any(axis=(2, 4))
-    return torch.from_numpy(patches.reshape(n, -1)).to(device)

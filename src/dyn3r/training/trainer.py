@@ -7,95 +7,24 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from dyn3r.errors import InputError
 from dyn3r.network.checkpoint import load_network, save_network
-from dyn3r.network.config import NetworkConfig
 from dyn3r.network.initialise import initialise
 from dyn3r.network.network import Decoded, PointmapNetwork
-from dyn3r.training.losses import matching_loss, pointmap_loss
-from dyn3r.training.pairs import PairBatch, sample_pairs
+from dyn3r.training.batches import batch_loader, held_out_batches
+from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
+from dyn3r.training.options import TrainOptions
+from dyn3r.training.pairs import PairBatch
 from dyn3r.types import Progress, Tokens, no_progress
 
 logger = logging.getLogger(__name__)
-
-COMPACT = NetworkConfig(
-    enc_embed_dim=256,
-    enc_depth=8,
-    enc_num_heads=4,
-    dec_embed_dim=192,
-    dec_depth=8,
-    dec_num_heads=4,
-    head="dpt",
-    image_size=224,
-    dpt_features=32,
-    dpt_layer_dims=(32, 48, 96, 192),
-)
-"""The network we train and ship: 17.5 M parameters."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Everything that decides a training run. Stored in the run's folder."""
-
-    network: NetworkConfig = COMPACT
-    """Size of the network; ignored when training goes on from a checkpoint."""
-    start_from: str | None = None
-    """A checkpoint to fine-tune; None starts from random weights."""
-    freeze_encoder: bool = False
-    """Train decoder and heads only, as MonST3R's fine-tuning does."""
-    steps: int = 20_000
-    """Optimiser steps in all; may be changed when a run is resumed."""
-    scenes_per_step: int = 8
-    """Scenes in a batch; larger is steadier and dearer."""
-    frames_per_scene: int = 4
-    """Frames rendered and encoded per scene."""
-    pairs_per_scene: int = 6
-    """Directed pairs decoded per scene, at most frames*(frames-1)."""
-    sizes_hw: tuple[tuple[int, int], ...] = ((160, 224), (128, 224), (224, 160), (176, 208))
-    """Frame sizes, one drawn per step; multiples of 16."""
-    coarse_sizes_hw: tuple[tuple[int, int], ...] = ((96, 128), (80, 128), (128, 96), (112, 112))
-    """Frame sizes of the first, cheap part of the run."""
-    coarse_share: float = 0.6
-    """Share of the steps at the coarse sizes."""
-    dynamic_share: float = 0.7
-    """Share of scenes in which something moves; 0 trains a static-world model."""
-    photos: str | None = None
-    """Folder of photographs for textures; None: procedural textures only."""
-    learning_rate: float = 5e-4
-    """Peak of the cosine schedule."""
-    final_learning_rate: float = 1e-6
-    """End of the cosine schedule."""
-    warmup_steps: int = 500
-    """Steps of linear warm-up."""
-    weight_decay: float = 0.05
-    """AdamW's decoupled weight decay, on matrices only."""
-    clip_norm: float = 1.0
-    """Largest norm of a step's gradient."""
-    ema_decay: float = 0.999
-    """Decay of the averaged weights that are saved as the result."""
-    matching_weight: float = 0.1
-    """Weight of the matching loss on the first head of `matching_layers`; 0 switches it off."""
-    matching_layers: tuple[int, ...] = (2, 3, 4, 5)
-    """Decoder layers whose first head is taught to match."""
-    precision: str = "bfloat16"
-    """`bfloat16` (autocast) or `float32`."""
-    seed: int = 0
-    """Seeds weights and data."""
-    data_workers: int = 1
-    """Processes that render ahead; 0 renders between the steps."""
-    save_minutes: float = 3.0
-    """Wall-clock minutes between saved states."""
-    evaluate_every: int = 500
-    """Steps between evaluations on held-out scenes."""
 
 
 @dataclass
@@ -128,9 +57,9 @@ def train(
     (folder / "options.json").write_text(json.dumps(asdict(options), indent=1))
     state = _restore(folder, options, device)
     started, last_save = time.monotonic(), time.monotonic()
-    held_out = _held_out(options)
+    held_out = held_out_batches(options)
     running: dict[str, float] = {}
-    batches = _loader(options, state.step) if state.step < options.steps else []
+    batches = batch_loader(options, state.step) if state.step < options.steps else []
     try:
         for step, batch in enumerate(batches, start=state.step):
             lap = time.monotonic()
@@ -168,6 +97,11 @@ def _step(state: _State, batch: PairBatch, options: TrainOptions, device: str) -
     points = (decoded.points1, decoded.conf1, decoded.points2, decoded.conf2)
     regression = pointmap_loss(points, (batch.points1, batch.points2), (batch.valid1, batch.valid2))  # type: ignore[arg-type]
     loss, losses = regression, {"loss": float(regression.detach())}
+    if options.shape_weight > 0:
+        shape = shape_loss(decoded.points1, batch.points1, batch.valid1)  # type: ignore[arg-type]
+        shape = shape + shape_loss(decoded.points2, batch.points2, batch.valid2)  # type: ignore[arg-type]
+        loss = loss + options.shape_weight * shape
+        losses["shape"] = float(shape.detach())
     if decoded.logits:
         matching = torch.stack(
             [
@@ -228,54 +162,6 @@ def _follow(average: PointmapNetwork, network: PointmapNetwork, decay: float, st
     theirs: list[Tensor] = list(network.parameters())
     torch._foreach_mul_(ours, decay)
     torch._foreach_add_(ours, theirs, alpha=1 - decay)
-
-
-class _Batches(Dataset):
-    """The batch of every step: a pure function of the options and the step."""
-
-    def __init__(self, options: TrainOptions) -> None:
-        self.options = options
-        self.worlds: dict[tuple[int, int], Any] = {}
-
-    def __len__(self) -> int:
-        return self.options.steps
-
-    def __getitem__(self, step: int) -> PairBatch:
-        options = self.options
-        coarse = step < options.coarse_share * options.steps
-        sizes = options.coarse_sizes_hw if coarse else options.sizes_hw
-        size = sizes[step * 2654435761 % 2**32 % len(sizes)]  # a hash: no size keeps pace with data
-        if size not in self.worlds:
-            self.worlds[size] = _world(options, size, options.frames_per_scene, options.seed)
-        sample = self.worlds[size].sample(options.scenes_per_step, step)
-        return sample_pairs(sample, options.pairs_per_scene, seed=options.seed * 7919 + step)
-
-
-def _world(options: TrainOptions, size_hw: tuple[int, int], frames: int, seed: int) -> Any:
-    from dyn3r.training.world import World, WorldOptions
-
-    settings = WorldOptions(
-        size_hw=size_hw, frames=frames, dynamic_share=options.dynamic_share, photos=options.photos
-    )
-    return World(settings, seed=seed)
-
-
-def _loader(options: TrainOptions, first_step: int) -> Iterable[PairBatch]:
-    """Batches in order, rendered ahead by processes of their own."""
-    return DataLoader(
-        _Batches(options),
-        batch_size=None,
-        sampler=range(first_step, options.steps),
-        num_workers=options.data_workers,
-        prefetch_factor=3 if options.data_workers else None,
-        multiprocessing_context="spawn" if options.data_workers else None,
-    )
-
-
-def _held_out(options: TrainOptions) -> list[PairBatch]:
-    """The same unseen scenes for every evaluation of every run."""
-    world = _world(replace(options, dynamic_share=0.5), options.sizes_hw[0], 4, 987_654_321)
-    return [sample_pairs(world.sample(8, step), 4, seed=step) for step in range(2)]
 
 
 @torch.no_grad()

@@ -1,0 +1,24 @@
+"""Pixels and patches: what the network's 16x16 grid makes of a mask."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool
+
+from dyn3r.errors import InputError
+
+
+def token_mask(masks: np.ndarray, patch: int = 16) -> Bool[np.ndarray, "n gh gw"]:
+    """A token is dynamic if any pixel of its patch is (SPEC 5). Masks are (n, h, w), bool.
+
+    Raises InputError if a side of the masks is no multiple of the patch.
+    """
+    masks = np.asarray(masks)
+    if masks.ndim != 3 or masks.shape[1] % patch or masks.shape[2] % patch:
+        raise InputError(
+            f"masks must have the shape (frames, height, width) with sides that are multiples of "
+            f"{patch}, not {tuple(masks.shape)}"
+        )
+    n, h, w = masks.shape
+    blocks = masks.astype(bool, copy=False).reshape(n, h // patch, patch, w // patch, patch)
+    return np.asarray(blocks.any(axis=(2, 4)))

@@ -1,0 +1,60 @@
+"""Batches for the trainer, rendered ahead by other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from dyn3r.training.options import TrainOptions
+from dyn3r.training.pairs import PairBatch, sample_pairs
+
+
+class _Batches(Dataset):
+    """The batch of every step: a pure function of the options and the step."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+        self.worlds: dict[tuple[int, int], Any] = {}
+
+    def __len__(self) -> int:
+        return self.options.steps
+
+    def __getitem__(self, step: int) -> PairBatch:
+        options = self.options
+        coarse = step < options.coarse_share * options.steps
+        sizes = options.coarse_sizes_hw if coarse else options.sizes_hw
+        size = sizes[step * 2654435761 % 2**32 % len(sizes)]  # a hash: no size keeps pace with data
+        if size not in self.worlds:
+            self.worlds[size] = _world(options, size, options.frames_per_scene, options.seed)
+        sample = self.worlds[size].sample(options.scenes_per_step, step)
+        return sample_pairs(sample, options.pairs_per_scene, seed=options.seed * 7919 + step)
+
+
+def _world(options: TrainOptions, size_hw: tuple[int, int], frames: int, seed: int) -> Any:
+    from dyn3r.training.world import World, WorldOptions
+
+    settings = WorldOptions(
+        size_hw=size_hw, frames=frames, dynamic_share=options.dynamic_share, photos=options.photos
+    )
+    return World(settings, seed=seed)
+
+
+def batch_loader(options: TrainOptions, first_step: int) -> Iterable[PairBatch]:
+    """Batches in order from `first_step` on, rendered ahead by processes of their own."""
+    return DataLoader(
+        _Batches(options),
+        batch_size=None,
+        sampler=range(first_step, options.steps),
+        num_workers=options.data_workers,
+        prefetch_factor=3 if options.data_workers else None,
+        multiprocessing_context="spawn" if options.data_workers else None,
+    )
+
+
+def held_out_batches(options: TrainOptions) -> list[PairBatch]:
+    """The same unseen scenes for every evaluation of every run."""
+    world = _world(replace(options, dynamic_share=0.5), options.sizes_hw[0], 4, 987_654_321)
+    return [sample_pairs(world.sample(8, step), 4, seed=step) for step in range(2)]

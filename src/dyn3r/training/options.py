@@ -1,0 +1,79 @@
+"""What decides a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dyn3r.network.config import NetworkConfig
+
+COMPACT = NetworkConfig(
+    enc_embed_dim=256,
+    enc_depth=8,
+    enc_num_heads=4,
+    dec_embed_dim=192,
+    dec_depth=8,
+    dec_num_heads=4,
+    head="dpt",
+    image_size=176,
+    dpt_features=32,
+    dpt_layer_dims=(32, 48, 96, 192),
+)
+"""The network we train and ship: 17.5 M parameters."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that decides a training run. Stored in the run's folder."""
+
+    network: NetworkConfig = COMPACT
+    """Size of the network; ignored when training goes on from a checkpoint."""
+    start_from: str | None = None
+    """A checkpoint to fine-tune; None starts from random weights."""
+    freeze_encoder: bool = False
+    """Train decoder and heads only, as MonST3R's fine-tuning does."""
+    steps: int = 20_000
+    """Optimiser steps in all; may be changed when a run is resumed."""
+    scenes_per_step: int = 8
+    """Scenes in a batch; larger is steadier and dearer."""
+    frames_per_scene: int = 4
+    """Frames rendered and encoded per scene."""
+    pairs_per_scene: int = 6
+    """Directed pairs decoded per scene, at most frames*(frames-1)."""
+    sizes_hw: tuple[tuple[int, int], ...] = ((128, 176), (96, 176), (176, 128), (144, 160))
+    """Frame sizes, one drawn per step; multiples of 16."""
+    coarse_sizes_hw: tuple[tuple[int, int], ...] = ((96, 128), (80, 128), (128, 96), (112, 112))
+    """Frame sizes of the first, cheap part of the run."""
+    coarse_share: float = 0.6
+    """Share of the steps at the coarse sizes."""
+    dynamic_share: float = 0.7
+    """Share of scenes in which something moves; 0 trains a static-world model."""
+    photos: str | None = None
+    """Folder of photographs for textures; None: procedural textures only."""
+    learning_rate: float = 5e-4
+    """Peak of the cosine schedule."""
+    final_learning_rate: float = 1e-6
+    """End of the cosine schedule."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.05
+    """AdamW's decoupled weight decay, on matrices only."""
+    clip_norm: float = 1.0
+    """Largest norm of a step's gradient."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights that are saved as the result."""
+    matching_weight: float = 0.1
+    """Weight of the matching loss on the first head of `matching_layers`; 0 switches it off."""
+    matching_layers: tuple[int, ...] = (2, 3, 4, 5)
+    """Decoder layers whose first head is taught to match."""
+    shape_weight: float = 1.0
+    """Weight of the shape loss (ratios between neighbouring depths); 0 switches it off."""
+    precision: str = "bfloat16"
+    """`bfloat16` (autocast) or `float32`."""
+    seed: int = 0
+    """Seeds weights and data."""
+    data_workers: int = 1
+    """Processes that render ahead; 0 renders between the steps."""
+    save_minutes: float = 3.0
+    """Wall-clock minutes between saved states."""
+    evaluate_every: int = 500
+    """Steps between evaluations on held-out scenes."""
