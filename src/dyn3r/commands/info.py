@@ -25,4 +25,7 @@ class Info:
         from dyn3r.network.checkpoint import describe_checkpoint
         from dyn3r.network.registry import locate
 
-        print("\n".join(describe_checkpoint(locate(self.target).path)))
+        found = locate(self.target)
+        print("\n".join(describe_checkpoint(found.path)))
+        for name, value in found.facts.items():
+            print(f"{name:<11} {value}")

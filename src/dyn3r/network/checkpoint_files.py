@@ -25,6 +25,7 @@ from torch import Tensor
 from dyn3r.errors import CheckpointError
 from dyn3r.files import atomic_file
 from dyn3r.network.constructor_text import checked_config, parse_constructor, parse_json_config
+from dyn3r.network.pickle_index import check_index
 
 Origin = Literal["published-pth", "hub-folder", "dyn3r-safetensors"]
 
@@ -36,6 +37,8 @@ _HUB_CONFIG, _HUB_WEIGHTS = "config.json", "model.safetensors"
 _LARGEST_PICKLE = 256 << 20
 _LARGEST_CONFIG_FILE = 1 << 20
 _MOST_ENTRIES = 100_000
+_LONGEST_FACT = 1000
+"""Longer entries beside the weights are no facts about them; they are left out."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,13 @@ def _read_any(place: Path) -> CheckpointContent:
         start = file.read(9)
     if start[:4] == b"PK\x03\x04":
         return _read_pth(place)
+    if len(start) == 9 and start[8:] == b"{":  # first: its length may begin like a pickle
+        return _read_safetensors(place)
     if start[:1] == b"\x80":
         raise CheckpointError(
             "is a bare pickle or in PyTorch's format from before 2020, which may run code; it was "
             "not loaded: save it again with a current PyTorch"
         )
-    if len(start) == 9 and start[8:] == b"{":
-        return _read_safetensors(place)
     if not start:
         raise CheckpointError("is empty")
     raise CheckpointError("is no checkpoint: neither a PyTorch .pth nor safetensors")
@@ -156,6 +159,7 @@ def _safetensors(place: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_pth(place: Path) -> CheckpointContent:
     sizes = _check_archive(place)
+    check_index(place)
     if place.suffix == ".safetensors":  # torch.load goes by this name and not by the content
         raise CheckpointError("is a PyTorch .pth under the name .safetensors; rename it")
     allowed = torch.serialization.safe_globals([argparse.Namespace])
@@ -176,6 +180,7 @@ def _read_pth(place: Path) -> CheckpointContent:
         name: value
         for name, value in loaded.items()
         if isinstance(name, str) and isinstance(value, str | int | float)
+        if len(name) <= _LONGEST_FACT and len(str(value)) <= _LONGEST_FACT
     }
     return CheckpointContent(parse_constructor(text), loaded["model"], "published-pth", extras)
 

@@ -47,6 +47,21 @@ class NetworkConfig:
             value = getattr(self, field)
             if not (isinstance(value, int) and 1 <= value <= 8192):
                 raise CheckpointError(f"network configuration: {field}={value!r} is out of range")
+        if not (isinstance(self.image_size, int) and 16 <= self.image_size <= 8192):
+            raise CheckpointError(
+                f"network configuration: image_size={self.image_size!r:.40} is out of range"
+            )
+        if not (isinstance(self.rope_base, int | float) and 1 < self.rope_base < 1e9):
+            raise CheckpointError(
+                f"network configuration: rope_base={self.rope_base!r:.40} is out of range"
+            )
+        dims = self.dpt_layer_dims
+        if not (isinstance(dims, tuple) and len(dims) == 4) or any(
+            not (isinstance(d, int) and 1 <= d <= 8192) for d in dims
+        ):
+            raise CheckpointError(
+                f"network configuration: dpt_layer_dims={dims!r:.60} are no four plausible widths"
+            )
         for part in ("enc", "dec"):
             dim, heads = getattr(self, f"{part}_embed_dim"), getattr(self, f"{part}_num_heads")
             if heads < 1 or dim % heads or (dim // heads) % 4:
@@ -95,7 +110,7 @@ class NetworkConfig:
             **sizes,
             head=keywords.get("head_type", "dpt"),
             rope_base=base,
-            image_size=max(size) if isinstance(size, (tuple, list)) else int(size),
+            image_size=_long_side(size),
         )
 
     @classmethod
@@ -105,8 +120,8 @@ class NetworkConfig:
         if unknown := sorted(set(values) - known):
             raise CheckpointError(f"network configuration: unknown entries {', '.join(unknown)}")
         values = dict(values)
-        if "dpt_layer_dims" in values:
-            values["dpt_layer_dims"] = tuple(int(d) for d in values["dpt_layer_dims"])
+        if isinstance(values.get("dpt_layer_dims"), list):
+            values["dpt_layer_dims"] = tuple(values["dpt_layer_dims"])
         try:
             return cls(**values)
         except TypeError as problem:
@@ -115,6 +130,14 @@ class NetworkConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
+
+
+def _long_side(size: Any) -> int:
+    """`img_size` of a published constructor, one number or two -> pixels."""
+    sides = size if isinstance(size, tuple | list) else (size,)
+    if not sides or any(isinstance(s, bool) or not isinstance(s, int) for s in sides):
+        raise CheckpointError(f"network configuration: img_size={size!r:.40} is no size")
+    return max(sides)
 
 
 def _rope_base(name: str) -> float:

@@ -16,6 +16,7 @@ from dyn3r.errors import CheckpointError, InputError
 from dyn3r.network.checkpoint import load_network
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.network.registry import locate
+from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +53,17 @@ def load_model(
     *,
     device: str = "auto",
     precision: Precision = "auto",
+    progress: Progress = no_progress,
 ) -> Model:
     """Load a model by its registered name, a checkpoint file or a hub folder.
 
     name: an embedded model (`compact`, offline), a published one (downloaded on first use; see
     `dyn3r.network.registry`), or a path. device: `auto` takes a CUDA GPU if there is one, else the
     CPU. precision: `auto` is bfloat16 where the hardware multiplies it fast, else float32.
-    Raises CheckpointError (not a usable checkpoint, unknown name) or InputError (no such device).
+    progress: called while weights are downloaded. Raises CheckpointError (not a usable checkpoint,
+    unknown name) or InputError (no such device).
     """
-    entry = locate(str(name))
+    entry = locate(str(name), progress=progress)
     network, facts = load_network(entry.path)
     facts = {**facts, **entry.facts}
     return prepare_model(network, entry.name, device=device, precision=precision, facts=facts)

@@ -1,4 +1,4 @@
-"""Which models exist: embedded ones (ours, in the package) and published ones (on the hub)."""
+"""Which models exist: ours, inside the package, and others', on the hub. One table each."""
 
 from __future__ import annotations
 
@@ -6,20 +6,60 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 from dyn3r.errors import CheckpointError
+from dyn3r.types import Progress, no_progress
+
+Use = Literal["pointmaps", "flow", "masks"]
 
 NON_COMMERCIAL = "CC BY-NC-SA 4.0 (non-commercial; the weights are their authors', not ours)"
 
 
 @dataclass(frozen=True)
-class PublishedModel:
-    """Weights that others publish; downloaded from the hub on first use."""
+class EmbeddedModel:
+    """Weights of ours that are installed with the package; they need no connection."""
 
-    repository: str
-    head: str
+    file: str
+    """Name of the file in dyn3r/weights."""
+    description: str
+    """One line for people who choose."""
+    licence: str = "Apache-2.0"
+    use: Use = "pointmaps"
+    """`pointmaps`: a two-view network for `--model`."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies in this installation (it may be missing)."""
+        return Path(str(resources.files("dyn3r") / "weights" / self.file))
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """Weights that others publish; fetched once, then kept in the user's cache."""
+
+    description: str
+    """One line for people who choose."""
+    licence: str
     paper: str
-    licence: str = NON_COMMERCIAL
+    repository: str = ""
+    """Repository on the hub, `owner/name`; empty if `url` says where the weights are."""
+    files: tuple[str, ...] = ("config.json", "model.safetensors")
+    """Files that are needed; `*.json` stands for whatever of that kind the repository has."""
+    url: str = ""
+    """Address of the single file, for weights that are not on the hub."""
+    parameters: int | None = None
+    """How many numbers the weights are, where known."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """File -> SHA-256 in hexadecimal digits, where it is known *before* the download; may be the
+    leading digits only. What the server itself says about a file is checked in any case."""
+    use: Use = "pointmaps"
+    """`pointmaps`: a two-view network for `--model`; `flow`, `masks`: for optional stages."""
+
+    @property
+    def approximate_bytes(self) -> int | None:
+        """Size in float32 as it follows from the number of parameters; None if that is unknown."""
+        return None if self.parameters is None else 4 * self.parameters
 
 
 @dataclass(frozen=True)
@@ -27,65 +67,132 @@ class LocatedModel:
     """A model found on this machine."""
 
     name: str
+    """Its registered name, or the path it was given by."""
     path: Path
+    """A checkpoint file or a folder."""
     facts: Mapping[str, str] = field(default_factory=dict)
+    """Licence, paper and origin, for a Scene's metadata."""
 
 
-EMBEDDED = {"compact": "compact.safetensors"}
+EMBEDDED: dict[str, EmbeddedModel] = {
+    "compact": EmbeddedModel(
+        "compact.safetensors", "small and fast, trained on dyn3r's own synthetic world"
+    ),
+}
 """Name -> file in dyn3r/weights."""
 
 _DUST3R = "Wang et al., DUSt3R: Geometric 3D Vision Made Easy, CVPR 2024"
 _MONST3R = "Zhang et al., MonST3R: Estimating Geometry in the Presence of Motion, ICLR 2025"
+_RAFT = "Teed and Deng, RAFT: Recurrent All-Pairs Field Transforms for Optical Flow, ECCV 2020"
+_SAM2 = "Ravi et al., SAM 2: Segment Anything in Images and Videos, ICLR 2025"
+_DPT, _LINEAR = 571_171_208, 532_342_784  # ViT-L with either head, counted on our network
 
-PUBLISHED = {
-    "dust3r-512-dpt": PublishedModel("naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt", "dpt", _DUST3R),
+
+def _raft(size: str, file: str, parameters: int) -> PublishedModel:
+    """Address, digits and number of parameters are those of torchvision's own table."""
+    return PublishedModel(
+        f"RAFT {size} (torchvision's {file.rpartition('-')[0][5:]}): optical flow",
+        "BSD-3-Clause (torchvision); trained on data with terms of their own",
+        _RAFT,
+        files=(file,),
+        url=f"https://download.pytorch.org/models/{file}",
+        parameters=parameters,
+        sha256={file: file.rpartition("-")[2].removesuffix(".pth")},
+        use="flow",
+    )
+
+
+def _sam2(size: str) -> PublishedModel:
+    return PublishedModel(
+        f"SAM 2.1 {size}: refines motion masks",
+        "Apache-2.0",
+        _SAM2,
+        f"facebook/sam2.1-hiera-{size}",
+        ("*.json", "model.safetensors"),
+        use="masks",
+    )
+
+
+PUBLISHED: dict[str, PublishedModel] = {
+    "dust3r-512-dpt": PublishedModel(
+        "DUSt3R, ViT-L, smooth heads, frames of 512 pixels",
+        NON_COMMERCIAL, _DUST3R, "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt", parameters=_DPT,
+    ),
     "dust3r-512-linear": PublishedModel(
-        "naver/DUSt3R_ViTLarge_BaseDecoder_512_linear", "linear", _DUST3R
+        "DUSt3R, ViT-L, linear heads, frames of 512 pixels",
+        NON_COMMERCIAL, _DUST3R, "naver/DUSt3R_ViTLarge_BaseDecoder_512_linear",
+        parameters=_LINEAR,
     ),
     "dust3r-224-linear": PublishedModel(
-        "naver/DUSt3R_ViTLarge_BaseDecoder_224_linear", "linear", _DUST3R
+        "DUSt3R, ViT-L, linear heads, frames of 224x224 pixels",
+        NON_COMMERCIAL, _DUST3R, "naver/DUSt3R_ViTLarge_BaseDecoder_224_linear",
+        parameters=_LINEAR,
     ),
     "monst3r-512-dpt": PublishedModel(
-        "Junyi42/MonST3R_PO-TA-S-W_ViTLarge_BaseDecoder_512_dpt", "dpt", _MONST3R
+        "MonST3R: DUSt3R fine-tuned on scenes that move",
+        NON_COMMERCIAL, _MONST3R, "Junyi42/MonST3R_PO-TA-S-W_ViTLarge_BaseDecoder_512_dpt",
+        parameters=_DPT,
     ),
-}
+    "raft": _raft("large", "raft_large_C_T_SKHT_V2-ff5fadd5.pth", 5_257_536),
+    "raft-small": _raft("small", "raft_small_C_T_V2-01064c6d.pth", 990_162),
+    **{f"sam2.1-{size}": _sam2(size) for size in ("tiny", "small", "base-plus", "large")},
+}  # fmt: skip
 """Name -> where its authors publish it."""
 
 
-def locate(name: str) -> LocatedModel:
-    """Find a model by registered name or path; downloads a published one if it is not cached.
+def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progress) -> LocatedModel:
+    """Find a model by registered name or path; a published one is downloaded if it is not cached.
 
+    use: what it is wanted for; a name registered for another use is refused. A cached model is
+    taken as it is, without asking any server. The licence of a published model is logged the first
+    time that it is used on this machine.
     Raises CheckpointError if there is no such name or file, or the download is not possible.
     """
+    uses: dict[str, Use] = {key: model.use for key, model in EMBEDDED.items()}
+    uses |= {key: model.use for key, model in PUBLISHED.items()}
+    if uses.get(name, use) != use:
+        raise CheckpointError(f"{name} is a model for {uses[name]}, here one for {use} is needed")
     if name in EMBEDDED:
-        path = Path(str(resources.files("dyn3r") / "weights" / EMBEDDED[name]))
-        if not path.exists():
+        model = EMBEDDED[name]
+        if not model.path.exists():
             raise CheckpointError(f"the embedded model {name!r} is missing from this installation")
-        return LocatedModel(name, path, {"licence": "Apache-2.0"})
+        facts = {"licence": model.licence, "description": model.description}
+        return LocatedModel(name, model.path, facts)
     if name in PUBLISHED:
-        return LocatedModel(name, _download(name), _published_facts(PUBLISHED[name]))
+        from dyn3r.network import hub
+
+        path = hub.cached_files(name) or hub.download(name, progress=progress)
+        hub.tell_licence_once(name)
+        facts = published_facts(PUBLISHED[name])
+        if PUBLISHED[name].repository and path.parent.name == "snapshots":
+            facts["revision"] = path.name
+        return LocatedModel(name, path, facts)
     path = Path(name).expanduser()
     if not path.exists():
-        known = ", ".join([*EMBEDDED, *PUBLISHED])
+        known = ", ".join(key for key in uses if uses[key] == use)
         raise CheckpointError(f"no model or file named {name!r}; known models: {known}")
-    return LocatedModel(str(path), path, {"file": str(path)})
+    return LocatedModel(str(path), path, {"file": str(path), **_facts_by_file_name(path)})
 
 
-def _published_facts(model: PublishedModel) -> dict[str, str]:
-    return {"licence": model.licence, "paper": model.paper, "repository": model.repository}
+def published_model(name: str) -> PublishedModel:
+    """The table's entry. Raises CheckpointError for a name that nobody publishes."""
+    if name in EMBEDDED:
+        raise CheckpointError(f"{name} comes with the package; there is nothing to download")
+    if name not in PUBLISHED:
+        raise CheckpointError(f"no published model named {name!r}; known: {', '.join(PUBLISHED)}")
+    return PUBLISHED[name]
 
 
-def _download(name: str) -> Path:
-    """The hub folder of a published model in the user's cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def published_facts(model: PublishedModel) -> dict[str, str]:
+    """Licence, paper and origin of a published model, for a Scene's or a checkpoint's metadata."""
+    origin = {"repository": model.repository} if model.repository else {"url": model.url}
+    return {"licence": model.licence, "paper": model.paper, **origin}
 
-    repository = PUBLISHED[name].repository
-    try:
-        folder = snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"])
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, RuntimeError) as problem:
-        raise CheckpointError(
-            f"{name} could not be downloaded ({type(problem).__name__}); bring config.json and "
-            f"model.safetensors of {repository} here by hand and give the folder with --model"
-        ) from None
-    return Path(folder)
+
+def _facts_by_file_name(path: Path) -> dict[str, str]:
+    """A published file that was brought by hand keeps its licence if its name tells what it is."""
+    place = str(path.absolute()).lower()
+    for model in PUBLISHED.values():
+        if model.repository and model.repository.rpartition("/")[2].lower() in place:
+            return published_facts(model)
+    return {}

@@ -1,0 +1,65 @@
+"""What the pickle inside a .pth may name, checked before anything is built from it (SPEC 1.1).
+
+PyTorch's weights-only reader runs no foreign code, but it calls whatever is on its own list, and
+some of that makes much of little: a file of a kilobyte may ask for `bytearray(10**11)`. So the
+names are read first, without carrying anything out, and held against what checkpoints need.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from pathlib import Path
+
+from dyn3r.errors import CheckpointError
+
+_STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_DTYPES = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+)
+ALLOWED = frozenset(
+    {
+        "argparse Namespace",
+        "collections OrderedDict",
+        "torch Size",
+        "torch device",
+        "torch.nn.parameter Parameter",
+        "torch.serialization _get_layout",
+        "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_parameter",
+        # refused later, with a clearer word
+        "torch._utils _rebuild_sparse_tensor",
+        "torch._utils _rebuild_meta_tensor_no_storage",
+        *(f"torch {kind}Storage" for kind in _STORAGES),
+        *(f"torch {name}" for name in _DTYPES),
+    }
+)
+"""Module and name of everything that a checkpoint's index may call or refer to."""
+
+
+def check_index(place: Path) -> None:
+    """Look through the names in a .pth's index. Raises CheckpointError; carries nothing out.
+
+    The archive itself was checked before: one index, stored as it is, of bounded size.
+    """
+    with zipfile.ZipFile(place) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+        try:
+            with archive.open(name) as index:
+                named = [arg for op, arg, _ in pickletools.genops(index) if op.name == "GLOBAL"]
+        except (ValueError, EOFError, zipfile.BadZipFile, RuntimeError, OSError) as error:
+            raise CheckpointError("is a damaged .pth file; it was not loaded") from error
+    if unknown := sorted({str(n) for n in named} - ALLOWED):
+        raise CheckpointError(
+            f"needs more than weights and plain values ({unknown[0].replace(' ', '.'):.80}): it "
+            "wants to run code, or is damaged; it was not loaded"
+        )
