@@ -2,14 +2,22 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
 .PHONY: setup demo test check format clean
 
 setup: $(VENV)/.ready
 
+# what the program needs
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (once; a few minutes, most of it PyTorch)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(PIP) -e .
+	touch $@
+
+# and what the tests need besides
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) -e '.[dev]'
 	touch $@
 
 demo: setup
@@ -17,15 +25,15 @@ demo: setup
 	@echo
 	@echo "The scene is in demo-output/. To open it in the browser:  $(BIN)/dyn3r view demo-output"
 
-test: setup check
+test: check
 	$(BIN)/python -m pytest
 
-check: setup
+check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: setup
+format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -11,13 +11,23 @@ from typing import Any
 import tyro
 
 from dyn3r.commands.demo import Demo
+from dyn3r.commands.export import Export
 from dyn3r.commands.info import Info
+from dyn3r.commands.models import Models
 from dyn3r.commands.run import Run
 from dyn3r.commands.train import Train
 from dyn3r.commands.view import View
 from dyn3r.errors import Dyn3rError
 
-COMMANDS: dict[str, Any] = {"run": Run, "view": View, "info": Info, "demo": Demo, "train": Train}
+COMMANDS: dict[str, Any] = {
+    "run": Run,
+    "view": View,
+    "export": Export,
+    "info": Info,
+    "demo": Demo,
+    "models": Models,
+    "train": Train,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

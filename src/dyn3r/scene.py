@@ -230,6 +230,21 @@ class Scene:
 
         return scene_file.read_scene(path)
 
+    def export(
+        self, format: str, path: str | Path, *, overwrite: bool = False, **options: Any
+    ) -> Path:
+        """Write the scene for another program: `scene.export("colmap", "out", source="clip.mp4")`.
+
+        `format` is a name of `dyn3r.export.FORMATS`, `options` are the fields of
+        `dyn3r.export.ExportOptions`. Returns `path`. docs/exports.md.
+
+        Raises:
+            InputError, OutputError, MissingExtraError: see `dyn3r.export.export`.
+        """
+        from dyn3r.export import ExportOptions, export
+
+        return export(self, format, path, ExportOptions(**options), overwrite=overwrite)
+
     def summary(self) -> list[str]:
         """Lines of text for a person: what is in this scene."""
         from dyn3r.scene_summary import summarise

@@ -1,0 +1,121 @@
+"""Scenes in other programs' formats. Conventions of every format: docs/exports.md.
+
+from dyn3r.export import ExportOptions, export
+export(scene, "colmap", "out/colmap", ExportOptions(source="clip.mp4"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dyn3r.errors import InputError, OutputError
+from dyn3r.export import (
+    colmap,
+    depth_maps,
+    glb,
+    nerfstudio,
+    official,
+    ply,
+    rerun_recording,
+    trajectories,
+    usd,
+    video,
+)
+from dyn3r.export.options import ExportOptions
+from dyn3r.files import atomic_file, atomic_folder
+from dyn3r.scene import Scene
+from dyn3r.types import Progress, no_progress
+
+__all__ = ["FORMATS", "ExportOptions", "Exporter", "export"]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """One format."""
+
+    write: Callable[[Scene, Path, ExportOptions, Progress], None]
+    """Called with a temporary path: an empty folder, or a file to be."""
+    default_name: str
+    """What the result is called where nobody says."""
+    summary: str
+    """One line for people."""
+    suffixes: tuple[str, ...] = ()
+    """Endings that a file of the format may have; empty: the format is a folder."""
+
+
+FORMATS: dict[str, Exporter] = {
+    "official": Exporter(
+        official.write_official, "official", "the folder that MonST3R and Easi3R write"
+    ),
+    "tum": Exporter(
+        trajectories.write_tum, "trajectory_tum.txt", "camera path, TUM", (".txt", ".tum")
+    ),
+    "kitti": Exporter(
+        trajectories.write_kitti, "trajectory_kitti.txt", "camera path, KITTI", (".txt", ".kitti")
+    ),
+    "colmap": Exporter(colmap.write_binary, "colmap", "COLMAP model, binary"),
+    "colmap-text": Exporter(colmap.write_text, "colmap-text", "COLMAP model, text"),
+    "nerfstudio": Exporter(
+        nerfstudio.write_nerfstudio, "nerfstudio", "transforms.json with masks and depth"
+    ),
+    "ply": Exporter(ply.write_ply, "scene.ply", "coloured points, one file", (".ply",)),
+    "ply-frames": Exporter(ply.write_ply_frames, "ply-frames", "coloured points, one file a frame"),
+    "glb": Exporter(glb.write_glb, "scene.glb", "points and cameras, animated, glTF", (".glb",)),
+    "usd": Exporter(
+        usd.write_usd, "scene.usdc", "points and camera, animated", (".usdc", ".usda", ".usd")
+    ),
+    "rerun": Exporter(
+        rerun_recording.write_rerun, "scene.rrd", "recording for the rerun viewer", (".rrd",)
+    ),
+    "depth": Exporter(depth_maps.write_png, "depth", "depth, 16-bit PNG with a scale"),
+    "depth-npy": Exporter(depth_maps.write_npy, "depth-npy", "depth, NumPy float32"),
+    "depth-exr": Exporter(depth_maps.write_openexr, "depth-exr", "depth, OpenEXR float32"),
+    "masks": Exporter(depth_maps.write_masks, "masks", "motion masks, PNG"),
+    "video": Exporter(
+        video.write_side_by_side, "side_by_side.mp4", "frames, depth, motion, confidence", (".mp4",)
+    ),
+}
+"""Every format by its name."""
+
+
+def export(
+    scene: Scene,
+    format: str,
+    path: str | Path,
+    options: ExportOptions | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Path:
+    """Write `scene` as `format` (a name of FORMATS) to `path`, whole or not at all.
+
+    Args:
+        path: a file with one of the format's endings, or a folder.
+        overwrite: replace an existing file; into an existing folder, replace files of the same
+            names (others stay).
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: an unknown format, or source pictures that don't fit the scene.
+        OutputError: `path` exists and `overwrite` is False, has the wrong ending, or can't be
+            written.
+        MissingExtraError: the format needs a package that is not installed.
+    """
+    options, target = options or ExportOptions(), Path(path)
+    exporter = FORMATS.get(format)
+    if exporter is None:
+        raise InputError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+    if not exporter.suffixes:
+        with atomic_folder(target, overwrite=overwrite) as folder:
+            exporter.write(scene, folder, options, progress)
+        return target
+    if target.suffix.lower() not in exporter.suffixes:
+        endings = " or ".join(exporter.suffixes)
+        raise OutputError(f"cannot write {format} to {target}: its name must end in {endings}")
+    with atomic_file(target, overwrite=overwrite) as part:
+        exporter.write(scene, part, options, progress)
+    return target

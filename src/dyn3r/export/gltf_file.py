@@ -1,0 +1,84 @@
+"""A small writer of binary glTF 2.0 (.glb): arrays in, one file out."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+
+_COMPONENTS = {"float32": 5126, "uint32": 5125, "uint16": 5123, "uint8": 5121}
+_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
+
+
+class GltfFile:
+    """Collects nodes, meshes, cameras and one animation; `to_bytes` is the file."""
+
+    def __init__(self) -> None:
+        self._binary = bytearray()
+        self._lists: dict[str, list[dict[str, Any]]] = {}
+        self._roots: list[int] = []
+
+    def add(self, kind: str, **what: Any) -> int:
+        """Append to the list `kind` (meshes, nodes, cameras, ...); its index."""
+        self._lists.setdefault(kind, []).append(what)
+        return len(self._lists[kind]) - 1
+
+    def accessor(
+        self,
+        array: np.ndarray,
+        *,
+        normalized: bool = False,
+        limits: bool = False,
+        vertices: bool = False,
+    ) -> int:
+        """Store (k,) or (k, c) numbers; `limits` for positions and times, where glTF wants them."""
+        table = np.ascontiguousarray(array.reshape(len(array), -1))
+        assert (table.itemsize * table.shape[1]) % 4 == 0  # glTF aligns every element
+        view = self.add(
+            "bufferViews", buffer=0, byteOffset=len(self._binary), byteLength=table.nbytes
+        )
+        if vertices:
+            self._lists["bufferViews"][view]["target"] = 34962  # ARRAY_BUFFER
+        self._binary += table.astype(table.dtype.newbyteorder("<")).tobytes()
+        what: dict[str, Any] = {
+            "bufferView": view,
+            "componentType": _COMPONENTS[table.dtype.name],
+            "count": len(table),
+            "type": _TYPES[table.shape[1]],
+        }
+        if normalized:
+            what["normalized"] = True
+        if limits:
+            what |= {"min": table.min(axis=0).tolist(), "max": table.max(axis=0).tolist()}
+        return self.add("accessors", **what)
+
+    def node(self, name: str, parent: int | None = None, **what: Any) -> int:
+        """A node under `parent`, or at the top."""
+        index = self.add("nodes", name=name, **what)
+        if parent is None:
+            self._roots.append(index)
+        else:
+            self._lists["nodes"][parent].setdefault("children", []).append(index)
+        return index
+
+    def to_bytes(self, about: dict[str, Any]) -> bytes:
+        """The whole file; `about` goes into the scene's `extras`."""
+        document = {
+            "asset": {"version": "2.0", "generator": "dyn3r"},
+            "scene": 0,
+            "scenes": [{"nodes": self._roots, "extras": about}],
+            **self._lists,
+            "buffers": [{"byteLength": len(self._binary)}],
+        }
+        if "materials" in self._lists:
+            document["extensionsUsed"] = ["KHR_materials_unlit"]
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("utf-8")
+        text += b" " * (-len(text) % 4)
+        binary = bytes(self._binary) + b"\0" * (-len(self._binary) % 4)
+        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(binary))
+        return b"".join(
+            [head, struct.pack("<I4s", len(text), b"JSON"), text,
+             struct.pack("<I4s", len(binary), b"BIN\0"), binary]
+        )  # fmt: skip
