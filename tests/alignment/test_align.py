@@ -296,7 +296,11 @@ def test_progress_counts_up_and_ends() -> None:
     predictions, _depth = make(cameras(3), pairs_within(3), 0.02)
     calls: list[tuple[str, int, int]] = []
     align(predictions, progress=lambda *call: calls.append(call))
-    assert {stage for stage, _, _ in calls} == {"aligning: cameras", "aligning: depth"}
+    assert {stage for stage, _, _ in calls} == {
+        "aligning: cameras",
+        "aligning: depth",
+        "aligning: cleaning",
+    }
     assert all(0 <= done <= total for _, done, total in calls)
     assert calls[-1][1:] == (3, 3)
 

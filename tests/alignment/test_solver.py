@@ -90,7 +90,7 @@ def small_start(noise: float = 0.05, options: AlignmentOptions | None = None, **
     observations = sample(predictions, 64)
     scores = pair_scores(observations)
     K, _given, _found = starting_K(predictions, scores, options.shared_focal, None)
-    state = start(observations, predictions, K, scores).state.normalised()
+    state = start(observations, K, scores).state.normalised()
     problem = simple_problem(state, observations, options, **more)
     plain = replace(problem, options=replace(options, depth_prior_weight=0.0))
     state = fit_depth(state, plain, 3, fresh=True)

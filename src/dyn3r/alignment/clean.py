@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,29 +18,57 @@ def clean_confidence(
     K: Float[Tensor, "n 3 3"],
     T_world_camera: Float[Tensor, "n 4 4"],
     tolerance: float = 0.001,
+    others: Sequence[Sequence[int]] | None = None,
+    report: Callable[[int], None] = lambda done: None,
 ) -> Float[Tensor, "n h w"]:
     """Confidence with 0 for points in front of another frame's depth (SPEC 6, Cleaning).
 
     A point that projects (to the nearest pixel) into another frame, closer to it than
     (1 - tolerance) of that frame's depth there, loses its confidence if that pixel's is higher.
     The frames are taken in order, and each is judged by what is left of those before it.
+
+    `others[t]`: the frames that frame t is compared with, ascending (`compared_frames`); None: all,
+    as published. `report` is called with the number of frames done. Memory beyond the result is
+    that of one frame.
     """
     n, height, width = depth.shape
-    points = transform(T_world_camera, unproject(depth, K).reshape(n, -1, 3))
     T_camera_world = invert(T_world_camera)
     out = confidence.clone()
     for frame in range(n):
+        points = transform(T_world_camera[frame], unproject(depth[frame], K[frame]).reshape(-1, 3))
         flat = out[frame].reshape(-1)
-        for other in range(n):
+        for other in range(n) if others is None else others[frame]:
             if other == frame:
                 continue
-            local = transform(T_camera_world[other], points[frame])
+            local = transform(T_camera_world[other], points)
             index, inside = _nearest_pixel(project(local, K[other]), (height, width))
             inside &= local[:, 2] > 0
             closer = local[:, 2] < (1 - tolerance) * depth[other].reshape(-1)[index]
             surer = flat < out[other].reshape(-1)[index]
             flat = torch.where(inside & closer & surer, torch.zeros_like(flat), flat)
         out[frame] = flat.reshape(height, width)
+        report(frame + 1)
+    return out
+
+
+def compared_frames(edges: Int[np.ndarray, "m 2"], num_frames: int, most: int) -> list[list[int]]:
+    """For every frame at most `most` frames to compare it with, ascending; 0: all the others.
+
+    First come its partners in pairs (the nearest in time, if there are too many), then others
+    spread evenly over the clip, which may see the same place again.
+    """
+    if most <= 0 or most >= num_frames - 1:
+        return [[t for t in range(num_frames) if t != frame] for frame in range(num_frames)]
+    partners: list[set[int]] = [set() for _ in range(num_frames)]
+    for i, j in np.asarray(edges).tolist():
+        if i != j:
+            partners[i].add(j)
+            partners[j].add(i)
+    out = []
+    for frame in range(num_frames):
+        chosen = set(sorted(partners[frame], key=lambda t: (abs(t - frame), t))[:most])
+        places = np.linspace(0, num_frames - 1, most - len(chosen)).round().astype(int)
+        out.append(sorted((chosen | set(places.tolist())) - {frame}))
     return out
 
 

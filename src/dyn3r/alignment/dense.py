@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.alignment.along_rays import best_depth, on_rays
+from dyn3r.alignment.reading import read_part
 from dyn3r.alignment.state import State, usable_weights
 from dyn3r.geometry import invert, pixel_grid, rays
 from dyn3r.types import PairPredictions, Progress
@@ -39,36 +40,49 @@ def dense_maps(
     chunk_observations: int,
     progress: Progress,
     known_depth: Float[Tensor, "n h w"] | None = None,
+    used: Bool[np.ndarray, " m"] | None = None,
     device: torch.device | str = "cpu",
 ) -> DenseMaps:
-    """Depth, fused confidence and disagreement of every pixel; `known_depth` (not NaN) is kept."""
+    """Depth, fused confidence and disagreement of every pixel; `known_depth` (not NaN) is kept.
+
+    Pairs that are False in `used` are left out.
+    """
     height, width = predictions.size_hw
     n = predictions.num_frames
     maps = [torch.zeros(n, height, width) for _ in range(3)]
     similarity = state.pair_similarity()
     edges, total = np.asarray(predictions.edges), 0.0
+    if used is not None:
+        edges = np.where(used[:, None], edges, -1)
+    rows_of = [_rows_by_frame(edges[:, side], n) for side in (0, 1)]
     grid = pixel_grid((height, width), device, torch.float64)
     for frame in range(n):
-        first, second = (np.nonzero(edges[:, side] == frame)[0] for side in (0, 1))
+        first, second = rows_of[0][frame], rows_of[1][frame]
         views = len(first) + len(second)
         band = max(1, chunk_observations // max(1, views * width))
         # From each pair's own frame straight to this camera.
-        to_camera = (invert(state.T_world_camera[frame]) @ similarity).float()
         pairs_of_views = torch.from_numpy(np.concatenate([first, second])).to(device)
+        to_camera = (invert(state.T_world_camera[frame]) @ similarity[pairs_of_views]).float()
         for top in range(0, height if views else 0, band):
             rows = slice(top, min(top + band, height))
             points, confidence = _read(predictions, first, second, rows, device)
             ray = rays(state.K[frame], grid[rows].reshape(-1, 2)).float()
             known = None if known_depth is None else known_depth[frame, rows].reshape(-1).to(device)
-            depth, unsure, cost = _solve_band(
-                ray, points, confidence, to_camera[pairs_of_views], known
-            )
+            depth, unsure, cost = _solve_band(ray, points, confidence, to_camera, known)
             total += cost
             fused = torch.where(torch.isfinite(confidence), confidence, 0).amax(0)
             for out, value in zip(maps, (depth, fused, unsure)):
                 out[frame, rows] = value.reshape(-1, width).cpu()
         progress("aligning: depth", frame + 1, n)
-    return DenseMaps(maps[0], maps[1], maps[2], total / max(1, len(edges) * height * width))
+    pairs = int((edges[:, 0] >= 0).sum())
+    return DenseMaps(maps[0], maps[1], maps[2], total / max(1, pairs * height * width))
+
+
+def _rows_by_frame(frames: Int[np.ndarray, " m"], n: int) -> list[np.ndarray]:
+    """Which rows name each of the frames 0..n-1, ascending."""
+    order = np.argsort(frames, kind="stable")
+    bounds = np.searchsorted(frames[order], np.arange(n + 1))
+    return [order[bounds[t] : bounds[t + 1]] for t in range(n)]
 
 
 def _read(
@@ -80,7 +94,7 @@ def _read(
 ) -> tuple[Float[Tensor, "k p 3"], Float[Tensor, "k p"]]:
     def load(array: np.ndarray | None, pairs: np.ndarray, *last: int) -> Tensor:
         assert array is not None
-        part = torch.from_numpy(np.ascontiguousarray(array[pairs, rows]))
+        part = torch.from_numpy(read_part(array, pairs, rows))
         return part.to(device).float().reshape(len(pairs), part.shape[1] * part.shape[2], *last)
 
     points = [load(predictions.points1, first, 3), load(predictions.points2, second, 3)]
@@ -107,14 +121,12 @@ def _solve_band(
     return torch.where(mass > 0, depth, 0), unsure, float(cost.double().sum())
 
 
-def fill_depth(
-    depth: Float[Tensor, "n h w"], seen: Bool[Tensor, "n h w"]
-) -> Float[Tensor, "n h w"]:
-    """Depth with unseen pixels set to the median of their frame (of the clip, if none is seen)."""
-    overall = float(depth[seen].median()) if bool(seen.any()) else 1.0
-    out = depth.clone()
-    for frame in range(len(depth)):
-        middle = float(depth[frame][seen[frame]].median()) if bool(seen[frame].any()) else overall
-        out[frame][~seen[frame]] = middle
-        out[frame].clamp_(min=1e-4 * middle)
-    return out
+def fill_depth(depth: Float[Tensor, "n h w"], seen: Bool[Tensor, "n h w"]) -> None:
+    """Set unseen pixels to the median of their frame (of the clip, if none is seen), in place."""
+    middles = [float(d[s].median()) if bool(s.any()) else None for d, s in zip(depth, seen)]
+    some = [middle for middle in middles if middle is not None]
+    overall = float(np.median(some)) if some else 1.0
+    for frame, middle in enumerate(middles):
+        middle = overall if middle is None else middle
+        depth[frame][~seen[frame]] = middle
+        depth[frame].clamp_(min=1e-4 * middle)

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dyn3r.alignment.initialise import registration_weights
-from dyn3r.alignment.state import Observations, State
+from dyn3r.alignment.state import PAIR_SCALE, Observations, State
 from dyn3r.geometry import invert, robust_similarity, solve_camera, transform
 from dyn3r.types import PairPredictions
 
@@ -57,7 +57,8 @@ def two_frames(
     )
     empty = observations.points.new_ones(predictions.num_frames, observations.points.shape[1])
     state = State(T, K, empty, fit.scale.double().clamp_min(1e-6), fit.R.double(), fit.t.double())
-    factor = float(state.normalised().pair_scale[0] / state.pair_scale[0])
+    middle = state.pair_scale[(scores > 0).to(state.pair_scale.device)].log().mean().exp()
+    factor = PAIR_SCALE / float(middle)
     determined = np.isin(np.arange(predictions.num_frames), [i, j] if found else [i])
     good = torch.isfinite(depth) & (depth > 0)
     return state.rescaled(factor), torch.where(good, depth * factor, torch.nan), determined

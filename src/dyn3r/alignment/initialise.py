@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dyn3r.alignment.reading import read_part
 from dyn3r.alignment.state import Observations, State
 from dyn3r.geometry import (
     focal_from_points,
@@ -61,26 +63,34 @@ def _grow(
     scores: list[float], edges: list[list[int]], n: int
 ) -> list[tuple[int, list[tuple[int, int]]]]:
     """Maximum spanning trees (Prim): for every component its root edge and (edge, new frame)s."""
+    touching: list[list[int]] = [[] for _ in range(n)]
+    for e, (i, j) in enumerate(edges):
+        if scores[e] > 0:
+            touching[i].append(e)
+            touching[j].append(e)
     known: set[int] = set()
-    order = sorted((e for e in range(len(edges)) if scores[e] > 0), key=lambda e: -scores[e])
     trees: list[tuple[int, list[tuple[int, int]]]] = []
-    while True:
-        root = next((e for e in order if not known.intersection(edges[e])), None)
-        if root is None:
-            return trees
-        known.update(edges[root])
+    for root in sorted((e for e in range(len(edges)) if scores[e] > 0), key=lambda e: -scores[e]):
+        if known.intersection(edges[root]):
+            continue  # its tree is complete already
+        waiting: list[tuple[float, int]] = []
         steps: list[tuple[int, int]] = []
+        fresh = list(dict.fromkeys(edges[root]))
         while True:
-            # Edges of earlier components never reach here: those are complete.
-            best = next(
-                (e for e in order if (edges[e][0] in known) != (edges[e][1] in known)), None
-            )
-            if best is None:
+            for frame in fresh:
+                known.add(frame)
+                for e in touching[frame]:
+                    heapq.heappush(waiting, (-scores[e], e))
+            while waiting and known.issuperset(edges[waiting[0][1]]):
+                heapq.heappop(waiting)
+            if not waiting:
                 break
+            best = heapq.heappop(waiting)[1]
             new = edges[best][1] if edges[best][0] in known else edges[best][0]
-            known.add(new)
+            fresh = [new]
             steps.append((best, new))
         trees.append((root, steps))
+    return trees
 
 
 def chain_pairs(
@@ -135,7 +145,7 @@ def first_focals(
         rows = np.nonzero(edges[:, 0] == frame)[0]
         if len(rows) and float(scores[rows].max()) > 0:
             row = int(rows[int(scores[rows].argmax())])
-            points = np.asarray(predictions.points1[row], dtype=np.float32)
+            points = read_part(predictions.points1, row).astype(np.float32)
             focals[frame] = focal_from_points(torch.from_numpy(points).double())
     known = focals[torch.isfinite(focals)]
     if len(known) == 0:
@@ -172,7 +182,7 @@ def first_cameras(
             found = solve_camera(
                 world[frame][sure].cpu().numpy(),
                 observations.uv[sure].cpu().numpy(),
-                K[frame].numpy(),
+                K[frame].cpu().numpy(),
             )
         if found is None:
             unsolved.append(frame)
@@ -181,17 +191,15 @@ def first_cameras(
     return T, unsolved
 
 
-def start(
-    observations: Observations, predictions: PairPredictions, K: Tensor, scores: Tensor
-) -> Start:
+def start(observations: Observations, K: Tensor, scores: Tensor) -> Start:
     """Everything of the first state except depth, which follows in closed form."""
     world, component = chain_pairs(observations, scores)
     pairs = register_pairs(observations, world)
     T, unsolved = first_cameras(observations, world, pairs, scores, K)
     unsolved = [t for t in unsolved if component[t] >= 0]
     missing = set(unsolved) | {t for t in range(len(component)) if component[t] < 0}
+    others = [t for t in range(len(component)) if t not in missing]
     for frame in sorted(missing):  # a neighbour's camera is the least surprising guess
-        others = [t for t in range(len(component)) if t not in missing]
         same = [t for t in others if component[t] == component[frame]] or others
         if same:
             T[frame] = T[min(same, key=lambda t: abs(t - frame))]

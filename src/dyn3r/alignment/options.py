@@ -68,8 +68,17 @@ class AlignmentOptions:
     chunk_observations: int = 2_000_000
     """Pixels times pairs held in float32 at once while streaming; about 60 bytes each. Larger:
     more memory, slightly faster."""
+    window: int = 100
+    """Frames whose cameras are found together in a longer clip; 0: all of them. Larger: less drift
+    and use of pairs farther apart, more memory."""
+    overlap: float = 0.5
+    """Share of a window that the next one takes over as it is. Larger: each step is tied to more
+    earlier frames, and more windows are solved."""
     clean: bool = True
     """Set the confidence of points to 0 that float in front of another frame's surer depth."""
+    clean_frames: int = 24
+    """Frames that cleaning compares a frame with: its partners in pairs, then some spread over the
+    clip. Larger: fewer floaters, slower in proportion; 0: all (published), quadratic in frames."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1, ..."""
     presets: Presets = field(default_factory=Presets)
@@ -85,3 +94,7 @@ class AlignmentOptions:
             raise InputError(
                 "alignment needs pixels >= 16, chunk_observations >= 1, iterations >= 0"
             )
+        if self.window < 0 or self.window == 1 or not 0 < self.overlap < 1:
+            raise InputError("alignment needs a window of 0 or 2 and more, 0 < overlap < 1")
+        if self.clean_frames < 0:
+            raise InputError("clean_frames must be 0 (all) or more")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dyn3r.alignment.reading import read_part, row_chunks
 from dyn3r.geometry import pixel_grid, rays
 from dyn3r.types import PairPredictions
 
@@ -84,6 +85,26 @@ class Observations:
         """Viewing rays (z = 1) of every frame at the pixels, float32."""
         return rays(K, self.uv.double()).float()
 
+    def part(self, frames: Int[Tensor, " k"], pairs: Int[Tensor, " q"]) -> Observations:
+        """Some of the pairs, with the frames they show renumbered to their places in `frames`."""
+        place = torch.full((self.num_frames,), -1, device=frames.device)
+        place[frames] = torch.arange(len(frames), device=frames.device)
+        edges = place[self.edges[pairs]]
+        assert len(pairs) > 0
+        assert bool((edges >= 0).all())
+        views = torch.cat([pairs, len(self.edges) + pairs])
+        rows = torch.arange(len(pairs), device=frames.device)
+        return replace(
+            self,
+            num_frames=len(frames),
+            edges=edges,
+            frame=torch.cat([edges[:, 0], edges[:, 1]]),
+            pair=torch.cat([rows, rows]),
+            points=self.points[views],
+            weights=self.weights[views],
+            moving=None if self.moving is None else self.moving[frames],
+        )
+
     def views_of(self, frame: int) -> Int[Tensor, " k"]:
         """The views that show a frame."""
         return torch.nonzero(self.frame == frame)[:, 0]
@@ -115,21 +136,24 @@ def sample(
     """Read the pointmaps at a grid of about `pixels` pixels (never all of them into memory)."""
     rows, columns = sample_grid(predictions.size_hw, pixels)
     uv = pixel_grid(predictions.size_hw, device)[rows, columns].reshape(-1, 2)
-    count, points, weights = len(uv), [], []
-    for side_points, side_confidence in (
+    count, m = len(uv), len(predictions.edges)
+    points = torch.empty(2 * m, count, 3, device=device)
+    weights = torch.empty(2 * m, count, device=device)
+    sides = (
         (predictions.points1, predictions.conf1),
         (predictions.points2, predictions.conf2),
-    ):
+    )
+    for side, (side_points, side_confidence) in enumerate(sides):
         assert side_points is not None
         assert side_confidence is not None
-        some_points = np.asarray(side_points[:, rows, columns], dtype=np.float32)
-        some_confidence = np.asarray(side_confidence[:, rows, columns], dtype=np.float32)
-        p, w = usable_weights(
-            torch.from_numpy(some_points.reshape(-1, count, 3)).to(device),
-            torch.from_numpy(some_confidence.reshape(-1, count)).to(device),
-        )
-        points.append(p)
-        weights.append(w)
+        for chunk in row_chunks(side_points):
+            some_points = read_part(side_points, chunk, rows, columns).astype(np.float32)
+            some_confidence = read_part(side_confidence, chunk, rows, columns).astype(np.float32)
+            out = slice(side * m + chunk.start, side * m + chunk.stop)
+            points[out], weights[out] = usable_weights(
+                torch.from_numpy(some_points.reshape(-1, count, 3)).to(device),
+                torch.from_numpy(some_confidence.reshape(-1, count)).to(device),
+            )
     edges = torch.from_numpy(np.array(predictions.edges, dtype=np.int64)).to(device)
     moving = None
     if dynamic is not None:
@@ -143,8 +167,8 @@ def sample(
         edges=edges,
         frame=torch.cat([edges[:, 0], edges[:, 1]]),
         pair=torch.cat([rows_of_pairs, rows_of_pairs]),
-        points=torch.cat(points),
-        weights=torch.cat(weights),
+        points=points,
+        weights=weights,
         uv=uv,
         size_hw=predictions.size_hw,
         moving=moving,
