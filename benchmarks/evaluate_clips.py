@@ -4,7 +4,8 @@
 
 CLIPS_FOLDER holds clips in the layout of the bundled one (frames/, depth.npz, dynamic.npz,
 camera.npz). Every model runs plain (one pass, no masks), with motion read out of the attention,
-and, to see what masks are worth, with the true masks. Numbers are defined in docs/metrics.md.
+with motion from optical flow, and, to see what masks are worth, with the true masks. Numbers are
+defined in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("--models", nargs="+", default=["compact"])
     parser.add_argument("--size", type=int)
-    parser.add_argument("--modes", nargs="+", default=["none", "attention", "truth"])
+    parser.add_argument("--modes", nargs="+", default=["none", "attention", "flow", "truth"])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     records = []
@@ -42,7 +43,7 @@ def main() -> None:
             clip = dyn3r.read_clip(folder / "frames", size=args.size or model.image_size)
             for mode in args.modes:
                 masks = dyn3r.read_masks(folder / "dynamic.npz", clip) if mode == "truth" else None
-                options = dyn3r.Options(motion="none" if mode == "none" else "attention")
+                options = dyn3r.Options(motion="none" if mode == "truth" else mode)
                 start = time.perf_counter()
                 scene = dyn3r.reconstruct(clip, model, options, masks=masks)
                 seconds = time.perf_counter() - start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,8 +43,8 @@ def test_every_clip_length_gives_a_whole_scene(model: Model, frames: int) -> Non
     assert np.isfinite(scene.T_world_camera).all()
     assert scene.metadata["model"]["name"] == "tiny"
     assert scene.metadata["notes"]
-    assert "first pass: attention" in seen
-    assert "second pass: points" in seen
+    assert "first pass" in seen
+    assert "second pass" in seen
 
 
 def test_portrait_and_one_pass(model: Model) -> None:
@@ -56,8 +58,29 @@ def test_portrait_and_one_pass(model: Model) -> None:
     assert scene.size_hw == (64, 48)
     assert not scene.dynamic.any()
     assert "predicting points" in seen
-    assert "first pass: attention" not in seen
+    assert "first pass" not in seen
     assert scene.metadata["pairs"] == 6
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@pytest.mark.parametrize("motion", ["flow", "both"])
+def test_motion_from_flow(model: Model, motion: str, frames: int) -> None:
+    seen: list[str] = []
+    scene = dyn3r.reconstruct(
+        clip_of(frames),
+        model,
+        dyn3r.Options(motion=motion),  # type: ignore[arg-type]
+        progress=lambda stage, done, total: seen.append(stage),
+    )
+    assert len(scene) == frames
+    assert ("measuring flow" in seen) == (frames > 1)
+
+
+def test_a_model_may_recommend_how_motion_is_found(model: Model) -> None:
+    seen: list[str] = []
+    recommends = replace(model, facts={"motion_cue": "flow"})
+    dyn3r.reconstruct(clip_of(3), recommends, progress=lambda stage, *_: seen.append(stage))
+    assert "measuring flow" in seen
 
 
 def test_given_masks_are_taken_as_they_are(model: Model) -> None:
@@ -96,7 +119,7 @@ def test_black_and_identical_frames_do_not_break_it(model: Model) -> None:
 
 def test_options_are_checked() -> None:
     with pytest.raises(InputError, match="masks as an argument"):
-        dyn3r.Options(motion="flow")  # type: ignore[arg-type]
+        dyn3r.Options(motion="sonar")  # type: ignore[arg-type]
 
 
 def test_full_size_class_on_the_meta_device() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import tyro
 
 from dyn3r.commands.demo import Demo
+from dyn3r.commands.eval import Eval
 from dyn3r.commands.export import Export
 from dyn3r.commands.info import Info
 from dyn3r.commands.models import Models
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Any] = {
     "run": Run,
     "view": View,
     "export": Export,
+    "eval": Eval,
     "info": Info,
     "demo": Demo,
     "models": Models,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dyn3r.scene import Scene
 
 
+WAYS = ("auto", "attention", "flow", "both", "none")
+
+
 @dataclass(frozen=True)
 class Run:
     """Turn a video, or a folder of pictures, into a 4D scene.
@@ -44,13 +47,26 @@ class Run:
     graph: str = "auto"
     """Pairs to compare: complete, swin-W, swinstride-W, swin2stride-W, logwin-W (each also with
     -noncyclic) or oneref-R. auto: swinstride-5-noncyclic (-4- above 95 frames)."""
-    motion: str = "attention"
-    """attention: find what moves; none: take everything as static; or a folder of masks (PNG at
-    source resolution, white = moving)."""
+    motion: str = "auto"
+    """How what moves is found. attention: in the network's attention (Easi3R); flow: where optical
+    flow contradicts a still scene; both; none: everything is static; or a folder of masks (PNG at
+    source resolution, white = moving). auto: as the model recommends."""
+    flow: Literal["dis", "raft", "raft-small"] = "dis"
+    """How optical flow is measured; dis needs no weights."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the transformer; auto: bfloat16 where the hardware multiplies it fast."""
+    window: int = 100
+    """Frames whose cameras are found together in a longer clip; 0: all. Larger: less drift, more
+    memory."""
+    overlap: float = 0.5
+    """Share of a window that the next one takes over as it is."""
+    continue_from: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None
+    """An earlier result for the beginning of the source: only what follows it is computed, in the
+    same world. Read the source with the same --fps and --size, from any frame of it."""
+    solver: Literal["fast", "adam"] = "fast"
+    """How cameras are found; adam is the published solver, slow, for comparison."""
     memory_gb: float = 2.0
     """Pairwise predictions beyond this size go to a temporary file instead of memory."""
     overwrite: Flag = False
@@ -61,12 +77,14 @@ class Run:
     """Say nothing but errors."""
 
     def __call__(self) -> None:
+        from dyn3r.alignment import AlignmentOptions
         from dyn3r.clip import read_clip, read_masks
         from dyn3r.files import check_output_folder
         from dyn3r.network.model import load_model
         from dyn3r.network.predict import InferenceOptions
         from dyn3r.pairs import parse_graph
         from dyn3r.pipeline import Options, reconstruct
+        from dyn3r.scene import Scene
 
         started = time.monotonic()
         check_output_folder(self.output, overwrite=self.overwrite)
@@ -74,17 +92,26 @@ class Run:
             parse_graph(self.graph)
         options = Options(
             graph=self.graph,
-            motion="none" if self.motion == "none" else "attention",
+            motion=self.motion if self.motion in WAYS else "none",  # type: ignore[arg-type]
+            flow=self.flow,
             inference=InferenceOptions(memory_gb=self.memory_gb),
+            alignment=AlignmentOptions(
+                window=self.window, overlap=self.overlap, solver=self.solver
+            ),
         )
-        masks_from = None if self.motion in ("attention", "none") else Path(self.motion)
+        earlier = None if self.continue_from is None else Scene.load(self.continue_from)
+        masks_from = None if self.motion in WAYS else Path(self.motion)
         if masks_from is not None and not masks_from.exists():
-            raise InputError(f"--motion is attention, none or a folder of masks; no {masks_from}")
+            raise InputError(
+                f"--motion is {', '.join(WAYS)} or a folder of masks; {masks_from} does not exist"
+            )
         if not self.source.exists():
             raise InputError(f"{self.source} does not exist")
         with progress_bars(self.quiet) as progress:
             progress("loading the model", 0, 1)
-            model = load_model(self.model, device=self.device, precision=self.precision)
+            model = load_model(
+                self.model, device=self.device, precision=self.precision, progress=progress
+            )
             progress("loading the model", 1, 1)
             clip = read_clip(
                 self.source,
@@ -95,7 +122,9 @@ class Run:
                 progress=progress,
             )
             masks = None if masks_from is None else read_masks(masks_from, clip)
-            scene = reconstruct(clip, model, options, masks=masks, progress=progress)
+            scene = reconstruct(
+                clip, model, options, masks=masks, continue_from=earlier, progress=progress
+            )
             files = write_results(
                 scene, self.output, overwrite=self.overwrite, pictures=self.pictures,
                 progress=progress,

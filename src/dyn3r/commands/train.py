@@ -33,6 +33,10 @@ class Train:
     """Peak of the cosine schedule."""
     scenes_per_step: int = 8
     """Scenes in a batch."""
+    frames_per_scene: int = 3
+    """Frames rendered and encoded per scene."""
+    pairs_per_scene: int = 3
+    """Directed pairs decoded per scene; more scenes with fewer pairs each teach more."""
     coarse_share: float = 0.6
     """Share of the steps at small frames, which are cheap."""
     seed: int = 0
@@ -59,6 +63,8 @@ class Train:
             photos=self.photos,
             learning_rate=self.learning_rate,
             scenes_per_step=self.scenes_per_step,
+            frames_per_scene=self.frames_per_scene,
+            pairs_per_scene=self.pairs_per_scene,
             coarse_share=self.coarse_share,
             seed=self.seed,
         )

@@ -1,7 +1,19 @@
-"""What moves: attention scores -> dynamic map -> segments -> masks (SPEC section 4)."""
+"""What moves: from attention scores (SPEC 4), from measured optical flow (SPEC 7), or from both."""
 
+from dyn3r.motion.combine import combine_motion
 from dyn3r.motion.find import find_motion, motion_from_masks
+from dyn3r.motion.flow_options import FlowMotionOptions
+from dyn3r.motion.flow_residual import flow_evidence, flow_residual_motion
 from dyn3r.motion.options import MotionOptions
 from dyn3r.patches import token_mask
 
-__all__ = ["MotionOptions", "find_motion", "motion_from_masks", "token_mask"]
+__all__ = [
+    "FlowMotionOptions",
+    "MotionOptions",
+    "combine_motion",
+    "find_motion",
+    "flow_evidence",
+    "flow_residual_motion",
+    "motion_from_masks",
+    "token_mask",
+]

@@ -35,6 +35,9 @@ class NetworkConfig:
     """`dpt`: convolutions over four depths, smooth maps; `linear`: one layer, cheap and blocky."""
     rope_base: float = 100.0
     """Base of the rotary position code's frequencies."""
+    position_code: bool = False
+    """Tell every token where in the picture it lies (ours; the published networks only know
+    positions relative to each other, through the rotary code, and learn the rest slowly)."""
     image_size: int = 512
     """Long side in pixels the network was trained for; the default when frames are prepared."""
     dpt_features: int = 256

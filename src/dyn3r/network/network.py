@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dyn3r.network.config import PATCH, NetworkConfig
 from dyn3r.network.heads import DptHead, LinearHead, to_points
 from dyn3r.network.layers import DecoderBlock, EncoderBlock
-from dyn3r.network.rope import rope_table
+from dyn3r.network.rope import picture_positions, rope_table
 from dyn3r.types import Tokens
 
 
@@ -53,6 +53,9 @@ class PointmapNetwork(nn.Module):
         enc, dec = config.enc_embed_dim, config.dec_embed_dim
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dec))
         self.patch_embed = PatchEmbedding(enc)
+        if config.position_code:
+            self.enc_position = nn.Linear(18, enc, bias=False)
+            self.dec_position = nn.Linear(18, dec, bias=False)
         self.enc_blocks = nn.ModuleList(
             EncoderBlock(enc, config.enc_num_heads) for _ in range(config.enc_depth)
         )
@@ -75,6 +78,8 @@ class PointmapNetwork(nn.Module):
         heads = self.config.enc_num_heads
         rope = self._rope(grid, self.config.enc_embed_dim // heads, images.device)
         x = self.patch_embed(images)
+        if self.config.position_code:
+            x = x + self.enc_position(picture_positions(grid, images.device))
         for block in self.enc_blocks:
             x = block(x, rope)
         return Tokens(self.enc_norm(x.float()), grid)
@@ -102,6 +107,9 @@ class PointmapNetwork(nn.Module):
         head_dim = self.config.dec_embed_dim // self.config.dec_num_heads
         rope = self._rope(grid, head_dim, features1.device)
         x1, x2 = self.decoder_embed(features1), self.decoder_embed(features2)
+        if self.config.position_code:
+            position = self.dec_position(picture_positions(grid, features1.device))
+            x1, x2 = x1 + position, x2 + position
         states1, states2 = [features1], [features2]
         readings1, readings2, logits = [], [], []
         last = self.config.dec_depth - 1

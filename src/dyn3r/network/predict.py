@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.errors import InputError
+from dyn3r.mapped import release_pages
 from dyn3r.network.config import PATCH
 from dyn3r.network.model import Model
 from dyn3r.network.network import Decoded
@@ -158,6 +159,7 @@ class _Store:
             if array.dtype == np.float16:
                 values = values.clamp(-HALF_LIMIT, HALF_LIMIT)
             array[start : start + len(values)] = values.cpu().numpy()
+            release_pages(array)  # what is on disk should not count as memory
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, folder: str | None) -> np.ndarray:

@@ -27,6 +27,24 @@ def rope_table(
     return torch.stack([angle.cos(), angle.sin()])
 
 
+def picture_positions(
+    grid_hw: tuple[int, int], device: torch.device | str = "cpu"
+) -> Float[Tensor, "tokens 18"]:
+    """Where each token of a row-major patch grid lies: x, y and their Fourier features.
+
+    Coordinates are 0 at the centre and reach 1 at the end of the longer side, so that they are
+    proportional to the viewing ray whatever the shape of the frame. Frequencies are pi times 1, 2,
+    4, 8 (as in NeRF, Mildenhall et al. 2020, eq. 4).
+    """
+    rows, cols = grid_hw
+    long = max(rows, cols)
+    y = (torch.arange(rows, device=device) * 2 + 1 - rows) / long
+    x = (torch.arange(cols, device=device) * 2 + 1 - cols) / long
+    xy = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).reshape(rows * cols, 2)
+    angles = torch.cat([xy * (torch.pi * 2**k) for k in range(4)], dim=-1)
+    return torch.cat([xy, angles.sin(), angles.cos()], dim=-1)
+
+
 def rotate(
     x: Float[Tensor, "batch heads tokens head_dim"], table: Float[Tensor, "2 tokens head_dim"]
 ) -> Float[Tensor, "batch heads tokens head_dim"]:

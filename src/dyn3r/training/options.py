@@ -14,6 +14,7 @@ COMPACT = NetworkConfig(
     dec_depth=8,
     dec_num_heads=4,
     head="dpt",
+    position_code=True,
     image_size=176,
     dpt_features=32,
     dpt_layer_dims=(32, 48, 96, 192),
@@ -35,9 +36,9 @@ class TrainOptions:
     """Optimiser steps in all; may be changed when a run is resumed."""
     scenes_per_step: int = 8
     """Scenes in a batch; larger is steadier and dearer."""
-    frames_per_scene: int = 4
+    frames_per_scene: int = 3
     """Frames rendered and encoded per scene."""
-    pairs_per_scene: int = 6
+    pairs_per_scene: int = 3
     """Directed pairs decoded per scene, at most frames*(frames-1)."""
     sizes_hw: tuple[tuple[int, int], ...] = ((128, 176), (96, 176), (176, 128), (144, 160))
     """Frame sizes, one drawn per step; multiples of 16."""

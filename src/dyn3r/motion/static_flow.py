@@ -1,0 +1,154 @@
+"""The flow that a still scene shows, fitted to measured flow; how far pixels are from it.
+
+A still scene with inverse depth rho moves every pixel x = (u, v, 1) to x' ~ K R K^-1 x + rho K t:
+a 3x4 matrix P applied to (u, v, 1, rho). It holds for any rotation, translation and focal length,
+so nothing of the camera needs to be known. P also absorbs a wrong scale, shift and tilt of rho (all
+affine in u, v, 1), so only the shape of the predicted depth counts; without parallax, or with rho
+constant, it is a homography (Hartley and Zisserman 2004, sections 7.1 and 13.3: resectioning, plane
+and parallax). Coordinates here are pixels from the centre of the picture over half its width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+PARALLAX_PRIOR = 1e-3
+"""Weight of keeping parallax small, against the weight of the pixels: decides only where the
+picture does not, as for a camera that only turns."""
+MIN_DENOMINATOR = 0.05
+"""Pixels that a trial matrix sends behind the camera are held in front of it by this much."""
+SAMPLES = 1500
+"""About as many pixels of a pair are used for the fit."""
+
+
+def centred_grid(size_hw: tuple[int, int]) -> Float[np.ndarray, "h w 2"]:
+    """Coordinates of every pixel, from the centre, in halves of the width."""
+    height, width = size_hw
+    v, u = np.mgrid[:height, :width].astype(np.float64)
+    return np.stack([u - (width - 1) / 2, v - (height - 1) / 2], -1) / (width / 2)
+
+
+def fit_static_flow(
+    flow: Float[np.ndarray, "k h w 2"],
+    usable: Bool[np.ndarray, "k h w"],
+    inverse_depth: Float[np.ndarray, "k h w"],
+    noise_px: float,
+) -> Float[np.ndarray, "k 3 4"]:
+    """The matrix P of each field: the motion that the largest part of its pixels agrees on.
+
+    `inverse_depth` has a median of about 1. Least absolute distances first, then Geman-McClure's
+    redescending weights with a width that shrinks to the typical distance but not below
+    `noise_px`; all pairs at once, no random numbers. NaN where fewer than 50 pixels are usable.
+    """
+    h, w = (int(s) for s in flow.shape[1:3])
+    stride = max(1, round((h * w / SAMPLES) ** 0.5))
+    pick = np.s_[:, stride // 2 :: stride, stride // 2 :: stride]
+    grid = centred_grid((h, w))[None][pick].reshape(1, -1, 2)
+    target = grid + flow[pick].reshape(len(flow), -1, 2).astype(np.float64) / (w / 2)
+    ok = usable[pick].reshape(len(flow), -1)
+    enough = ok.sum(1) * stride**2 >= 50
+    ok = ok | ~enough[:, None]  # keeps the equations solvable; the answer is thrown away
+    points = np.empty((*target.shape[:2], 4))
+    points[..., :2], points[..., 2] = grid, 1.0
+    points[..., 3] = inverse_depth[pick].reshape(len(flow), -1) - 1
+    P = _reweighted(points, target, ok, noise_px / (w / 2))
+    P[~enough] = np.nan
+    return P
+
+
+def nearest_static_flow(
+    P: Float[np.ndarray, "3 4"],
+    flow: Float[np.ndarray, "h w 2"],
+    inverse_depth: Float[np.ndarray, "h w"],
+    slack: float = 1.0,
+) -> Float[np.ndarray, "h w 2"]:
+    """The flow in pixels, of all that a still scene can show at a pixel, nearest to the measured.
+
+    `slack` allows for wrong depth: any inverse depth within a factor of `slack` of `inverse_depth`
+    is possible, which makes a segment of the epipolar line. 1: exactly as predicted.
+    """
+    half = flow.shape[1] / 2
+    grid = centred_grid((flow.shape[0], flow.shape[1]))
+    nearest = _moved(P, grid, inverse_depth / slack)
+    if slack > 1:
+        target = grid + flow.astype(np.float64) / half
+        along = _moved(P, grid, inverse_depth * slack) - nearest
+        share = ((target - nearest) * along).sum(-1) / ((along * along).sum(-1) + 1e-15)
+        nearest = nearest + share.clip(0, 1)[..., None] * along
+    return (nearest - grid) * half
+
+
+def _moved(P: np.ndarray, grid: np.ndarray, inverse_depth: np.ndarray) -> np.ndarray:
+    ends = grid @ P[:, :2].T + P[:, 2] + (inverse_depth - 1)[..., None] * P[:, 3]
+    return np.asarray(ends[..., :2] / np.maximum(ends[..., 2:], MIN_DENOMINATOR))
+
+
+def _reweighted(
+    points: np.ndarray, target: np.ndarray, ok: np.ndarray, noise: float
+) -> Float[np.ndarray, "k 3 4"]:
+    """Iteratively re-weighted least squares: six steps of L1, twenty with a shrinking width."""
+    used = ok.astype(np.float64)
+    P = _solve(points, target, used)
+    for _ in range(6):
+        distance, denominator = _distance(P, points, target)
+        P = _solve(points, target, used * _front(denominator) / np.maximum(distance, noise))
+    width = np.full(len(points), np.inf)
+    for step in range(20):
+        distance, denominator = _distance(P, points, target)
+        typical = 1.48 * np.nanmedian(np.where(ok, distance, np.nan), axis=1)
+        typical = np.maximum(typical, noise)
+        width = 4 * typical if step == 0 else np.maximum(0.75 * width, np.minimum(typical, width))
+        squared = (width**2)[:, None]
+        weight = (squared / (squared + distance**2)) ** 2
+        P = _solve(points, target, used * _front(denominator) * weight)
+    return P
+
+
+def _distance(
+    P: np.ndarray, points: np.ndarray, target: np.ndarray
+) -> tuple[Float[np.ndarray, "k s"], Float[np.ndarray, "k s"]]:
+    ends = points @ P.transpose(0, 2, 1)
+    ends_xy = ends[..., :2] / np.maximum(ends[..., 2:], MIN_DENOMINATOR)
+    return np.linalg.norm(ends_xy - target, axis=-1), ends[..., 2]
+
+
+def _front(denominator: np.ndarray) -> np.ndarray:
+    """Turns the algebraic error into the geometric one; 0 for pixels behind the camera."""
+    return (denominator > MIN_DENOMINATOR) / np.maximum(denominator, 0.2) ** 2
+
+
+def _solve(
+    points: Float[np.ndarray, "k s 4"],
+    target: Float[np.ndarray, "k s 2"],
+    weight: Float[np.ndarray, "k s"],
+) -> Float[np.ndarray, "k 3 4"]:
+    """Weighted linear least squares for P with P[2, 2] = 1: 11 unknowns a pair.
+
+    Unknowns in order: first row, second row, and entries 0, 1, 3 of the third.
+    """
+    third = [0, 1, 3]
+    weighted = (weight[..., None] * points).transpose(0, 2, 1)
+    plain = weighted @ points
+    normal = np.zeros((len(points), 11, 11))
+    right = np.zeros((len(points), 11))
+    for axis in (0, 1):
+        rows = slice(4 * axis, 4 * axis + 4)
+        once = (weighted * target[:, None, :, axis]) @ points
+        twice = (weighted * target[:, None, :, axis] ** 2) @ points
+        normal[:, rows, rows] = plain
+        normal[:, rows, 8:] = -once[:, :, third]
+        normal[:, 8:, rows] = -once[:, third, :]
+        normal[:, 8:, 8:] += twice[:, third][:, :, third]
+        right[:, rows] = once[:, :, 2]
+        right[:, 8:] -= twice[:, third, 2]
+    total = weight.sum(1)
+    for parallax in (3, 7, 10):
+        normal[:, parallax, parallax] += PARALLAX_PRIOR * total
+    diagonal = np.arange(11)
+    normal[:, diagonal, diagonal] += 1e-9 * total[:, None] + 1e-12
+    solution = np.linalg.solve(normal, right[..., None])[..., 0]
+    P = np.ones((len(points), 3, 4))
+    P[:, :2] = solution[:, :8].reshape(-1, 2, 4)
+    P[:, 2, third] = solution[:, 8:]
+    return P

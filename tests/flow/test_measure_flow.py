@@ -1,0 +1,73 @@
+"""Flow of a clip's pairs: each pair once, both ways, and which of it can be believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from dyn3r.errors import InputError
+from dyn3r.flow import measure_flow
+from dyn3r.flow.measure import undirected_pairs
+
+
+@dataclass
+class Marked:
+    """Frame t is filled with the number t; its content moves by 2 pixels to the right a frame."""
+
+    calls: list[tuple[int, int]] = field(default_factory=list)
+    name: str = "marked"
+    wrong: float = 0.0
+
+    def flow(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        i, j = int(source[0, 0, 0]), int(target[0, 0, 0])
+        self.calls.append((i, j))
+        out = np.zeros((*source.shape[:2], 2), np.float32)
+        out[..., 0] = 2 * (j - i)
+        if j > i:
+            out[..., 1] = self.wrong
+        return out
+
+
+def frames(n: int, h: int = 32, w: int = 48) -> np.ndarray:
+    return np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, h, w, 3)).copy()
+
+
+def test_each_pair_is_measured_once_both_ways() -> None:
+    estimator = Marked()
+    edges = np.array([[0, 1], [1, 0], [2, 0], [1, 1], [0, 2]])
+    seen = []
+    flow = measure_flow(frames(3), edges, estimator, progress=lambda *a: seen.append(a))
+    assert estimator.calls == [(0, 1), (1, 0), (0, 2), (2, 0)]
+    assert flow.edges.tolist() == [[0, 1], [1, 0], [0, 2], [2, 0]]
+    assert flow.flow[:, 0, 0, 0].tolist() == [2, -2, 4, -4]
+    assert seen[-1] == ("measuring flow", 2, 2)
+
+
+def test_what_leaves_the_picture_is_not_visible() -> None:
+    flow = measure_flow(frames(5), np.array([[0, 4]]), Marked())
+    assert flow.visible is not None
+    assert flow.visible[0, :, : 48 - 8].all()
+    assert not flow.visible[0, :, 48 - 8 :].any()
+    assert not flow.visible[1, :, :8].any()
+    assert flow.visible[1, :, 8:].all()
+
+
+def test_what_does_not_come_back_is_not_visible() -> None:
+    for wrong, believed in ((2.9, True), (3.1, False)):
+        flow = measure_flow(frames(2), np.array([[0, 1]]), Marked(wrong=wrong))
+        assert flow.visible is not None
+        assert flow.visible[0, 10, 10] == believed
+
+
+def test_corner_cases_and_errors() -> None:
+    none = measure_flow(frames(1), np.array([[0, 0]]), Marked())
+    assert none.flow.shape == (0, 32, 48, 2)
+    assert undirected_pairs(np.zeros((0, 2), np.int64), 3).shape == (0, 2)
+    with pytest.raises(InputError, match="there are 2"):
+        measure_flow(frames(2), np.array([[0, 2]]), Marked())
+    with pytest.raises(InputError, match="integers"):
+        measure_flow(frames(2), np.array([[0.0, 1.0]]), Marked())
+    with pytest.raises(InputError, match="not finite"):
+        measure_flow(frames(2), np.array([[0, 1]]), Marked(wrong=float("nan")))

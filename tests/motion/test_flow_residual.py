@@ -1,0 +1,278 @@
+"""Motion from flow: exact flow of known scenes, wrong geometry, noise, still scenes, odd inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from dyn3r.errors import InputError
+from dyn3r.geometry.cameras import intrinsics, invert, transform, unproject
+from dyn3r.geometry.flow import MeasuredFlow, induced_flow
+from dyn3r.metrics.masks import region_similarity
+from dyn3r.motion.combine import combine_motion
+from dyn3r.motion.find import motion_from_masks
+from dyn3r.motion.flow_options import FlowMotionOptions
+from dyn3r.motion.flow_residual import _smooth, flow_evidence, flow_residual_motion
+from dyn3r.motion.static_flow import _solve, fit_static_flow, nearest_static_flow
+from dyn3r.types import PairPredictions
+
+H, W, N = 64, 96, 4
+
+
+class Filmed(NamedTuple):
+    images: np.ndarray
+    flow: MeasuredFlow
+    predictions: PairPredictions
+    moving: np.ndarray
+
+
+def film(
+    *, mover: bool = True, travel: float = 0.15, turn: float = 0.02, noise: float = 0.0,
+    focal_error: float = 1.0, depth_error: float = 0.0, frames: int = N,
+) -> Filmed:  # fmt: skip
+    """A hilly ground with a near block; a square moves (-4, -6) px a frame; exact flow + noise."""
+    rng = np.random.default_rng(3)
+    v, u = np.mgrid[:H, :W].astype(np.float32)
+    hills = 4 + np.sin(u / 11) + np.cos(v / 7) + 0.02 * v
+    hills[20:44, 60:80] = 2.0
+    depth = torch.from_numpy(hills).expand(frames, H, W)
+    K = intrinsics(torch.tensor(80.0), (H, W))
+    T = torch.eye(4).repeat(frames, 1, 1)
+    for t in range(frames):
+        c, s = np.cos(turn * t), np.sin(turn * t)
+        T[t, :3, :3] = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        T[t, :3, 3] = torch.tensor([travel * t, 0.3 * travel * t, 0.5 * travel * t])
+    moving = np.zeros((frames, H, W), bool)
+    for t in range(frames):
+        moving[t, 42 - 6 * t : 58 - 6 * t, 26 - 4 * t : 46 - 4 * t] = mover
+    edges = np.array([(i, j) for i in range(frames) for j in range(frames) if i != j])
+    edges = edges.reshape(-1, 2)
+    fields, points1, points2 = [], [], []
+    Kp = intrinsics(torch.tensor(80.0 * focal_error), (H, W))
+    wrong = torch.from_numpy(np.exp(depth_error * rng.standard_normal((H, W))).astype(np.float32))
+    for i, j in edges:
+        field = induced_flow(depth[i], K, T[i], K, T[j]).numpy()
+        field[moving[i]] = (-4.0 * (j - i), -6.0 * (j - i))
+        fields.append(field + noise * rng.standard_normal(field.shape))
+        points1.append(unproject(depth[i] * wrong, Kp).numpy())
+        cloud = transform(invert(T[i]) @ T[j], unproject(depth[j] * wrong, Kp).reshape(-1, 3))
+        points2.append(cloud.reshape(H, W, 3).numpy())
+    stack = (len(edges), H, W)
+    predictions = PairPredictions(
+        edges, frames,
+        np.array(points1, np.float32).reshape(*stack, 3), np.full(stack, 2.0, np.float32),
+        np.array(points2, np.float32).reshape(*stack, 3), np.full(stack, 2.0, np.float32),
+    )  # fmt: skip
+    # all of it is to be believed: nothing is hidden from anything here
+    flow = MeasuredFlow(edges, np.array(fields, np.float32).reshape(*stack, 2))
+    images = rng.integers(0, 255, (frames, H, W, 3), dtype=np.uint8)
+    images[moving] = 255
+    return Filmed(images, flow, predictions, moving)
+
+
+def overlap(shot: Filmed, options: FlowMotionOptions | None = None) -> float:
+    motion = flow_residual_motion(shot.predictions, shot.images, shot.flow, options=options)
+    assert motion.has_motion, motion.reason
+    return float(region_similarity(motion.masks, shot.moving).mean())
+
+
+PLAIN = FlowMotionOptions(smoothing=0.0, photometric=False)
+
+
+def distance_to_static(
+    P: np.ndarray, field: np.ndarray, inverse_depth: np.ndarray, slack: float = 1.0
+) -> np.ndarray:
+    nearest = nearest_static_flow(P, field, inverse_depth, slack)
+    return np.linalg.norm(nearest - field, axis=-1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_mover_is_found(noise: float) -> None:
+    assert overlap(film(noise=noise), PLAIN) > 0.85
+
+
+def test_the_published_recipe_finds_it_when_the_geometry_is_right() -> None:
+    assert overlap(film(), FlowMotionOptions.monst3r()) > 0.85
+
+
+def test_wrong_geometry_breaks_the_published_recipe_and_not_the_robust_one() -> None:
+    shot = film(focal_error=2.0, depth_error=0.15, turn=0.05)
+    assert overlap(shot, PLAIN) > 0.8
+    assert overlap(shot, PLAIN) > overlap(shot, FlowMotionOptions.monst3r()) + 0.1
+
+
+def test_a_camera_that_only_turns() -> None:
+    shot = film(travel=0.0, turn=0.05)
+    assert overlap(shot, PLAIN) > 0.85
+    flat = replace(PLAIN, geometry="flat")
+    motion = flow_residual_motion(None, shot.images, shot.flow, options=flat)
+    assert region_similarity(motion.masks, shot.moving).mean() > 0.85
+
+
+def test_wrong_flow_that_does_not_come_back_is_forgiven() -> None:
+    shot = film()
+    wild = shot.flow.flow.copy()
+    specks = np.random.default_rng(0).random((N, H, W)) < 0.02
+    for row, (i, _) in enumerate(shot.flow.edges):
+        wild[row][specks[i]] += 20
+    spoilt = shot._replace(flow=MeasuredFlow(shot.flow.edges, wild))
+    assert overlap(spoilt, PLAIN) > 0.95
+
+
+def test_flow_dragged_along_is_taken_back_by_the_colours() -> None:
+    shot = film()
+    images = np.full_like(shot.images, 90)
+    coat = np.random.default_rng(1).integers(0, 255, (16 * 20, 3), dtype=np.uint8)
+    for t in range(N):
+        images[t][shot.moving[t]] = coat
+    dragged = shot.flow.flow.copy()
+    rim = np.zeros_like(shot.moving)
+    for t in range(N):
+        v, u = np.nonzero(shot.moving[t])
+        rim[t, v.min() - 6 : v.max() + 7, u.min() - 6 : u.max() + 7] = True
+    for row, (i, j) in enumerate(shot.flow.edges):
+        dragged[row][rim[i]] = (-4.0 * (j - i), -6.0 * (j - i))
+    flow = MeasuredFlow(shot.flow.edges, dragged)
+    spoilt = shot._replace(images=images, flow=flow)
+    with_colours = overlap(spoilt, replace(PLAIN, photometric=True))
+    assert with_colours > overlap(spoilt, PLAIN) + 0.15
+    assert with_colours > 0.5  # what the mover hides in the other frame can't be taken back
+    plain = spoilt._replace(images=np.full_like(images, 90))
+    motion = flow_residual_motion(plain.predictions, plain.images, plain.flow)
+    assert not motion.has_motion  # nothing that could be seen moves
+
+
+def test_smoothing_removes_specks_and_stops_at_edges() -> None:
+    images = np.zeros((1, H, W, 3), np.uint8)
+    images[:, :, W // 2 :] = 255
+    step = (images[..., 0] > 0).astype(np.float32)
+    smooth = _smooth(step, images, 4)
+    assert np.abs(smooth - step).max() < 0.1
+    specks = step.copy()
+    specks[0, 5::12, 5::12] = 1 - specks[0, 5::12, 5::12]
+    assert np.array_equal(_smooth(specks, images, 4) > 0.35, step > 0)
+    assert np.allclose(_smooth(np.full_like(step, 0.3), images, 4), 0.3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["robust", "published"])
+def test_a_still_scene_stays_whole(method: str) -> None:
+    shot = film(mover=False, noise=0.1)
+    options = FlowMotionOptions(method=method)  # type: ignore[arg-type]
+    motion = flow_residual_motion(shot.predictions, shot.images, shot.flow, options=options)
+    assert not motion.has_motion
+    assert not motion.masks.any()
+    assert motion.threshold == np.inf
+    assert "still scene" in motion.reason
+    if method == "published":  # the recipe itself tears still scenes apart
+        torn = FlowMotionOptions.monst3r()
+        assert flow_residual_motion(
+            shot.predictions, shot.images, shot.flow, options=torn
+        ).masks.any()
+
+
+def test_the_maps_are_patch_means() -> None:
+    shot = film()
+    evidence = flow_evidence(shot.predictions, shot.images, shot.flow)
+    motion = flow_residual_motion(shot.predictions, shot.images, shot.flow)
+    assert motion.dynamic_map.shape == (N, H // 16, W // 16)
+    assert motion.dynamic_map[1, 2, 3] == pytest.approx(evidence.raw[1, 32:48, 48:64].mean())
+    assert evidence.raw.min() >= 0
+    assert evidence.raw.max() <= 1
+
+
+def test_one_frame_and_blind_pairs() -> None:
+    alone = film(frames=1)
+    motion = flow_residual_motion(alone.predictions, alone.images, alone.flow)
+    assert not motion.has_motion
+    assert "can't be told" in motion.reason
+    shot = film()
+    dark = MeasuredFlow(shot.flow.edges, shot.flow.flow, np.zeros(shot.flow.flow.shape[:3], bool))
+    motion = flow_residual_motion(shot.predictions, shot.images, dark)
+    assert "can't be told" in motion.reason
+    two = film(frames=2)
+    assert overlap(two, PLAIN) > 0.8
+
+
+def test_what_does_not_fit() -> None:
+    shot = film()
+    with pytest.raises(InputError, match="not measured between"):
+        flow_residual_motion(shot.predictions, shot.images[:2], shot.flow)
+    with pytest.raises(InputError, match="multiples of 16"):
+        flow_residual_motion(shot.predictions, shot.images[:, :60], shot.flow)
+    with pytest.raises(InputError, match="needs pointmaps"):
+        flow_residual_motion(None, shot.images, shot.flow)
+    for wrong in ({"threshold": -0.1}, {"noise_px": float("nan")}, {"depth_slack": 0.5}):
+        with pytest.raises(InputError, match="finite number"):
+            FlowMotionOptions(**wrong)
+
+
+def test_the_fit_is_free_of_scale_shift_and_tilt_of_inverse_depth() -> None:
+    shot = film(mover=False)
+    assert shot.predictions.points1 is not None
+    inverse = 1 / shot.predictions.points1[0, ..., 2].astype(np.float64)
+    usable = np.ones((1, H, W), bool)
+    v, u = np.mgrid[:H, :W]
+    for changed in (inverse * 3, 2 * inverse + 0.4, inverse + 0.001 * u - 0.002 * v):
+        changed = changed / np.median(changed)
+        P = fit_static_flow(shot.flow.flow[:1], usable, changed[None], 0.5)
+        assert distance_to_static(P[0], shot.flow.flow[0], changed).max() < 0.2
+
+
+def test_slack_forgives_wrong_depth_and_not_other_motion() -> None:
+    shot = film(mover=False)
+    assert shot.predictions.points1 is not None
+    inverse = 1 / shot.predictions.points1[2, ..., 2].astype(np.float64)
+    inverse /= np.median(inverse)
+    field = shot.flow.flow[2]
+    P = fit_static_flow(field[None], np.ones((1, H, W), bool), inverse[None], 0.5)[0]
+    off = inverse * 1.3
+    strict = distance_to_static(P, field, off)
+    assert strict.max() > 1
+    assert distance_to_static(P, field, off, slack=1.5).max() < 0.1
+    # across the epipolar lines nothing is forgiven: two opposite steps, one of them is such
+    step = np.array([3.0, -6.0])
+    both = [distance_to_static(P, field + s * step, off, slack=1.5) for s in (1, -1)]
+    assert np.maximum(*both).min() > 1
+
+
+def test_normal_equations_against_plain_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((1, 60, 4))
+    points[..., 2] = 1
+    target, weight = rng.standard_normal((1, 60, 2)), rng.random((1, 60))
+    P = _solve(points, target, weight)[0]
+    rows, right = [], []
+    for x, y, w in zip(points[0], target[0], weight[0]):
+        zero = np.zeros(4)
+        third = x[[0, 1, 3]]
+        rows += [
+            np.sqrt(w) * np.concatenate([x, zero, -y[0] * third]),
+            np.sqrt(w) * np.concatenate([zero, x, -y[1] * third]),
+        ]
+        right += [np.sqrt(w) * y[0], np.sqrt(w) * y[1]]
+    for parallax in (3, 7, 10):  # the prior, as one more equation each
+        rows.append(np.sqrt(1e-3 * weight.sum()) * np.eye(11)[parallax])
+        right.append(0.0)
+    slow = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0]
+    assert np.allclose(P[:2].ravel(), slow[:8], atol=1e-6)
+    assert np.allclose(P[2, [0, 1, 3]], slow[8:], atol=1e-6)
+
+
+def test_combining_two_cues() -> None:
+    left, right = np.zeros((2, 2, 32, 32), bool)
+    left[:, :20, :10], right[:, 10:, :10] = True, True
+    a, b = motion_from_masks(left), motion_from_masks(right)
+    assert np.array_equal(combine_motion(a, b).masks, left | right)
+    assert np.array_equal(combine_motion(a, b, "intersection").masks, left & right)
+    still = motion_from_masks(np.zeros_like(left))
+    for rule in ("union", "intersection"):  # a cue that is silent leaves it to the other
+        assert np.array_equal(combine_motion(still, b, rule).masks, right)  # type: ignore[arg-type]
+    smaller = combine_motion(a, b, max_share=0.2)
+    assert np.array_equal(smaller.masks, left)
+    assert "smaller" in smaller.reason
+    with pytest.raises(InputError, match="different clips"):
+        combine_motion(a, motion_from_masks(left[:1]))
