@@ -98,7 +98,7 @@ def test_folders_with_files_need_overwrite_and_keep_the_other_files(tmp_path):
     (target / "sub").mkdir(parents=True)
     for name in ("mine", "sub/x"):
         (target / name).write_text("old")
-    with pytest.raises(OutputError, match="has files"), files.atomic_folder(target):
+    with pytest.raises(OutputError, match="is not empty"), files.atomic_folder(target):
         pytest.fail("must not get here")
     with files.atomic_folder(target, overwrite=True) as part:
         (part / "sub").mkdir()
@@ -117,7 +117,7 @@ def test_output_folders_are_checked_before_the_work(tmp_path, monkeypatch):
         files.check_output_folder(tmp_path / "file")
     with pytest.raises(OutputError, match="not a folder"):
         files.check_output_folder(tmp_path / "file" / "deep")
-    with pytest.raises(OutputError, match="has files"):
+    with pytest.raises(OutputError, match="is not empty"):
         files.check_output_folder(tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(OutputError, match="no permission"):

@@ -7,7 +7,7 @@ Integer pixel coordinates are pixel centres.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -123,6 +123,20 @@ class Tokens:
     """Row-major over the patch grid."""
     grid_hw: tuple[int, int]
     """Rows and columns of the patch grid."""
+    detail: tuple[Float[Tensor, "n _ _ _"], ...] = ()
+    """Features of the picture at 1/2, 1/4 and 1/8 of its size; empty for published networks."""
+
+    def __getitem__(self, rows: Int[Tensor, " m"] | slice) -> Tokens:
+        """The tokens of some frames, repeated as often as they are named."""
+        return Tokens(self.features[rows], self.grid_hw, tuple(d[rows] for d in self.detail))
+
+    @classmethod
+    def join(cls, parts: Sequence[Tokens]) -> Tokens:
+        """One after the other; all on the same patch grid."""
+        import torch
+
+        detail = tuple(torch.cat(level) for level in zip(*(part.detail for part in parts)))
+        return cls(torch.cat([part.features for part in parts]), parts[0].grid_hw, detail)
 
 
 class PairChunk(NamedTuple):

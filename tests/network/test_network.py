@@ -31,7 +31,7 @@ def normalised() -> torch.Tensor:
 
 
 def tokens_of(tokens: Tokens, rows: torch.Tensor) -> Tokens:
-    return Tokens(tokens.features[rows], tokens.grid_hw)
+    return tokens[rows]
 
 
 def token_masks() -> torch.Tensor:

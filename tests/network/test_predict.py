@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from dyn3r.errors import CheckpointError, InputError
 from dyn3r.network import predict
+from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, load_model, prepare_model
+from dyn3r.network.network import PointmapNetwork
 from dyn3r.network.predict import InferenceOptions, encode_frames, predict_pairs
 from dyn3r.types import Clip, FrameMapping
 
+from ..factories import tiny_network
 from .golden_network import GOLDEN, golden_images, golden_masks, golden_network
 
 FULL = InferenceOptions(storage="full")
@@ -92,6 +97,38 @@ def test_half_precision_is_close_and_half_as_large(model: Model) -> None:
     chunk = next(half.chunks(2))
     assert chunk.points1.dtype == torch.float32
     assert chunk.points1.shape == (2, 80, 160, 3)
+
+
+@pytest.mark.parametrize("storage", ["half", "full"])
+def test_a_very_unsure_prediction_is_still_a_prediction(storage) -> None:
+    """1 + exp(raw) rounds to 1 when stored, and confidence 1 would mean that nothing was said."""
+    network = tiny_network()
+    network.downstream_head1.dpt.head[4].bias.data[3] = -40.0
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    unsure = prepare_model(network, "unsure", device="cpu", precision="float32")
+    options = InferenceOptions(storage=storage)
+    out = predict_pairs(unsure, images, np.array([[0, 1]]), options=options)
+    assert (out.conf1 > 1).all()
+    assert (out.conf1 < 1.002).all()
+
+
+def test_the_detail_pyramid_changes_points_and_follows_its_frame() -> None:
+    network = PointmapNetwork(replace(tiny_network().config, detail_features=8))
+    initialise(network, seed=1)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), dtype=np.uint8)
+    edges = np.array([[0, 1], [2, 1]])
+    before = predict_pairs(
+        prepare_model(network, "zero", device="cpu"), images, edges, options=FULL
+    )
+    for head in (network.downstream_head1, network.downstream_head2):
+        for show in head.dpt.detail:
+            torch.nn.init.normal_(show.weight, generator=torch.Generator().manual_seed(2))
+    model = prepare_model(network, "detail", device="cpu", precision="float32")
+    together = predict_pairs(model, images, edges, options=FULL)
+    assert np.abs(together.points1 - before.points1).max() > 1e-2
+    alone = predict_pairs(model, images[1:], np.array([[1, 0]]), options=FULL)
+    np.testing.assert_allclose(together.points1[1], alone.points1[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(together.points2[1], alone.points2[0], rtol=1e-4, atol=1e-5)
 
 
 def test_large_predictions_go_to_a_file_that_disappears(model: Model, tmp_path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,15 @@ import torch
 from dyn3r.errors import InputError
 from dyn3r.network.checkpoint import load_network
 from dyn3r.network.config import NetworkConfig
+from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.model import prepare_model
+from dyn3r.network.network import PointmapNetwork
 from dyn3r.network.predict import predict_pairs
+from dyn3r.training.batches import _Batches
 from dyn3r.training.options import TrainOptions
+from dyn3r.training.pairs import mirrored, sample_pairs
 from dyn3r.training.trainer import train
+from dyn3r.training.world import World, WorldOptions
 
 TINY = NetworkConfig(
     enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,
@@ -82,3 +87,52 @@ def test_the_result_runs(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
     out = predict_pairs(model, images, np.array([[0, 1], [1, 0]]))
     assert np.isfinite(out.points1).all()
+
+
+def test_a_mirrored_pair_still_projects_to_where_its_flow_says() -> None:
+    world = World(WorldOptions(size_hw=(48, 64), frames=2, drawn_tiles=4), seed=5)
+    sample = world.sample(2, 0)
+    batch = sample_pairs(sample, 2, seed=0)
+    other = mirrored(batch)
+    assert torch.equal(other.images.flip(3), batch.images)
+    assert torch.equal(other.moving1.flip(2), batch.moving1)
+    _, h, w, _ = batch.points1.shape
+    v, u = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    views = sample.depth.shape[1]
+    for k, pairs in [(k, pairs) for k in range(len(batch.first)) for pairs in (batch, other)]:
+        K = sample.K[batch.first[k] // views, batch.first[k] % views].clone()
+        if pairs is other:
+            K[0, 2] = w - 1 - K[0, 2]
+        known, points = pairs.valid1[k], pairs.points1[k]
+        seen = (points / points[..., 2:]) @ K.T
+        assert (seen[..., 0] - u)[known].abs().max() < 1e-3
+        assert (seen[..., 1] - v)[known].abs().max() < 1e-3
+        # where nothing moves, the flow ends at the same column of the other, equally mirrored frame
+        back = batch.flow12[k, ..., 0] if pairs is batch else -batch.flow12[k, ..., 0].flip(1)
+        assert torch.equal(pairs.flow12[k, ..., 0], back)
+    twice = mirrored(other)
+    for entry in fields(batch):
+        assert torch.equal(getattr(twice, entry.name), getattr(batch, entry.name))
+
+
+def test_growing_adds_the_new_parts_without_effect_and_nothing_else() -> None:
+    old = PointmapNetwork(TINY).eval()
+    initialise(old, 3)
+    bigger = replace(TINY, position_code=True, detail_features=8)
+    new = grow(old, bigger, seed=4).eval()
+    assert new.config == bigger
+    images = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        a, b = (net.decode(net.encode(images[:1]), net.encode(images[1:])) for net in (old, new))
+    torch.testing.assert_close(a.points2, b.points2)
+    torch.testing.assert_close(a.conf1, b.conf1)
+    assert grow(old, replace(bigger, enc_depth=3), seed=4) is old
+    assert grow(new, TINY, seed=4) is new
+
+
+def test_the_same_scenes_serve_several_steps_with_other_pairs() -> None:
+    batches = _Batches(replace(OPTIONS, reuse=2, frames_per_scene=3))
+    first, second, third = (batches[step] for step in range(3))
+    assert torch.equal(first.images, second.images.flip(3))
+    assert first.images.shape != third.images.shape or not torch.equal(first.images, third.images)
+    assert torch.equal(batches[1].points2, _Batches(batches.options)[1].points2)

@@ -39,6 +39,12 @@ class Train:
     """Directed pairs decoded per scene; more scenes with fewer pairs each teach more."""
     coarse_share: float = 0.6
     """Share of the steps at small frames, which are cheap."""
+    confidence_weight: float = 0.2
+    """Reward for confidence (alpha of DUSt3R); should lie near the error that is reached."""
+    nearness: float = 0.0
+    """0: errors in units of the scene (DUSt3R); 1: relative to each point's own distance."""
+    shape_weight: float = 1.0
+    """Weight of the loss on ratios of neighbouring depths, which draws outlines."""
     seed: int = 0
     """Seeds weights and data."""
     device: str = "auto"
@@ -66,6 +72,9 @@ class Train:
             frames_per_scene=self.frames_per_scene,
             pairs_per_scene=self.pairs_per_scene,
             coarse_share=self.coarse_share,
+            confidence_weight=self.confidence_weight,
+            nearness=self.nearness,
+            shape_weight=self.shape_weight,
             seed=self.seed,
         )
         with progress_bars(self.quiet) as progress:

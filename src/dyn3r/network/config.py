@@ -38,6 +38,9 @@ class NetworkConfig:
     position_code: bool = False
     """Tell every token where in the picture it lies (ours; the published networks only know
     positions relative to each other, through the rotary code, and learn the rest slowly)."""
+    detail_features: int = 0
+    """Channels at 1/4 of the frame of a small convolutional pyramid beside the patch embedding,
+    which feeds the encoder and shows the head where outlines run (ours); 0: none, as published."""
     image_size: int = 512
     """Long side in pixels the network was trained for; the default when frames are prepared."""
     dpt_features: int = 256
@@ -57,6 +60,15 @@ class NetworkConfig:
         if not (isinstance(self.rope_base, int | float) and 1 < self.rope_base < 1e9):
             raise CheckpointError(
                 f"network configuration: rope_base={self.rope_base!r:.40} is out of range"
+            )
+        if not (isinstance(self.detail_features, int) and 0 <= self.detail_features <= 512):
+            raise CheckpointError(
+                "network configuration: "
+                f"detail_features={self.detail_features!r:.40} is out of range"
+            )
+        if self.detail_features % 2 or (self.detail_features and self.head != "dpt"):
+            raise CheckpointError(
+                "network configuration: detail_features must be even, and need a dpt head"
             )
         dims = self.dpt_layer_dims
         if not (isinstance(dims, tuple) and len(dims) == 4) or any(

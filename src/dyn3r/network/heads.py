@@ -30,7 +30,10 @@ class LinearHead(nn.Module):
         self.proj = nn.Linear(config.dec_embed_dim, 4 * PATCH * PATCH)
 
     def forward(
-        self, states: Sequence[Float[Tensor, "b n _"]], grid_hw: tuple[int, int]
+        self,
+        states: Sequence[Float[Tensor, "b n _"]],
+        grid_hw: tuple[int, int],
+        detail: Sequence[Tensor] = (),
     ) -> Float[Tensor, "b 4 h w"]:
         raw = self.proj(states[-1]).transpose(1, 2)
         return pixel_shuffle(raw.reshape(len(raw), -1, *grid_hw), PATCH)
@@ -99,7 +102,7 @@ class Dpt(nn.Module):
         super().__init__()
         self.states = config.dpt_states
         self.scratch = Scratch(config)
-        features = config.dpt_features
+        features, dims = config.dpt_features, config.dpt_layer_dims
         self.head = nn.Sequential(
             nn.Conv2d(features, features // 2, 3, padding=1),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
@@ -107,8 +110,10 @@ class Dpt(nn.Module):
             nn.ReLU(),
             nn.Conv2d(features // 2, 4, 1),
         )
+        channels = config.detail_features
+        shown = ((channels // 2, features), (channels, dims[0]), (2 * channels, dims[1]))
+        self.detail = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in shown if channels)
         widths = (config.enc_embed_dim, *[config.dec_embed_dim] * 3)
-        dims = config.dpt_layer_dims
         resize: tuple[list[nn.Module], ...] = (
             [nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)],
             [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)],
@@ -121,13 +126,20 @@ class Dpt(nn.Module):
         )
 
     def forward(
-        self, states: Sequence[Float[Tensor, "b n _"]], grid_hw: tuple[int, int]
+        self,
+        states: Sequence[Float[Tensor, "b n _"]],
+        grid_hw: tuple[int, int],
+        detail: Sequence[Tensor] = (),
     ) -> Float[Tensor, "b 4 h w"]:
         levels = []
         for adapter, index in zip(self.act_postprocess, self.states):
             tokens = states[index].transpose(1, 2)
             levels.append(adapter(tokens.reshape(*tokens.shape[:2], *grid_hw)))
-        return self.head(self.scratch(levels))
+        if not self.detail:
+            return self.head(self.scratch(levels))
+        half, quarter, eighth = (show(level) for show, level in zip(self.detail, detail))
+        levels[0], levels[1] = levels[0] + quarter, levels[1] + eighth
+        return self.head(self.scratch(levels) + half)
 
 
 class DptHead(nn.Module):
@@ -138,9 +150,12 @@ class DptHead(nn.Module):
         self.dpt = Dpt(config)
 
     def forward(
-        self, states: Sequence[Float[Tensor, "b n _"]], grid_hw: tuple[int, int]
+        self,
+        states: Sequence[Float[Tensor, "b n _"]],
+        grid_hw: tuple[int, int],
+        detail: Sequence[Tensor] = (),
     ) -> Float[Tensor, "b 4 h w"]:
-        return self.dpt(states, grid_hw)
+        return self.dpt(states, grid_hw, detail)
 
 
 def _double(x: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
-from dyn3r.network.config import PATCH
+from dyn3r.network.config import PATCH, NetworkConfig
 from dyn3r.network.network import PointmapNetwork
 
 
@@ -20,7 +22,8 @@ def initialise(network: PointmapNetwork, seed: int) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight, generator=generator)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_uniform_(module.weight, a=1.0, generator=generator)
             if module.bias is not None:
@@ -30,9 +33,35 @@ def initialise(network: PointmapNetwork, seed: int) -> None:
     for block in [*network.dec_blocks, *network.enc_blocks]:
         for layer in (block.attn.proj, block.mlp.fc2):  # a deep residual sum that starts calm
             layer.weight.data.mul_((2 * len(network.enc_blocks)) ** -0.5)
+    if network.config.detail_features:
+        nn.init.zeros_(network.detail.proj.weight)
+        for name, weight in network.downstream_head1.named_parameters():
+            if name.startswith("dpt.detail."):
+                nn.init.zeros_(weight)
     last = "dpt.head.4" if network.config.head == "dpt" else "proj"
     pixels = 1 if network.config.head == "dpt" else PATCH * PATCH
     network.downstream_head1.get_parameter(f"{last}.weight").data.mul_(0.1)
     network.downstream_head1.get_parameter(f"{last}.bias").data[2 * pixels : 3 * pixels] = 0.5
     network.dec_blocks2.load_state_dict(network.dec_blocks.state_dict())
     network.downstream_head2.load_state_dict(network.downstream_head1.state_dict())
+
+
+def grow(network: PointmapNetwork, config: NetworkConfig, seed: int) -> PointmapNetwork:
+    """`network` with the parts of `config` that it lacks, if these are only our additions (position
+    code, detail pyramid); otherwise `network` itself. The new parts start without effect."""
+    old = network.config
+    wanted = replace(
+        old,
+        position_code=old.position_code or config.position_code,
+        detail_features=old.detail_features or config.detail_features,
+        image_size=config.image_size,
+    )
+    if wanted != config or wanted == old:
+        return network
+    grown = PointmapNetwork(config)
+    initialise(grown, seed)
+    if config.position_code and not old.position_code:
+        nn.init.zeros_(grown.enc_position.weight)
+        nn.init.zeros_(grown.dec_position.weight)
+    grown.load_state_dict({**grown.state_dict(), **network.state_dict()})
+    return grown

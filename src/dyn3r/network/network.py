@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from dyn3r.network.config import PATCH, NetworkConfig
-from dyn3r.network.heads import DptHead, LinearHead, to_points
+from dyn3r.network.heads import DptHead, LinearHead, ResidualUnit, to_points
 from dyn3r.network.layers import DecoderBlock, EncoderBlock
 from dyn3r.network.rope import picture_positions, rope_table
 from dyn3r.types import Tokens
@@ -44,6 +46,35 @@ class PatchEmbedding(nn.Module):
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
+class DetailPyramid(nn.Module):
+    """Convolutions from the picture itself: features at 1/2, 1/4 and 1/8, and at 1/16 for tokens.
+
+    A patch is one vector to a transformer; where in it an outline runs is learnt only after very
+    many pictures. Convolutions see it at once (Xiao et al. 2021, "Early convolutions help
+    transformers see better"). The last layer starts at zero: a network grown from one without a
+    pyramid starts where that one stopped.
+    """
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        widths = (3, channels // 2, channels, 2 * channels, 4 * channels)
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
+        )
+        self.refine = nn.ModuleList(ResidualUnit(width) for width in widths[2:])
+        self.proj = nn.Conv2d(widths[-1], dim, 1)
+
+    def forward(
+        self, images: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Float[Tensor, "n tokens dim"], tuple[Tensor, Tensor, Tensor]]:
+        first, *deeper = self.down
+        levels = [first(images)]
+        for down, refine in zip(deeper, self.refine):
+            levels.append(refine(down(relu(levels[-1]))))
+        tokens = self.proj(relu(levels[-1])).flatten(2).transpose(1, 2)
+        return tokens, (levels[0], levels[1], levels[2])
+
+
 class PointmapNetwork(nn.Module):
     """Parameter names are the published ones, so that published checkpoints load strictly."""
 
@@ -53,6 +84,8 @@ class PointmapNetwork(nn.Module):
         enc, dec = config.enc_embed_dim, config.dec_embed_dim
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dec))
         self.patch_embed = PatchEmbedding(enc)
+        if config.detail_features:
+            self.detail = DetailPyramid(config.detail_features, enc)
         if config.position_code:
             self.enc_position = nn.Linear(18, enc, bias=False)
             self.dec_position = nn.Linear(18, dec, bias=False)
@@ -80,9 +113,13 @@ class PointmapNetwork(nn.Module):
         x = self.patch_embed(images)
         if self.config.position_code:
             x = x + self.enc_position(picture_positions(grid, images.device))
+        detail: tuple[Tensor, ...] = ()
+        if self.config.detail_features:
+            seen, detail = self.detail(images)
+            x = x + seen
         for block in self.enc_blocks:
             x = block(x, rope)
-        return Tokens(self.enc_norm(x.float()), grid)
+        return Tokens(self.enc_norm(x.float()), grid, detail)
 
     def decode(
         self,
@@ -130,11 +167,14 @@ class PointmapNetwork(nn.Module):
             # float32 means float32, whatever precision the caller runs the transformer in
             device = features1.device.type
             with torch.autocast(device, torch.bfloat16, enabled=heads_autocast):
+                detail1, detail2 = tokens1.detail, tokens2.detail
                 if not heads_autocast:
                     states1 = [state.float() for state in states1]
                     states2 = [state.float() for state in states2]
-                raw1 = self.downstream_head1(states1, grid)
-                raw2 = self.downstream_head2(states2, grid)
+                    detail1 = tuple(level.float() for level in detail1)
+                    detail2 = tuple(level.float() for level in detail2)
+                raw1 = self.downstream_head1(states1, grid, detail1)
+                raw2 = self.downstream_head2(states2, grid, detail2)
             answer = (*to_points(raw1.float()), *to_points(raw2.float()))
         return Decoded(
             points1=answer[0],

@@ -63,9 +63,9 @@ def encode_frames(
     with torch.inference_mode(), model.autocast():
         for start in range(0, len(frames), batch):
             x = _normalise(frames[start : start + batch]).to(model.device)
-            parts.append(model.network.encode(x).features)
+            parts.append(model.network.encode(x))
             progress("encoding frames", min(start + batch, len(frames)), len(frames))
-    return Tokens(torch.cat(parts), grid)
+    return Tokens.join(parts)
 
 
 def predict_pairs(
@@ -114,8 +114,8 @@ def predict_pairs(
             if masked is not None and bool(masked[j].any()):
                 moving = (masked[i], masked[j])
             decoded = model.network.decode(
-                Tokens(tokens.features[i], tokens.grid_hw),
-                Tokens(tokens.features[j], tokens.grid_hw),
+                tokens[i],
+                tokens[j],
                 moving,
                 heads=heads,
                 scores=scores,
@@ -158,6 +158,9 @@ class _Store:
             values = getattr(decoded, name).float()
             if array.dtype == np.float16:
                 values = values.clamp(-HALF_LIMIT, HALF_LIMIT)
+            if name.startswith("conf"):
+                # 1 + exp(...) rounds to 1, which would say "no prediction": keep the least above it
+                values = values.clamp(min=1 + float(np.finfo(array.dtype).eps))
             array[start : start + len(values)] = values.cpu().numpy()
             release_pages(array)  # what is on disk should not count as memory
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from dyn3r.training.options import TrainOptions
-from dyn3r.training.pairs import PairBatch, sample_pairs
+from dyn3r.training.pairs import PairBatch, mirrored, sample_pairs
 
 
 class _Batches(Dataset):
@@ -18,6 +18,7 @@ class _Batches(Dataset):
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.worlds: dict[tuple[int, int], Any] = {}
+        self.kept: tuple[tuple[int, tuple[int, int]], Any] | None = None
 
     def __len__(self) -> int:
         return self.options.steps
@@ -26,11 +27,18 @@ class _Batches(Dataset):
         options = self.options
         coarse = step < options.coarse_share * options.steps
         sizes = options.coarse_sizes_hw if coarse else options.sizes_hw
-        size = sizes[step * 2654435761 % 2**32 % len(sizes)]  # a hash: no size keeps pace with data
-        if size not in self.worlds:
-            self.worlds[size] = _world(options, size, options.frames_per_scene, options.seed)
-        sample = self.worlds[size].sample(options.scenes_per_step, step)
-        return sample_pairs(sample, options.pairs_per_scene, seed=options.seed * 7919 + step)
+        group, repetition = divmod(step, options.reuse)
+        size = sizes[
+            group * 2654435761 % 2**32 % len(sizes)
+        ]  # a hash: no size keeps pace with data
+        if self.kept is None or self.kept[0] != (group, size):
+            if size not in self.worlds:
+                self.worlds[size] = _world(options, size, options.frames_per_scene, options.seed)
+            sample = self.worlds[size].sample(options.scenes_per_step, group)
+            self.kept = ((group, size), sample)
+        seed = options.seed * 7919 + step
+        pairs = sample_pairs(self.kept[1], options.pairs_per_scene, seed=seed)
+        return mirrored(pairs) if repetition % 2 else pairs
 
 
 def _world(options: TrainOptions, size_hw: tuple[int, int], frames: int, seed: int) -> Any:

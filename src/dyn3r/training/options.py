@@ -15,6 +15,7 @@ COMPACT = NetworkConfig(
     dec_num_heads=4,
     head="dpt",
     position_code=True,
+    detail_features=32,
     image_size=176,
     dpt_features=32,
     dpt_layer_dims=(32, 48, 96, 192),
@@ -27,7 +28,8 @@ class TrainOptions:
     """Everything that decides a training run. Stored in the run's folder."""
 
     network: NetworkConfig = COMPACT
-    """Size of the network; ignored when training goes on from a checkpoint."""
+    """Size of the network. A checkpoint that differs only by lacking the position code or the
+    detail pyramid is grown to it; any other checkpoint keeps its own size."""
     start_from: str | None = None
     """A checkpoint to fine-tune; None starts from random weights."""
     freeze_encoder: bool = False
@@ -40,6 +42,9 @@ class TrainOptions:
     """Frames rendered and encoded per scene."""
     pairs_per_scene: int = 3
     """Directed pairs decoded per scene, at most frames*(frames-1)."""
+    reuse: int = 2
+    """Steps that see the same scenes, with other pairs and every second time mirrored; rendering
+    takes a core of its own on small machines."""
     sizes_hw: tuple[tuple[int, int], ...] = ((128, 176), (96, 176), (176, 128), (144, 160))
     """Frame sizes, one drawn per step; multiples of 16."""
     coarse_sizes_hw: tuple[tuple[int, int], ...] = ((96, 128), (80, 128), (128, 96), (112, 112))
@@ -68,6 +73,12 @@ class TrainOptions:
     """Decoder layers whose first head is taught to match."""
     shape_weight: float = 1.0
     """Weight of the shape loss (ratios between neighbouring depths); 0 switches it off."""
+    confidence_weight: float = 0.2
+    """Reward for confidence (alpha of DUSt3R's equation 4). Where errors, in units of the mean
+    distance, stay above it, confidence falls to 1 and says nothing any more."""
+    nearness: float = 0.0
+    """0: errors count in units of the pair's mean distance, as published; 1: in units of the
+    point's own distance, so that the far background does not outweigh everything in front."""
     precision: str = "bfloat16"
     """`bfloat16` (autocast) or `float32`."""
     seed: int = 0

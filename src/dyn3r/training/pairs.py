@@ -75,6 +75,27 @@ def sample_pairs(sample: Sample, pairs_per_scene: int, seed: int) -> PairBatch:
     )
 
 
+def mirrored(batch: PairBatch) -> PairBatch:
+    """The same pairs seen in a mirror that swaps left and right; exact for a centred camera."""
+    signs: dict[str, tuple[float, ...]] = {
+        "points1": (-1.0, 1.0, 1.0),
+        "points2": (-1.0, 1.0, 1.0),
+        "flow12": (-1.0, 1.0),
+        "flow21": (-1.0, 1.0),
+    }
+    out = {}
+    for entry in fields(batch):
+        values = getattr(batch, entry.name)
+        if entry.name in signs:
+            values = values.flip(2) * values.new_tensor(signs[entry.name])
+        elif entry.name == "images":
+            values = values.flip(3)
+        elif values.ndim == 3:
+            values = values.flip(2)
+        out[entry.name] = values
+    return PairBatch(**out)
+
+
 def unproject_depth(
     depth: Float[Tensor, "b v h w"], K: Float[Tensor, "b v 3 3"]
 ) -> Float[Tensor, "b v h w 3"]:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from dyn3r.errors import InputError
 from dyn3r.network.checkpoint import load_network, save_network
-from dyn3r.network.initialise import initialise
+from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.network import Decoded, PointmapNetwork
 from dyn3r.training.batches import batch_loader, held_out_batches
 from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import PairBatch
-from dyn3r.types import Progress, Tokens, no_progress
+from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,13 @@ def _step(state: _State, batch: PairBatch, options: TrainOptions, device: str) -
     with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
         decoded = forward_pairs(state.network, batch, options)
     points = (decoded.points1, decoded.conf1, decoded.points2, decoded.conf2)
-    regression = pointmap_loss(points, (batch.points1, batch.points2), (batch.valid1, batch.valid2))  # type: ignore[arg-type]
+    regression = pointmap_loss(
+        points,  # type: ignore[arg-type]
+        (batch.points1, batch.points2),
+        (batch.valid1, batch.valid2),
+        options.confidence_weight,
+        options.nearness,
+    )
     loss, losses = regression, {"loss": float(regression.detach())}
     if options.shape_weight > 0:
         shape = shape_loss(decoded.points1, batch.points1, batch.valid1)  # type: ignore[arg-type]
@@ -135,8 +141,8 @@ def forward_pairs(
         tokens = network.encode(batch.images)
     layers = options.matching_layers if options is not None and options.matching_weight > 0 else ()
     return network.decode(
-        Tokens(tokens.features[batch.first], tokens.grid_hw),
-        Tokens(tokens.features[batch.second], tokens.grid_hw),
+        tokens[batch.first],
+        tokens[batch.second],
         scores=False,
         logit_layers=layers,
         heads_autocast=options is not None and options.precision == "bfloat16",
@@ -198,14 +204,15 @@ def _restore(folder: Path, options: TrainOptions, device: str) -> _State:
     """The saved state of the folder, or a fresh one."""
     if options.start_from:
         network, _ = load_network(options.start_from)
-        network.float().requires_grad_(True)
+        network = grow(network, options.network, options.seed).float().requires_grad_(True)
     else:
         network = PointmapNetwork(options.network)
         initialise(network, options.seed)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.freeze_encoder:
-        for part in (network.patch_embed, network.enc_blocks, network.enc_norm):
-            part.requires_grad_(False)
+        encoder = ("patch_embed.", "enc_", "detail.")
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(not name.startswith(encoder))
     average = PointmapNetwork(network.config).to(device)
     average.load_state_dict(network.state_dict())
     average.requires_grad_(False)
