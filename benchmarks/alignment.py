@@ -1,6 +1,7 @@
 """Alignment: objective against time for both solvers, on the golden problem and on a larger one.
 
     python benchmarks/alignment.py [--threads 2] [--frames 24] [--size 64 96] [--json FILE]
+        [--plot FILE.png]    # needs matplotlib
 
 Both solvers start from the same state and run one after the other in one process; what counts are
 the ratios. The larger problem is made here: a bumpy surface seen by a moving camera, pairs as in
@@ -142,12 +143,29 @@ def compare(
     return rows
 
 
+def plot(rows: dict[str, dict], path: Path) -> None:
+    """Objective above the best that either solver reached, against time, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, (name, solvers) in zip(figure.subplots(1, len(rows)), rows.items()):
+        best = min(min(value for _, value in row["history"]) for row in solvers.values())
+        for solver, row in solvers.items():
+            seconds, values = np.array(row["history"]).T
+            reached = np.minimum.accumulate(values) / best - 1
+            axes.loglog(np.maximum(seconds, 1e-3), np.maximum(reached, 1e-5), label=solver)
+        axes.set(title=name, xlabel="seconds", ylabel="objective above the best, relative")
+        axes.legend()
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--size", type=int, nargs=2, default=(64, 96))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     small, golden = golden_problem()
@@ -158,6 +176,8 @@ def main() -> None:
     rows[name] = compare(name, *problem)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows))
+    if arguments.plot:
+        plot(rows, arguments.plot)
 
 
 if __name__ == "__main__":
