@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,9 +20,10 @@ from dyn3r.network.model import prepare_model
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.network.predict import predict_pairs
 from dyn3r.training.batches import _Batches
+from dyn3r.training.group import Group
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import mirrored, sample_pairs
-from dyn3r.training.trainer import train
+from dyn3r.training.trainer import _restore, _step, train
 from dyn3r.training.world import World, WorldOptions
 
 TINY = NetworkConfig(
@@ -136,3 +140,47 @@ def test_the_same_scenes_serve_several_steps_with_other_pairs() -> None:
     assert torch.equal(first.images, second.images.flip(3))
     assert first.images.shape != third.images.shape or not torch.equal(first.images, third.images)
     assert torch.equal(batches[1].points2, _Batches(batches.options)[1].points2)
+
+
+class ExchangeByHand(Group):
+    """Two processes played one after the other: the second call uses the first one's gradients."""
+
+    kept: list[torch.Tensor] | None = None
+
+    def average_gradients(self, parameters: Iterable[torch.Tensor]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.kept is None:
+            self.kept = [gradient.clone() for gradient in gradients]
+            return
+        for gradient, kept in zip(gradients, self.kept):
+            gradient.add_(kept).div_(2)
+        self.kept = None
+
+
+def _one_of_two(rank: int, port: int, folder: str) -> None:
+    environment = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ.update({**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    train(Path(folder), replace(OPTIONS, steps=3))
+
+
+def test_two_processes_train_one_network_on_different_scenes(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_one_of_two, (port, str(tmp_path / "two")), nprocs=2)
+    state = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
+    assert state["step"] == 3
+    facts = load_network(tmp_path / "two" / "model.safetensors")[1]
+    assert facts["pairs"] == str(2 * 3 * 2 * 2)
+
+    # the same by hand: the mean of both processes' gradients, step by step
+    options, alone = replace(OPTIONS, steps=3), ExchangeByHand("cpu")
+    ours, other = (_restore(tmp_path / "none", OPTIONS, alone) for _ in range(2))
+    for step in range(3):
+        for rank in (1, 0):
+            turn = other if rank else ours
+            turn.network.load_state_dict(ours.network.state_dict())
+            turn.step = step
+            _step(turn, _Batches(options, rank)[step], options, alone)
+    for name, weight in ours.network.state_dict().items():
+        torch.testing.assert_close(state["network"][name], weight, rtol=1e-4, atol=1e-5)

@@ -13,10 +13,11 @@ from dyn3r.training.pairs import PairBatch, mirrored, sample_pairs
 
 
 class _Batches(Dataset):
-    """The batch of every step: a pure function of the options and the step."""
+    """The batch of every step: a pure function of the options, the step, and the process' rank."""
 
-    def __init__(self, options: TrainOptions) -> None:
+    def __init__(self, options: TrainOptions, rank: int = 0) -> None:
         self.options = options
+        self.seed = options.seed + 1_000_003 * rank
         self.worlds: dict[tuple[int, int], Any] = {}
         self.kept: tuple[tuple[int, tuple[int, int]], Any] | None = None
 
@@ -33,10 +34,10 @@ class _Batches(Dataset):
         ]  # a hash: no size keeps pace with data
         if self.kept is None or self.kept[0] != (group, size):
             if size not in self.worlds:
-                self.worlds[size] = _world(options, size, options.frames_per_scene, options.seed)
+                self.worlds[size] = _world(options, size, options.frames_per_scene, self.seed)
             sample = self.worlds[size].sample(options.scenes_per_step, group)
             self.kept = ((group, size), sample)
-        seed = options.seed * 7919 + step
+        seed = self.seed * 7919 + step
         pairs = sample_pairs(self.kept[1], options.pairs_per_scene, seed=seed)
         return mirrored(pairs) if repetition % 2 else pairs
 
@@ -50,10 +51,10 @@ def _world(options: TrainOptions, size_hw: tuple[int, int], frames: int, seed: i
     return World(settings, seed=seed)
 
 
-def batch_loader(options: TrainOptions, first_step: int) -> Iterable[PairBatch]:
+def batch_loader(options: TrainOptions, first_step: int, rank: int = 0) -> Iterable[PairBatch]:
     """Batches in order from `first_step` on, rendered ahead by processes of their own."""
     return DataLoader(
-        _Batches(options),
+        _Batches(options, rank),
         batch_size=None,
         sampler=range(first_step, options.steps),
         num_workers=options.data_workers,

@@ -19,6 +19,7 @@ from dyn3r.network.checkpoint import load_network, save_network
 from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.network import Decoded, PointmapNetwork
 from dyn3r.training.batches import batch_loader, held_out_batches
+from dyn3r.training.group import Group
 from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import PairBatch
@@ -51,48 +52,71 @@ def train(
     with everything saved; calling it again goes on where it stopped. The folder holds `state.pt`
     (weights, averages, optimiser, step), `log.jsonl` (one line a log interval), `options.json` and
     `model.safetensors` (the averaged weights, loadable by `load_model`).
+
+    Under `torchrun` every process draws `options.scenes_per_step` scenes of its own on its own GPU,
+    and gradients are averaged; the first one writes the folder.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "options.json").write_text(json.dumps(asdict(options), indent=1))
-    state = _restore(folder, options, device)
+    group = Group(device)
+    try:
+        return _run(folder, options, group, minutes, progress if group.leads else no_progress)
+    finally:
+        group.leave()
+
+
+def _run(
+    folder: Path, options: TrainOptions, group: Group, minutes: float | None, progress: Progress
+) -> Path:
+    if group.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "options.json").write_text(json.dumps(asdict(options), indent=1))
+    device = group.device
+    state = _restore(folder, options, group)
     started, last_save = time.monotonic(), time.monotonic()
-    held_out = held_out_batches(options)
+    held_out = held_out_batches(options) if group.leads else []
     running: dict[str, float] = {}
-    batches = batch_loader(options, state.step) if state.step < options.steps else []
+    done = state.step >= options.steps
+    batches = [] if done else batch_loader(options, state.step, group.rank)
     try:
         for step, batch in enumerate(batches, start=state.step):
             lap = time.monotonic()
-            losses = _step(state, batch, options, device)
+            losses = _step(state, batch, options, group)
             for name, value in losses.items():
                 running[name] = 0.98 * running.get(name, value) + 0.02 * value
             state.step, state.seconds = step + 1, state.seconds + time.monotonic() - lap
             out_of_time = minutes is not None and time.monotonic() - started > minutes * 60
-            finished = state.step >= options.steps or out_of_time
+            finished = group.any(state.step >= options.steps or out_of_time)
+            if not group.leads:
+                if finished:
+                    break
+                continue
             if state.step % 50 == 0 or finished:
                 _log(folder, {"step": state.step, "lr": _rate(step, options), **running})
             if state.step % options.evaluate_every == 0 or finished:
                 _log(folder, {"step": state.step, **_evaluate(state.average, held_out, device)})
             if finished or time.monotonic() - last_save > options.save_minutes * 60:
-                _save(folder, state, options)
+                _save(folder, state, options, group)
                 last_save = time.monotonic()
             progress("training", state.step, options.steps)
             if finished:
                 break
     except KeyboardInterrupt:
-        _save(folder, state, options)  # nothing of the run is lost
+        if group.leads:
+            _save(folder, state, options, group)  # nothing of the run is lost
         raise
     return folder / "model.safetensors"
 
 
-def _step(state: _State, batch: PairBatch, options: TrainOptions, device: str) -> dict[str, float]:
-    """One optimiser step; returns the losses."""
+def _step(state: _State, batch: PairBatch, options: TrainOptions, group: Group) -> dict[str, float]:
+    """One optimiser step; returns the losses of this process' pairs."""
+    device = group.device
     rate = _rate(state.step, options)
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate
+    for parameters in state.optimiser.param_groups:
+        parameters["lr"] = rate
     state.network.train()
     batch = batch.to(device)
-    with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
+    kind = torch.device(device).type
+    with torch.autocast(kind, torch.bfloat16, enabled=options.precision == "bfloat16"):
         decoded = forward_pairs(state.network, batch, options)
     points = (decoded.points1, decoded.conf1, decoded.points2, decoded.conf2)
     regression = pointmap_loss(
@@ -119,6 +143,7 @@ def _step(state: _State, batch: PairBatch, options: TrainOptions, device: str) -
         loss = loss + options.matching_weight * matching
         losses["matching"] = float(matching.detach())
     loss.backward()
+    group.average_gradients(state.network.parameters())
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
     if torch.isfinite(norm):
         state.optimiser.step()
@@ -177,7 +202,7 @@ def _evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -
     depth_errors, point_errors, losses = [], [], []
     for batch in batches:
         batch = batch.to(device)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             out = forward_pairs(network, batch)
         points = (out.points1, out.conf1, out.points2, out.conf2)
         truth, valid = (batch.points1, batch.points2), (batch.valid1, batch.valid2)
@@ -200,8 +225,9 @@ def _evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -
     }
 
 
-def _restore(folder: Path, options: TrainOptions, device: str) -> _State:
-    """The saved state of the folder, or a fresh one."""
+def _restore(folder: Path, options: TrainOptions, group: Group) -> _State:
+    """The saved state of the folder, or a fresh one; the same in every process."""
+    device = group.device
     if options.start_from:
         network, _ = load_network(options.start_from)
         network = grow(network, options.network, options.seed).float().requires_grad_(True)
@@ -246,7 +272,7 @@ def _restore(folder: Path, options: TrainOptions, device: str) -> _State:
     return state
 
 
-def _save(folder: Path, state: _State, options: TrainOptions) -> None:
+def _save(folder: Path, state: _State, options: TrainOptions, group: Group) -> None:
     """Write the state and the model to temporary names, then move them into place."""
     content = {
         "network": state.network.state_dict(),
@@ -259,7 +285,8 @@ def _save(folder: Path, state: _State, options: TrainOptions) -> None:
     torch.save(content, temporary)
     os.replace(temporary, folder / "state.pt")
     facts = {"steps": str(state.step), "train_seconds": f"{state.seconds:.0f}"}
-    facts["pairs"] = str(state.step * options.scenes_per_step * options.pairs_per_scene)
+    each_step = group.size * options.scenes_per_step * options.pairs_per_scene
+    facts["pairs"] = str(state.step * each_step)
     save_network(folder / "model.safetensors", state.average, facts, overwrite=True)
 
 
