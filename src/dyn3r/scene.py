@@ -245,6 +245,29 @@ class Scene:
 
         return export(self, format, path, ExportOptions(**options), overwrite=overwrite)
 
+    def show(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        block: bool | None = None,
+        embed: bool = False,
+        height: int = 600,
+    ) -> Any:
+        """Show the scene: in a notebook below the cell, else in the browser. docs/viewer.md.
+
+        Returns the `Viewer` (`url`, `play`, `stop`, ...). A script waits here until Ctrl-C unless
+        `block` is False; a notebook or prompt goes on. `embed` puts the scene itself into the
+        notebook, `height` pixels high, so that it needs no server and stays when the notebook is
+        saved or sent (megabytes; returns None).
+
+        Raises:
+            InputError: nothing can listen on `host`, or `embed` outside a notebook.
+        """
+        from dyn3r.viewer.notebook import show
+
+        return show(self, host=host, port=port, block=block, embed=embed, height=height)
+
     def summary(self) -> list[str]:
         """Lines of text for a person: what is in this scene."""
         from dyn3r.scene_summary import summarise

@@ -1,17 +1,35 @@
-"""A scene in the browser: `view`. The server library loads when it is called, not before."""
+"""Scenes in the browser: `view`, and `LiveViewer` for a run that goes on.
+
+`save_recording` writes a page that opens without a server, `write_screenshot` and
+`write_turntable` draw without a browser. The server library loads when a page is opened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dyn3r.errors import InputError
 from dyn3r.scene import Scene
+from dyn3r.viewer.live import LiveOptions, LiveViewer
+from dyn3r.viewer.look import Look, Parts
+from dyn3r.viewer.record import save_recording
+from dyn3r.viewer.show import listed
+from dyn3r.viewer.turntable import TurntableOptions, write_screenshot, write_turntable
 
 if TYPE_CHECKING:
     from dyn3r.viewer.app import Viewer
 
-__all__ = ["view"]
+__all__ = [
+    "LiveOptions",
+    "LiveViewer",
+    "Look",
+    "Parts",
+    "TurntableOptions",
+    "save_recording",
+    "view",
+    "write_screenshot",
+    "write_turntable",
+]
 
 
 def view(
@@ -21,28 +39,28 @@ def view(
     host: str = "127.0.0.1",
     port: int = 8080,
     block: bool = True,
+    look: Look | None = None,
+    parts: Parts | None = None,
 ) -> Viewer:
-    """Show a scene, or several to choose from, on a page that a browser opens.
+    """Show a scene, or several side by side, on a page that a browser opens.
 
-    The page listens on this machine only unless `host` says otherwise (there is no password). If
-    `port` is taken the next free one of twenty is used; `Viewer.url` says where the page is. With
-    `block` the call returns after Ctrl-C, else at once.
+    The page listens on this machine only unless `host` says otherwise (there is no password; that
+    is logged as a warning). If `port` is taken the next free one of twenty is used; `Viewer.url`
+    says where the page is. With `block` the call returns after Ctrl-C, else at once.
 
     Args:
-        scene: one scene, or several; the page then has a menu, labelled by `names`.
+        scene: one scene, or several, labelled by `names`; several are shown upright and at one
+            size (their median depth), with a menu that picks one of them.
+        look: which points, and their colours.
+        parts: what is visible at first.
 
     Raises:
         InputError: no scene, as many names as scenes are missing, no port or host to listen on.
     """
-    scenes = [scene] if isinstance(scene, Scene) else list(scene)
-    if not scenes:
-        raise InputError("there is no scene to view")
-    labels = list(names) if names is not None else [f"scene {i + 1}" for i in range(len(scenes))]
-    if len(labels) != len(scenes) or len(set(labels)) != len(labels):
-        raise InputError(f"{len(scenes)} scenes need as many different names, not {labels}")
+    scenes, labels = listed(scene, names)
     from dyn3r.viewer.app import Viewer
 
-    viewer = Viewer(scenes, labels, host, port)
+    viewer = Viewer(scenes, labels, host, port, look, parts)
     if block:
         viewer.wait()
     return viewer

@@ -1,0 +1,288 @@
+"""The viewer on 65 frames of 512x288: how long it takes to load, what it sends, how it plays.
+
+    python benchmarks/viewer.py                       # a headless websocket client
+    python benchmarks/viewer.py --browser             # and a headless Chromium, if there is one
+    python benchmarks/viewer.py --pictures docs/images  # also make the pictures of docs/viewer.md
+
+The clip is the bundled one, there and back, enlarged and cropped, with its true depth, cameras and
+masks. The client is a process of its own that speaks viser's protocol and counts what arrives: the
+bytes until everything was sent, then frames and bytes while the clip plays at 30 frames a second.
+CPU times are the server's; they hold on a busy machine, too, where seconds of the clock do not.
+Chromium draws in software here; with a graphics card it is far faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # tests.viewer.browser
+
+FRAMES, SIZE_WH, PLAY_FPS = 65, (512, 288), 30.0
+
+
+def demo_truth() -> Any:
+    """The bundled clip as a scene made of its ground truth."""
+    from PIL import Image
+
+    from dyn3r import Scene
+    from dyn3r.demo import DEMO_FPS, demo_clip_folder
+    from dyn3r.types import FrameMapping
+
+    folder = demo_clip_folder()
+    paths = sorted((folder / "frames").iterdir())
+    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    with np.load(folder / "depth.npz") as file:
+        depth = file["depth"].astype(np.float32)
+    with np.load(folder / "dynamic.npz") as file:
+        dynamic = file["mask"]
+    with np.load(folder / "camera.npz") as file:
+        K, T_world_camera = file["K"], file["cam2world"]
+    n, h, w = depth.shape
+    # Confidence as a network has it: less at jumps of depth and far away.
+    slope = np.hypot(*np.gradient(depth, axis=(1, 2))) / np.maximum(depth, 1e-6)
+    confidence = np.where(depth > 0, 1 + 8 / (1 + 20 * slope) / np.maximum(depth, 1), 0)
+    return Scene(
+        images=images,
+        depth=depth,
+        confidence=confidence.astype(np.float32),
+        dynamic=dynamic,
+        K=np.tile(K, (n, 1, 1)),
+        T_world_camera=T_world_camera,
+        mapping=FrameMapping((h, w), (h, w), (0, 0), (h, w)),
+        names=tuple(path.name for path in paths),
+        times_s=np.arange(n) / DEMO_FPS,
+        fps=DEMO_FPS,
+    )
+
+
+def benchmark_scene() -> Any:
+    """65 frames of 512x288 made from the bundled clip."""
+    import cv2
+
+    from dyn3r import Scene
+    from dyn3r.types import FrameMapping
+
+    truth = demo_truth()
+    n, (w, h) = len(truth), SIZE_WH
+    there_and_back = np.abs((np.arange(FRAMES) + n - 1) % (2 * n - 2) - (n - 1))
+    scale = w / truth.size_hw[1]
+    top = (round(truth.size_hw[0] * scale) - h) // 2
+
+    def enlarge(pictures: np.ndarray, how: int) -> np.ndarray:
+        size = (w, round(truth.size_hw[0] * scale))
+        return np.stack([cv2.resize(p, size, interpolation=how)[top : top + h] for p in pictures])
+
+    K = truth.K.copy()
+    K[:, :2] *= scale
+    K[:, :2, 2] += 0.5 * scale - 0.5
+    K[:, 1, 2] -= top
+    maps = (truth.depth, truth.confidence, truth.dynamic.astype(np.uint8))
+    depth, confidence, dynamic = (enlarge(m, cv2.INTER_NEAREST)[there_and_back] for m in maps)
+    return Scene(
+        images=enlarge(truth.images, cv2.INTER_LINEAR)[there_and_back],
+        depth=depth,
+        confidence=confidence,
+        dynamic=dynamic.astype(bool),
+        K=K[there_and_back],
+        T_world_camera=truth.T_world_camera[there_and_back],
+        mapping=FrameMapping((h, w), (h, w), (0, 0), (h, w)),
+        names=tuple(f"frame_{t:06d}" for t in range(FRAMES)),
+        times_s=np.arange(FRAMES) / PLAY_FPS,
+        fps=PLAY_FPS,
+    )
+
+
+def client(url: str, seconds: float) -> None:
+    """Count what a page gets, and print it as JSON: first all of the scene, then what plays."""
+    import msgspec
+    import viser
+    import zstandard
+    from websockets.sync.client import connect
+
+    unzip = zstandard.ZstdDecompressor()
+    start, loaded, load_bytes = time.perf_counter(), 0.0, 0
+    shown: list[float] = []
+    play_bytes = 0
+    with connect(
+        url.replace("http", "ws", 1), subprotocols=[f"viser-v{viser.__version__}"], max_size=None
+    ) as page:
+        while time.perf_counter() < (start + 120 if not loaded else loaded + seconds):
+            try:
+                window = page.recv(timeout=0.5)
+            except TimeoutError:
+                continue
+            now = time.perf_counter()
+            size = int.from_bytes(window[:8], "little")
+            packed = int.from_bytes(window[8:16], "little")
+            text = unzip.decompress(window[16 : 16 + packed], max_output_size=size)
+            messages = msgspec.msgpack.decode(text)["messages"]
+            if loaded:
+                play_bytes += len(window)
+                shown += [
+                    now
+                    for m in messages
+                    if m["type"] == "SetSceneNodeVisibilityMessage"
+                    and m["name"].startswith("/scene_0/moving/")
+                    and m["visible"]
+                ]
+            else:
+                load_bytes += len(window)
+                if any(m["type"] == "ReplayDoneMessage" for m in messages):
+                    loaded = now
+                    print(json.dumps({"loaded": True}), flush=True)
+    gaps = np.diff(shown) if len(shown) > 2 else np.array([np.inf])
+    print(
+        json.dumps(
+            {
+                "load_s": loaded - start,
+                "load_mb": load_bytes / 1e6,
+                "frames_per_s": (len(shown) - 1) / (shown[-1] - shown[0]) if shown else 0.0,
+                "frame_ms_median": 1000 * float(np.median(gaps)),
+                "frame_ms_95": 1000 * float(np.percentile(gaps, 95)),
+                "bytes_per_frame": play_bytes / max(1, len(shown)),
+            }
+        )
+    )
+
+
+def measure(viewer: Any, seconds: float) -> dict[str, float]:
+    """What a headless client sees while the viewer plays."""
+    viewer.play(False)
+    viewer.seek(0)
+    command = [sys.executable, __file__, "--client", viewer.url, "--seconds", str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        viewer.play()
+        start = time.process_time()
+        result = json.loads(process.stdout.readline())
+        spent = time.process_time() - start
+    viewer.play(False)
+    frames = max(1.0, seconds * result["frames_per_s"])
+    return {**result, "server_cpu_ms_per_frame": 1000 * spent / frames}
+
+
+def measure_browser(viewer: Any, seconds: float) -> dict[str, float]:
+    """Chromium: until the cloud is on the screen, and pictures drawn while it plays."""
+    from tests.viewer.browser import Browser
+
+    viewer.play(False)
+    viewer.seek(0)
+    with tempfile.TemporaryDirectory() as profile:
+        start = time.perf_counter()
+        with Browser(viewer.url, Path(profile), (1280, 720)) as browser:
+            browser.until(lambda: (browser.screenshot()[:, :900] > 60).all(-1).mean() > 0.1, 120)
+            seen_s = time.perf_counter() - start
+            viewer.play()
+            script = f"""new Promise(done => {{
+                const start = performance.now(); let drawn = 0; const seen = [];
+                const step = now => {{
+                    drawn++;
+                    const text = [...document.querySelectorAll('input')].map(i => i.value)
+                        .find(v => v.startsWith('frame_'));
+                    if (seen[seen.length - 1] !== text) seen.push(text);
+                    if (now - start < {1000 * seconds}) requestAnimationFrame(step);
+                    else done([drawn, seen.length - 1, now - start]);
+                }};
+                requestAnimationFrame(step);
+            }})"""
+            drawn, changes, milliseconds = browser.run(script)
+    viewer.play(False)
+    return {
+        "seen_after_s": seen_s,
+        "pictures_per_s": 1000 * drawn / milliseconds,
+        "clip_frames_per_s": 1000 * changes / milliseconds,
+    }
+
+
+def make_pictures(folder: Path) -> None:
+    """The pictures of docs/viewer.md: a real run of the page on the bundled clip's truth."""
+    from tests.viewer.browser import Browser
+
+    from dyn3r.pictures import write_picture
+    from dyn3r.viewer import Look, Parts, view, write_screenshot
+
+    def keep(name: str, picture: np.ndarray) -> None:
+        write_picture(np.ascontiguousarray(picture), folder / f"viewer-{name}.jpg", overwrite=True)
+
+    scene = demo_truth()
+    notices = "document.querySelectorAll('.mantine-Notification-closeButton')"
+    viewer = view(scene, names=["living_room_walk"], port=0, block=False)
+    with (
+        tempfile.TemporaryDirectory() as profile,
+        Browser(viewer.url, Path(profile), (1280, 850)) as browser,
+    ):
+        browser.until(lambda: (browser.screenshot()[:, :900] > 60).all(-1).mean() > 0.1, 120)
+        time.sleep(5)
+        browser.run(f"{notices}.forEach(b => b.click())")
+        viewer.seek(8)
+        time.sleep(3)
+        keep("first", browser.screenshot())
+        viewer.show_strip(True)
+        viewer.set_parts(Parts(trail=10, cameras=False))
+        viewer.seek(14)
+        time.sleep(3)
+        keep("trails", browser.screenshot())
+        viewer.show_strip(False)
+        viewer.set_parts(Parts(every=5, cameras=False, picture=False))
+        viewer.set_look(Look(drop_static=0.1))
+        time.sleep(3)
+        keep("all-frames", browser.screenshot())
+        viewer.set_look(Look())
+        viewer.set_parts(Parts())
+        viewer.follow(True)
+        viewer.seek(14)
+        time.sleep(3)
+        keep("follow", browser.screenshot())
+    viewer.stop()
+    write_screenshot(scene, folder / "viewer-software.jpg", frame=8, size_hw=(540, 960),
+                     overwrite=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long the clip plays")
+    parser.add_argument("--browser", action="store_true", help="measure a Chromium, too")
+    parser.add_argument("--pictures", type=Path, help="make the documentation's pictures here")
+    parser.add_argument("--client", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.client:
+        client(options.client, options.seconds)
+        return
+    if options.pictures:
+        make_pictures(options.pictures)
+        return
+    from dyn3r.viewer import save_recording, view
+
+    scene = benchmark_scene()
+    start, cpu = time.perf_counter(), time.process_time()
+    viewer = view(scene, port=0, block=False)
+    result: dict[str, Any] = {"prepare_s": time.perf_counter() - start}
+    result["prepare_cpu_s"] = time.process_time() - cpu
+    points = viewer.stage.background, viewer.stage.moving
+    result["points"] = [int(sum(len(node.points) for node in nodes)) for nodes in points]
+    result["client"] = measure(viewer, options.seconds)
+    viewer.show_strip(True)
+    result["client with picture strip"] = measure(viewer, options.seconds)
+    viewer.show_strip(False)
+    if options.browser:
+        result["browser"] = measure_browser(viewer, options.seconds)
+    viewer.stop()
+    with tempfile.TemporaryDirectory() as folder:
+        cpu = time.process_time()
+        page = save_recording(scene, Path(folder) / "scene.html")
+        result["page"] = {"cpu_s": time.process_time() - cpu, "mb": page.stat().st_size / 1e6}
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A page's server: which port, who may see it, starting and stopping it without noise."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dyn3r.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+FOV_RAD = 0.96
+"""55 degrees: nearer to a video camera than the 75 that browsers start with."""
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+class Page:
+    """A viser server and its address.
+
+    `server` is for those who want to add to the page.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        import viser
+
+        self.host = host
+        if host not in _LOCAL:
+            logger.warning(
+                "listening on %s: every machine that reaches this one can see and steer the page, "
+                "there is no password",
+                host or "all addresses",
+            )
+        with quiet():
+            self.server: Any = viser.ViserServer(
+                host, free_port(host, port), label="dyn3r", verbose=False
+            )
+        self.port = int(self.server.get_port())
+        self._stopped = threading.Event()
+        # Browsers open connections that they may not use; closing one is no error of anybody.
+        self._filter = lambda record: record.getMessage() != "opening handshake failed"
+        logging.getLogger("websockets.server").addFilter(self._filter)
+        self.server.gui.configure_theme(
+            dark_mode=True,
+            show_logo=False,
+            show_share_button=False,  # it would publish the page through somebody's server
+            control_width="medium",
+        )
+
+    @property
+    def url(self) -> str:
+        """Where to point a browser on this machine."""
+        host = "localhost" if self.host in ("", "0.0.0.0", "::") else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def open_in_browser(self) -> bool:
+        """Show the page in a new tab of this machine's browser; False if there is none."""
+        import webbrowser
+
+        try:
+            # Browsers of the text kind would take over the terminal.
+            kind = type(webbrowser.get()).__name__
+            return kind != "GenericBrowser" and webbrowser.open_new_tab(self.url)
+        except webbrowser.Error:
+            return False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
+    def wait(self) -> None:
+        """Block until `stop` is called or Ctrl-C is pressed (then stop)."""
+        try:
+            while not self._stopped.wait(0.5):
+                pass
+        except KeyboardInterrupt:
+            self.stop()
+
+    def stop(self) -> None:
+        """Close the page and free the port. May be called again."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self._end_work()
+        with quiet():
+            self.server.stop()
+        logging.getLogger("websockets.server").removeFilter(self._filter)
+
+    def _end_work(self) -> None:
+        """Called by `stop` before the server ends: nothing may be sent afterwards."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Send what viser prints on starting and stopping to the log."""
+    with io.StringIO() as printed:
+        with contextlib.redirect_stdout(printed):
+            yield
+        logger.debug("viser says: %s", printed.getvalue())
+
+
+def free_port(host: str, port: int, tries: int = 20) -> int:
+    """The first port from `port` on that can be listened on; a later one is logged.
+
+    Asked here, because viser itself would try a thousand ports and then hang on a bad host.
+
+    Raises:
+        InputError: nothing can listen on `host`, or all of the ports are taken.
+    """
+    if not 0 <= port <= 65535:
+        raise InputError(f"a port is a number from 0 to 65535, not {port}")
+    for candidate in range(port, min(port + tries, 65536)):
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, candidate, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                found = int(probe.getsockname()[1])
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                continue
+            reason = error.strerror or error
+            raise InputError(f"cannot listen on host {host!r}: {reason}") from error
+        if found != port and port != 0:
+            logger.warning("port %d is taken: using %d", port, found)
+        return found
+    raise InputError(f"ports {port} to {port + tries - 1} are taken: give another one")
