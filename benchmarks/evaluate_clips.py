@@ -1,11 +1,12 @@
 """How good models and modes are on clips with ground truth; prints one Markdown table.
 
-    python benchmarks/evaluate_clips.py CLIPS_FOLDER [--models compact ...] [--size 224]
+    python benchmarks/evaluate_clips.py CLIPS_FOLDER [--models compact ...] [--size 224] [--colmap]
 
 CLIPS_FOLDER holds clips in the layout of the bundled one (frames/, depth.npz, dynamic.npz,
 camera.npz). Every model runs plain (one pass, no masks), with motion read out of the attention,
-with motion from optical flow, and, to see what masks are worth, with the true masks. Numbers are
-defined in docs/metrics.md.
+with motion from optical flow, and, to see what masks are worth, with the true masks. Beside them:
+a flat wall seen by a camera that stands still, and, with --colmap, the cameras that pycolmap finds
+with its default settings (exhaustive matching, one camera). Numbers are defined in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 import dyn3r
 from dyn3r.metrics import evaluate
+from dyn3r.metrics.trajectory import trajectory_errors
 
 HEAD = ("clip", "model", "motion", "abs rel", "d<1.25", "abs rel (s+s)", "ATE/path", "rot deg",
         "focal", "J", "recall", "s")  # fmt: skip
@@ -27,12 +32,48 @@ def share(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
 
 
+def colmap_row(folder: Path) -> tuple[str, ...]:
+    """Cameras of pycolmap's largest model, of the frames that it registers."""
+    import pycolmap
+
+    pictures = sorted((folder / "frames").iterdir())
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        database = work / "database.db"
+        pycolmap.extract_features(
+            database, folder / "frames", camera_mode=pycolmap.CameraMode.SINGLE
+        )
+        pycolmap.match_exhaustive(database)
+        models = pycolmap.incremental_mapping(database, folder / "frames", work)
+    seconds = time.perf_counter() - start
+    model = max(models.values(), key=lambda found: found.num_reg_images(), default=None)
+    if model is None:
+        return (folder.name, "pycolmap", f"0 of {len(pictures)} frames", *["-"] * 9)
+    order = {picture.name: t for t, picture in enumerate(pictures)}
+    T, truth = {}, np.load(folder / "camera.npz")
+    for image in model.images.values():
+        if image.has_pose:
+            T[order[image.name]] = np.eye(4)
+            T[order[image.name]][:3] = image.cam_from_world().inverse().matrix()
+    frames = sorted(T)
+    errors = trajectory_errors(np.stack([T[t] for t in frames]), truth["cam2world"][frames])
+    true_f = truth["K"].reshape(-1, 3, 3)[0, 0, 0]
+    focal = np.mean([abs(c.mean_focal_length() / true_f - 1) for c in model.cameras.values()])
+    return (
+        folder.name, "pycolmap", f"{len(frames)} of {len(pictures)} frames", "-", "-", "-",
+        share(errors.ate_share), f"{errors.rotation_deg:.2f}", share(float(focal)), "-", "-",
+        f"{seconds:.0f}",
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", type=Path)
     parser.add_argument("--models", nargs="+", default=["compact"])
     parser.add_argument("--size", type=int)
     parser.add_argument("--modes", nargs="+", default=["none", "attention", "flow", "truth"])
+    parser.add_argument("--colmap", action="store_true", help="also what pycolmap finds")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     records = []
@@ -68,6 +109,9 @@ def main() -> None:
                     f"{base.masks.j_mean:.3f}", share(base.masks.recall), "-",
                 )  # fmt: skip
                 print("| " + " | ".join(row) + " |", flush=True)
+    if args.colmap:
+        for folder in sorted(p.parent for p in args.clips.glob("*/camera.npz")):
+            print("| " + " | ".join(colmap_row(folder)) + " |", flush=True)
     if args.json:
         args.json.write_text(json.dumps(records, indent=1))
 

@@ -1,11 +1,15 @@
-"""How well each motion cue finds what moves, on clips with true masks; prints a Markdown table.
+"""How well each motion cue finds what moves, refined or not, and what that does to the geometry.
 
-    python benchmarks/motion_cues.py CLIPS_FOLDER MODEL [--size 224] [--flow dis] [--overlays DIR]
-    python benchmarks/motion_cues.py world MODEL [--scenes 12]     # clips of the synthetic world
+    python benchmarks/motion_cues.py MODEL --clips FOLDER          # clips with true masks
+    python benchmarks/motion_cues.py MODEL --world 12              # clips of the synthetic world
 
-CLIPS_FOLDER holds clips in the layout of the bundled one. Constants may be chosen on the synthetic
-world and must not be on clips. J, JR, precision, recall as in docs/metrics.md; `share` is the share
-of pixels masked, which should be 0 where nothing moves.
+prints Markdown tables (and `--json FILE` writes all numbers). `--geometry` also reconstructs every
+clip with the masks of each cue: trajectory and depth. `--ablation` adds variants of the cues.
+FOLDER holds clips in the layout of the bundled one. Constants may be chosen on the synthetic world
+and must not be on clips. J, JR (share of frames with J > 0.5), F, precision and recall as in
+docs/metrics.md; `share` is the share of pixels masked, which should be 0 where nothing moves.
+
+The masks of the attention are those of its second pass, as in a run.
 """
 
 from __future__ import annotations
@@ -13,108 +17,222 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import dyn3r
-from dyn3r.flow import flow_estimator, measure_flow
-from dyn3r.metrics.evaluate import read_truth
+from dyn3r.files import write_json
+from dyn3r.looking import Watcher
+from dyn3r.metrics.evaluate import evaluate, read_truth
 from dyn3r.metrics.masks import mask_errors
-from dyn3r.motion import MotionOptions, find_motion
-from dyn3r.motion.combine import combine_motion
-from dyn3r.motion.flow_options import FlowMotionOptions
-from dyn3r.motion.flow_residual import flow_residual_motion
-from dyn3r.network.predict import encode_frames, predict_pairs
+from dyn3r.motion import FlowMotionOptions, MotionOptions, combine_motion
+from dyn3r.network.model import Model
 from dyn3r.pairs import make_pairs
-from dyn3r.types import Motion
+from dyn3r.refine import mask_refiner
+from dyn3r.types import Clip, Motion, PairPredictions, no_progress
 
-Case = tuple[str, np.ndarray, np.ndarray]
+MEASURES = ("J", "JR", "F", "precision", "recall", "share")
+GEOMETRY = ("ATE", "ATE / path", "rotation", "abs rel", "still", "moving", "focal")
+RECONSTRUCTED = ("attention", "flow", "both")
 
 
-def clips(folder: Path, size: int) -> Iterator[Case]:
+@dataclass(frozen=True)
+class Case:
+    """A clip with its true masks."""
+
+    name: str
+    clip: Clip
+    truth: np.ndarray
+    folder: Path | None
+    """Where all of its truth is, for the geometry."""
+
+
+def clips(folder: Path, size: int, frames: int | None) -> Iterator[Case]:
     for root in sorted(p.parent for p in folder.glob("*/camera.npz")):
-        clip = dyn3r.read_clip(root / "frames", size=size)
-        yield root.name, clip.images, read_truth(root, clip.mapping, clip.names).dynamic
+        clip = dyn3r.read_clip(root / "frames", size=size, num_frames=frames)
+        truth = read_truth(root, clip.mapping, clip.names).dynamic
+        yield Case(root.name, clip, truth, root)
 
 
-def world(scenes: int) -> Iterator[Case]:
+def world(scenes: int, frames: int, seed: int) -> Iterator[Case]:
     from dyn3r.training.world import World, WorldOptions
 
-    source = World(WorldOptions(frames=16, dynamic_share=0.75), seed=9002)
+    source = World(WorldOptions(frames=frames, dynamic_share=0.75), seed=seed)
     for step in range(scenes):
         sample = source.sample(1, step, with_flow=False)
         images = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
-        yield f"world {step}", images.astype(np.uint8), sample.moving[0].numpy()
+        clip = dyn3r.clip_from_images(images.astype(np.uint8), size=images.shape[2])
+        yield Case(f"world {step}", clip, sample.moving[0].numpy(), None)
 
 
-def all_cues(model: dyn3r.Model, images: np.ndarray, flow_name: str) -> dict[str, Motion]:
-    edges = make_pairs("swinstride-5-noncyclic", len(images))
-    tokens = encode_frames(model, images)
-    seen = predict_pairs(model, images, edges, tokens=tokens)
-    start = time.perf_counter()
-    flow = measure_flow(images, edges, flow_estimator(flow_name))
-    measured = time.perf_counter()
+def all_cues(case: Case, model: Model, flow_name: str, ablation: bool) -> dict[str, Motion]:
+    """What each cue says about a clip, from shared passes and one measurement of the flow."""
+    edges = make_pairs("swinstride-5-noncyclic", len(case.clip))
+    options = dyn3r.Options(flow=flow_name)
+    watcher = Watcher(case.clip, model, edges, options, no_progress)
+    first = watcher.predict("first pass", None, heads=True, scores=True)
+    measured = watcher.measure_flow()
+
+    def by_flow(**changes: object) -> Motion:
+        watcher.options = replace(options, flow_motion=FlowMotionOptions(**changes))  # type: ignore[arg-type]
+        return watcher.by_flow(first, measured)
+
+    def by_attention(seen: PairPredictions, choice: MotionOptions | None = None) -> Motion:
+        watcher.options = replace(options, motion_options=choice or MotionOptions())
+        return watcher.by_attention(seen)
+
+    attention, flow = by_attention(first), by_flow()
+    both = combine_motion(attention, flow)
+    again = watcher.predict("second look", attention, heads=False, scores=True)
+    together = watcher.predict("second look", both, heads=False, scores=True)
     out = {
-        "flow, robust": flow_residual_motion(seen, images, flow),
+        "attention": by_attention(again),
+        "flow": flow,
+        "both": combine_motion(by_attention(together), flow),
     }
-    print(f"# flow {measured - start:.1f} s, residual {time.perf_counter() - measured:.1f} s")
-    out |= {
-        "flow, robust, flat geometry": flow_residual_motion(
-            None, images, flow, options=FlowMotionOptions(geometry="flat")
-        ),
-        "flow, robust, trusting depth": flow_residual_motion(
-            seen, images, flow, options=FlowMotionOptions(depth_slack=1.0)
-        ),
-        "flow, robust, not smoothed": flow_residual_motion(
-            seen, images, flow, options=FlowMotionOptions(smoothing=0.0)
-        ),
-        "flow, as published": flow_residual_motion(
-            seen, images, flow, options=FlowMotionOptions.monst3r()
-        ),
-    }
-    for name, options in (
-        ("attention", MotionOptions()),
-        ("attention, as published", MotionOptions.easi3r()),
-    ):
-        out[name] = find_motion(
-            seen.scores1, seen.scores2, edges, tokens.features.float().cpu(),
-            images.shape[1:3], options=options,
-        )  # fmt: skip
-    for rule in ("union", "intersection"):
-        out[f"both, {rule}"] = combine_motion(out["attention"], out["flow, robust"], rule)
+    if ablation:
+        easi3r, monst3r = MotionOptions.easi3r(), FlowMotionOptions.monst3r()
+        out |= {
+            "attention, first pass": attention,
+            "attention, as published": by_attention(again, easi3r),
+            "attention, contrast test": by_attention(again, MotionOptions(still_test="contrast")),
+            "flow, flat geometry": by_flow(geometry="flat"),
+            "flow, trusting depth": by_flow(depth_slack=1.0),
+            "flow, not smoothed": by_flow(smoothing=0.0),
+            "flow, as published": by_flow(**vars(monst3r)),
+            "both, intersection": combine_motion(attention, flow, "intersection"),
+        }
     return out
+
+
+def refined(case: Case, motions: dict[str, Motion], refiners: list[str]) -> dict[str, np.ndarray]:
+    """Masks of every cue as they are and by every refiner."""
+    out = {}
+    for cue, motion in motions.items():
+        out[cue] = motion.masks
+        for name in refiners:
+            masks = motion.masks
+            if masks.any():
+                masks = mask_refiner(name).refine(case.clip.images, masks)
+            out[f"{cue} + {name.partition(':')[0]}"] = masks
+    return out
+
+
+def mask_numbers(masks: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    e = mask_errors(masks, truth)
+    values = (e.j_mean, e.j_recall, e.f_mean, e.precision, e.recall, float(masks.mean()))
+    return dict(zip(MEASURES, values))
+
+
+def geometry_numbers(case: Case, model: Model, masks: np.ndarray | None) -> dict[str, float]:
+    """A reconstruction with given masks (None: one pass, no masks) against the truth."""
+    assert case.folder is not None
+    options = dyn3r.Options(motion="none")
+    scene = dyn3r.reconstruct(case.clip, model, options, masks=masks)
+    e = evaluate(scene, case.folder).scene
+    focal = float("nan") if e.focal_error is None else e.focal_error
+    values = (
+        e.trajectory.ate, e.trajectory.ate_share, e.trajectory.rotation_deg, e.depth.abs_rel,
+        e.abs_rel_static, e.abs_rel_moving, focal,
+    )  # fmt: skip
+    return dict(zip(GEOMETRY, map(float, values)))
+
+
+class Table:
+    """Rows that are printed as they come, and their means in the end."""
+
+    def __init__(self, title: str, columns: tuple[str, ...]) -> None:
+        self.title, self.columns = title, columns
+        self.rows: dict[str, dict[str, dict[str, float]]] = {}
+
+    def add(self, clip: str, row: str, numbers: dict[str, float]) -> None:
+        self.rows.setdefault(row, {})[clip] = numbers
+
+    def markdown(self, skip: set[str]) -> str:
+        """Means over the clips, then every clip; `skip`: clips that count for no mean."""
+        head = f"| {self.title} | " + " | ".join(self.columns) + " |"
+        lines = [head, "|" + "---|" * (len(self.columns) + 1)]
+        for row, by_clip in self.rows.items():
+            kept = [numbers for clip, numbers in by_clip.items() if clip not in skip]
+            if kept:
+                means = {c: _mean([numbers[c] for numbers in kept]) for c in self.columns}
+                lines.append(self._line(f"**{row}**", means))
+        for row, by_clip in self.rows.items():
+            lines += [self._line(f"{row}: {clip}", by_clip[clip]) for clip in by_clip]
+        return "\n".join(lines)
+
+    def _line(self, label: str, numbers: dict[str, float]) -> str:
+        cells = ["-" if np.isnan(numbers[c]) else f"{numbers[c]:.3f}" for c in self.columns]
+        return f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _mean(values: list[float]) -> float:
+    known = [v for v in values if not np.isnan(v)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _plain(rows: dict[str, dict[str, dict[str, float]]]) -> dict:
+    """NaN, which JSON lacks, becomes None."""
+    return {
+        row: {
+            clip: {k: None if np.isnan(v) else round(v, 5) for k, v in numbers.items()}
+            for clip, numbers in by_clip.items()
+        }
+        for row, by_clip in rows.items()
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clips")
     parser.add_argument("model")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--scenes", type=int, default=12)
+    parser.add_argument("--clips", type=Path)
+    parser.add_argument("--world", type=int, default=0, help="so many clips of the synthetic world")
+    parser.add_argument("--seed", type=int, default=9002, help="of the synthetic world")
+    parser.add_argument("--size", type=int, help="long side; default: the model's")
+    parser.add_argument("--frames", type=int, help="at most so many of each clip")
     parser.add_argument("--flow", default="dis")
-    parser.add_argument("--overlays", type=Path)
+    parser.add_argument("--refine", default="edges", help="comma-separated; empty: none")
+    parser.add_argument("--geometry", action="store_true")
+    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--overlays", type=Path, help="a folder for pictures")
     args = parser.parse_args()
+    if (args.clips is None) == (args.world == 0):
+        parser.error("choose --clips FOLDER or --world N")
     model = dyn3r.load_model(args.model)
-    cases = world(args.scenes) if args.clips == "world" else clips(Path(args.clips), args.size)
-    rows: dict[str, list[tuple[float, ...]]] = {}
-    print("| clip | cue | J | JR | precision | recall | share |\n|---|---|---|---|---|---|---|")
-
-    def show(clip: str, cue: str, numbers: tuple[float, ...]) -> None:
-        cells = " | ".join("-" if np.isnan(x) else f"{x:.3f}" for x in numbers)
-        print(f"| {clip} | {cue} | {cells} |", flush=True)
-
-    for name, images, truth in cases:
-        for cue, motion in all_cues(model, images, args.flow).items():
-            e = mask_errors(motion.masks, truth)
-            numbers = (e.j_mean, e.j_recall, e.precision, e.recall, float(motion.masks.mean()))
-            show(name, cue, numbers)
-            if truth.any():  # J of a still clip is 0 or 1; its share says more
-                rows.setdefault(cue, []).append(numbers)
+    size = args.size or model.image_size
+    cases = (
+        world(args.world, args.frames or 16, args.seed)
+        if args.clips is None
+        else clips(args.clips, size, args.frames)
+    )
+    refiners = [name for name in args.refine.split(",") if name]
+    masks_table, geometry_table = Table("masks", MEASURES), Table("geometry", GEOMETRY)
+    still: set[str] = set()
+    for case in cases:
+        start = time.perf_counter()
+        masks = refined(case, all_cues(case, model, args.flow, args.ablation), refiners)
+        if not case.truth.any():  # J of a still clip is 0 or 1; its share says more
+            still.add(case.name)
+        for row, found in masks.items():
+            masks_table.add(case.name, row, mask_numbers(found, case.truth))
             if args.overlays:
-                write_overlay(args.overlays / f"{name}_{cue}.png", images, motion.masks, truth)
-    for cue, numbers in rows.items():
-        show("mean of clips with motion", cue, tuple(np.nanmean(np.array(numbers), axis=0)))
+                path = args.overlays / f"{case.name}_{row}.png".replace(" ", "_")
+                write_overlay(path, case.clip.images, found, case.truth)
+        if args.geometry and case.folder is not None:
+            tried = {row: m for row, m in masks.items() if row.split(" +")[0] in RECONSTRUCTED}
+            for row, given in {"none": None, **tried, "truth": case.truth}.items():
+                geometry_table.add(case.name, row, geometry_numbers(case, model, given))
+        print(f"# {case.name}: {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"\nModel {model.name}, flow {args.flow}; bold: means over the clips with motion\n")
+    print(masks_table.markdown(still))
+    if geometry_table.rows:
+        print("\n" + geometry_table.markdown(set()))
+    if args.json:
+        numbers = {"masks": _plain(masks_table.rows), "geometry": _plain(geometry_table.rows)}
+        write_json(args.json, {"model": model.name, **numbers}, overwrite=True)
 
 
 def write_overlay(path: Path, images: np.ndarray, masks: np.ndarray, truth: np.ndarray) -> None:

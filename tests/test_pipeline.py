@@ -9,8 +9,11 @@ import pytest
 import torch
 
 import dyn3r
+import dyn3r.pipeline
+import dyn3r.refine
 from dyn3r.errors import InputError
 from dyn3r.network.config import NetworkConfig
+from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.network.network import PointmapNetwork
 from tests.factories import tiny_network
@@ -127,3 +130,134 @@ def test_full_size_class_on_the_meta_device() -> None:
     with torch.device("meta"):
         network = PointmapNetwork(NetworkConfig())
     assert 570e6 < sum(p.numel() for p in network.parameters()) < 573e6
+
+
+def other_model() -> Model:
+    """Like `tiny`, with other weights: it sees other motion."""
+    network = tiny_network()
+    initialise(network, seed=5)
+    return prepare_model(network, "other", device="cpu")
+
+
+@pytest.mark.parametrize("motion", ["attention", "flow", "both"])
+def test_masks_from_one_model_and_geometry_from_another(model: Model, motion: str) -> None:
+    clip, other = clip_of(3), other_model()
+    options = dyn3r.Options(motion=motion)  # type: ignore[arg-type]
+    alone = dyn3r.reconstruct(clip, other, options)
+    both = dyn3r.reconstruct(clip, model, options, motion_model=other)
+    np.testing.assert_array_equal(both.dynamic, alone.dynamic)
+    assert both.metadata["model"]["name"] == "tiny"
+    assert both.metadata["motion_model"]["name"] == "other"
+    # what comes after the masks is as if they had been given
+    given = dyn3r.reconstruct(clip, model, masks=alone.dynamic)
+    np.testing.assert_array_equal(both.depth, given.depth)
+    np.testing.assert_array_equal(both.T_world_camera, given.T_world_camera)
+
+
+def test_the_same_model_twice_finds_the_same_masks(model: Model) -> None:
+    one = dyn3r.reconstruct(clip_of(3), model)
+    two = dyn3r.reconstruct(clip_of(3), model, motion_model=model)
+    np.testing.assert_array_equal(one.dynamic, two.dynamic)
+
+
+def test_the_motion_model_recommends_how_motion_is_found(model: Model) -> None:
+    seen: list[str] = []
+    recommends = replace(model, facts={"motion_cue": "flow"})
+    dyn3r.reconstruct(
+        clip_of(3), model, motion_model=recommends, progress=lambda stage, *_: seen.append(stage)
+    )
+    assert "measuring flow" in seen
+
+
+def test_a_motion_model_without_anything_to_look_for_is_refused(model: Model) -> None:
+    with pytest.raises(InputError, match="of no use"):
+        dyn3r.reconstruct(clip_of(2), model, dyn3r.Options(motion="none"), motion_model=model)
+    masks = np.zeros((2, 48, 64), bool)
+    with pytest.raises(InputError, match="of no use"):
+        dyn3r.reconstruct(clip_of(2), model, masks=masks, motion_model=model)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("motion", ["attention", "flow", "both", "none"])
+def test_findings_hold_both_cues_and_change_nothing(model: Model, motion: str, frames: int) -> None:
+    clip, seen = clip_of(frames), []
+    options = dyn3r.Options(motion=motion)  # type: ignore[arg-type]
+    plain = dyn3r.reconstruct(clip, model, options)
+    scene = dyn3r.reconstruct(clip, model, options, on_findings=seen.append)
+    np.testing.assert_array_equal(scene.depth, plain.depth)
+    np.testing.assert_array_equal(scene.dynamic, plain.dynamic)
+    np.testing.assert_array_equal(scene.T_world_camera, plain.T_world_camera)
+    (found,) = seen
+    assert found.cue == motion
+    assert set(found.attention.attention_maps) == {"mu1", "sd1", "mu2", "sd2"}
+    assert found.flow.masks.shape == scene.dynamic.shape
+    assert found.inverse_depth.shape == scene.depth.shape
+    if motion == "none":
+        assert found.motion is None
+    else:
+        np.testing.assert_array_equal(found.motion.masks, scene.dynamic)
+    if frames == 1:
+        assert found.steps is None
+    else:
+        expected = [[t, t + 1] for t in range(frames - 1)] + [[frames - 1, frames - 2]]
+        np.testing.assert_array_equal(found.steps.edges, expected)
+
+
+class Grown:
+    """A refiner that moves masks a pixel down, and says so."""
+
+    name = "grown"
+
+    def refine(self, images: np.ndarray, masks: np.ndarray, *, progress=None) -> np.ndarray:
+        assert images.shape[:3] == masks.shape
+        return np.roll(masks, 1, axis=1)
+
+
+def test_refined_masks_are_saved_and_united_for_the_alignment(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+    whole = dyn3r.pipeline.align
+
+    def align(predictions, *, dynamic, **others):
+        seen.append(dynamic)
+        return whole(predictions, dynamic=dynamic, **others)
+
+    monkeypatch.setattr(dyn3r.pipeline, "align", align)
+    masks = np.zeros((3, 48, 64), bool)
+    masks[:, 10:26, 10:30] = True
+    found: list = []
+    scene = dyn3r.reconstruct(
+        clip_of(3), model, masks=masks, refiner=Grown(), on_findings=found.append
+    )
+    np.testing.assert_array_equal(scene.dynamic, np.roll(masks, 1, axis=1))
+    np.testing.assert_array_equal(seen[0], masks | np.roll(masks, 1, axis=1))
+    np.testing.assert_array_equal(found[0].motion.masks, masks)
+    assert "refined by grown: 10.4% -> 10.4%" in scene.metadata["notes"][1]
+
+
+def test_refinement_by_name(model: Model) -> None:
+    clip, masks = clip_of(4), np.zeros((4, 48, 64), bool)
+    masks[:, 10:26, 10:30] = True
+    scene = dyn3r.reconstruct(clip, model, dyn3r.Options(refine="edges"), masks=masks)
+    edges = dyn3r.refine.EdgeRefiner().refine(clip.images, masks)
+    np.testing.assert_array_equal(scene.dynamic, edges)
+    assert scene.metadata["options"]["refine"] == "edges"
+    assert "refinement" in scene.metadata["seconds"]
+    # where nothing moves there is nothing to refine
+    still = dyn3r.reconstruct(clip_of(2), model, dyn3r.Options(refine="sam2", motion="none"))
+    assert not still.dynamic.any()
+    with pytest.raises(InputError, match="choose none, edges"):
+        dyn3r.Options(refine="polish")
+
+
+def test_findings_with_given_masks_and_with_a_motion_model(model: Model) -> None:
+    masks, seen = np.zeros((3, 48, 64), bool), []
+    masks[:, 10:26, 10:30] = True
+    dyn3r.reconstruct(clip_of(3), model, masks=masks, on_findings=seen.append)
+    assert seen[0].cue == "given"
+    other, flow = other_model(), dyn3r.Options(motion="flow")
+    dyn3r.reconstruct(clip_of(3), model, flow, motion_model=other, on_findings=seen.append)
+    dyn3r.reconstruct(clip_of(3), other, flow, on_findings=seen.append)
+    for name, map_ in seen[1].attention.attention_maps.items():
+        np.testing.assert_allclose(map_, seen[2].attention.attention_maps[name], atol=1e-5)

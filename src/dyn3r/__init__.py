@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         MissingExtraError,
         OutputError,
     )
+    from dyn3r.feed_forward import FeedForwardOptions, feedforward
+    from dyn3r.known_cameras import known_field_of_view, read_cameras
     from dyn3r.motion import MotionOptions, find_motion
     from dyn3r.network.model import Model, load_model
     from dyn3r.network.predict import InferenceOptions, encode_frames, predict_pairs
@@ -43,6 +45,8 @@ _HOME = {
         "MissingExtraError",
         "OutputError",
     ),
+    "dyn3r.feed_forward": ("FeedForwardOptions", "feedforward"),
+    "dyn3r.known_cameras": ("known_field_of_view", "read_cameras"),
     "dyn3r.motion": ("MotionOptions", "find_motion"),
     "dyn3r.network.model": ("Model", "load_model"),
     "dyn3r.network.predict": ("InferenceOptions", "encode_frames", "predict_pairs"),
@@ -59,6 +63,7 @@ __all__ = [
     "CheckpointError",
     "Clip",
     "Dyn3rError",
+    "FeedForwardOptions",
     "GeometryError",
     "InferenceOptions",
     "InputError",
@@ -75,10 +80,13 @@ __all__ = [
     "align",
     "clip_from_images",
     "encode_frames",
+    "feedforward",
     "find_motion",
+    "known_field_of_view",
     "load_model",
     "make_pairs",
     "predict_pairs",
+    "read_cameras",
     "read_clip",
     "read_masks",
     "reconstruct",

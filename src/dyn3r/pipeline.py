@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
-from dyn3r.alignment import Alignment, AlignmentOptions, Presets, align
+from dyn3r.alignment import Alignment, align
 from dyn3r.errors import InputError
-from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.long_clips import go_on
-from dyn3r.motion import (
-    FlowMotionOptions,
-    MotionOptions,
-    combine_motion,
-    find_motion,
-    flow_residual_motion,
-    motion_from_masks,
-)
+from dyn3r.looking import OnFindings, Search, Stopwatch, Watcher
+from dyn3r.motion import motion_from_masks
 from dyn3r.network.model import Model
-from dyn3r.network.predict import InferenceOptions, encode_frames, predict_pairs
+from dyn3r.options import CUES, Options
 from dyn3r.pairs import make_pairs
+from dyn3r.refine import MaskRefiner, mask_refiner
 from dyn3r.scene import Scene
-from dyn3r.types import Clip, Motion, PairPredictions, Progress, no_progress
+from dyn3r.types import Clip, Motion, Progress, no_progress
 
-CUES = ("attention", "flow", "both")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a reconstruction does; every stage has its own options."""
-
-    graph: str = "auto"
-    """Which pairs of frames are compared. `auto`: swinstride-5-noncyclic, and width 4 above 95
-    frames. Wider windows cost time and make the cameras steadier."""
-    motion: Literal["auto", "attention", "flow", "both", "none"] = "auto"
-    """How what moves is found, to be ignored in a second pass. `attention`: in the network's own
-    attention (Easi3R); `flow`: where measured optical flow contradicts a still scene; `both`: what
-    either says; `none`: one pass, everything is static. `auto`: what the model's file recommends,
-    else attention."""
-    flow: str = "dis"
-    """How optical flow is measured, where it is: `dis` (no weights), `raft`, `raft-small`."""
-    inference: InferenceOptions = field(default_factory=InferenceOptions)
-    motion_options: MotionOptions = field(default_factory=MotionOptions)
-    flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)
-    alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
-
-    def __post_init__(self) -> None:
-        if self.motion not in ("auto", *CUES, "none"):
-            raise InputError(
-                f"motion is auto, attention, flow, both or none, not {self.motion!r}; "
-                "give masks as an argument"
-            )
+__all__ = ["CUES", "Options", "reconstruct"]
 
 
 def reconstruct(
@@ -64,70 +28,74 @@ def reconstruct(
     model: Model,
     options: Options | None = None,
     *,
+    motion_model: Model | None = None,
     masks: Bool[np.ndarray, "n h w"] | None = None,
+    refiner: MaskRefiner | None = None,
     continue_from: Scene | None = None,
+    on_findings: OnFindings | None = None,
     progress: Progress = no_progress,
 ) -> Scene:
     """Depth, cameras, motion masks and confidence for every frame of a clip.
 
+    `motion_model`: another model that looks for motion; `model` then makes the geometry alone.
     `masks`: what moves, if it is known already (`read_masks`); then motion is not looked for.
+    `refiner`: makes the masks better, instead of the one that `options.refine` names.
     `continue_from`: an earlier result for the beginning of the clip, which may also start with any
     of its frames; those keep their geometry, and only what follows is computed (`go_on`).
+    `on_findings`: called once, before the alignment, with what was seen of motion, for pictures
+    (`dyn3r.explain`); costs time and changes nothing.
     Clips longer than `options.alignment.window` frames are aligned window by window.
     Raises InputError for options or masks that don't fit the clip, GeometryError where no geometry
     can be found at all.
     """
-    options, seconds = options or Options(), _Stopwatch()
+    options, seconds = options or Options(), Stopwatch()
     if continue_from is not None:
         rest = go_on(clip, continue_from, options.alignment)
         options = replace(options, alignment=rest.alignment)
         masks = None if masks is None else masks[rest.skipped :]
-        return rest.join(reconstruct(rest.clip, model, options, masks=masks, progress=progress))
+        return rest.join(
+            reconstruct(
+                rest.clip, model, options, motion_model=motion_model, masks=masks, refiner=refiner,
+                on_findings=on_findings, progress=progress,
+            )
+        )  # fmt: skip
+    cue = "none" if masks is not None else _cue(options.motion, motion_model or model)
+    if motion_model is not None and cue == "none":
+        raise InputError("a model for motion is of no use where motion is not looked for")
     edges = make_pairs(_graph(options.graph, len(clip)), len(clip))
     with seconds("encode"):
-        tokens = encode_frames(model, clip, progress=progress)
-
-    def predict(stage: str, dynamic: np.ndarray | None, heads: bool, scores: bool) -> Any:
-        return predict_pairs(
-            model, clip, edges, dynamic,
-            tokens=tokens, heads=heads, scores=scores,
-            options=options.inference, progress=progress, stage=stage,
-        )  # fmt: skip
-
-    def by_attention(predictions: Any) -> Motion:
-        return find_motion(
-            predictions.scores1, predictions.scores2, edges, tokens.features.float().cpu(),
-            clip.size_hw, options=options.motion_options, num_frames=len(clip),
-        )  # fmt: skip
-
+        geometry = watcher = Watcher(clip, model, edges, options, progress)
+        if motion_model is not None:
+            watcher = Watcher(clip, motion_model, edges, options, progress)
+    search = Search(watcher, cue, seconds, keep_flow=on_findings is not None)
     motion = motion_from_masks(masks) if masks is not None else None
-    cue = _cue(options.motion, model) if motion is None else "none"
-    look, attends = cue != "none", cue in ("attention", "both")
-    moved = None
-    if look:
-        with seconds("first pass"):
-            # points are only needed to tell parallax from motion in measured flow
-            first = predict("first pass", None, heads=cue != "attention", scores=attends)
-        with seconds("motion"):
-            if cue != "attention":
-                moved = _by_flow(clip, first, options, progress)
-            motion = _together(by_attention(first) if attends else None, moved)
-        del first
-    with seconds("second pass" if look else "prediction"):
-        stage = "second pass" if look else "predicting points"
-        moving = motion.masks if motion is not None and motion.masks.any() else None
-        predictions = predict(stage, moving, heads=True, scores=attends)
-    if attends:
-        with seconds("motion"):
-            motion = _together(by_attention(predictions), moved)
+    if cue != "none":
+        motion = search.first_pass()
+        if watcher is not geometry:
+            motion = search.second_pass(motion)
+    with seconds("second pass" if cue != "none" else "prediction"):
+        stage = "second pass" if cue != "none" else "predicting points"
+        scores = watcher is geometry and (search.attends or on_findings is not None)
+        predictions = geometry.predict(stage, motion, heads=True, scores=scores)
+    if watcher is geometry and search.attends:
+        motion = search.update(predictions)
+    if on_findings is not None:
+        on_findings(search.explain("given" if masks is not None else cue, motion, predictions))
+    found = None if motion is None else motion.masks
+    if refiner is None and options.refine != "none":
+        refiner = mask_refiner(options.refine, str(model.device))
+    refined, note = found, None
+    if refiner is not None and found is not None and found.any():
+        with seconds("refinement"):
+            refined = refiner.refine(clip.images, found, progress=progress)
+        note = f"masks refined by {refiner.name}: {found.mean():.1%} -> {refined.mean():.1%}"
     with seconds("alignment"):
-        alignment = align(
-            predictions,
-            dynamic=None if motion is None else motion.masks,
-            options=options.alignment,
-            progress=progress,
-        )
-    return _scene(clip, model, options, motion, alignment, seconds.laps, len(edges))
+        # what either calls moving is no help to the cameras (SPEC 8)
+        moving = found if found is None or refined is None else found | refined
+        alignment = align(predictions, dynamic=moving, options=options.alignment, progress=progress)
+    scene = _scene(clip, alignment, motion, refined, note)
+    about = _about(clip, model, motion_model, options, seconds.laps, len(edges))
+    return replace(scene, metadata={**about, **scene.metadata})
 
 
 def _graph(name: str, frames: int) -> str:
@@ -145,49 +113,24 @@ def _cue(motion: str, model: Model) -> str:
     return recommended if recommended in CUES else "attention"
 
 
-def _by_flow(
-    clip: Clip, predictions: PairPredictions, options: Options, progress: Progress
-) -> Motion:
-    """Motion from measured flow; a clip of one frame has none."""
-    if len(clip) == 1:
-        still = motion_from_masks(np.zeros(clip.images.shape[:3], bool))
-        return replace(still, reason="one frame says nothing about motion")
-    flow = measure_flow(
-        clip.images, predictions.edges, flow_estimator(options.flow), progress=progress
-    )
-    return flow_residual_motion(
-        predictions, clip.images, flow, options=options.flow_motion, progress=progress
-    )
-
-
-def _together(attention: Motion | None, flow: Motion | None) -> Motion:
-    if attention is None or flow is None:
-        motion = attention or flow
-        assert motion is not None
-        return motion
-    return combine_motion(attention, flow)
-
-
 def _scene(
     clip: Clip,
-    model: Model,
-    options: Options,
-    motion: Motion | None,
     alignment: Alignment,
-    seconds: dict[str, float],
-    pairs: int,
+    motion: Motion | None,
+    masks: Bool[np.ndarray, "n h w"] | None,
+    note: str | None,
 ) -> Scene:
-    from dyn3r import __version__
-
-    still = np.zeros(clip.images.shape[:3], bool)
+    """What was found; its metadata lack what was asked."""
     notes = list(alignment.warnings)
+    if note is not None:
+        notes.insert(0, note)
     if motion is not None:
         notes.insert(0, f"motion: {motion.reason}")
     return Scene(
         images=clip.images,
         depth=alignment.depth.astype(np.float32),
         confidence=alignment.confidence.astype(np.float32),
-        dynamic=still if motion is None else motion.masks,
+        dynamic=np.zeros(clip.images.shape[:3], bool) if masks is None else masks,
         K=alignment.K,
         T_world_camera=alignment.T_world_camera,
         mapping=clip.mapping,
@@ -195,13 +138,6 @@ def _scene(
         times_s=clip.times_s,
         fps=clip.fps,
         metadata={
-            "dyn3r_version": __version__,
-            "source": clip.source,
-            "model": {"name": model.name, "precision": model.precision, **model.facts},
-            "device": str(model.device),
-            "options": _plain(options),
-            "pairs": pairs,
-            "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
             "objective": {name: float(value) for name, value in alignment.terms.items()},
             "notes": notes,
         },
@@ -211,25 +147,30 @@ def _scene(
     )
 
 
-def _plain(options: Options) -> dict[str, Any]:
-    """The options as JSON can hold them: of known cameras and depth only that they were given."""
-    presets = options.alignment.presets
-    bare = asdict(replace(options, alignment=replace(options.alignment, presets=Presets())))
-    bare["alignment"]["presets"] = {
-        name: "given" if isinstance(value, np.ndarray) else value
-        for name, value in vars(presets).items()
+def _about(
+    clip: Clip,
+    model: Model,
+    motion_model: Model | None,
+    options: Options,
+    seconds: dict[str, float],
+    pairs: int,
+) -> dict[str, Any]:
+    """What was asked, of what, and how long it took; for a Scene's metadata."""
+    from dyn3r import __version__
+
+    models = {"model": _facts(model)}
+    if motion_model is not None:
+        models["motion_model"] = _facts(motion_model)
+    return {
+        "dyn3r_version": __version__,
+        "source": clip.source,
+        **models,
+        "device": str(model.device),
+        "options": options.to_json(),
+        "pairs": pairs,
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
     }
-    return bare
 
 
-class _Stopwatch:
-    """Seconds spent in each stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.laps[stage] = self.laps.get(stage, 0.0) + time.monotonic() - start
+def _facts(model: Model) -> dict[str, str]:
+    return {"name": model.name, "precision": model.precision, **model.facts}

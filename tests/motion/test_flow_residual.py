@@ -16,7 +16,12 @@ from dyn3r.metrics.masks import region_similarity
 from dyn3r.motion.combine import combine_motion
 from dyn3r.motion.find import motion_from_masks
 from dyn3r.motion.flow_options import FlowMotionOptions
-from dyn3r.motion.flow_residual import _smooth, flow_evidence, flow_residual_motion
+from dyn3r.motion.flow_residual import (
+    _smooth,
+    flow_evidence,
+    flow_residual_motion,
+    mean_inverse_depth,
+)
 from dyn3r.motion.static_flow import _solve, fit_static_flow, nearest_static_flow
 from dyn3r.types import PairPredictions
 
@@ -111,6 +116,20 @@ def test_a_camera_that_only_turns() -> None:
     flat = replace(PLAIN, geometry="flat")
     motion = flow_residual_motion(None, shot.images, shot.flow, options=flat)
     assert region_similarity(motion.masks, shot.moving).mean() > 0.85
+
+
+def test_known_depth_takes_the_place_of_predictions() -> None:
+    shot = film(depth_error=0.1)
+    predicted = flow_residual_motion(shot.predictions, shot.images, shot.flow, options=PLAIN)
+    depth = mean_inverse_depth(shot.predictions, N, (H, W))
+    known = flow_residual_motion(None, shot.images, shot.flow, inverse_depth=depth, options=PLAIN)
+    np.testing.assert_array_equal(known.masks, predicted.masks)
+    other = flow_residual_motion(
+        shot.predictions, shot.images, shot.flow, inverse_depth=np.ones((N, H, W)), options=PLAIN
+    )
+    assert not np.array_equal(other.dynamic_map, predicted.dynamic_map)
+    with pytest.raises(InputError, match="inverse depth has the shape"):
+        flow_residual_motion(None, shot.images, shot.flow, inverse_depth=depth[:2])
 
 
 def test_wrong_flow_that_does_not_come_back_is_forgiven() -> None:

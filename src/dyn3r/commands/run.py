@@ -15,6 +15,9 @@ from dyn3r.errors import InputError
 from dyn3r.types import Progress, no_progress
 
 if TYPE_CHECKING:
+    from dyn3r.looking import Findings
+    from dyn3r.network.model import Model
+    from dyn3r.options import Options
     from dyn3r.scene import Scene
 
 
@@ -51,8 +54,24 @@ class Run:
     """How what moves is found. attention: in the network's attention (Easi3R); flow: where optical
     flow contradicts a still scene; both; none: everything is static; or a folder of masks (PNG at
     source resolution, white = moving). auto: as the model recommends."""
+    motion_model: str | None = None
+    """Another model that finds what moves, named as in --model; --model then makes the geometry
+    alone. Published numbers say MonST3R weights are best for masks and DUSt3R weights for cameras.
+    """
     flow: Literal["dis", "raft", "raft-small"] = "dis"
     """How optical flow is measured; dis needs no weights."""
+    refine: str = "none"
+    """How the masks found are made better. edges: a vote over time, then along the edges of the
+    pictures; sam2: SAM 2 (extra sam2; weights from the hub) or sam2:FOLDER with its weights."""
+    save_masks: Flag = False
+    """Also write the masks, refined or not, as PNG at source resolution into OUT/masks."""
+    mode: Literal["global", "feedforward"] = "global"
+    """global: all cameras are found together. feedforward: every frame is compared with the first
+    alone and written to OUT/frames as it comes; fast, nothing is optimised, for short paths."""
+    live: Flag = False
+    """With --mode feedforward: open a page in which the frames appear as they come."""
+    port: int = 8080
+    """Of the --live page; if it is taken, one of the next twenty."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -73,46 +92,35 @@ class Run:
     """Replace the results in OUT."""
     pictures: Flag = True
     """Write overview.mp4, contact_sheet.png and camera_path.png next to the scene."""
+    explain: Flag = False
+    """Also draw what the method sees, into OUT/explain: attention maps, clusters, flow, residual,
+    masks, of every frame as a video and of some as PNG."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
     """Say nothing but errors."""
 
     def __call__(self) -> None:
-        from dyn3r.alignment import AlignmentOptions
+        if self.mode == "feedforward":
+            from dyn3r.commands.run_feedforward import run_feedforward
+
+            run_feedforward(self)
+        else:
+            self._run_global()
+
+    def _run_global(self) -> None:
         from dyn3r.clip import read_clip, read_masks
         from dyn3r.files import check_output_folder
-        from dyn3r.network.model import load_model
-        from dyn3r.network.predict import InferenceOptions
         from dyn3r.pairs import parse_graph
-        from dyn3r.pipeline import Options, reconstruct
+        from dyn3r.pipeline import reconstruct
         from dyn3r.scene import Scene
 
         started = time.monotonic()
         check_output_folder(self.output, overwrite=self.overwrite)
         if self.graph != "auto":
             parse_graph(self.graph)
-        options = Options(
-            graph=self.graph,
-            motion=self.motion if self.motion in WAYS else "none",  # type: ignore[arg-type]
-            flow=self.flow,
-            inference=InferenceOptions(memory_gb=self.memory_gb),
-            alignment=AlignmentOptions(
-                window=self.window, overlap=self.overlap, solver=self.solver
-            ),
-        )
+        options, masks_from = self._options(), self._masks_from()
         earlier = None if self.continue_from is None else Scene.load(self.continue_from)
-        masks_from = None if self.motion in WAYS else Path(self.motion)
-        if masks_from is not None and not masks_from.exists():
-            raise InputError(
-                f"--motion is {', '.join(WAYS)} or a folder of masks; {masks_from} does not exist"
-            )
-        if not self.source.exists():
-            raise InputError(f"{self.source} does not exist")
         with progress_bars(self.quiet) as progress:
-            progress("loading the model", 0, 1)
-            model = load_model(
-                self.model, device=self.device, precision=self.precision, progress=progress
-            )
-            progress("loading the model", 1, 1)
+            model, motion_model = self.models(progress)
             clip = read_clip(
                 self.source,
                 fps=self.fps,
@@ -122,15 +130,69 @@ class Run:
                 progress=progress,
             )
             masks = None if masks_from is None else read_masks(masks_from, clip)
+            seen: list[Findings] = []
             scene = reconstruct(
-                clip, model, options, masks=masks, continue_from=earlier, progress=progress
-            )
-            files = write_results(
-                scene, self.output, overwrite=self.overwrite, pictures=self.pictures,
+                clip, model, options, motion_model=motion_model, masks=masks,
+                continue_from=earlier, on_findings=seen.append if self.explain else None,
                 progress=progress,
             )  # fmt: skip
+            files = write_results(
+                scene, self.output, overwrite=self.overwrite, pictures=self.pictures,
+                findings=seen[0] if seen else None,
+                masks_of=self.source if self.save_masks else None, progress=progress,
+            )  # fmt: skip
         if not self.quiet:
-            _report(scene, files, self.output, time.monotonic() - started)
+            report(scene, files, self.output, time.monotonic() - started)
+
+    def models(self, progress: Progress) -> tuple[Model, Model | None]:
+        """The model and, if one was named, the model for motion."""
+        from dyn3r.network.model import load_model
+
+        progress("loading the model", 0, 1)
+        model, motion_model = (
+            None if name is None else
+            load_model(name, device=self.device, precision=self.precision, progress=progress)
+            for name in (self.model, self.motion_model)
+        )  # fmt: skip
+        progress("loading the model", 1, 1)
+        assert model is not None
+        return model, motion_model
+
+    def _options(self) -> Options:
+        from dyn3r.alignment import AlignmentOptions
+        from dyn3r.network.predict import InferenceOptions
+        from dyn3r.options import Options
+
+        return Options(
+            graph=self.graph,
+            motion=self.motion if self.motion in WAYS else "none",  # type: ignore[arg-type]
+            flow=self.flow,
+            refine=self.refine,
+            inference=InferenceOptions(memory_gb=self.memory_gb),
+            alignment=AlignmentOptions(
+                window=self.window, overlap=self.overlap, solver=self.solver
+            ),
+        )
+
+    def _masks_from(self) -> Path | None:
+        """The folder of masks, if one was given; besides, what contradicts itself is refused."""
+        masks_from = None if self.motion in WAYS else Path(self.motion)
+        if masks_from is not None and not masks_from.exists():
+            raise InputError(
+                f"--motion is {', '.join(WAYS)} or a folder of masks; {masks_from} does not exist"
+            )
+        if self.motion_model is not None and (masks_from or self.motion == "none"):
+            raise InputError("--motion-model is of no use where motion is not looked for")
+        if self.save_masks and self.continue_from is not None:
+            raise InputError(
+                "--save-masks can't go with --continue-from, as the source may lack the earlier "
+                "frames: use dyn3r export OUT --to masks afterwards"
+            )
+        if self.live:
+            raise InputError("--live needs --mode feedforward: else all frames come at the end")
+        if not self.source.exists():
+            raise InputError(f"{self.source} does not exist")
+        return masks_from
 
 
 def write_results(
@@ -139,9 +201,15 @@ def write_results(
     *,
     overwrite: bool,
     pictures: bool,
+    findings: Findings | None = None,
+    masks_of: Path | None = None,
     progress: Progress = no_progress,
 ) -> list[Path]:
-    """The scene and its pictures, all of them or none; returns what was written."""
+    """The scene and its pictures, all of them or none; returns what was written.
+
+    `findings`: also draw these. `masks_of`: the source, to write masks at its resolution.
+    """
+    from dyn3r.explain import write_explanation
     from dyn3r.files import atomic_folder
     from dyn3r.pictures import write_camera_path, write_contact_sheet, write_overview_video
 
@@ -152,6 +220,10 @@ def write_results(
             ("camera_path.png", lambda path: write_camera_path(scene, path)),
             ("overview.mp4", lambda path: write_overview_video(scene, path)),
         ]
+    if findings is not None:
+        writers.append(("explain", lambda path: write_explanation(findings, scene, path)))
+    if masks_of is not None:
+        writers.append(("masks", lambda path: scene.export("masks", path, source=masks_of)))
     with atomic_folder(output, overwrite=overwrite) as folder:
         for done, (name, write) in enumerate(writers):
             progress("writing results", done, len(writers))
@@ -160,7 +232,8 @@ def write_results(
     return [output / name for name, _ in writers]
 
 
-def _report(scene: Scene, files: Sequence[Path], output: Path, seconds: float) -> None:
+def report(scene: Scene, files: Sequence[Path], output: Path, seconds: float) -> None:
+    """Say what was done, and where it is."""
     for note in scene.metadata.get("notes", []):
         print(f"note: {note}")
     print(f"{len(scene)} frames of {scene.size_hw[1]}x{scene.size_hw[0]} in {seconds:.1f} s")

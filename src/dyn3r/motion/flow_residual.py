@@ -51,6 +51,7 @@ def flow_residual_motion(
     clip_images: UInt8[np.ndarray, "n h w 3"],
     flow: MeasuredFlow,
     *,
+    inverse_depth: Float[np.ndarray, "..."] | None = None,
     options: FlowMotionOptions | None = None,
     progress: Progress = no_progress,
 ) -> Motion:
@@ -60,6 +61,8 @@ def flow_residual_motion(
         predictions: pointmaps of pairs; None is allowed for `robust` with geometry `flat`.
         clip_images: the frames.
         flow: measured between frames, both directions of each pair (`dyn3r.flow.measure_flow`).
+        inverse_depth: (n,h,w) for `robust`, known inverse depth with a median of about 1, to be
+            used instead of the predictions.
         options: see `FlowMotionOptions`.
         progress: told after every pair.
 
@@ -70,7 +73,10 @@ def flow_residual_motion(
     SPEC 7.
     """
     options = options or FlowMotionOptions()
-    evidence = flow_evidence(predictions, clip_images, flow, options=options, progress=progress)
+    evidence = flow_evidence(
+        predictions, clip_images, flow,
+        inverse_depth=inverse_depth, options=options, progress=progress,
+    )  # fmt: skip
     masks = evidence.refined > options.threshold
     why = _why_still(masks, evidence, flow, options)
     if why is not None:
@@ -97,14 +103,24 @@ def flow_evidence(
     clip_images: UInt8[np.ndarray, "n h w 3"],
     flow: MeasuredFlow,
     *,
+    inverse_depth: Float[np.ndarray, "..."] | None = None,
     options: FlowMotionOptions | None = None,
     progress: Progress = no_progress,
 ) -> FlowEvidence:
     """The evidence at full resolution; arguments and errors as for `flow_residual_motion`."""
     options = options or FlowMotionOptions()
-    _check(predictions, clip_images, flow, options)
-    gather = _published if options.method == "published" else _robust
-    raw, typical_px = gather(predictions, clip_images, flow, options, progress)
+    _check(predictions, inverse_depth, clip_images, flow, options)
+    if options.method == "published":
+        assert predictions is not None
+        raw, typical_px = _published(predictions, clip_images, flow, options, progress)
+    else:
+        shape = clip_images.shape[:3]
+        if options.geometry == "flat":
+            inverse_depth = np.ones(shape)
+        elif inverse_depth is None:
+            assert predictions is not None
+            inverse_depth = mean_inverse_depth(predictions, shape[0], (shape[1], shape[2]))
+        raw, typical_px = _robust(inverse_depth, clip_images, flow, options, progress)
     radius = round(options.smoothing * max(clip_images.shape[1:3]))
     refined = _smooth(raw, clip_images, radius) if radius else raw
     return FlowEvidence(raw, refined, typical_px)
@@ -133,7 +149,7 @@ Evidence = tuple[Float[np.ndarray, "n h w"], Float[np.ndarray, " n"]]
 
 
 def _robust(
-    predictions: PairPredictions | None,
+    inverse_depth: Float[np.ndarray, "n h w"],
     images: UInt8[np.ndarray, "n h w 3"],
     flow: MeasuredFlow,
     options: FlowMotionOptions,
@@ -143,12 +159,7 @@ def _robust(
 
     With `photometric`, of the geometric mean of e and what the colours say.
     """
-    shape = images.shape[:3]
-    inverse_depth = np.ones(shape)
-    if options.geometry == "predicted":
-        assert predictions is not None
-        inverse_depth = mean_inverse_depth(predictions, shape[0], (shape[1], shape[2]))
-    gathered = _Gathered(shape)
+    gathered = _Gathered(images.shape[:3])
     reverse = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
     at_once = 16
     for start in range(0, len(flow.edges), at_once):
@@ -182,14 +193,13 @@ def _robust(
 
 
 def _published(
-    predictions: PairPredictions | None,
+    predictions: PairPredictions,
     images: UInt8[np.ndarray, "n h w 3"],
     flow: MeasuredFlow,
     options: FlowMotionOptions,
     progress: Progress,
 ) -> Evidence:
     """Mean over a frame's pairs of |induced - measured flow|, min-max normalised per map."""
-    assert predictions is not None
     shape = images.shape[:3]
     size_hw = (shape[1], shape[2])
     index = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
@@ -338,6 +348,7 @@ def _why_still(
 
 def _check(
     predictions: PairPredictions | None,
+    inverse_depth: np.ndarray | None,
     images: np.ndarray,
     flow: MeasuredFlow,
     options: FlowMotionOptions,
@@ -350,6 +361,12 @@ def _check(
     ):
         raise InputError(f"the flow was not measured between these {n} frames of {w}x{h} pixels")
     if options.method == "robust" and options.geometry == "flat":
+        return
+    if options.method == "robust" and inverse_depth is not None:
+        if inverse_depth.shape != (n, h, w):
+            raise InputError(
+                f"the inverse depth has the shape {inverse_depth.shape}, the frames {(n, h, w)}"
+            )
         return
     if predictions is None or predictions.points1 is None:
         raise InputError(

@@ -1,0 +1,208 @@
+"""Looking for what moves: one model over all pairs of a clip, its attention, and optical flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dyn3r.flow import flow_estimator, measure_flow
+from dyn3r.geometry.flow import MeasuredFlow
+from dyn3r.motion import (
+    FlowMotionOptions,
+    combine_motion,
+    find_motion,
+    flow_residual_motion,
+    motion_from_masks,
+)
+from dyn3r.motion.flow_residual import mean_inverse_depth
+from dyn3r.network.model import Model
+from dyn3r.network.predict import encode_frames, predict_pairs
+from dyn3r.options import Options
+from dyn3r.types import Clip, Motion, PairPredictions, Progress
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was seen while motion was looked for. `dyn3r.explain` draws it.
+
+    Both cues are here, also the one that had no say.
+    """
+
+    cue: str
+    """Which cue decided: attention, flow or both; `given` if the masks were, `none` if nobody
+    asked."""
+    motion: Motion | None
+    """What was decided, before any refinement of the masks; None if nobody asked."""
+    attention: Motion
+    """According to the attention of the model that looks for motion, in its last pass."""
+    flow: Motion
+    """According to optical flow."""
+    steps: MeasuredFlow | None
+    """Flow from every frame to the next (from the last to the one before); None for one frame."""
+    inverse_depth: Float[np.ndarray, "n h w"]
+    """The depth that the flow was judged by, inverse, median 1."""
+    flow_options: FlowMotionOptions
+    """How the flow was judged."""
+
+
+OnFindings = Callable[[Findings], None]
+
+
+class Stopwatch:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.laps[stage] = self.laps.get(stage, 0.0) + time.monotonic() - start
+
+
+class Watcher:
+    """One model over the pairs of one clip; every frame is encoded once, when it is made."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        model: Model,
+        edges: Int[np.ndarray, "m 2"],
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self.clip, self.model, self.edges = clip, model, edges
+        self.options, self.progress = options, progress
+        self.tokens = encode_frames(model, clip, progress=progress)
+
+    def predict(
+        self, stage: str, motion: Motion | None, *, heads: bool, scores: bool
+    ) -> PairPredictions:
+        """One pass over all pairs; with motion, static tokens ignore what moves (SPEC 5)."""
+        moving = motion.masks if motion is not None and motion.masks.any() else None
+        return predict_pairs(
+            self.model, self.clip, self.edges, moving,
+            tokens=self.tokens, heads=heads, scores=scores,
+            options=self.options.inference, progress=self.progress, stage=stage,
+        )  # fmt: skip
+
+    def by_attention(self, predictions: PairPredictions) -> Motion:
+        """What moves according to the attention of a pass with scores."""
+        assert predictions.scores1 is not None
+        assert predictions.scores2 is not None
+        return find_motion(
+            predictions.scores1, predictions.scores2, self.edges,
+            self.tokens.features.float().cpu(), self.clip.size_hw,
+            options=self.options.motion_options, num_frames=len(self.clip),
+        )  # fmt: skip
+
+    def measure_flow(self) -> MeasuredFlow:
+        """Optical flow of all pairs, both ways."""
+        estimator = flow_estimator(self.options.flow)
+        return measure_flow(self.clip.images, self.edges, estimator, progress=self.progress)
+
+    def by_flow(self, predictions: PairPredictions, measured: MeasuredFlow) -> Motion:
+        """What moves according to measured flow and a pass with heads; of one frame: nothing."""
+        if len(self.clip) == 1:
+            still = motion_from_masks(np.zeros(self.clip.images.shape[:3], bool))
+            return replace(still, reason="one frame says nothing about motion")
+        return flow_residual_motion(
+            predictions, self.clip.images, measured,
+            options=self.options.flow_motion, progress=self.progress,
+        )  # fmt: skip
+
+
+class Search:
+    """What moves in a clip according to one cue, or both; kept up to date from pass to pass."""
+
+    def __init__(
+        self, watcher: Watcher, cue: str, seconds: Stopwatch, *, keep_flow: bool = False
+    ) -> None:
+        self.watcher, self.cue, self.seconds = watcher, cue, seconds
+        self.keep_flow = keep_flow
+        """For `explain`; the flow of all pairs is large."""
+        self.attends, self.flows = cue in ("attention", "both"), cue in ("flow", "both")
+        self._attention: Motion | None = None
+        self._flow: Motion | None = None
+        self._measured: MeasuredFlow | None = None
+
+    def first_pass(self) -> Motion:
+        """Look for motion as if everything stood still."""
+        with self.seconds("first pass"):
+            # points are only needed to tell parallax from motion in measured flow
+            first = self.watcher.predict("first pass", None, heads=self.flows, scores=self.attends)
+        with self.seconds("motion"):
+            if self.flows:
+                measured = self.watcher.measure_flow()
+                self._flow = self.watcher.by_flow(first, measured)
+                self._measured = measured if self.keep_flow else None
+        return self.update(first)
+
+    def second_pass(self, motion: Motion) -> Motion:
+        """Look again, ignoring what moves; for a model that makes no points (SPEC 5)."""
+        if not self.attends:
+            return motion  # flow stays as it was measured
+        with self.seconds("second look"):
+            again = self.watcher.predict("second look", motion, heads=False, scores=True)
+        return self.update(again)
+
+    def update(self, predictions: PairPredictions) -> Motion:
+        """Read the attention of another pass, if attention has a say."""
+        with self.seconds("motion"):
+            if self.attends:
+                self._attention = self.watcher.by_attention(predictions)
+            if self._attention is None or self._flow is None:
+                motion = self._attention or self._flow
+                assert motion is not None
+                return motion
+            return combine_motion(self._attention, self._flow)
+
+    def explain(self, cue: str, motion: Motion | None, predictions: PairPredictions) -> Findings:
+        """Everything that can be seen, also by the cues that had no say.
+
+        `predictions`: the last pass, with heads; its scores are used where there are some.
+        """
+        with self.seconds("explanation"):
+            if self._attention is None:
+                if predictions.scores1 is None:
+                    again = self.watcher.predict("second look", motion, heads=False, scores=True)
+                else:
+                    again = predictions
+                self._attention = self.watcher.by_attention(again)
+            measured = self._measured or self.watcher.measure_flow()
+            self._measured = None
+            if self._flow is None:
+                self._flow = self.watcher.by_flow(predictions, measured)
+            n = predictions.num_frames
+            inverse_depth = mean_inverse_depth(predictions, n, predictions.size_hw)
+            return Findings(
+                cue=cue,
+                motion=motion,
+                attention=self._attention,
+                flow=self._flow,
+                steps=_steps(measured, n),
+                inverse_depth=inverse_depth.astype(np.float32),
+                flow_options=self.watcher.options.flow_motion,
+            )
+
+
+def _steps(measured: MeasuredFlow, num_frames: int) -> MeasuredFlow | None:
+    """From every frame to the next one it is compared with; else to the last such before it."""
+    rows = []
+    for t in range(num_frames):
+        mine = np.flatnonzero(measured.edges[:, 0] == t)
+        if not len(mine):
+            return None
+        ahead = measured.edges[mine, 1] - t
+        # the next frame is nearest; going back is worse than any step ahead
+        rows.append(mine[np.argmin(np.where(ahead > 0, ahead, num_frames - ahead))])
+    visible = measured.visible
+    return MeasuredFlow(
+        measured.edges[rows], measured.flow[rows], None if visible is None else visible[rows]
+    )

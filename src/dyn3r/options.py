@@ -1,0 +1,59 @@
+"""What a reconstruction does: the options of all its stages in one value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from dyn3r.alignment import AlignmentOptions, Presets
+from dyn3r.errors import InputError
+from dyn3r.motion import FlowMotionOptions, MotionOptions
+from dyn3r.network.predict import InferenceOptions
+from dyn3r.refine import mask_refiner
+
+CUES = ("attention", "flow", "both")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reconstruction does; every stage has its own options."""
+
+    graph: str = "auto"
+    """Which pairs of frames are compared. `auto`: swinstride-5-noncyclic, and width 4 above 95
+    frames. Wider windows cost time and make the cameras steadier."""
+    motion: Literal["auto", "attention", "flow", "both", "none"] = "auto"
+    """How what moves is found, to be ignored in a second pass. `attention`: in the network's own
+    attention (Easi3R); `flow`: where measured optical flow contradicts a still scene; `both`: what
+    either says; `none`: one pass, everything is static. `auto`: what the file of the model that
+    looks for motion recommends, else attention."""
+    flow: str = "dis"
+    """How optical flow is measured, where it is: `dis` (no weights), `raft`, `raft-small`."""
+    refine: str = "none"
+    """How the masks found are made better: `none`; `edges`: by a vote over time and along the edges
+    of the pictures; `sam2`, `sam2:WEIGHTS`: by SAM 2. The alignment leaves out what either the
+    masks found or the refined ones cover; the scene gets the refined ones (SPEC 8)."""
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
+    motion_options: MotionOptions = field(default_factory=MotionOptions)
+    flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)
+    alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
+
+    def __post_init__(self) -> None:
+        if self.motion not in ("auto", *CUES, "none"):
+            raise InputError(
+                f"motion is auto, attention, flow, both or none, not {self.motion!r}; "
+                "give masks as an argument"
+            )
+        if self.refine != "none":
+            mask_refiner(self.refine)  # refuses unknown names
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it: of known cameras and depth only that they were given."""
+        presets = self.alignment.presets
+        bare = asdict(replace(self, alignment=replace(self.alignment, presets=Presets())))
+        bare["alignment"]["presets"] = {
+            name: "given" if isinstance(value, np.ndarray) else value
+            for name, value in vars(presets).items()
+        }
+        return bare
