@@ -311,3 +311,28 @@ def test_cleaning_agrees_with_golden() -> None:
     cleaned = clean_confidence(g["depth"], g["conf"], K, g["cam2world"])
     torch.testing.assert_close(cleaned, g["conf_out"])
     assert int((cleaned == 0).sum()) > 100
+
+
+def test_slack_takes_floaters_away_and_leaves_noise_and_moving_points() -> None:
+    random = torch.Generator().manual_seed(0)
+    T = torch.eye(4).repeat(3, 1, 1)
+    T[:, 0, 3] = torch.tensor([0.0, 0.1, 0.2])
+    K = torch.tensor([[30.0, 0, 15.5], [0, 30.0, 11.5], [0, 0, 1]]).repeat(3, 1, 1)
+    depth = 4 * torch.exp(0.03 * torch.randn(3, 24, 32, generator=random))
+    confidence = 2 + torch.rand(3, 24, 32, generator=random)
+    depth[1, 10, 14:18] = 2.0
+    confidence[1, 10, 14:18] = 1.5
+    slack = torch.full_like(depth, 0.1)
+    cleaned = clean_confidence(depth, confidence, K, T, slack=slack)
+    assert (cleaned[1, 10, 14:18] == 0).all()
+    assert float((cleaned == 0).float().mean()) < 0.02
+    published = clean_confidence(depth, confidence, K, T)
+    assert float((published == 0).float().mean()) > 0.3
+    torch.testing.assert_close(
+        clean_confidence(depth, confidence, K, T, slack=torch.zeros_like(depth)), published
+    )
+    moving = np.zeros((3, 24, 32), bool)
+    moving[1, 10, 14:16] = True
+    cleaned = clean_confidence(depth, confidence, K, T, slack=slack, moving=moving)
+    assert (cleaned[1, 10, 14:16] == 1.5).all()
+    assert (cleaned[1, 10, 16:18] == 0).all()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.geometry import invert, project, transform, unproject
@@ -19,6 +19,9 @@ def clean_confidence(
     T_world_camera: Float[Tensor, "n 4 4"],
     tolerance: float = 0.001,
     others: Sequence[Sequence[int]] | None = None,
+    *,
+    slack: Float[Tensor, "n h w"] | None = None,
+    moving: Bool[np.ndarray, "n h w"] | None = None,
     report: Callable[[int], None] = lambda done: None,
 ) -> Float[Tensor, "n h w"]:
     """Confidence with 0 for points in front of another frame's depth (SPEC 6, Cleaning).
@@ -26,6 +29,12 @@ def clean_confidence(
     A point that projects (to the nearest pixel) into another frame, closer to it than
     (1 - tolerance) of that frame's depth there, loses its confidence if that pixel's is higher.
     The frames are taken in order, and each is judged by what is left of those before it.
+
+    `slack`: a share of the depth by which it may be wrong; a point must be in front by more than
+    both pixels' slack together (root of the sum of squares) on top of `tolerance`. Without it, as
+    published, noise alone takes away most of what two frames see alike. `moving`: points that are
+    never judged, for they need not be where another frame saw something at its own time. Published:
+    neither.
 
     `others[t]`: the frames that frame t is compared with, ascending (`compared_frames`); None: all,
     as published. `report` is called with the number of frames done. Memory beyond the result is
@@ -37,13 +46,20 @@ def clean_confidence(
     for frame in range(n):
         points = transform(T_world_camera[frame], unproject(depth[frame], K[frame]).reshape(-1, 3))
         flat = out[frame].reshape(-1)
+        judged = torch.ones_like(flat, dtype=torch.bool)
+        if moving is not None:
+            judged &= torch.from_numpy(~moving[frame]).reshape(-1)
         for other in range(n) if others is None else others[frame]:
             if other == frame:
                 continue
             local = transform(T_camera_world[other], points)
             index, inside = _nearest_pixel(project(local, K[other]), (height, width))
-            inside &= local[:, 2] > 0
-            closer = local[:, 2] < (1 - tolerance) * depth[other].reshape(-1)[index]
+            inside &= judged & (local[:, 2] > 0)
+            limit = (1 - tolerance) * depth[other].reshape(-1)[index]
+            if slack is not None:
+                both = torch.hypot(slack[frame].reshape(-1), slack[other].reshape(-1)[index])
+                limit = limit * (1 - both).clamp(min=0)
+            closer = local[:, 2] < limit
             surer = flat < out[other].reshape(-1)[index]
             flat = torch.where(inside & closer & surer, torch.zeros_like(flat), flat)
         out[frame] = flat.reshape(height, width)

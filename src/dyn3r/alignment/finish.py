@@ -53,6 +53,8 @@ def finish(
             state.K.float().cpu(),
             state.T_world_camera.float().cpu(),
             others=compared_frames(edges, n, options.clean_frames),
+            slack=options.clean_slack * maps.uncertainty if options.clean_slack else None,
+            moving=dynamic if options.clean_slack else None,
             report=lambda done: progress("aligning: cleaning", done, n),
         )
     terms = _terms(state, maps, depth, dynamic, flow, whole.depth_prior, options)

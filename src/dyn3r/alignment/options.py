@@ -76,6 +76,10 @@ class AlignmentOptions:
     earlier frames, and more windows are solved."""
     clean: bool = True
     """Set the confidence of points to 0 that float in front of another frame's surer depth."""
+    clean_slack: float = 2.0
+    """How far in front a point must be to be taken away, in units of its own and the other pixel's
+    uncertainty; moving points are spared. Larger: more points stay. 0: the published rule (0.1 % of
+    the depth, moving points too), which noise turns against good points."""
     clean_frames: int = 24
     """Frames that cleaning compares a frame with: its partners in pairs, then some spread over the
     clip. Larger: fewer floaters, slower in proportion; 0: all (published), quadratic in frames."""
@@ -96,5 +100,5 @@ class AlignmentOptions:
             )
         if self.window < 0 or self.window == 1 or not 0 < self.overlap < 1:
             raise InputError("alignment needs a window of 0 or 2 and more, 0 < overlap < 1")
-        if self.clean_frames < 0:
-            raise InputError("clean_frames must be 0 (all) or more")
+        if self.clean_frames < 0 or self.clean_slack < 0:
+            raise InputError("clean_frames must be 0 (all) or more, and clean_slack not negative")
