@@ -163,6 +163,14 @@ class Search:
                 return motion
             return combine_motion(self._attention, self._flow)
 
+    def flow_of_all_pairs(self) -> MeasuredFlow | None:
+        """Measured flow, measured now unless it was kept; None for one frame."""
+        if len(self.watcher.clip) < 2:
+            return None
+        with self.seconds("motion"):
+            self._measured = self._measured or self.watcher.measure_flow()
+        return self._measured
+
     def explain(self, cue: str, motion: Motion | None, predictions: PairPredictions) -> Findings:
         """Everything that can be seen, also by the cues that had no say.
 

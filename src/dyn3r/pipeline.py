@@ -67,7 +67,7 @@ def reconstruct(
         geometry = watcher = Watcher(clip, model, edges, options, progress)
         if motion_model is not None:
             watcher = Watcher(clip, motion_model, edges, options, progress)
-    search = Search(watcher, cue, seconds, keep_flow=on_findings is not None)
+    search = Search(watcher, cue, seconds, keep_flow=options.flow_term or on_findings is not None)
     motion = motion_from_masks(masks) if masks is not None else None
     if cue != "none":
         motion = search.first_pass()
@@ -79,6 +79,7 @@ def reconstruct(
         predictions = geometry.predict(stage, motion, heads=True, scores=scores)
     if watcher is geometry and search.attends:
         motion = search.update(predictions)
+    flow = search.flow_of_all_pairs() if options.flow_term else None
     if on_findings is not None:
         on_findings(search.explain("given" if masks is not None else cue, motion, predictions))
     found = None if motion is None else motion.masks
@@ -92,7 +93,9 @@ def reconstruct(
     with seconds("alignment"):
         # what either calls moving is no help to the cameras (SPEC 8)
         moving = found if found is None or refined is None else found | refined
-        alignment = align(predictions, dynamic=moving, options=options.alignment, progress=progress)
+        alignment = align(
+            predictions, dynamic=moving, flow=flow, options=options.alignment, progress=progress
+        )
     scene = _scene(clip, alignment, motion, refined, note)
     about = _about(clip, model, motion_model, options, seconds.laps, len(edges))
     return replace(scene, metadata={**about, **scene.metadata})

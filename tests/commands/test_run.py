@@ -206,3 +206,50 @@ def test_refined_masks_at_source_resolution_can_be_given_back(
     with pytest.raises(InputError, match="choose none, edges"):
         Run(pictures, tmp_path / "c", refine="polish", **plain)()
     assert not (tmp_path / "c").exists()
+
+
+def test_known_cameras_hold(checkpoints, pictures: Path, tmp_path: Path) -> None:
+    T = np.tile(np.eye(4), (4, 1, 1))
+    T[:, 0, 3] = 0.1 * np.arange(4)
+    K = np.array([[100.0, 0, 60], [0, 100, 45], [0, 0, 1]])
+    np.savez(tmp_path / "known.npz", T_world_camera=T, K=K)
+    plain = {"model": str(checkpoints[0]), "motion": "none", "pictures": False, "quiet": True}
+    Run(pictures, tmp_path / "a", cameras=tmp_path / "known.npz", **plain)()
+    scene = Scene.load(tmp_path / "a")
+    np.testing.assert_allclose(scene.T_world_camera, T, atol=1e-12)
+    np.testing.assert_allclose(scene.K_source(), np.tile(K, (4, 1, 1)), rtol=1e-6)
+    assert scene.metadata["options"]["alignment"]["presets"]["T_world_camera"] == "given"
+    Run(pictures, tmp_path / "b", fov=90, **plain)()
+    scene = Scene.load(tmp_path / "b")
+    np.testing.assert_allclose(scene.K_source()[:, 0, 0], 64, rtol=1e-6)
+    with pytest.raises(InputError, match="what --fov says"):
+        Run(pictures, tmp_path / "c", cameras=tmp_path / "known.npz", fov=60, **plain)()
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("motion", ["none", "flow"])
+def test_the_flow_term_moves_cameras(
+    motion: str, checkpoints, pictures: Path, tmp_path: Path
+) -> None:
+    plain = {"model": str(checkpoints[0]), "motion": motion, "pictures": False, "quiet": True}
+    Run(pictures, tmp_path / "with", flow_term=True, **plain)()
+    Run(pictures, tmp_path / "without", **plain)()
+    found, other = Scene.load(tmp_path / "with"), Scene.load(tmp_path / "without")
+    assert found.metadata["objective"]["flow"] > 0
+    assert other.metadata["objective"]["flow"] == 0
+
+
+def test_going_on_from_an_earlier_result(checkpoints, pictures: Path, tmp_path: Path) -> None:
+    plain = {"model": str(checkpoints[0]), "motion": "none", "pictures": False, "quiet": True}
+    last = pictures / "frame_3.png"
+    last.rename(tmp_path / "frame_3.png")
+    Run(pictures, tmp_path / "first", **plain)()
+    (tmp_path / "frame_3.png").rename(last)
+    Run(pictures, tmp_path / "second", continue_from=tmp_path / "first", **plain)()
+    first, second = Scene.load(tmp_path / "first"), Scene.load(tmp_path / "second")
+    assert len(first) == 3
+    assert len(second) == 4
+    np.testing.assert_array_equal(second.depth[:3], first.depth)
+    np.testing.assert_array_equal(second.T_world_camera[:3], first.T_world_camera)
+    with pytest.raises(InputError, match="can't be combined"):
+        Run(pictures, tmp_path / "x", continue_from=tmp_path / "first", fov=60, **plain)()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,9 +12,10 @@ import tyro
 
 from dyn3r.commands.console import Flag, progress_bars
 from dyn3r.errors import InputError
-from dyn3r.types import Progress, no_progress
+from dyn3r.types import Clip, Progress, no_progress
 
 if TYPE_CHECKING:
+    from dyn3r.alignment import Presets
     from dyn3r.looking import Findings
     from dyn3r.network.model import Model
     from dyn3r.options import Options
@@ -60,6 +61,8 @@ class Run:
     """
     flow: Literal["dis", "raft", "raft-small"] = "dis"
     """How optical flow is measured; dis needs no weights."""
+    flow_term: Flag = False
+    """Cameras must agree with measured optical flow as well (MonST3R's third loss)."""
     refine: str = "none"
     """How the masks found are made better. edges: a vote over time, then along the edges of the
     pictures; sam2: SAM 2 (extra sam2; weights from the hub) or sam2:FOLDER with its weights."""
@@ -84,6 +87,13 @@ class Run:
     continue_from: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None
     """An earlier result for the beginning of the source: only what follows it is computed, in the
     same world. Read the source with the same --fps and --size, from any frame of it."""
+    cameras: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Known cameras: a transforms.json, a COLMAP model, a TUM or KITTI path, an .npz, a scene of
+    ours (docs/alignment.md). Frames without one are found as always."""
+    cameras_are: Literal["fixed", "start"] = "fixed"
+    """fixed: known cameras and --fov hold to the last digit. start: the search begins there."""
+    fov: float | None = None
+    """Horizontal field of view of the source in degrees, if it is known."""
     solver: Literal["fast", "adam"] = "fast"
     """How cameras are found; adam is the published solver, slow, for comparison."""
     memory_gb: float = 2.0
@@ -130,6 +140,9 @@ class Run:
                 progress=progress,
             )
             masks = None if masks_from is None else read_masks(masks_from, clip)
+            options = replace(
+                options, alignment=replace(options.alignment, presets=self._presets(clip))
+            )
             seen: list[Findings] = []
             scene = reconstruct(
                 clip, model, options, motion_model=motion_model, masks=masks,
@@ -167,12 +180,28 @@ class Run:
             graph=self.graph,
             motion=self.motion if self.motion in WAYS else "none",  # type: ignore[arg-type]
             flow=self.flow,
+            flow_term=self.flow_term,
             refine=self.refine,
             inference=InferenceOptions(memory_gb=self.memory_gb),
             alignment=AlignmentOptions(
                 window=self.window, overlap=self.overlap, solver=self.solver
             ),
         )
+
+    def _presets(self, clip: Clip) -> Presets:
+        """What is known of the cameras."""
+        from dyn3r.alignment import Presets
+        from dyn3r.known_cameras import known_field_of_view, read_cameras
+
+        fixed = self.cameras_are == "fixed"
+        known = Presets(fix_K=fixed, fix_T=fixed)
+        if self.cameras is not None:
+            known = read_cameras(self.cameras, clip, fixed=fixed)
+        if self.fov is not None:
+            if known.K is not None:
+                raise InputError(f"{self.cameras} says what --fov says: leave one of them out")
+            known = replace(known, K=known_field_of_view(self.fov, clip).K)
+        return known
 
     def _masks_from(self) -> Path | None:
         """The folder of masks, if one was given; besides, what contradicts itself is refused."""
