@@ -1,0 +1,33 @@
+"""A scene from your own depth, cameras and masks; shown, and written as a page and a picture.
+
+python examples/05_viewer.py
+"""
+
+import numpy as np
+
+import dyn3r
+from dyn3r.demo import DEMO_FPS, demo_clip_folder
+from dyn3r.viewer import Look, save_recording, write_screenshot
+
+folder = demo_clip_folder()  # here: the ground truth of the bundled clip
+clip = dyn3r.read_clip(folder / "frames", size=320, fps=DEMO_FPS)
+depth = np.load(folder / "depth.npz")["depth"]
+camera = np.load(folder / "camera.npz")
+
+scene = dyn3r.Scene(
+    images=clip.images,
+    depth=depth,
+    confidence=np.ones(depth.shape),
+    dynamic=np.load(folder / "dynamic.npz")["mask"],
+    K=np.tile(camera["K"], (len(clip), 1, 1)),
+    T_world_camera=camera["cam2world"],
+    mapping=clip.mapping,
+    names=clip.names,
+    times_s=clip.times_s,
+    fps=clip.fps,
+)
+
+# scene.show() opens it in the browser, or below the cell in a notebook. As files:
+page = save_recording(scene, "scene.html", look=Look(step_static=2), overwrite=True)
+write_screenshot(scene, "scene.png", frame=8, overwrite=True)
+print(f"open {page} in any browser; scene.png is its first view")
