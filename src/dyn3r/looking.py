@@ -105,7 +105,10 @@ class Watcher:
     def measure_flow(self) -> MeasuredFlow:
         """Optical flow of all pairs, both ways."""
         estimator = flow_estimator(self.options.flow)
-        return measure_flow(self.clip.images, self.edges, estimator, progress=self.progress)
+        return measure_flow(
+            self.clip.images, self.edges, estimator,
+            memory_gb=self.options.inference.memory_gb, progress=self.progress,
+        )  # fmt: skip
 
     def by_flow(self, predictions: PairPredictions, measured: MeasuredFlow) -> Motion:
         """What moves according to measured flow and a pass with heads; of one frame: nothing."""
@@ -164,8 +167,8 @@ class Search:
             return combine_motion(self._attention, self._flow)
 
     def flow_of_all_pairs(self) -> MeasuredFlow | None:
-        """Measured flow, measured now unless it was kept; None for one frame."""
-        if len(self.watcher.clip) < 2:
+        """Measured flow, measured now unless it was kept; None where nothing is optimised."""
+        if len(self.watcher.clip) < 3:
             return None
         with self.seconds("motion"):
             self._measured = self._measured or self.watcher.measure_flow()

@@ -34,9 +34,10 @@ class Options:
     """How the masks found are made better: `none`; `edges`: by a vote over time and along the edges
     of the pictures; `sam2`, `sam2:WEIGHTS`: by SAM 2. The alignment leaves out what either the
     masks found or the refined ones cover; the scene gets the refined ones (SPEC 8)."""
-    flow_term: bool = False
+    flow_term: bool = True
     """Cameras must agree with measured optical flow as well (MonST3R's third loss, weight
-    `alignment.flow_weight`)."""
+    `alignment.flow_weight`), from three frames on. Where flow and pointmaps contradict each other
+    too much the term switches itself off."""
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     motion_options: MotionOptions = field(default_factory=MotionOptions)
     flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)

@@ -232,8 +232,8 @@ def test_the_flow_term_moves_cameras(
     motion: str, checkpoints, pictures: Path, tmp_path: Path
 ) -> None:
     plain = {"model": str(checkpoints[0]), "motion": motion, "pictures": False, "quiet": True}
-    Run(pictures, tmp_path / "with", flow_term=True, **plain)()
-    Run(pictures, tmp_path / "without", **plain)()
+    Run(pictures, tmp_path / "with", **plain)()
+    Run(pictures, tmp_path / "without", flow_term=False, **plain)()
     found, other = Scene.load(tmp_path / "with"), Scene.load(tmp_path / "without")
     assert found.metadata["objective"]["flow"] > 0
     assert other.metadata["objective"]["flow"] == 0

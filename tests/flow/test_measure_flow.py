@@ -9,6 +9,7 @@ import pytest
 
 from dyn3r.errors import InputError
 from dyn3r.flow import measure_flow
+from dyn3r.flow.dis import DisFlow
 from dyn3r.flow.measure import undirected_pairs
 
 
@@ -71,3 +72,16 @@ def test_corner_cases_and_errors() -> None:
         measure_flow(frames(2), np.array([[0.0, 1.0]]), Marked())
     with pytest.raises(InputError, match="not finite"):
         measure_flow(frames(2), np.array([[0, 1]]), Marked(wrong=float("nan")))
+
+
+def test_large_flow_lies_on_disk_and_is_the_same() -> None:
+    random = np.random.default_rng(3)
+    wall = random.integers(0, 256, (48, 90, 3), dtype=np.uint8)
+    images = np.stack([wall[:, 3 * t : 3 * t + 64] for t in range(3)])
+    edges = np.array([[0, 1], [1, 2], [2, 1]])
+    here = measure_flow(images, edges, DisFlow())
+    there = measure_flow(images, edges, DisFlow(), memory_gb=0.0)
+    assert isinstance(there.flow, np.memmap)
+    assert not isinstance(here.flow, np.memmap)
+    np.testing.assert_array_equal(there.flow, here.flow)
+    np.testing.assert_array_equal(there.visible, here.visible)

@@ -61,8 +61,9 @@ class Run:
     """
     flow: Literal["dis", "raft", "raft-small"] = "dis"
     """How optical flow is measured; dis needs no weights."""
-    flow_term: Flag = False
-    """Cameras must agree with measured optical flow as well (MonST3R's third loss)."""
+    flow_term: Flag = True
+    """Cameras must agree with measured optical flow as well (MonST3R's third loss); much steadier
+    paths, a few seconds."""
     refine: str = "none"
     """How the masks found are made better. edges: a vote over time, then along the edges of the
     pictures; sam2: SAM 2 (extra sam2; weights from the hub) or sam2:FOLDER with its weights."""
