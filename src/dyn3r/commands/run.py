@@ -98,7 +98,8 @@ class Run:
     solver: Literal["fast", "adam"] = "fast"
     """How cameras are found; adam is the published solver, slow, for comparison."""
     memory_gb: float = 2.0
-    """Pairwise predictions beyond this size go to a temporary file instead of memory."""
+    """Pairwise predictions beyond this size go to a temporary file instead of memory; so does
+    measured flow."""
     overwrite: Flag = False
     """Replace the results in OUT."""
     pictures: Flag = True
