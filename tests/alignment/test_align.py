@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dyn3r.alignment import AlignmentOptions, MeasuredFlow, Presets, align, clean_confidence
+from dyn3r.alignment.fast import levels
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.geometry import induced_flow, intrinsics
 from dyn3r.types import PairPredictions
@@ -336,3 +337,21 @@ def test_slack_takes_floaters_away_and_leaves_noise_and_moving_points() -> None:
     cleaned = clean_confidence(depth, confidence, K, T, slack=slack, moving=moving)
     assert (cleaned[1, 10, 14:16] == 1.5).all()
     assert (cleaned[1, 10, 16:18] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(16, [16, 16]), (192, [48, 192]), (1408, [352, 1408]), (22528, [352, 1408, 5632, 22528])],
+)
+def test_levels_grow_by_four_from_a_few_hundred(count: int, expected: list[int]) -> None:
+    assert levels(count) == expected
+
+
+def test_more_pixels_end_nearer_to_the_minimum_of_the_whole_objective() -> None:
+    predictions, _depth = make(cameras(4), pairs_within(4), 0.03)
+    height, width = predictions.size_hw
+    ends = [
+        align(predictions, options=AlignmentOptions(pixels=pixels, clean=False)).terms["pairs"]
+        for pixels in (100, height * width)
+    ]
+    assert ends[1] < ends[0]

@@ -38,6 +38,9 @@ from dyn3r.alignment.state import State
 
 logger = logging.getLogger(__name__)
 
+FEW = 1024
+"""With so many pixels, a quarter of them is looked at before."""
+
 DEPTH_STEPS = 6
 """Re-weightings of depth after every step: cheap, and cameras converge only as fast as depth."""
 
@@ -177,9 +180,13 @@ def _free(problem: Problem, layout: Layout) -> Tensor:
 
 
 def refine(
-    state: State, problem: Problem, report: Callable[[float], None], iterations: int
+    state: State,
+    problem: Problem,
+    report: Callable[[float], None],
+    iterations: int,
+    patience: int = 2,
 ) -> State:
-    """Gauss-Newton steps with Levenberg-Marquardt damping until they no longer pay."""
+    """Gauss-Newton steps with Levenberg-Marquardt damping, until `patience` in a row hardly pay."""
     n, m = problem.observations.num_frames, len(problem.observations.edges)
     layout = Layout(n, 1 if problem.options.shared_focal else n, m)
     free = _free(problem, layout)
@@ -208,21 +215,37 @@ def refine(
         state, seen, damping = candidate, looked, max(damping / 5, 1e-7)
         report(seen.objective)
         small = small + 1 if gain < problem.options.tolerance else 0
-        if small == 2:
+        if small == patience:
             break
     return state
 
 
-def thinned(count: int, share: int) -> Int[Tensor, " q"]:
-    """Every so many-th of `count` pixels, at random but always the same (a grid would alias)."""
+def thinned(count: int, size: int) -> Int[Tensor, " q"]:
+    """`size` of `count` pixels, at random but always the same (a grid would alias)."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[: max(16, count // share)].sort().values
+    return order[:size].sort().values
+
+
+def levels(count: int) -> list[int]:
+    """Numbers of pixels from coarse to fine by factors of four: at least two, the first small."""
+    out = [max(16, count // 4), count]
+    while out[0] >= FEW:
+        out.insert(0, out[0] // 4)
+    return out
 
 
 def solve_fast(state: State, problem: Problem, report: Callable[[float], None]) -> State:
-    """First on a quarter of the sampled pixels, then on all of them."""
-    most = problem.options.iterations or 40
-    few = thinned(len(problem.observations.uv), 4).to(state.depth.device)
-    part = refine(replace(state, depth=state.depth[:, few]), problem.at(few), report, most)
-    state = fit_depth(replace(part, depth=state.depth), problem, DEPTH_STEPS, fresh=True)
-    return refine(state, problem, report, most)
+    """On few of the sampled pixels first, then on four times as many, and so on to all of them.
+
+    From the third level on cameras are nearly there and a step is dear: the first small gain ends
+    it.
+    """
+    most, count = problem.options.iterations or 40, len(problem.observations.uv)
+    for level, size in enumerate(levels(count)):
+        few = thinned(count, size).to(state.depth.device)
+        part, at_few = replace(state, depth=state.depth[:, few]), problem.at(few)
+        if level:
+            part = fit_depth(part, at_few, DEPTH_STEPS, fresh=True)
+        part = refine(part, at_few, report, most, patience=2 if level < 2 else 1)
+        state = part if size == count else replace(part, depth=state.depth)
+    return state

@@ -97,6 +97,9 @@ class Run:
     """Horizontal field of view of the source in degrees, if it is known."""
     solver: Literal["fast", "adam"] = "fast"
     """How cameras are found; adam is the published solver, slow, for comparison."""
+    pixels: int = 1536
+    """Pixels of a frame that the cameras are found from. More: closer to the full objective, slower
+    in proportion, and seldom better cameras."""
     memory_gb: float = 2.0
     """Pairwise predictions beyond this size go to a temporary file instead of memory; so does
     measured flow."""
@@ -186,7 +189,7 @@ class Run:
             refine=self.refine,
             inference=InferenceOptions(memory_gb=self.memory_gb),
             alignment=AlignmentOptions(
-                window=self.window, overlap=self.overlap, solver=self.solver
+                window=self.window, overlap=self.overlap, solver=self.solver, pixels=self.pixels
             ),
         )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 USELESS = (
     "motion_model", "refine", "graph", "window", "overlap", "continue_from", "solver", "memory_gb",
-    "explain", "flow_term", "cameras", "cameras_are", "fov",
+    "explain", "flow_term", "cameras", "cameras_are", "fov", "pixels",
 )  # fmt: skip
 """Options of `dyn3r run` that belong to what this mode leaves out."""
 
