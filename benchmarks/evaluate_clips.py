@@ -62,7 +62,8 @@ def colmap_row(folder: Path) -> tuple[str, ...]:
     focal = np.mean([abs(c.mean_focal_length() / true_f - 1) for c in model.cameras.values()])
     return (
         folder.name, "pycolmap", f"{len(frames)} of {len(pictures)} frames", "-", "-", "-",
-        share(errors.ate_share), f"{errors.rotation_deg:.2f}", share(float(focal)), "-", "-",
+        share(errors.ate_share if len(frames) > 2 else None), f"{errors.rotation_deg:.2f}",
+        share(float(focal)), "-", "-",
         f"{seconds:.0f}",
     )  # fmt: skip
 
@@ -100,15 +101,14 @@ def main() -> None:
                 print("| " + " | ".join(row) + " |", flush=True)
                 records.append({"clip": folder.name, "model": name, "motion": mode,
                                 "seconds": seconds, **result.to_json()})  # fmt: skip
-            if mode == args.modes[-1]:
-                base = result.baseline
-                row = (
-                    folder.name, "flat wall", "-", f"{base.depth.abs_rel:.3f}",
-                    share(base.depth.delta1), f"{base.depth_scale_shift.abs_rel:.3f}",
-                    share(base.trajectory.ate_share), f"{base.trajectory.rotation_deg:.2f}", "-",
-                    f"{base.masks.j_mean:.3f}", share(base.masks.recall), "-",
-                )  # fmt: skip
-                print("| " + " | ".join(row) + " |", flush=True)
+            base = result.baseline
+            row = (
+                folder.name, "flat wall", "-", f"{base.depth.abs_rel:.3f}",
+                share(base.depth.delta1), f"{base.depth_scale_shift.abs_rel:.3f}",
+                share(base.trajectory.ate_share), f"{base.trajectory.rotation_deg:.2f}", "-",
+                f"{base.masks.j_mean:.3f}", share(base.masks.recall), "-",
+            )  # fmt: skip
+            print("| " + " | ".join(row) + " |", flush=True)
     if args.colmap:
         for folder in sorted(p.parent for p in args.clips.glob("*/camera.npz")):
             print("| " + " | ".join(colmap_row(folder)) + " |", flush=True)
