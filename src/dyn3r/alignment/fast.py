@@ -241,11 +241,18 @@ def solve_fast(state: State, problem: Problem, report: Callable[[float], None]) 
     it.
     """
     most, count = problem.options.iterations or 40, len(problem.observations.uv)
-    for level, size in enumerate(levels(count)):
+    *coarse, _ = levels(count)
+    for level, size in enumerate(coarse):
         few = thinned(count, size).to(state.depth.device)
-        part, at_few = replace(state, depth=state.depth[:, few]), problem.at(few)
-        if level:
-            part = fit_depth(part, at_few, DEPTH_STEPS, fresh=True)
-        part = refine(part, at_few, report, most, patience=2 if level < 2 else 1)
-        state = part if size == count else replace(part, depth=state.depth)
-    return state
+        part = replace(state, depth=state.depth[:, few])
+        part = _solve_level(level, part, problem.at(few), report, most)
+        state = replace(part, depth=state.depth)
+    return _solve_level(len(coarse), state, problem, report, most)
+
+
+def _solve_level(
+    level: int, state: State, problem: Problem, report: Callable[[float], None], most: int
+) -> State:
+    if level:  # cameras have moved since these depths were found
+        state = fit_depth(state, problem, DEPTH_STEPS, fresh=True)
+    return refine(state, problem, report, most, patience=2 if level < 2 else 1)
