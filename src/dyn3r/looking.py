@@ -104,10 +104,10 @@ class Watcher:
 
     def measure_flow(self) -> MeasuredFlow:
         """Optical flow of all pairs, both ways."""
-        estimator = flow_estimator(self.options.flow)
+        limits = self.options.inference
         return measure_flow(
-            self.clip.images, self.edges, estimator,
-            memory_gb=self.options.inference.memory_gb, progress=self.progress,
+            self.clip.images, self.edges, flow_estimator(self.options.flow),
+            memory_gb=limits.memory_gb, spill_folder=limits.spill_folder, progress=self.progress,
         )  # fmt: skip
 
     def by_flow(self, predictions: PairPredictions, measured: MeasuredFlow) -> Motion:
@@ -129,7 +129,7 @@ class Search:
     ) -> None:
         self.watcher, self.cue, self.seconds = watcher, cue, seconds
         self.keep_flow = keep_flow
-        """For `explain`; the flow of all pairs is large."""
+        """For `flow_of_all_pairs` and `explain`; the flow of all pairs is large."""
         self.attends, self.flows = cue in ("attention", "both"), cue in ("flow", "both")
         self._attention: Motion | None = None
         self._flow: Motion | None = None

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import mmap
+import tempfile
 from typing import Any
 
 import numpy as np
+
+from dyn3r.errors import InputError
+
+
+def allocate(shape: tuple[int, ...], dtype: np.dtype, folder: str | None, what: str) -> np.ndarray:
+    """An array in memory (folder == "") or in an unnamed temporary file that dies with it.
+
+    `folder` None is the system's own for temporary files. Raises InputError, which names `what`,
+    if there is no room.
+    """
+    if folder == "" or math.prod(shape) == 0:
+        return np.empty(shape, dtype)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+    except OSError as problem:
+        raise InputError(
+            f"no room for {what} of {math.prod(shape) * dtype.itemsize / 1e9:.1f} GB in "
+            f"{folder or tempfile.gettempdir()}: {problem.strerror}; set spill_folder"
+        ) from None
 
 
 def release_pages(array: np.ndarray) -> None:

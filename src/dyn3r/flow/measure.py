@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from dyn3r.errors import InputError
 from dyn3r.flow.protocol import FlowEstimator
 from dyn3r.geometry.flow import MeasuredFlow, forward_backward_visible
-from dyn3r.mapped import release_pages
+from dyn3r.mapped import allocate, release_pages
 from dyn3r.types import Progress, no_progress
 
 
@@ -23,6 +23,7 @@ def measure_flow(
     *,
     tolerance_px: float = 3.0,
     memory_gb: float = 2.0,
+    spill_folder: str | None = None,
     progress: Progress = no_progress,
 ) -> MeasuredFlow:
     """Flow and visibility of every pair that `edges` names, in both directions.
@@ -31,15 +32,18 @@ def measure_flow(
     edges are sorted, (i, j) and (j, i) next to each other. The fields are kept in half precision
     (a 2048th of their size, or better: 0.03 px for 60 px). `visible` is False where the flow leaves
     the picture or does not come back to within `tolerance_px` (SPEC 6). Beyond `memory_gb` (about 5
-    bytes per pixel and direction) they lie in temporary files that go with the arrays.
+    bytes per pixel and direction) they lie in temporary files in `spill_folder` (None: the system's
+    own for such files), which go with the arrays.
 
-    Raises InputError for edges that name no frame, and for frames that are no RGB bytes.
+    Raises InputError for edges that name no frame, for frames that are no RGB bytes, and for files
+    without room.
     """
     pairs = undirected_pairs(edges, len(images))
     h, w = images.shape[1:3]
-    size = 2 * len(pairs) * h * w
-    flow = _room((2 * len(pairs), h, w, 2), np.float16, 5 * size > 1e9 * memory_gb)
-    visible = _room((2 * len(pairs), h, w), np.bool_, 5 * size > 1e9 * memory_gb)
+    shape = (2 * len(pairs), h, w)
+    folder = spill_folder if 5 * math.prod(shape) > 1e9 * memory_gb else ""
+    flow = allocate((*shape, 2), np.dtype(np.float16), folder, "flow")
+    visible = allocate(shape, np.dtype(bool), folder, "the visibility of flow")
     for k, (forward, backward) in enumerate(_both_ways(images, pairs, estimator)):
         flow[2 * k], flow[2 * k + 1] = forward, backward
         there, back = torch.from_numpy(forward), torch.from_numpy(backward)
@@ -50,13 +54,6 @@ def measure_flow(
         progress("measuring flow", k + 1, len(pairs))
     directed = np.stack([pairs, pairs[:, ::-1]], axis=1).reshape(-1, 2)
     return MeasuredFlow(directed, flow, visible)
-
-
-def _room(shape: tuple[int, ...], kind: type, on_disk: bool) -> np.ndarray:
-    if not on_disk:
-        return np.empty(shape, kind)
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
-    return np.memmap(file, kind, "w+", shape=shape)
 
 
 def undirected_pairs(edges: Int[np.ndarray, "m 2"], num_frames: int) -> Int[np.ndarray, "k 2"]:

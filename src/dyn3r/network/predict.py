@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.errors import InputError
-from dyn3r.mapped import release_pages
+from dyn3r.mapped import allocate, release_pages
 from dyn3r.network.config import PATCH
 from dyn3r.network.model import Model
 from dyn3r.network.network import Decoded
@@ -150,7 +149,8 @@ class _Store:
         size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
         folder = options.spill_folder if size > options.memory_gb * 1e9 else ""
         self.arrays = {
-            name: _allocate(shape, dtype, folder) for name, (shape, dtype) in shapes.items()
+            name: allocate(shape, dtype, folder, "predictions")
+            for name, (shape, dtype) in shapes.items()
         }
 
     def put(self, start: int, decoded: Decoded) -> None:
@@ -163,20 +163,6 @@ class _Store:
                 values = values.clamp(min=1 + float(np.finfo(array.dtype).eps))
             array[start : start + len(values)] = values.cpu().numpy()
             release_pages(array)  # what is on disk should not count as memory
-
-
-def _allocate(shape: tuple[int, ...], dtype: np.dtype, folder: str | None) -> np.ndarray:
-    """An array in memory (folder == "") or in an unnamed temporary file that dies with it."""
-    if folder == "" or math.prod(shape) == 0:
-        return np.empty(shape, dtype)
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
-    except OSError as problem:
-        raise InputError(
-            f"no room for predictions of {math.prod(shape) * dtype.itemsize / 1e9:.1f} GB in "
-            f"{folder or tempfile.gettempdir()}: {problem.strerror}; set spill_folder"
-        ) from None
 
 
 def _tokens_per_batch(model: Model) -> int:
