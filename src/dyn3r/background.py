@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int
 
 if TYPE_CHECKING:
     from dyn3r.scene import PointCloud, Scene
@@ -22,31 +22,61 @@ def accumulate(
     keep: Callable[[int], Bool[np.ndarray, "h w"]] | None,
 ) -> PointCloud:
     """Static points of all frames together; the words are at `Scene.static_points`."""
+    return choose_static(
+        scene, min_confidence=min_confidence, max_points=max_points, voxel_size=voxel_size,
+        mask_margin=mask_margin, keep=keep,
+    )[1]  # fmt: skip
+
+
+def choose_static(
+    scene: Scene,
+    *,
+    min_confidence: float,
+    max_points: int,
+    mask_margin: int,
+    keep: Callable[[int], Bool[np.ndarray, "h w"]] | None,
+    voxel_size: float | None = None,
+    step: int = 1,
+) -> tuple[list[Int[np.ndarray, " k"]], PointCloud]:
+    """Which pixels of each frame (row-major, ascending) make the background, and their points.
+
+    As `Scene.static_points`; `step` thins the grid of pixels and widens the voxel as much.
+    """
     from dyn3r.scene import PointCloud
 
     assert max_points > 0
-    stride = max(1, int(np.ceil(np.sqrt(scene.depth.size / (4 * max_points)))))
-    points, colors, confidence = [], [], []
+    stride = step * max(1, int(np.ceil(np.sqrt(scene.depth.size / (4 * max_points)))))
+    found, points, colors, confidence = [], [], [], []
     for t in range(len(scene)):
         chosen = scene.select(t, min_confidence=min_confidence)
         chosen &= ~grow(scene.dynamic[t], mask_margin)
         if keep is not None:
             chosen &= keep(t)
         # Every frame starts its grid elsewhere, so that together they cover all pixels.
-        row0, column0 = t % stride, (t // stride) % stride
-        thin = np.zeros_like(chosen)
-        thin[row0::stride, column0::stride] = chosen[row0::stride, column0::stride]
+        thin = on_grid(chosen, stride, t % stride, (t // stride) % stride)
         cloud = scene.points_of(t, thin)
+        found.append(np.flatnonzero(thin))
         points.append(cloud.points_world)
         colors.append(cloud.colors)
         confidence.append(scene.confidence[t][thin])
     all_points, all_colors = np.concatenate(points), np.concatenate(colors)
     if voxel_size is None:
-        voxel_size = scene.median_depth / float(np.median(scene.K[:, 0, 0]))
+        voxel_size = step * scene.median_depth / float(np.median(scene.K[:, 0, 0]))
     kept = most_confident_per_voxel(all_points, np.concatenate(confidence), voxel_size)
     if len(kept) > max_points:
         kept = np.sort(np.random.default_rng(0).choice(kept, max_points, replace=False))
-    return PointCloud(all_points[kept], all_colors[kept])
+    ends = np.cumsum([len(pixels) for pixels in found])
+    of_frame = np.split(np.concatenate(found)[kept], np.searchsorted(kept, ends)[:-1])
+    return of_frame, PointCloud(all_points[kept], all_colors[kept])
+
+
+def on_grid(
+    chosen: Bool[np.ndarray, "h w"], step: int, row: int, column: int
+) -> Bool[np.ndarray, "h w"]:
+    """What is chosen of every `step`-th row and column, from this row and column on."""
+    thin = np.zeros_like(chosen)
+    thin[row::step, column::step] = chosen[row::step, column::step]
+    return thin
 
 
 def most_confident_per_voxel(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dyn3r.background import grow
+from dyn3r.background import grow, on_grid
 from dyn3r.errors import InputError
-from dyn3r.viewer.live_frame import LiveFrame, grid_step, on_grid
+from dyn3r.viewer.live_frame import LiveFrame, grid_step
 from dyn3r.viewer.packing import Packed, add_cloud, quat_wxyz
 from dyn3r.viewer.page import FOV_RAD, Page
 from dyn3r.viewer.voxels import VoxelTable
@@ -181,12 +181,13 @@ class LiveViewer(Page):
         moves = chosen & seen.dynamic
         still = chosen & ~grow(seen.dynamic, options.mask_margin)
         step = grid_step(still.shape, options.points_per_frame)
-        points, colors = seen.points(on_grid(still, step))
+        points, colors = seen.points(on_grid(still, step, step // 2, step // 2))
         new, cells = self._table.fill(points)
         background = seen.pack(points[new], colors[new], self._unit)
         share = max(moves.mean(), 1e-9)
         step = grid_step(moves.shape, round(options.points_per_frame / share))
-        moving = seen.pack(*seen.points(on_grid(moves, step)), self._unit)
+        moving = on_grid(moves, step, step // 2, step // 2)
+        moving_cloud = seen.pack(*seen.points(moving), self._unit)
         T = seen.T_world_camera
         camera = api.add_camera_frustum(
             f"/cameras/{t}",
@@ -205,7 +206,7 @@ class LiveViewer(Page):
         return _Frame(
             time_s,
             self._cloud(f"/background/{t}", background, visible=True),
-            self._cloud(f"/moving/{t}", moving, visible=False),
+            self._cloud(f"/moving/{t}", moving_cloud, visible=False),
             camera,
             T[:3, 3],
             cells,

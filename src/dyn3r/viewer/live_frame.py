@@ -81,9 +81,3 @@ def _array(value: Any, kind: Any) -> np.ndarray:
 def grid_step(size_hw: tuple[int, ...], count: int) -> int:
     """Pixels between the points of a grid that has at most `count` of them."""
     return max(1, int(np.ceil(np.sqrt(size_hw[0] * size_hw[1] / count))))
-
-
-def on_grid(chosen: np.ndarray, step: int) -> np.ndarray:
-    thin = np.zeros_like(chosen)
-    thin[step // 2 :: step, step // 2 :: step] = chosen[step // 2 :: step, step // 2 :: step]
-    return thin

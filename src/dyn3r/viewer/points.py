@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Float32, Int, UInt8
 
-from dyn3r.background import depth_edges, grow, most_confident_per_voxel
+from dyn3r.background import choose_static, depth_edges, grow, on_grid
 from dyn3r.pictures import Limits, confidence_picture, depth_picture, find_limits, motion_picture
 from dyn3r.scene import Scene
 from dyn3r.viewer.look import Look
@@ -120,27 +120,15 @@ def choose_background(scene: Scene, look: Look) -> Pixels:
     The voxel is the footprint of a pixel at the median depth, times `look.step_static`. As
     `Scene.static_points`, but it says which pixels they are.
     """
-    limit = confidence_limit(scene, look.drop_static, moving=False)
-    stride = max(1, int(np.ceil(np.sqrt(scene.depth.size / (4 * MAX_BACKGROUND)))))
-    stride *= look.step_static
-    found, points, confidence = [], [], []
-    for t in range(len(scene)):
-        chosen = scene.select(t, min_confidence=limit)
-        chosen &= ~grow(scene.dynamic[t], look.mask_growth + _RIM)
-        if look.hide_edges:
-            chosen &= ~depth_edges(scene.depth[t])
-        # Every frame starts its grid elsewhere, so that together they cover all pixels.
-        thin = _on_grid(chosen, stride, t % stride, (t // stride) % stride)
-        found.append(np.flatnonzero(thin))
-        points.append(scene.points_of(t, thin).points_world)
-        confidence.append(scene.confidence[t][thin])
-    voxel = look.step_static * scene.median_depth / float(np.median(scene.K[:, 0, 0]))
-    kept = most_confident_per_voxel(np.concatenate(points), np.concatenate(confidence), voxel)
-    if len(kept) > MAX_BACKGROUND:
-        kept = np.sort(np.random.default_rng(0).choice(kept, MAX_BACKGROUND, replace=False))
-    ends = np.cumsum([len(pixels) for pixels in found])
-    of_frame = np.split(np.concatenate(found)[kept], np.searchsorted(kept, ends)[:-1])
-    return tuple(of_frame)
+    pixels, _ = choose_static(
+        scene,
+        min_confidence=confidence_limit(scene, look.drop_static, moving=False),
+        max_points=MAX_BACKGROUND,
+        mask_margin=look.mask_growth + _RIM,
+        keep=(lambda t: ~depth_edges(scene.depth[t])) if look.hide_edges else None,
+        step=look.step_static,
+    )
+    return tuple(pixels)
 
 
 def choose_moving(scene: Scene, look: Look) -> Pixels:
@@ -152,7 +140,7 @@ def choose_moving(scene: Scene, look: Look) -> Pixels:
         chosen = scene.select(t, min_confidence=limit) & grow(scene.dynamic[t], look.mask_growth)
         if look.hide_edges:
             chosen &= ~depth_edges(scene.depth[t])
-        pixels = np.flatnonzero(_on_grid(chosen, look.step_moving, 0, 0))
+        pixels = np.flatnonzero(on_grid(chosen, look.step_moving, 0, 0))
         if len(pixels) > budget:
             pixels = np.sort(np.random.default_rng(0).choice(pixels, budget, replace=False))
         found.append(pixels)
@@ -167,13 +155,3 @@ def confidence_limit(scene: Scene, drop: float, *, moving: bool) -> float:
     confidence = scene.confidence.reshape(-1)[::step]
     kept = confidence[(scene.dynamic.reshape(-1)[::step] == moving) & (confidence > 0)]
     return float(np.quantile(kept, drop)) if len(kept) else 0.0
-
-
-def _on_grid(
-    chosen: Bool[np.ndarray, "h w"], step: int, row: int, column: int
-) -> Bool[np.ndarray, "h w"]:
-    if step == 1:
-        return chosen
-    thin = np.zeros_like(chosen)
-    thin[row::step, column::step] = chosen[row::step, column::step]
-    return thin
