@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from dyn3r.errors import InputError
@@ -77,7 +78,7 @@ def read_clip(
         if not source.exists():
             raise InputError(f"{source} does not exist")
         if source.is_dir():
-            files = _picture_files(source)
+            files = picture_files(source)
         elif source.suffix.lower() in IMAGE_SUFFIXES:
             files = [source]
         elif source.is_file():
@@ -115,7 +116,7 @@ def clip_from_images(
     frames, mapping = prepare_images(
         images, size=size, square_ok=square_ok, square_crop=square_crop
     )
-    labels = tuple(names) if names is not None else tuple(map(_frame_name, range(len(frames))))
+    labels = tuple(names) if names is not None else tuple(map(frame_name, range(len(frames))))
     return Clip(frames, mapping, labels, np.arange(len(frames)) / fps, "memory", float(fps))
 
 
@@ -146,7 +147,7 @@ def _read_video(
         plan = plan_sampling(container, fps=fps, start_s=start, limit=num_frames)
         for sample in sampled_frames(container, plan):
             hw = (sample.image.height, sample.image.width)
-            names.append(_frame_name(sample.index))
+            names.append(frame_name(sample.index))
             if mapping is None or frames is None:
                 mapping = frame_mapping(hw, **crop)
                 frames = FrameStack(mapping.size_hw, min(plan.expected or 0, MAX_FRAMES))
@@ -176,11 +177,7 @@ def _read_pictures(
     crop: dict,
     progress: Progress,
 ) -> Clip:
-    rate = fps or DEFAULT_IMAGE_FPS
-    first = math.ceil(start * rate)
-    chosen = list(islice(files, first, None if num_frames is None else first + num_frames))
-    if not chosen:
-        raise InputError(f"{source} has {len(files)} pictures: none is left after {start:g} s")
+    chosen, times, rate = choose_pictures(source, files, fps, num_frames, start)
     if len(chosen) > MAX_FRAMES:
         raise InputError(f"{source} has more than {MAX_FRAMES} pictures: ask for fewer")
     mapping: FrameMapping | None = None
@@ -197,8 +194,7 @@ def _read_pictures(
     assert mapping is not None
     assert frames is not None
     names = tuple(f.name for f in chosen)
-    times = (first + np.arange(len(chosen))) / rate
-    return Clip(frames.stacked(), mapping, names, times, str(source), float(rate))
+    return Clip(frames.stacked(), mapping, names, times, str(source), rate)
 
 
 def _named_mapping(file: Path, hw: tuple[int, int], crop: dict) -> FrameMapping:
@@ -208,7 +204,23 @@ def _named_mapping(file: Path, hw: tuple[int, int], crop: dict) -> FrameMapping:
         raise InputError(f"{file}: {error}") from None
 
 
-def _picture_files(folder: Path) -> list[Path]:
+def choose_pictures(
+    source: Path, files: list[Path], fps: float, num_frames: int | None, start: float
+) -> tuple[list[Path], Float[np.ndarray, " n"], float]:
+    """The pictures that were asked for, their times in seconds, and frames per second.
+
+    Raises InputError if none is left.
+    """
+    rate = fps or DEFAULT_IMAGE_FPS
+    first = math.ceil(start * rate)
+    chosen = list(islice(files, first, None if num_frames is None else first + num_frames))
+    if not chosen:
+        raise InputError(f"{source} has {len(files)} pictures: none is left after {start:g} s")
+    return chosen, (first + np.arange(len(chosen))) / rate, float(rate)
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, in natural order. Raises InputError if there are none."""
     visible = visible_files(folder)
     files = sorted((f for f in visible if f.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
     if not files:
@@ -219,5 +231,6 @@ def _picture_files(folder: Path) -> list[Path]:
     return files
 
 
-def _frame_name(index: int) -> str:
+def frame_name(index: int) -> str:
+    """What a frame of a video is called."""
     return f"frame_{index:06d}"

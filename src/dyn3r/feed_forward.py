@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from dyn3r.clip import DEFAULT_IMAGE_FPS
+from dyn3r.clip import DEFAULT_IMAGE_FPS, frame_name
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.flow import FlowEstimator, flow_estimator, measure_flow
 from dyn3r.frame_results import (
@@ -101,7 +101,7 @@ def _prepared(
     first: FrameMapping | None = None
     for k, frame in enumerate(frames):
         if not isinstance(frame, StreamedFrame):
-            frame = StreamedFrame(frame, f"frame_{k:06d}", k / DEFAULT_IMAGE_FPS)
+            frame = StreamedFrame(frame, frame_name(k), k / DEFAULT_IMAGE_FPS)
         images, mapping = prepare_images([frame.image], size=options.size or model.image_size)
         first = first or mapping
         if mapping != first:

@@ -117,7 +117,7 @@ def feedforward_metadata(
         "dyn3r_version": __version__,
         "source": source,
         "mode": "feedforward",
-        "model": {"name": model.name, "precision": model.precision, **model.facts},
+        "model": model.about,
         "device": str(model.device),
         "options": asdict(options),
         "notes": notes,

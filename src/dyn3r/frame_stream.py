@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from dyn3r.clip import DEFAULT_IMAGE_FPS
+from dyn3r.clip import choose_pictures, frame_name, picture_files
 from dyn3r.errors import InputError
-from dyn3r.imaging import IMAGE_SUFFIXES, natural_key, open_image, to_rgb, visible_files
+from dyn3r.imaging import IMAGE_SUFFIXES, open_image, to_rgb
 from dyn3r.video import open_video, plan_sampling, sampled_frames
 
 
@@ -61,18 +60,11 @@ def stream_frames(
         raise InputError(f"{source} does not exist")
     if source.is_file() and source.suffix.lower() not in IMAGE_SUFFIXES:
         return _of_video(source, fps, num_frames, start)
-    files = [source]
-    if source.is_dir():
-        pictures = (f for f in visible_files(source) if f.suffix.lower() in IMAGE_SUFFIXES)
-        files = sorted(pictures, key=natural_key)
-    rate = fps or DEFAULT_IMAGE_FPS
-    first = int(np.ceil(start * rate))
-    chosen = list(islice(files, first, None if num_frames is None else first + num_frames))
-    if not chosen:
-        raise InputError(f"{source} has {len(files)} pictures: none is left after {start:g} s")
+    files = picture_files(source) if source.is_dir() else [source]
+    chosen, times, rate = choose_pictures(source, files, fps, num_frames, start)
     frames = (
-        StreamedFrame(to_rgb(open_image(file)), file.name, (first + k) / rate)
-        for k, file in enumerate(chosen)
+        StreamedFrame(to_rgb(open_image(file)), file.name, float(time_s))
+        for file, time_s in zip(chosen, times)
     )
     return FrameStream(frames, rate, len(chosen), str(source))
 
@@ -86,7 +78,7 @@ def _of_video(source: Path, fps: float, num_frames: int | None, start: float) ->
         with open_video(source) as container:
             for sample in sampled_frames(container, plan):
                 came = True
-                yield StreamedFrame(sample.image, f"frame_{sample.index:06d}", sample.time_s)
+                yield StreamedFrame(sample.image, frame_name(sample.index), sample.time_s)
         if not came:
             where = f" after {start:g} s" if start else ""
             raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")

@@ -161,9 +161,9 @@ def _about(
     """What was asked, of what, and how long it took; for a Scene's metadata."""
     from dyn3r import __version__
 
-    models = {"model": _facts(model)}
+    models = {"model": model.about}
     if motion_model is not None:
-        models["motion_model"] = _facts(motion_model)
+        models["motion_model"] = motion_model.about
     return {
         "dyn3r_version": __version__,
         "source": clip.source,
@@ -173,7 +173,3 @@ def _about(
         "pairs": pairs,
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
     }
-
-
-def _facts(model: Model) -> dict[str, str]:
-    return {"name": model.name, "precision": model.precision, **model.facts}

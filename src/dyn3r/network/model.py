@@ -43,6 +43,11 @@ class Model:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     @property
+    def about(self) -> dict[str, str]:
+        """Name, precision and facts, for a Scene's metadata."""
+        return {"name": self.name, "precision": self.precision, **self.facts}
+
+    @property
     def image_size(self) -> int:
         """Long side in pixels this network was trained for."""
         return self.network.config.image_size
