@@ -35,7 +35,7 @@ from dyn3r.types import Clip, Motion, PairPredictions, no_progress
 
 MEASURES = ("J", "JR", "F", "precision", "recall", "share")
 GEOMETRY = ("ATE", "ATE / path", "rotation", "abs rel", "still", "moving", "focal")
-RECONSTRUCTED = ("attention", "flow", "both")
+RECONSTRUCTED = ("attention", "flow", "both", "learned", "flow+learned")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ def all_cues(case: Case, model: Model, flow_name: str, ablation: bool) -> dict[s
         "flow": flow,
         "both": combine_motion(by_attention(together), flow),
     }
+    if model.network.config.motion_head:
+        watcher.options = options
+        out["learned"] = watcher.by_motion_head(first)
+        out["flow+learned"] = watcher.by_flow_and_motion_head(first, measured)[1]
     if ablation:
         easi3r, monst3r = MotionOptions.easi3r(), FlowMotionOptions.monst3r()
         out |= {

@@ -173,6 +173,8 @@ class Explanation:
         if found.motion is not None:
             lines.append(f"decided: {found.motion.reason}")
         lines += [f"attention: {found.attention.reason}", f"flow: {found.flow.reason}"]
+        if found.learned is not None:
+            lines.append(f"learned: {found.learned.reason}")
         return "\n".join(lines) + "\n"
 
     def _heat(self, grid: Float[np.ndarray, "gh gw"]) -> Picture:

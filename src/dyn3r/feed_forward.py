@@ -70,7 +70,9 @@ def feedforward(
     options = options or FeedForwardOptions()
     if options.motion == "auto":
         cue = model.facts.get("motion_cue", "attention")
-        options = replace(options, motion="flow" if cue in ("flow", "both") else "none")
+        # this mode reads neither attention nor motion heads: flow stands in for the latter
+        by_flow = cue in ("flow", "both", "learned", "flow+learned")
+        options = replace(options, motion="flow" if by_flow else "none")
     reference = None
     if options.reference == "middle":
         if not isinstance(frames, Clip):

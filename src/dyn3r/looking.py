@@ -16,10 +16,13 @@ from dyn3r.motion import (
     FlowMotionOptions,
     combine_motion,
     find_motion,
+    flow_evidence,
     flow_residual_motion,
+    fuse_motion,
+    learned_motion,
     motion_from_masks,
 )
-from dyn3r.motion.flow_residual import mean_inverse_depth
+from dyn3r.motion.flow_residual import mean_inverse_depth, motion_from_evidence
 from dyn3r.network.model import Model
 from dyn3r.network.predict import encode_frames, predict_pairs
 from dyn3r.options import Options
@@ -34,7 +37,7 @@ class Findings:
     """
 
     cue: str
-    """Which cue decided: attention, flow or both; `given` if the masks were, `none` if nobody
+    """Which cue decided, one of `dyn3r.options.CUES`; `given` if the masks were, `none` if nobody
     asked."""
     motion: Motion | None
     """What was decided, before any refinement of the masks; None if nobody asked."""
@@ -48,6 +51,8 @@ class Findings:
     """The depth that the flow was judged by, inverse, median 1."""
     flow_options: FlowMotionOptions
     """How the flow was judged."""
+    learned: Motion | None = None
+    """According to the motion head; None unless the cue is one that asks it."""
 
 
 OnFindings = Callable[[Findings], None]
@@ -113,16 +118,38 @@ class Watcher:
     def by_flow(self, predictions: PairPredictions, measured: MeasuredFlow) -> Motion:
         """What moves according to measured flow and a pass with heads; of one frame: nothing."""
         if len(self.clip) == 1:
-            still = motion_from_masks(np.zeros(self.clip.images.shape[:3], bool))
-            return replace(still, reason="one frame says nothing about motion")
+            return self._one_frame()
         return flow_residual_motion(
             predictions, self.clip.images, measured,
             options=self.options.flow_motion, progress=self.progress,
         )  # fmt: skip
 
+    def by_motion_head(self, predictions: PairPredictions) -> Motion:
+        """What moves according to the motion head in a first pass with heads."""
+        if len(self.clip) == 1:
+            return self._one_frame()
+        return learned_motion(predictions, options=self.options.learned_motion)
+
+    def by_flow_and_motion_head(
+        self, predictions: PairPredictions, measured: MeasuredFlow
+    ) -> tuple[Motion, Motion]:
+        """What moves according to flow alone, and according to flow and motion head together."""
+        if len(self.clip) == 1:
+            return self._one_frame(), self._one_frame()
+        judged = self.options.flow_motion
+        evidence = flow_evidence(
+            predictions, self.clip.images, measured, options=judged, progress=self.progress
+        )
+        flow = motion_from_evidence(evidence, measured, options=judged)
+        return flow, fuse_motion(evidence, predictions, options=self.options.learned_motion)
+
+    def _one_frame(self) -> Motion:
+        still = motion_from_masks(np.zeros(self.clip.images.shape[:3], bool))
+        return replace(still, reason="one frame says nothing about motion")
+
 
 class Search:
-    """What moves in a clip according to one cue, or both; kept up to date from pass to pass."""
+    """What moves in a clip according to one cue, or two; kept up to date from pass to pass."""
 
     def __init__(
         self, watcher: Watcher, cue: str, seconds: Stopwatch, *, keep_flow: bool = False
@@ -130,27 +157,37 @@ class Search:
         self.watcher, self.cue, self.seconds = watcher, cue, seconds
         self.keep_flow = keep_flow
         """For `flow_of_all_pairs` and `explain`; the flow of all pairs is large."""
-        self.attends, self.flows = cue in ("attention", "both"), cue in ("flow", "both")
+        self.attends, self.flows = cue in ("attention", "both"), "flow" in cue or cue == "both"
+        self.learns = "learned" in cue
         self._attention: Motion | None = None
         self._flow: Motion | None = None
+        self._learned: Motion | None = None
+        self._fused: Motion | None = None
         self._measured: MeasuredFlow | None = None
 
     def first_pass(self) -> Motion:
         """Look for motion as if everything stood still."""
         with self.seconds("first pass"):
             # points are only needed to tell parallax from motion in measured flow
-            first = self.watcher.predict("first pass", None, heads=self.flows, scores=self.attends)
+            heads = self.flows or self.learns
+            first = self.watcher.predict("first pass", None, heads=heads, scores=self.attends)
         with self.seconds("motion"):
+            if self.learns:
+                self._learned = self.watcher.by_motion_head(first)
             if self.flows:
                 measured = self.watcher.measure_flow()
-                self._flow = self.watcher.by_flow(first, measured)
+                if self.learns:
+                    pair = self.watcher.by_flow_and_motion_head(first, measured)
+                    self._flow, self._fused = pair
+                else:
+                    self._flow = self.watcher.by_flow(first, measured)
                 self._measured = measured if self.keep_flow else None
         return self.update(first)
 
     def second_pass(self, motion: Motion) -> Motion:
         """Look again, ignoring what moves; for a model that makes no points (SPEC 5)."""
         if not self.attends:
-            return motion  # flow stays as it was measured
+            return motion  # flow and motion head stay with what they said
         with self.seconds("second look"):
             again = self.watcher.predict("second look", motion, heads=False, scores=True)
         return self.update(again)
@@ -160,11 +197,11 @@ class Search:
         with self.seconds("motion"):
             if self.attends:
                 self._attention = self.watcher.by_attention(predictions)
-            if self._attention is None or self._flow is None:
-                motion = self._attention or self._flow
-                assert motion is not None
-                return motion
-            return combine_motion(self._attention, self._flow)
+            if self._attention is not None and self._flow is not None:
+                return combine_motion(self._attention, self._flow)
+            motion = self._fused or self._attention or self._flow or self._learned
+            assert motion is not None
+            return motion
 
     def flow_of_all_pairs(self) -> MeasuredFlow | None:
         """Measured flow, measured now unless it was kept; None where nothing is optimised."""
@@ -200,6 +237,7 @@ class Search:
                 steps=_steps(measured, n),
                 inverse_depth=inverse_depth.astype(np.float32),
                 flow_options=self.watcher.options.flow_motion,
+                learned=self._learned,
             )
 
 

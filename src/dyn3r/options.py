@@ -9,11 +9,11 @@ import numpy as np
 
 from dyn3r.alignment import AlignmentOptions, Presets
 from dyn3r.errors import InputError
-from dyn3r.motion import FlowMotionOptions, MotionOptions
+from dyn3r.motion import FlowMotionOptions, LearnedMotionOptions, MotionOptions
 from dyn3r.network.predict import InferenceOptions
 from dyn3r.refine import mask_refiner
 
-CUES = ("attention", "flow", "both")
+CUES = ("attention", "flow", "both", "learned", "flow+learned")
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,12 @@ class Options:
     graph: str = "auto"
     """Which pairs of frames are compared. `auto`: swinstride-5-noncyclic, and width 4 above 95
     frames. Wider windows cost time and make the cameras steadier."""
-    motion: Literal["auto", "attention", "flow", "both", "none"] = "auto"
+    motion: Literal["auto", "attention", "flow", "both", "learned", "flow+learned", "none"] = "auto"
     """How what moves is found, to be ignored in a second pass. `attention`: in the network's own
     attention (Easi3R); `flow`: where measured optical flow contradicts a still scene; `both`: what
-    either says; `none`: one pass, everything is static. `auto`: what the file of the model that
-    looks for motion recommends, else attention."""
+    either says; `learned`: what the network's motion head says, if it has one; `flow+learned`: flow
+    and motion head weighed against each other; `none`: one pass, everything is static. `auto`: what
+    the file of the model that looks for motion recommends, else attention."""
     flow: str = "dis"
     """How optical flow is measured, where it is: `dis` (no weights), `raft`, `raft-small`."""
     refine: str = "none"
@@ -41,12 +42,13 @@ class Options:
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     motion_options: MotionOptions = field(default_factory=MotionOptions)
     flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)
+    learned_motion: LearnedMotionOptions = field(default_factory=LearnedMotionOptions)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
 
     def __post_init__(self) -> None:
         if self.motion not in ("auto", *CUES, "none"):
             raise InputError(
-                f"motion is auto, attention, flow, both or none, not {self.motion!r}; "
+                f"motion is auto, {', '.join(CUES)} or none, not {self.motion!r}; "
                 "give masks as an argument"
             )
         if self.refine != "none":

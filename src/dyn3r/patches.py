@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from dyn3r.errors import InputError
 
@@ -22,3 +22,10 @@ def token_mask(masks: np.ndarray, patch: int = 16) -> Bool[np.ndarray, "n gh gw"
     n, h, w = masks.shape
     blocks = masks.astype(bool, copy=False).reshape(n, h // patch, patch, w // patch, patch)
     return np.asarray(blocks.any(axis=(2, 4)))
+
+
+def patch_means(maps: Float[np.ndarray, "n h w"], patch: int = 16) -> Float[np.ndarray, "n gh gw"]:
+    """Means over patches, float32. Sides must be multiples of the patch."""
+    n, h, w = maps.shape
+    patches = maps.reshape(n, h // patch, patch, w // patch, patch)
+    return np.asarray(patches.mean(axis=(2, 4)), dtype=np.float32)

@@ -109,11 +109,19 @@ def _graph(name: str, frames: int) -> str:
 
 
 def _cue(motion: str, model: Model) -> str:
-    """What `auto` means for this model: its file may recommend a cue."""
-    if motion != "auto":
-        return motion
-    recommended = model.facts.get("motion_cue", "attention")
-    return recommended if recommended in CUES else "attention"
+    """What `auto` means for this model: its file may recommend a cue.
+
+    Raises InputError for a cue that this model can't give.
+    """
+    if motion == "auto":
+        recommended = model.facts.get("motion_cue", "attention")
+        motion = recommended if recommended in CUES else "attention"
+    if "learned" in motion and not model.network.config.motion_head:
+        raise InputError(
+            f"{model.name} has no motion head, which motion {motion!r} needs: choose flow, "
+            "attention or both, or a model that was trained with one"
+        )
+    return motion
 
 
 def _scene(

@@ -174,6 +174,11 @@ class PairPredictions:
     """Attention statistic of the view-1 stack: a score for every token of frame **j** (SPEC 4)."""
     scores2: Float[np.ndarray, "m gh gw c"] | None = None
     """Attention statistic of the view-2 stack: a score for every token of frame **i**."""
+    motion1: np.ndarray | None = None
+    """(m,h,w) probability that what frame i shows there moves in the world. None if heads were off
+    or the network has no motion head."""
+    motion2: np.ndarray | None = None
+    """(m,h,w) the same for frame j."""
 
     def __len__(self) -> int:
         return len(self.edges)

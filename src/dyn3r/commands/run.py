@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dyn3r.scene import Scene
 
 
-WAYS = ("auto", "attention", "flow", "both", "none")
+WAYS = ("auto", "attention", "flow", "both", "learned", "flow+learned", "none")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ class Run:
     -noncyclic) or oneref-R. auto: swinstride-5-noncyclic (-4- above 95 frames)."""
     motion: str = "auto"
     """How what moves is found. attention: in the network's attention (Easi3R); flow: where optical
-    flow contradicts a still scene; both; none: everything is static; or a folder of masks (PNG at
-    source resolution, white = moving). auto: as the model recommends."""
+    flow contradicts a still scene; both; learned: by a motion head, which networks trained here
+    have and published ones lack; flow+learned: both of these together; none: everything is static;
+    or a folder of masks (PNG at source resolution, white = moving). auto: as the model
+    recommends."""
     motion_model: str | None = None
     """Another model that finds what moves, named as in --model; --model then makes the geometry
     alone. Published numbers say MonST3R weights are best for masks and DUSt3R weights for cameras.

@@ -45,6 +45,9 @@ class Train:
     """0: errors in units of the scene (DUSt3R); 1: relative to each point's own distance."""
     shape_weight: float = 1.0
     """Weight of the loss on ratios of neighbouring depths, which draws outlines."""
+    motion_weight: float = 0.2
+    """Weight of the loss that teaches the motion head what moves; 0: it learns nothing. Of no
+    effect with --dynamic-share 0."""
     seed: int = 0
     """Seeds weights and data."""
     device: str = "auto"
@@ -75,6 +78,7 @@ class Train:
             confidence_weight=self.confidence_weight,
             nearness=self.nearness,
             shape_weight=self.shape_weight,
+            motion_weight=self.motion_weight,
             seed=self.seed,
         )
         with progress_bars(self.quiet) as progress:

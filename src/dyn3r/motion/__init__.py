@@ -1,19 +1,23 @@
-"""What moves: from attention scores (SPEC 4), from measured optical flow (SPEC 7), or from both."""
+"""What moves: from attention (SPEC 4), optical flow (SPEC 7), or a motion head (ours)."""
 
 from dyn3r.motion.combine import combine_motion
 from dyn3r.motion.find import find_motion, motion_from_masks
 from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.flow_residual import flow_evidence, flow_residual_motion
+from dyn3r.motion.learned import LearnedMotionOptions, fuse_motion, learned_motion
 from dyn3r.motion.options import MotionOptions
 from dyn3r.patches import token_mask
 
 __all__ = [
     "FlowMotionOptions",
+    "LearnedMotionOptions",
     "MotionOptions",
     "combine_motion",
     "find_motion",
     "flow_evidence",
     "flow_residual_motion",
+    "fuse_motion",
+    "learned_motion",
     "motion_from_masks",
     "token_mask",
 ]

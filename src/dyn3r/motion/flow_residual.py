@@ -22,6 +22,7 @@ from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.options import MotionOptions
 from dyn3r.motion.static_flow import fit_static_flow, nearest_static_flow
 from dyn3r.motion.stillness import covers_too_much
+from dyn3r.patches import patch_means
 from dyn3r.types import Motion, PairPredictions, Progress, no_progress
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,14 @@ def flow_residual_motion(
         predictions, clip_images, flow,
         inverse_depth=inverse_depth, options=options, progress=progress,
     )  # fmt: skip
+    return motion_from_evidence(evidence, flow, options=options)
+
+
+def motion_from_evidence(
+    evidence: FlowEvidence, flow: MeasuredFlow, *, options: FlowMotionOptions | None = None
+) -> Motion:
+    """The masks of `flow_residual_motion` from the evidence that it gathers."""
+    options = options or FlowMotionOptions()
     masks = evidence.refined > options.threshold
     why = _why_still(masks, evidence, flow, options)
     if why is not None:
@@ -88,9 +97,9 @@ def flow_residual_motion(
     _log.info("motion: %s", reason)
     return Motion(
         masks=masks,
-        dynamic_map=_on_patches(evidence.raw),
-        refined_map=_on_patches(evidence.refined),
-        clusters=np.zeros(_on_patches(evidence.raw).shape, np.int64),
+        dynamic_map=patch_means(evidence.raw),
+        refined_map=patch_means(evidence.refined),
+        clusters=np.zeros(patch_means(evidence.raw).shape, np.int64),
         threshold=math.inf if why is not None else options.threshold,
         attention_maps={},
         has_motion=why is None,
@@ -317,12 +326,6 @@ def _smooth(maps: np.ndarray, images: np.ndarray, radius: int) -> Float[np.ndarr
         slope /= mean(grey * grey) - grey_mean**2 + 0.01
         out[t] = mean(slope) * grey + mean(value_mean - slope * grey_mean)
     return out.clip(0, 1)
-
-
-def _on_patches(maps: np.ndarray) -> Float[np.ndarray, "n gh gw"]:
-    n, h, w = maps.shape
-    patches = maps.reshape(n, h // _PATCH, _PATCH, w // _PATCH, _PATCH)
-    return np.asarray(patches.mean(axis=(2, 4)), dtype=np.float32)
 
 
 def _why_still(

@@ -34,7 +34,7 @@ def describe_checkpoint(path: str | Path) -> list[str]:
         f"{config.enc_num_heads} heads",
         f"decoder     2 x {config.dec_depth} blocks of {config.dec_embed_dim}, "
         f"{config.dec_num_heads} heads",
-        f"head        {config.head}",
+        f"head        {config.head}" + (", says what moves" if config.motion_head else ""),
         f"frames      trained for a long side of {config.image_size} pixels",
     ]
     return lines + [f"{name:<11} {value}" for name, value in facts_of(content).items()]

@@ -41,6 +41,9 @@ class NetworkConfig:
     detail_features: int = 0
     """Channels at 1/4 of the frame of a small convolutional pyramid beside the patch embedding,
     which feeds the encoder and shows the head where outlines run (ours); 0: none, as published."""
+    motion_head: bool = False
+    """A branch of every DPT head that says of each pixel whether it shows something that moves in
+    the world (ours); the published networks have none."""
     image_size: int = 512
     """Long side in pixels the network was trained for; the default when frames are prepared."""
     dpt_features: int = 256
@@ -69,6 +72,10 @@ class NetworkConfig:
         if self.detail_features % 2 or (self.detail_features and self.head != "dpt"):
             raise CheckpointError(
                 "network configuration: detail_features must be even, and need a dpt head"
+            )
+        if not isinstance(self.motion_head, bool) or (self.motion_head and self.head != "dpt"):
+            raise CheckpointError(
+                "network configuration: motion_head is true or false, and needs a dpt head"
             )
         dims = self.dpt_layer_dims
         if not (isinstance(dims, tuple) and len(dims) == 4) or any(

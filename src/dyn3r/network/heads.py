@@ -1,4 +1,4 @@
-"""Regression heads: decoder states -> point and confidence per pixel (SPEC 1)."""
+"""Heads: decoder states -> point and confidence per pixel (SPEC 1), and whether it moves (ours)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def to_points(
     return points, 1 + raw[:, 3].exp()
 
 
+HeadOutput = tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b h w"] | None]
+"""Raw points and confidences; logits of "this moves in the world", if the head has that branch."""
+
+
 class LinearHead(nn.Module):
     """One linear layer from the last state; every token paints its own 16x16 pixels."""
 
@@ -34,9 +38,9 @@ class LinearHead(nn.Module):
         states: Sequence[Float[Tensor, "b n _"]],
         grid_hw: tuple[int, int],
         detail: Sequence[Tensor] = (),
-    ) -> Float[Tensor, "b 4 h w"]:
+    ) -> HeadOutput:
         raw = self.proj(states[-1]).transpose(1, 2)
-        return pixel_shuffle(raw.reshape(len(raw), -1, *grid_hw), PATCH)
+        return pixel_shuffle(raw.reshape(len(raw), -1, *grid_hw), PATCH), None
 
 
 class ResidualUnit(nn.Module):
@@ -110,6 +114,14 @@ class Dpt(nn.Module):
             nn.ReLU(),
             nn.Conv2d(features // 2, 4, 1),
         )
+        self.motion: nn.Sequential | None = None
+        if config.motion_head:
+            # at half resolution: a third of the cost of `head`, and outlines are in its input
+            self.motion = nn.Sequential(
+                nn.Conv2d(features, features // 2, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(features // 2, 1, 1),
+            )
         channels = config.detail_features
         shown = ((channels // 2, features), (channels, dims[0]), (2 * channels, dims[1]))
         self.detail = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in shown if channels)
@@ -130,16 +142,21 @@ class Dpt(nn.Module):
         states: Sequence[Float[Tensor, "b n _"]],
         grid_hw: tuple[int, int],
         detail: Sequence[Tensor] = (),
-    ) -> Float[Tensor, "b 4 h w"]:
+    ) -> HeadOutput:
         levels = []
         for adapter, index in zip(self.act_postprocess, self.states):
             tokens = states[index].transpose(1, 2)
             levels.append(adapter(tokens.reshape(*tokens.shape[:2], *grid_hw)))
         if not self.detail:
-            return self.head(self.scratch(levels))
+            return self._read(self.scratch(levels))
         half, quarter, eighth = (show(level) for show, level in zip(self.detail, detail))
         levels[0], levels[1] = levels[0] + quarter, levels[1] + eighth
-        return self.head(self.scratch(levels) + half)
+        return self._read(self.scratch(levels) + half)
+
+    def _read(self, fused: Float[Tensor, "b features h2 w2"]) -> HeadOutput:
+        """What the fused features at half resolution say of every pixel."""
+        moves = None if self.motion is None else _double(self.motion(fused))[:, 0]
+        return self.head(fused), moves
 
 
 class DptHead(nn.Module):
@@ -154,7 +171,7 @@ class DptHead(nn.Module):
         states: Sequence[Float[Tensor, "b n _"]],
         grid_hw: tuple[int, int],
         detail: Sequence[Tensor] = (),
-    ) -> Float[Tensor, "b 4 h w"]:
+    ) -> HeadOutput:
         return self.dpt(states, grid_hw, detail)
 
 

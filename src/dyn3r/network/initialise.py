@@ -10,6 +10,9 @@ from torch import nn
 from dyn3r.network.config import PATCH, NetworkConfig
 from dyn3r.network.network import PointmapNetwork
 
+MOTION_PRIOR = -2.0
+"""Logit of motion that an untrained motion head gives everywhere: one pixel in eight moves."""
+
 
 def initialise(network: PointmapNetwork, seed: int) -> None:
     """Xavier-uniform matrices, zero biases (as in CroCo v2), in place and repeatable.
@@ -38,6 +41,9 @@ def initialise(network: PointmapNetwork, seed: int) -> None:
         for name, weight in network.downstream_head1.named_parameters():
             if name.startswith("dpt.detail."):
                 nn.init.zeros_(weight)
+    if network.config.motion_head:
+        nn.init.zeros_(network.downstream_head1.get_parameter("dpt.motion.2.weight"))
+        nn.init.constant_(network.downstream_head1.get_parameter("dpt.motion.2.bias"), MOTION_PRIOR)
     last = "dpt.head.4" if network.config.head == "dpt" else "proj"
     pixels = 1 if network.config.head == "dpt" else PATCH * PATCH
     network.downstream_head1.get_parameter(f"{last}.weight").data.mul_(0.1)
@@ -48,12 +54,16 @@ def initialise(network: PointmapNetwork, seed: int) -> None:
 
 def grow(network: PointmapNetwork, config: NetworkConfig, seed: int) -> PointmapNetwork:
     """`network` with the parts of `config` that it lacks, if these are only our additions (position
-    code, detail pyramid); otherwise `network` itself. The new parts start without effect."""
+    code, detail pyramid, motion head); otherwise `network` itself. The new parts start without
+    effect; a new motion head says `MOTION_PRIOR` everywhere."""
     old = network.config
+    if old.head != config.head:
+        return network
     wanted = replace(
         old,
         position_code=old.position_code or config.position_code,
         detail_features=old.detail_features or config.detail_features,
+        motion_head=old.motion_head or config.motion_head,
         image_size=config.image_size,
     )
     if wanted != config or wanted == old:

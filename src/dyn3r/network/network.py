@@ -31,6 +31,10 @@ class Decoded:
     """Scores of view 2's tokens, from the view-1 stack (its queries are view 1's)."""
     scores2: Float[Tensor, "b gh gw c"] | None
     """Scores of view 1's tokens, from the view-2 stack."""
+    motion1: Float[Tensor, "b h w"] | None
+    """Logits: what view 1 shows here moves in the world. None without a motion head."""
+    motion2: Float[Tensor, "b h w"] | None
+    """The same for view 2."""
     logits: tuple[tuple[Tensor, Tensor], ...] = ()
     """(view-1 stack, view-2 stack) attention before softmax of the layers asked for."""
 
@@ -162,7 +166,7 @@ class PointmapNetwork(nn.Module):
             # states hold what a head may read; only the last one is normalised
             states1.append(self.dec_norm(x1.float()) if layer == last else x1)
             states2.append(self.dec_norm(x2.float()) if layer == last else x2)
-        answer: tuple[Tensor | None, ...] = (None,) * 4
+        answer: tuple[Tensor | None, ...] = (None,) * 6
         if heads:
             # float32 means float32, whatever precision the caller runs the transformer in
             device = features1.device.type
@@ -173,9 +177,10 @@ class PointmapNetwork(nn.Module):
                     states2 = [state.float() for state in states2]
                     detail1 = tuple(level.float() for level in detail1)
                     detail2 = tuple(level.float() for level in detail2)
-                raw1 = self.downstream_head1(states1, grid, detail1)
-                raw2 = self.downstream_head2(states2, grid, detail2)
-            answer = (*to_points(raw1.float()), *to_points(raw2.float()))
+                raw1, moves1 = self.downstream_head1(states1, grid, detail1)
+                raw2, moves2 = self.downstream_head2(states2, grid, detail2)
+            moves = (None if view is None else view.float() for view in (moves1, moves2))
+            answer = (*to_points(raw1.float()), *to_points(raw2.float()), *moves)
         return Decoded(
             points1=answer[0],
             conf1=answer[1],
@@ -183,6 +188,8 @@ class PointmapNetwork(nn.Module):
             conf2=answer[3],
             scores1=_stack_scores(readings1, grid) if scores else None,
             scores2=_stack_scores(readings2, grid) if scores else None,
+            motion1=answer[4],
+            motion2=answer[5],
             logits=tuple(logits),
         )
 

@@ -85,12 +85,14 @@ def predict_pairs(
     images: n frames, see `Frames`. dynamic: (n,h,w), which pixels move; static tokens of view 1
     then ignore moving tokens of view 2 (Easi3R's second pass, SPEC 5). tokens: `encode_frames` of
     the same frames, if already known. heads=False: attention scores only, much cheaper (first
-    pass).
+    pass); then nothing is said of motion either, as the motion head is a branch of the others.
 
     Returns pointmaps points1 (of frame i) and points2 (of frame j), both in camera i, (m,h,w,3),
     with an arbitrary scale per pair; confidences conf1, conf2 (m,h,w) above 1; scores1 (frame j's
-    tokens) and scores2 (frame i's tokens), (m, gh, gw, layers*heads) float32. Raises InputError for
-    edges that name no frame, frames whose sides are no multiples of 16 and masks of another size.
+    tokens) and scores2 (frame i's tokens), (m, gh, gw, layers*heads) float32; with heads, and if
+    the network has a motion head, motion1 (of frame i) and motion2 (of frame j), (m,h,w), the
+    probability that a pixel shows something that moves. Raises InputError for edges that name no
+    frame, frames whose sides are no multiples of 16 and masks of another size.
     """
     options = options or InferenceOptions()
     frames = _frames(images)
@@ -143,6 +145,8 @@ class _Store:
             for view in "12":
                 shapes[f"points{view}"] = ((edges, *size_hw, 3), number)
                 shapes[f"conf{view}"] = ((edges, *size_hw), number)
+                if model.network.config.motion_head:
+                    shapes[f"motion{view}"] = ((edges, *size_hw), number)
         if scores:
             shape = (edges, *grid_hw, model.network.config.score_channels)
             shapes |= {f"scores{view}": (shape, np.dtype(np.float32)) for view in "12"}
@@ -156,6 +160,8 @@ class _Store:
     def put(self, start: int, decoded: Decoded) -> None:
         for name, array in self.arrays.items():
             values = getattr(decoded, name).float()
+            if name.startswith("motion"):
+                values = values.sigmoid()
             if array.dtype == np.float16:
                 values = values.clamp(-HALF_LIMIT, HALF_LIMIT)
             if name.startswith("conf"):

@@ -1,11 +1,11 @@
-"""What training minimises (SPEC 12): confidence-weighted pointmap regression, and matching."""
+"""What training minimises (SPEC 12): confidence-weighted pointmap regression; and our additions."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from dyn3r.network.config import PATCH
 
@@ -111,3 +111,21 @@ def matching_loss(
     weights = (near_row[..., :, None] * near_col[..., None, :]).flatten(-2)
     entropy = -(weights * log_softmax(logits.float(), dim=-1)).sum(-1)
     return (entropy * known).sum() / known.sum().clamp(min=1)
+
+
+def motion_loss(
+    logits: tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]],
+    moving: tuple[Bool[Tensor, "b h w"], Bool[Tensor, "b h w"]],
+    valid: tuple[Bool[Tensor, "b h w"], Bool[Tensor, "b h w"]],
+) -> Float[Tensor, ""]:
+    """Binary cross entropy of the motion head, mean over the valid pixels of both views together.
+
+    logits = what the head says of view 1 and of view 2; moving = what truly moves in the world,
+    whether or not the camera does; valid = where the world shows anything. 0 where nothing is
+    valid. No class is weighted: the sigmoid is to be a probability. Our own addition; supervised
+    motion segmentation on synthetic scenes goes back to MP-Net (Tokmakov et al. 2017).
+    """
+    said = torch.cat([view[known] for view, known in zip(logits, valid)]).float()
+    true = torch.cat([view[known] for view, known in zip(moving, valid)])
+    total = binary_cross_entropy_with_logits(said, true.to(said.dtype), reduction="sum")
+    return total / max(1, said.numel())

@@ -16,11 +16,12 @@ COMPACT = NetworkConfig(
     head="dpt",
     position_code=True,
     detail_features=32,
+    motion_head=True,
     image_size=176,
     dpt_features=32,
     dpt_layer_dims=(32, 48, 96, 192),
 )
-"""The network we train and ship: 17.5 M parameters."""
+"""The network we train and ship: 18.0 M parameters."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class TrainOptions:
     """Everything that decides a training run. Stored in the run's folder."""
 
     network: NetworkConfig = COMPACT
-    """Size of the network. A checkpoint that differs only by lacking the position code or the
-    detail pyramid is grown to it; any other checkpoint keeps its own size."""
+    """Size of the network. A checkpoint that differs only by lacking the position code, the detail
+    pyramid or the motion head is grown to it; any other checkpoint keeps its own size."""
     start_from: str | None = None
     """A checkpoint to fine-tune; None starts from random weights."""
     freeze_encoder: bool = False
@@ -73,6 +74,9 @@ class TrainOptions:
     """Decoder layers whose first head is taught to match."""
     shape_weight: float = 1.0
     """Weight of the shape loss (ratios between neighbouring depths); 0 switches it off."""
+    motion_weight: float = 0.2
+    """Weight of the motion loss, which teaches a network with a motion head what moves; 0 switches
+    it off. Without effect where `dynamic_share` is 0."""
     confidence_weight: float = 0.2
     """Reward for confidence (alpha of DUSt3R's equation 4). Where errors, in units of the mean
     distance, stay above it, confidence falls to 1 and says nothing any more."""

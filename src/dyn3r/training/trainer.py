@@ -20,7 +20,7 @@ from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.network import Decoded, PointmapNetwork
 from dyn3r.training.batches import batch_loader, held_out_batches
 from dyn3r.training.group import Group
-from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
+from dyn3r.training.losses import matching_loss, motion_loss, pointmap_loss, shape_loss
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import PairBatch
 from dyn3r.types import Progress, no_progress
@@ -142,6 +142,14 @@ def _step(state: _State, batch: PairBatch, options: TrainOptions, group: Group) 
         ).mean()
         loss = loss + options.matching_weight * matching
         losses["matching"] = float(matching.detach())
+    if decoded.motion1 is not None and decoded.motion2 is not None and _learns_motion(options):
+        motion = motion_loss(
+            (decoded.motion1, decoded.motion2),
+            (batch.moving1, batch.moving2),
+            (torch.ones_like(batch.valid1), torch.ones_like(batch.valid2)),  # the sky stands still
+        )
+        loss = loss + options.motion_weight * motion
+        losses["motion"] = float(motion.detach())
     loss.backward()
     group.average_gradients(state.network.parameters())
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
@@ -174,6 +182,11 @@ def forward_pairs(
     )
 
 
+def _learns_motion(options: TrainOptions) -> bool:
+    """A static world teaches a motion head nothing but that nothing ever moves."""
+    return options.motion_weight > 0 and options.dynamic_share > 0
+
+
 def _rate(step: int, options: TrainOptions) -> float:
     """Linear warm-up, then a cosine."""
     if step < options.warmup_steps:
@@ -197,8 +210,13 @@ def _follow(average: PointmapNetwork, network: PointmapNetwork, decay: float, st
 
 @torch.no_grad()
 def _evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -> dict[str, float]:
-    """Median over pairs of: relative depth error of view 1, point error of view 2, pose errors."""
+    """Median over pairs of: relative depth error of view 1, point error of view 2.
+
+    With a motion head also J (intersection over union) of what it calls moving, all pixels of both
+    views of all pairs counted together.
+    """
     network.eval()
+    agreed = either = 0
     depth_errors, point_errors, losses = [], [], []
     for batch in batches:
         batch = batch.to(device)
@@ -209,6 +227,10 @@ def _evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -
         losses.append(float(pointmap_loss(points, truth, valid)))  # type: ignore[arg-type]
         assert out.points1 is not None
         assert out.points2 is not None
+        for said, moving in ((out.motion1, batch.moving1), (out.motion2, batch.moving2)):
+            if said is not None:
+                agreed += int(((said > 0) & moving).sum())
+                either += int(((said > 0) | moving).sum())
         for k in range(len(batch.first)):
             ok1, ok2 = batch.valid1[k], batch.valid2[k]
             if not ok1.any() or not ok2.any():
@@ -218,11 +240,14 @@ def _evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -
             depth_errors.append(((z * scale - true_z).abs() / true_z).mean())
             error = (out.points2[k] * scale - batch.points2[k]).norm(dim=-1)[ok2]
             point_errors.append((error / batch.points2[k].norm(dim=-1)[ok2]).mean())
-    return {
+    numbers = {
         "held_out_loss": sum(losses) / len(losses),
         "held_out_abs_rel": float(torch.stack(depth_errors).median()),
         "held_out_point_error": float(torch.stack(point_errors).median()),
     }
+    if network.config.motion_head:
+        numbers["held_out_motion_J"] = agreed / max(1, either)
+    return numbers
 
 
 def _restore(folder: Path, options: TrainOptions, group: Group) -> _State:
