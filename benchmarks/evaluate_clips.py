@@ -1,6 +1,7 @@
 """How good models and modes are on clips with ground truth; prints one Markdown table.
 
-    python benchmarks/evaluate_clips.py CLIPS_FOLDER [--models compact ...] [--size 224] [--colmap]
+    python benchmarks/evaluate_clips.py CLIPS_FOLDER [--models compact ...] [--size 224]
+        [--no-bundle] [--colmap]
 
 CLIPS_FOLDER holds clips in the layout of the bundled one (frames/, depth.npz, dynamic.npz,
 camera.npz). Every model runs plain (one pass, no masks), with motion read out of the attention,
@@ -74,6 +75,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["compact"])
     parser.add_argument("--size", type=int)
     parser.add_argument("--modes", nargs="+", default=["none", "attention", "flow", "truth"])
+    parser.add_argument(
+        "--no-bundle", action="store_true", help="as published: no bundle adjustment"
+    )
     parser.add_argument("--colmap", action="store_true", help="also what pycolmap finds")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -85,7 +89,8 @@ def main() -> None:
             clip = dyn3r.read_clip(folder / "frames", size=args.size or model.image_size)
             for mode in args.modes:
                 masks = dyn3r.read_masks(folder / "dynamic.npz", clip) if mode == "truth" else None
-                options = dyn3r.Options(motion="none" if mode == "truth" else mode)
+                motion = "none" if mode == "truth" else mode
+                options = dyn3r.Options(motion=motion, bundle=not args.no_bundle)
                 start = time.perf_counter()
                 scene = dyn3r.reconstruct(clip, model, options, masks=masks)
                 seconds = time.perf_counter() - start

@@ -20,9 +20,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import dyn3r
+from dyn3r.alignment import align
+from dyn3r.bundle import bundle_adjust
 from dyn3r.geometry.flow import MeasuredFlow
 from dyn3r.looking import Watcher
-from dyn3r.motion import LearnedMotionOptions, flow_evidence, fuse_motion, learned_motion
+from dyn3r.motion import (
+    FlowMotionOptions,
+    LearnedMotionOptions,
+    flow_evidence,
+    fuse_motion,
+    learned_motion,
+)
 from dyn3r.motion.flow_residual import FlowEvidence, motion_from_evidence
 from dyn3r.motion.learned import fused_score, learned_probability, log_odds
 from dyn3r.network.model import Model
@@ -43,23 +51,28 @@ class Seen:
 
 
 def look(args: argparse.Namespace, model: Model) -> Iterator[Seen]:
-    """Clip by clip, as a run with the default pair graph would."""
+    """Clip by clip, as a run with the default pair graph would, flow judged by solved depth."""
     from dyn3r.training.world import World, WorldOptions
 
+    size = model.image_size
     settings = WorldOptions(
-        size_hw=(128, 176), frames=args.frames, dynamic_share=0.8, photos=args.photos
-    )
+        size_hw=(round(size * 0.72 / 16) * 16, size), frames=args.frames, dynamic_share=0.8,
+        photos=args.photos,
+    )  # fmt: skip
     world = World(settings, seed=args.seed)
     for step in range(args.clips):
         start = time.perf_counter()
         sample = world.sample(1, step, with_flow=False)
         images = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
-        clip = dyn3r.clip_from_images(images.astype(np.uint8), size=176)
+        clip = dyn3r.clip_from_images(images.astype(np.uint8), size=size)
         edges = make_pairs("swinstride-5-noncyclic", len(clip))
         watcher = Watcher(clip, model, edges, dyn3r.Options(flow=args.flow), no_progress)
         first = watcher.predict("first pass", None, heads=True, scores=False)
         measured = watcher.measure_flow()
-        evidence = flow_evidence(first, clip.images, measured)
+        solved = bundle_adjust(align(first, flow=measured), clip.images, measured)
+        judged = FlowMotionOptions(depth_slack=FlowMotionOptions().solved_slack)
+        inverse = np.median(solved.depth) / np.maximum(solved.depth, 1e-9)
+        evidence = flow_evidence(None, clip.images, measured, inverse_depth=inverse, options=judged)
         small = replace(first, points1=None, points2=None, conf1=None, conf2=None)
         yield Seen(evidence, measured, small, sample.moving[0].numpy())
         print(f"# clip {step}: {time.perf_counter() - start:.0f} s", flush=True)
@@ -145,7 +158,8 @@ def main() -> None:
     }
     for name, options in (("neutral", neutral), ("fitted", fitted), ("fitted, bias for J", for_j)):
         masks[f"flow+learned, {name}"] = [
-            fuse_motion(c.evidence, c.predictions, options=options).masks for c in test
+            fuse_motion(c.evidence, learned_probability(c.predictions), options=options).masks
+            for c in test
         ]
     moving = sum(bool(c.truth.any()) for c in test)
     print(f"\nModel {model.name}, seed {args.seed}, flow {args.flow}; fit on {len(learn)} clips,")

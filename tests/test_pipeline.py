@@ -142,14 +142,15 @@ def other_model() -> Model:
 @pytest.mark.parametrize("motion", ["attention", "flow", "both"])
 def test_masks_from_one_model_and_geometry_from_another(model: Model, motion: str) -> None:
     clip, other = clip_of(3), other_model()
-    options = dyn3r.Options(motion=motion)  # type: ignore[arg-type]
+    # (bundle adjustment judges flow once more, by the depth of the geometry model)
+    options = dyn3r.Options(motion=motion, bundle=False)  # type: ignore[arg-type]
     alone = dyn3r.reconstruct(clip, other, options)
     both = dyn3r.reconstruct(clip, model, options, motion_model=other)
     np.testing.assert_array_equal(both.dynamic, alone.dynamic)
     assert both.metadata["model"]["name"] == "tiny"
     assert both.metadata["motion_model"]["name"] == "other"
     # what comes after the masks is as if they had been given
-    given = dyn3r.reconstruct(clip, model, masks=alone.dynamic)
+    given = dyn3r.reconstruct(clip, model, dyn3r.Options(bundle=False), masks=alone.dynamic)
     np.testing.assert_array_equal(both.depth, given.depth)
     np.testing.assert_array_equal(both.T_world_camera, given.T_world_camera)
 
@@ -213,25 +214,36 @@ class Grown:
         return np.roll(masks, 1, axis=1)
 
 
-def test_refined_masks_are_saved_and_united_for_the_alignment(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("bundle", [False, True])
+def test_refined_masks_are_saved_and_united_for_the_cameras(
+    model: Model, monkeypatch: pytest.MonkeyPatch, bundle: bool
 ) -> None:
     seen: list[np.ndarray] = []
-    whole = dyn3r.pipeline.align
+    aligned, bundled = dyn3r.pipeline.align, dyn3r.pipeline.bundle_adjust
 
     def align(predictions, *, dynamic, **others):
         seen.append(dynamic)
-        return whole(predictions, dynamic=dynamic, **others)
+        return aligned(predictions, dynamic=dynamic, **others)
+
+    def bundle_adjust(*args, moving, **others):
+        seen.append(moving)
+        return bundled(*args, moving=moving, **others)
 
     monkeypatch.setattr(dyn3r.pipeline, "align", align)
+    monkeypatch.setattr(dyn3r.pipeline, "bundle_adjust", bundle_adjust)
     masks = np.zeros((3, 48, 64), bool)
     masks[:, 10:26, 10:30] = True
     found: list = []
     scene = dyn3r.reconstruct(
-        clip_of(3), model, masks=masks, refiner=Grown(), on_findings=found.append
-    )
+        clip_of(3), model, dyn3r.Options(bundle=bundle), masks=masks, refiner=Grown(),
+        on_findings=found.append,
+    )  # fmt: skip
     np.testing.assert_array_equal(scene.dynamic, np.roll(masks, 1, axis=1))
-    np.testing.assert_array_equal(seen[0], masks | np.roll(masks, 1, axis=1))
+    # refined once, when the masks are final: before the last solver of cameras
+    assert len(seen) == (3 if bundle else 1)
+    np.testing.assert_array_equal(seen[-1], masks | np.roll(masks, 1, axis=1))
+    for earlier in seen[:-1]:
+        np.testing.assert_array_equal(earlier, masks)
     np.testing.assert_array_equal(found[0].motion.masks, masks)
     assert "refined by grown: 10.4% -> 10.4%" in scene.metadata["notes"][1]
 

@@ -23,6 +23,7 @@ from dyn3r.motion import (
     motion_from_masks,
 )
 from dyn3r.motion.flow_residual import mean_inverse_depth, motion_from_evidence
+from dyn3r.motion.learned import learned_probability
 from dyn3r.network.model import Model
 from dyn3r.network.predict import encode_frames, predict_pairs
 from dyn3r.options import Options
@@ -136,12 +137,32 @@ class Watcher:
         """What moves according to flow alone, and according to flow and motion head together."""
         if len(self.clip) == 1:
             return self._one_frame(), self._one_frame()
+        probability = learned_probability(predictions)
         judged = self.options.flow_motion
         evidence = flow_evidence(
             predictions, self.clip.images, measured, options=judged, progress=self.progress
         )
         flow = motion_from_evidence(evidence, measured, options=judged)
-        return flow, fuse_motion(evidence, predictions, options=self.options.learned_motion)
+        return flow, fuse_motion(evidence, probability, options=self.options.learned_motion)
+
+    def by_solved_depth(
+        self,
+        depth: Float[np.ndarray, "n h w"],
+        measured: MeasuredFlow,
+        probability: Float[np.ndarray, "n h w"] | None,
+    ) -> tuple[Motion, Motion | None]:
+        """As `by_flow_and_motion_head`, with depth that flow has had a say in."""
+        judged = self.options.flow_motion
+        judged = replace(judged, depth_slack=judged.solved_slack)
+        inverse = 1 / np.maximum(depth.astype(np.float64), 1e-9)
+        evidence = flow_evidence(
+            None, self.clip.images, measured, inverse_depth=inverse / np.median(inverse),
+            options=judged, progress=self.progress,
+        )  # fmt: skip
+        flow = motion_from_evidence(evidence, measured, options=judged)
+        if probability is None:
+            return flow, None
+        return flow, fuse_motion(evidence, probability, options=self.options.learned_motion)
 
     def _one_frame(self) -> Motion:
         still = motion_from_masks(np.zeros(self.clip.images.shape[:3], bool))
@@ -163,6 +184,7 @@ class Search:
         self._flow: Motion | None = None
         self._learned: Motion | None = None
         self._fused: Motion | None = None
+        self._probability: Float[np.ndarray, "n h w"] | None = None
         self._measured: MeasuredFlow | None = None
 
     def first_pass(self) -> Motion:
@@ -174,6 +196,7 @@ class Search:
         with self.seconds("motion"):
             if self.learns:
                 self._learned = self.watcher.by_motion_head(first)
+                self._probability = learned_probability(first)
             if self.flows:
                 measured = self.watcher.measure_flow()
                 if self.learns:
@@ -197,11 +220,25 @@ class Search:
         with self.seconds("motion"):
             if self.attends:
                 self._attention = self.watcher.by_attention(predictions)
-            if self._attention is not None and self._flow is not None:
-                return combine_motion(self._attention, self._flow)
-            motion = self._fused or self._attention or self._flow or self._learned
-            assert motion is not None
-            return motion
+            return self._decided()
+
+    def _decided(self) -> Motion:
+        if self._attention is not None and self._flow is not None:
+            return combine_motion(self._attention, self._flow)
+        motion = self._fused or self._attention or self._flow or self._learned
+        assert motion is not None
+        return motion
+
+    def look_again(self, depth: Float[np.ndarray, "n h w"]) -> Motion | None:
+        """Judge flow by the depth of the solved scene; None where flow has no say or is judged as
+        published, by the network's own depth and cameras."""
+        robust = self.watcher.options.flow_motion.method == "robust"
+        if not (self.flows and robust) or self._measured is None:
+            return None
+        with self.seconds("motion"):
+            found = self.watcher.by_solved_depth(depth, self._measured, self._probability)
+            self._flow, self._fused = found
+            return self._decided()
 
     def flow_of_all_pairs(self) -> MeasuredFlow | None:
         """Measured flow, measured now unless it was kept; None where nothing is optimised."""
@@ -211,10 +248,17 @@ class Search:
             self._measured = self._measured or self.watcher.measure_flow()
         return self._measured
 
-    def explain(self, cue: str, motion: Motion | None, predictions: PairPredictions) -> Findings:
+    def explain(
+        self,
+        cue: str,
+        motion: Motion | None,
+        predictions: PairPredictions,
+        solved_depth: Float[np.ndarray, "n h w"] | None = None,
+    ) -> Findings:
         """Everything that can be seen, also by the cues that had no say.
 
         `predictions`: the last pass, with heads; its scores are used where there are some.
+        `solved_depth`: what flow was judged by in the end, if not by the predictions.
         """
         with self.seconds("explanation"):
             if self._attention is None:
@@ -228,7 +272,12 @@ class Search:
             if self._flow is None:
                 self._flow = self.watcher.by_flow(predictions, measured)
             n = predictions.num_frames
-            inverse_depth = mean_inverse_depth(predictions, n, predictions.size_hw)
+            judged = self.watcher.options.flow_motion
+            if solved_depth is None:
+                inverse_depth = mean_inverse_depth(predictions, n, predictions.size_hw)
+            else:
+                inverse_depth = np.median(solved_depth) / np.maximum(solved_depth, 1e-9)
+                judged = replace(judged, depth_slack=judged.solved_slack)
             return Findings(
                 cue=cue,
                 motion=motion,
@@ -236,7 +285,7 @@ class Search:
                 flow=self._flow,
                 steps=_steps(measured, n),
                 inverse_depth=inverse_depth.astype(np.float32),
-                flow_options=self.watcher.options.flow_motion,
+                flow_options=judged,
                 learned=self._learned,
             )
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dyn3r.alignment import AlignmentOptions, Presets
+from dyn3r.bundle import BundleOptions
 from dyn3r.errors import InputError
 from dyn3r.motion import FlowMotionOptions, LearnedMotionOptions, MotionOptions
 from dyn3r.network.predict import InferenceOptions
@@ -39,17 +40,30 @@ class Options:
     """Cameras must agree with measured optical flow as well (MonST3R's third loss, weight
     `alignment.flow_weight`), from three frames on. Where flow and pointmaps contradict each other
     too much the term switches itself off."""
+    bundle: bool = True
+    """After the alignment, cameras, focal length and depth are made to agree with measured flow
+    (bundle adjustment, `dyn3r.bundle`), and flow is judged once more with that depth. From three
+    frames on. Off: what the pointmaps and the alignment alone say, as published."""
+    mover_depth: Literal["auto", "network", "ground"] = "auto"
+    """How far away moving things are, of which flow says nothing. `network`: as predicted, relative
+    to what is around them; `ground`: as far as the still surface below them, where that is nearer
+    (`dyn3r.bundle.stand_on_ground`). `auto`: what the model's file recommends, else `network`."""
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     motion_options: MotionOptions = field(default_factory=MotionOptions)
     flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)
     learned_motion: LearnedMotionOptions = field(default_factory=LearnedMotionOptions)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
+    bundle_options: BundleOptions = field(default_factory=BundleOptions)
 
     def __post_init__(self) -> None:
         if self.motion not in ("auto", *CUES, "none"):
             raise InputError(
                 f"motion is auto, {', '.join(CUES)} or none, not {self.motion!r}; "
                 "give masks as an argument"
+            )
+        if self.mover_depth not in ("auto", "network", "ground"):
+            raise InputError(
+                f"mover_depth is auto, network or ground, not {self.mover_depth!r:.40}"
             )
         if self.refine != "none":
             mask_refiner(self.refine)  # refuses unknown names

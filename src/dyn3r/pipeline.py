@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.alignment import Alignment, align
+from dyn3r.bundle import bundle_adjust, stand_on_ground
+from dyn3r.bundle.bundle import known_depth
 from dyn3r.errors import InputError
 from dyn3r.long_clips import go_on
 from dyn3r.looking import OnFindings, Search, Stopwatch, Watcher
@@ -42,7 +44,7 @@ def reconstruct(
     `refiner`: makes the masks better, instead of the one that `options.refine` names.
     `continue_from`: an earlier result for the beginning of the clip, which may also start with any
     of its frames; those keep their geometry, and only what follows is computed (`go_on`).
-    `on_findings`: called once, before the alignment, with what was seen of motion, for pictures
+    `on_findings`: called once, at the end, with what was seen of motion, for pictures
     (`dyn3r.explain`); costs time and changes nothing.
     Clips longer than `options.alignment.window` frames are aligned window by window.
     Raises InputError for options or masks that don't fit the clip, GeometryError where no geometry
@@ -67,7 +69,8 @@ def reconstruct(
         geometry = watcher = Watcher(clip, model, edges, options, progress)
         if motion_model is not None:
             watcher = Watcher(clip, motion_model, edges, options, progress)
-    search = Search(watcher, cue, seconds, keep_flow=options.flow_term or on_findings is not None)
+    uses_flow = options.flow_term or options.bundle
+    search = Search(watcher, cue, seconds, keep_flow=uses_flow or on_findings is not None)
     motion = motion_from_masks(masks) if masks is not None else None
     if cue != "none":
         motion = search.first_pass()
@@ -79,26 +82,70 @@ def reconstruct(
         predictions = geometry.predict(stage, motion, heads=True, scores=scores)
     if watcher is geometry and search.attends:
         motion = search.update(predictions)
-    flow = search.flow_of_all_pairs() if options.flow_term else None
-    if on_findings is not None:
-        on_findings(search.explain("given" if masks is not None else cue, motion, predictions))
-    found = None if motion is None else motion.masks
+    flow = search.flow_of_all_pairs() if uses_flow else None
     if refiner is None and options.refine != "none":
         refiner = mask_refiner(options.refine, str(model.device))
-    refined, note = found, None
-    if refiner is not None and found is not None and found.any():
-        with seconds("refinement"):
-            refined = refiner.refine(clip.images, found, progress=progress)
-        note = f"masks refined by {refiner.name}: {found.mean():.1%} -> {refined.mean():.1%}"
+    better = _Refinement(clip, refiner, seconds, progress)
+    bundling = options.bundle and flow is not None
+    moving = better.left_out(motion, refine=not bundling)
     with seconds("alignment"):
-        # what either calls moving is no help to the cameras (SPEC 8)
-        moving = found if found is None or refined is None else found | refined
         alignment = align(
-            predictions, dynamic=moving, flow=flow, options=options.alignment, progress=progress
-        )
+            predictions, dynamic=moving, flow=flow if options.flow_term else None,
+            options=options.alignment, progress=progress,
+        )  # fmt: skip
+    solved_depth = None
+    if bundling:
+        assert flow is not None
+
+        def bundled(moving: Bool[np.ndarray, "n h w"] | None) -> Alignment:
+            with seconds("bundle adjustment"):
+                return bundle_adjust(
+                    alignment, clip.images, flow, moving=moving, presets=options.alignment.presets,
+                    options=options.bundle_options, progress=progress,
+                )  # fmt: skip
+
+        solved = bundled(moving)
+        again = search.look_again(solved.depth)
+        if again is not None:
+            motion, solved_depth = again, solved.depth
+        if again is not None or refiner is not None:
+            solved = bundled(better.left_out(motion, refine=True))
+        alignment = solved
+    if _mover_depth(options, model) == "ground" and better.masks is not None:
+        known = known_depth(options.alignment.presets, alignment.depth.shape)
+        depth = stand_on_ground(alignment.depth, better.masks, known)
+        alignment = replace(alignment, depth=depth)
+    if on_findings is not None:
+        said = "given" if masks is not None else cue
+        on_findings(search.explain(said, motion, predictions, solved_depth))
+    refined, note = better.masks, better.note
     scene = _scene(clip, alignment, motion, refined, note)
     about = _about(clip, model, motion_model, options, seconds.laps, len(edges))
     return replace(scene, metadata={**about, **scene.metadata})
+
+
+class _Refinement:
+    """Masks made better, once it is asked for; and what the cameras must not rely on."""
+
+    def __init__(
+        self, clip: Clip, refiner: MaskRefiner | None, seconds: Stopwatch, progress: Progress
+    ) -> None:
+        self.clip, self.refiner, self.seconds, self.progress = clip, refiner, seconds, progress
+        self.masks: Bool[np.ndarray, "n h w"] | None = None
+        self.note: str | None = None
+
+    def left_out(self, motion: Motion | None, *, refine: bool) -> Bool[np.ndarray, "n h w"] | None:
+        """What moves according to the masks found or the refined ones (SPEC 8)."""
+        self.masks = found = None if motion is None else motion.masks
+        if not refine or self.refiner is None or found is None or not found.any():
+            return found
+        with self.seconds("refinement"):
+            refined = self.refiner.refine(self.clip.images, found, progress=self.progress)
+        self.masks = refined
+        self.note = (
+            f"masks refined by {self.refiner.name}: {found.mean():.1%} -> {refined.mean():.1%}"
+        )
+        return found | refined
 
 
 def _graph(name: str, frames: int) -> str:
@@ -122,6 +169,13 @@ def _cue(motion: str, model: Model) -> str:
             "attention or both, or a model that was trained with one"
         )
     return motion
+
+
+def _mover_depth(options: Options, model: Model) -> str:
+    """What `auto` means for this model: its file may recommend a way."""
+    if options.mover_depth != "auto":
+        return options.mover_depth
+    return "ground" if model.facts.get("mover_depth") == "ground" else "network"
 
 
 def _scene(

@@ -110,13 +110,13 @@ def test_the_sum_of_log_odds_decides() -> None:
     evidence = np.full((2, H, W), 0.1)
     evidence[:, :, :16] = 0.3
     predictions = said([[0, 1]], 2, (0.8,), (0.8,))
-    motion = fuse_motion(evidence_of(evidence), predictions)
+    motion = fuse_motion(evidence_of(evidence), learned_probability(predictions))
     np.testing.assert_array_equal(motion.masks, evidence == 0.3)
     odds = 0.3 / 0.7 * 0.8 / 0.2
     np.testing.assert_allclose(motion.refined_map[0, :, 0], odds / (1 + odds), rtol=2e-3)
     assert "together" in motion.reason
     more = fuse_motion(
-        evidence_of(evidence), predictions,
+        evidence_of(evidence), learned_probability(predictions),
         options=LearnedMotionOptions(bias=1.0, max_share=1.0),
     )  # fmt: skip
     assert more.masks.all()
@@ -144,7 +144,9 @@ def test_where_no_flow_could_be_compared_the_head_decides() -> None:
     square[:16, :16] = 0.7
     predictions = said([[0, 1], [1, 2]], 4, (square, square), (square, square))
     nothing = np.zeros((4, H, W))
-    motion = fuse_motion(evidence_of(nothing, [1.0, np.nan, 1.0, np.nan]), predictions)
+    motion = fuse_motion(
+        evidence_of(nothing, [1.0, np.nan, 1.0, np.nan]), learned_probability(predictions)
+    )
     np.testing.assert_array_equal(motion.masks[1], square > 0.5)
     assert not motion.masks[[0, 2, 3]].any()
 
@@ -217,8 +219,9 @@ def first_pass(clip: Clip, model: Model) -> PairPredictions:
 def test_a_run_by_the_motion_head(model: Model) -> None:
     clip, seen = clip_of(4), []
     free = dyn3r.Options(
-        motion="learned", learned_motion=LearnedMotionOptions(max_share=1.0), flow_term=False
-    )
+        motion="learned", learned_motion=LearnedMotionOptions(max_share=1.0),
+        flow_term=False, bundle=False,
+    )  # fmt: skip
     scene = dyn3r.reconstruct(clip, model, free, progress=lambda stage, *_: seen.append(stage))
     expected = learned_motion(first_pass(clip, model), options=free.learned_motion)
     assert expected.masks.any()
@@ -242,7 +245,9 @@ def test_a_run_by_the_motion_head(model: Model) -> None:
 def test_flow_and_motion_head_in_one_run(model: Model) -> None:
     clip, found = clip_of(3), []
     loose = LearnedMotionOptions(max_share=1.0, flow_weight=0.5)
-    options = dyn3r.Options(motion="flow+learned", learned_motion=loose, flow_term=False)
+    options = dyn3r.Options(
+        motion="flow+learned", learned_motion=loose, flow_term=False, bundle=False
+    )
     scene = dyn3r.reconstruct(clip, model, options, on_findings=found.append)
     (seen,) = found
     assert seen.cue == "flow+learned"
@@ -250,7 +255,9 @@ def test_flow_and_motion_head_in_one_run(model: Model) -> None:
 
     first = first_pass(clip, model)
     measured = measure_flow(clip.images, first.edges, flow_estimator("dis"))
-    fused = fuse_motion(flow_evidence(first, clip.images, measured), first, options=loose)
+    fused = fuse_motion(
+        flow_evidence(first, clip.images, measured), learned_probability(first), options=loose
+    )
     np.testing.assert_array_equal(scene.dynamic, fused.masks)
     by_flow = flow_residual_motion(first, clip.images, measured)
     np.testing.assert_array_equal(seen.flow.masks, by_flow.masks)

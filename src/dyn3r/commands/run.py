@@ -38,8 +38,8 @@ class Run:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
     """Folder for the results; must be new or empty unless --overwrite."""
     model: str = "compact"
-    """An embedded model (compact), a published one (dust3r-512-dpt, monst3r-512-dpt, ...), a
-    checkpoint file or a hub folder."""
+    """An embedded model (compact, compact-static), a published one (dust3r-512-dpt,
+    monst3r-512-dpt, ...), a checkpoint file or a hub folder."""
     fps: float = 0.0
     """Keep every round(video_fps/fps)-th frame of a video; 0 keeps all."""
     num_frames: int | None = None
@@ -66,6 +66,12 @@ class Run:
     flow_term: Flag = True
     """Cameras must agree with measured optical flow as well (MonST3R's third loss); much steadier
     paths, a few seconds."""
+    bundle: Flag = True
+    """After the alignment, make cameras, focal length and depth agree with measured optical flow
+    (bundle adjustment); much better cameras and depth, a few seconds. --no-bundle: as published."""
+    mover_depth: Literal["auto", "network", "ground"] = "auto"
+    """How far away moving things are. network: as the model says; ground: as far as what they stand
+    on (small models hardly see people); auto: as the model recommends."""
     refine: str = "none"
     """How the masks found are made better. edges: a vote over time, then along the edges of the
     pictures; sam2: SAM 2 (extra sam2; weights from the hub) or sam2:FOLDER with its weights."""
@@ -188,6 +194,8 @@ class Run:
             motion=self.motion if self.motion in WAYS else "none",  # type: ignore[arg-type]
             flow=self.flow,
             flow_term=self.flow_term,
+            bundle=self.bundle,
+            mover_depth=self.mover_depth,
             refine=self.refine,
             inference=InferenceOptions(memory_gb=self.memory_gb),
             alignment=AlignmentOptions(

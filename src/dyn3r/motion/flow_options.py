@@ -21,11 +21,17 @@ class FlowMotionOptions:
     `published`: trust the pair's predicted depth and camera, min-max normalise (SPEC 7)."""
     geometry: Literal["predicted", "flat"] = "predicted"
     """For `robust`: the shape of the predicted depth, or none: then parallax counts as motion."""
-    threshold: float = 0.35
-    """A pixel moves where its evidence (0..1) exceeds this. Larger: fewer pixels."""
+    threshold: float = 0.25
+    """A pixel moves where its evidence (0..1) exceeds this. Larger: fewer pixels. MonST3R: 0.35."""
+    masks: Literal["network", "evidence"] = "network"
+    """For `robust`: who draws masks from the evidence. `network`: a small network that sees the
+    picture as well (`dyn3r.motion.mask_network`), a pixel moves above a probability of 1/2;
+    `evidence`: smoothing, then `threshold`."""
     depth_slack: float = 1.5
     """Predicted depth may be wrong by this factor before a pixel counts as moving. Larger: fewer
     false alarms, but what moves along epipolar lines is missed."""
+    solved_slack: float = 1.0
+    """The same for depth after bundle adjustment, where the clip is judged once more."""
     noise_px: float = 0.5
     """Standard error of measured flow that is always there, in pixels."""
     noise_share: float = 0.05
@@ -47,17 +53,32 @@ class FlowMotionOptions:
     def __post_init__(self) -> None:
         if self.method not in ("robust", "published"):
             raise InputError(f"method is 'robust' or 'published', not '{self.method}'")
+        if self.masks not in ("network", "evidence"):
+            raise InputError(f"masks is 'network' or 'evidence', not '{self.masks}'")
         if self.geometry not in ("predicted", "flat"):
             raise InputError(f"geometry is 'predicted' or 'flat', not '{self.geometry}'")
         for name, least in (
-            ("threshold", 0), ("depth_slack", 1), ("noise_px", 1e-3), ("noise_share", 0),
-            ("noise_factor", 1e-3), ("smoothing", 0), ("max_share", 0),
+            ("threshold", 0), ("depth_slack", 1), ("solved_slack", 1),
+            ("noise_px", 1e-3), ("noise_share", 0), ("noise_factor", 1e-3),
+            ("smoothing", 0), ("max_share", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:
                 raise InputError(f"{name} must be a finite number of at least {least}, not {value}")
 
+    @property
+    def drawn(self) -> bool:
+        """Whether a network draws the masks. It knows evidence with the colours' part only."""
+        return self.method == "robust" and self.masks == "network" and self.photometric
+
+    @property
+    def limit(self) -> float:
+        """A pixel moves where the map that decides exceeds this."""
+        return 0.5 if self.drawn else self.threshold
+
     @classmethod
     def monst3r(cls) -> FlowMotionOptions:
         """The published recipe to the letter: no smoothing, no still test."""
-        return cls(method="published", smoothing=0.0, still_test=False)
+        return cls(
+            method="published", masks="evidence", threshold=0.35, smoothing=0.0, still_test=False
+        )

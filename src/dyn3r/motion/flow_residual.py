@@ -19,6 +19,7 @@ from dyn3r.geometry.cameras import focal_from_points, intrinsics
 from dyn3r.geometry.flow import MeasuredFlow, induced_flow
 from dyn3r.geometry.registration import solve_camera
 from dyn3r.motion.flow_options import FlowMotionOptions
+from dyn3r.motion.mask_network import load_mask_network, mask_probability
 from dyn3r.motion.options import MotionOptions
 from dyn3r.motion.static_flow import fit_static_flow, nearest_static_flow
 from dyn3r.motion.stillness import covers_too_much
@@ -41,10 +42,16 @@ class FlowEvidence:
     raw: Float[np.ndarray, "n h w"]
     """0..1; mean over the frame's pairs."""
     refined: Float[np.ndarray, "n h w"]
-    """The same after smoothing; the mask is where it exceeds the threshold."""
+    """The same after smoothing, or what the mask network makes of it; the mask is where it exceeds
+    `FlowMotionOptions.limit`."""
     typical_px: Float[np.ndarray, " n"]
     """99th percentile over each frame of the mean distance to the still scene's flow, in pixels,
     where the flow can be believed; NaN for frames without pairs."""
+    parts: Float[np.ndarray, "n 7 h w"] | None = None
+    """What a mask network reads (`dyn3r.motion.mask_network`), means over the frame's pairs: the
+    evidence, that of the distance alone, that of the colours alone, the evidence's standard
+    deviation, the share of the pairs that see the pixel, and the velocity (u, v) against the still
+    scene in percent of the width per frame. None for the published method."""
 
 
 def flow_residual_motion(
@@ -86,13 +93,13 @@ def motion_from_evidence(
 ) -> Motion:
     """The masks of `flow_residual_motion` from the evidence that it gathers."""
     options = options or FlowMotionOptions()
-    masks = evidence.refined > options.threshold
+    masks = evidence.refined > options.limit
     why = _why_still(masks, evidence, flow, options)
     if why is not None:
         masks = np.zeros_like(masks)
     reason = why or (
         f"the flow of {masks.mean():.1%} of the clip's pixels contradicts a still scene "
-        f"(evidence above {options.threshold:g})"
+        f"({'probability' if options.drawn else 'evidence'} above {options.limit:g})"
     )
     _log.info("motion: %s", reason)
     return Motion(
@@ -100,7 +107,7 @@ def motion_from_evidence(
         dynamic_map=patch_means(evidence.raw),
         refined_map=patch_means(evidence.refined),
         clusters=np.zeros(patch_means(evidence.raw).shape, np.int64),
-        threshold=math.inf if why is not None else options.threshold,
+        threshold=math.inf if why is not None else options.limit,
         attention_maps={},
         has_motion=why is None,
         reason=reason,
@@ -122,6 +129,7 @@ def flow_evidence(
     if options.method == "published":
         assert predictions is not None
         raw, typical_px = _published(predictions, clip_images, flow, options, progress)
+        parts = None
     else:
         shape = clip_images.shape[:3]
         if options.geometry == "flat":
@@ -129,10 +137,15 @@ def flow_evidence(
         elif inverse_depth is None:
             assert predictions is not None
             inverse_depth = mean_inverse_depth(predictions, shape[0], (shape[1], shape[2]))
-        raw, typical_px = _robust(inverse_depth, clip_images, flow, options, progress)
+        gathered = _robust(inverse_depth, clip_images, flow, options, progress)
+        (raw, typical_px), parts = gathered.means(), gathered.parts()
+    if options.drawn and parts is not None:
+        refined = mask_probability(load_mask_network(), clip_images, parts)
+        refined[~np.isfinite(typical_px)] = 0.0  # frames without evidence: nobody can tell
+        return FlowEvidence(raw, refined, typical_px, parts)
     radius = round(options.smoothing * max(clip_images.shape[1:3]))
     refined = _smooth(raw, clip_images, radius) if radius else raw
-    return FlowEvidence(raw, refined, typical_px)
+    return FlowEvidence(raw, refined, typical_px, parts)
 
 
 def mean_inverse_depth(
@@ -163,8 +176,8 @@ def _robust(
     flow: MeasuredFlow,
     options: FlowMotionOptions,
     progress: Progress,
-) -> Evidence:
-    """Mean over the pairs that see a pixel of e = s^2 / (s^2 + k^2), s = distance / standard error.
+) -> _Gathered:
+    """Over the pairs that see a pixel: e = s^2 / (s^2 + k^2), s = distance / standard error.
 
     With `photometric`, of the geometric mean of e and what the colours say.
     """
@@ -194,11 +207,14 @@ def _robust(
             noise = np.maximum(noise, 1.48 * np.median(distance[seen]))
             squared = (distance / (options.noise_factor * noise)) ** 2
             evidence = squared / (squared + 1)
+            by_distance, contradicted = evidence, np.ones_like(evidence)
             if options.photometric:
                 contradicted = _colours_contradict(images[i], images[j], still, fields[k])
                 evidence = np.sqrt(evidence * contradicted)
             gathered.add(int(i), evidence, distance, seen)
-    return gathered.means()
+            velocity = (fields[k] - still) * (100 / fields.shape[2] / float(j - i))
+            gathered.add_parts(int(i), by_distance, contradicted, evidence, velocity, seen)
+    return gathered
 
 
 def _published(
@@ -253,6 +269,32 @@ class _Gathered:
         self.evidence = np.zeros(shape)
         self.distance = np.zeros(shape)
         self.count = np.zeros(shape)
+        self.pairs = np.zeros(shape[0])
+        self.more = np.zeros((shape[0], 5, *shape[1:]), np.float32)
+
+    def add_parts(
+        self,
+        i: int,
+        by_distance: np.ndarray,
+        contradicted: np.ndarray,
+        evidence: np.ndarray,
+        velocity: np.ndarray,
+        seen: np.ndarray,
+    ) -> None:
+        """What `parts` holds beside the evidence."""
+        self.pairs[i] += 1
+        speed = np.moveaxis(velocity, -1, 0).clip(-20, 20)
+        parts = np.stack([by_distance, contradicted, evidence**2, *speed])
+        self.more[i] += np.where(seen, parts, 0.0)
+
+    def parts(self) -> Float[np.ndarray, "n 7 h w"]:
+        """See `FlowEvidence.parts`."""
+        count = np.maximum(self.count, 1).astype(np.float32)
+        mean = (self.evidence / count).astype(np.float32)
+        distance, colours, squared, u, v = np.moveaxis(self.more, 1, 0) / count
+        spread = np.sqrt((squared - mean**2).clip(0))
+        share = self.count / np.maximum(self.pairs, 1)[:, None, None]
+        return np.stack([mean, distance, colours, spread, share, u, v], 1).astype(np.float32)
 
     def add(self, i: int, evidence: np.ndarray, distance: np.ndarray, seen: np.ndarray) -> None:
         self.evidence[i] += np.where(seen, evidence, 0.0)

@@ -91,18 +91,17 @@ def learned_motion(
 
 def fuse_motion(
     evidence: FlowEvidence,
-    predictions: PairPredictions,
+    probability: Float[np.ndarray, "n h w"],
     *,
     options: LearnedMotionOptions | None = None,
 ) -> Motion:
     """Masks from optical flow and the motion head together: a weighted sum of their log odds.
 
-    evidence: `flow_evidence` of the same frames; where no flow of a frame could be compared the
-    motion head decides alone. The maps hold the sum as a probability. Raises InputError for
-    predictions of a network without a motion head, or of other frames.
+    evidence: `flow_evidence`; where no flow of a frame could be compared the motion head decides
+    alone. probability: `learned_probability` of the same frames. The maps hold the sum as a
+    probability. Raises InputError for maps of different shapes.
     """
     options = options or LearnedMotionOptions()
-    probability = learned_probability(predictions)
     score = fused_score(evidence.refined, probability, options)
     unseen = ~np.isfinite(evidence.typical_px)
     score[unseen] = log_odds(probability[unseen])

@@ -1,0 +1,212 @@
+"""From an alignment to a better one: measured flow decides cameras, focal length and depth."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from dyn3r.alignment import Alignment
+from dyn3r.alignment.options import Presets
+from dyn3r.bundle.dense import depth_of_samples, spread
+from dyn3r.bundle.measurements import (
+    grid_of_samples,
+    measurements_of,
+    sample_stride,
+    texture_stiffness,
+)
+from dyn3r.bundle.options import BundleOptions
+from dyn3r.bundle.solve import Estimate, Problem, Solution, adjust
+from dyn3r.geometry.flow import MeasuredFlow
+from dyn3r.types import Progress, no_progress
+
+logger = logging.getLogger(__name__)
+
+KNOWN_SIGMA = 1e-3
+"""Standard error of the logarithm of a depth that is known."""
+LARGEST_CHANGE = 3.0
+"""Depth changes at most by a factor of exp(3) = 20."""
+ENOUGH = 0.05
+"""Flow must be visible on this share of the samples, or nothing is changed."""
+
+
+def bundle_adjust(
+    alignment: Alignment,
+    images: UInt8[np.ndarray, "n h w 3"],
+    flow: MeasuredFlow,
+    *,
+    moving: Bool[np.ndarray, "n h w"] | None = None,
+    presets: Presets | None = None,
+    options: BundleOptions | None = None,
+    progress: Progress = no_progress,
+) -> Alignment:
+    """Cameras, a common factor of the focal lengths, and depth that agree with measured flow.
+
+    The alignment of pointmaps is the start and, weighted by how wrong a network's depth and focal
+    length may be, the prior: what flow does not determine (depth without parallax, the unit of
+    length, what moves) stays as it was. `moving` takes no part. `presets` that the alignment held
+    are held here. Then the depth of every pixel is found with these cameras; the change of depth is
+    smooth except at the edges of the picture, so things that move keep their shape and go with
+    what is around them.
+
+    Returns the alignment with other `T_world_camera`, `K` and `depth`; confidence and uncertainty
+    are still those of the pairs, `terms` gains flow_error_before and flow_error (median error
+    in standard errors of the flow). Where too little flow is visible, or the errors do not become
+    smaller, the alignment comes back with a warning. Source: see `dyn3r.bundle.solve`.
+    """
+    options, presets = options or BundleOptions(), presets or Presets()
+    uv = grid_of_samples(alignment.depth.shape[1:], options.samples)
+    problem, start = _problem(alignment, images, flow, uv, moving, presets, options)
+    counts = [float((s.weight > 0).float().mean()) for s in problem.seen if s is not None]
+    if not counts or sum(counts) / len(counts) < ENOUGH:
+        return _noted(alignment, "too little flow is visible to improve the cameras by it")
+    solution = adjust(problem, start, options.iterations, progress=progress)
+    logger.info(
+        "bundle adjustment: error %.2f -> %.2f in %d steps",
+        solution.typical_before, solution.typical, solution.iterations,
+    )  # fmt: skip
+    if not solution.typical <= solution.typical_before:
+        return _noted(alignment, "flow and pointmaps contradict each other: flow was left out")
+    depth = _dense(alignment, images, flow, moving, problem, solution, presets, options, progress)
+    return _adjusted(alignment, problem.fixed, solution, depth)
+
+
+def _problem(
+    alignment: Alignment,
+    images: np.ndarray,
+    flow: MeasuredFlow,
+    uv: Int[np.ndarray, "k 2"],
+    moving: np.ndarray | None,
+    presets: Presets,
+    options: BundleOptions,
+) -> tuple[Problem, Estimate]:
+    K = torch.from_numpy(alignment.K.astype(np.float64))
+    T = torch.linalg.inv(torch.from_numpy(alignment.T_world_camera.astype(np.float64)))
+    known_T = np.zeros(len(K), bool)
+    if presets.T_world_camera is not None and presets.fix_T:
+        known_T = np.isfinite(presets.T_world_camera).all((1, 2))
+    if not known_T.any():
+        known_T[0] = True  # the world is the first camera's
+    known_K = presets.K is not None and presets.fix_K and bool(np.isfinite(presets.K).any())
+    log_depth = _log_depth(alignment, uv)
+    count = max(options.focal_count, 1e-9) ** 0.5
+    problem = Problem(
+        uv=torch.from_numpy(uv.astype(np.float64)),
+        seen=[measurements_of(flow, m, i, uv, moving, options) for i, m in enumerate(images)],
+        centre=K[:, :2, 2].clone(),
+        focal=K[:, [0, 1], [0, 1]].clone(),
+        log_depth=log_depth,
+        depth_sigma=_depth_sigma(presets, uv, log_depth, options),
+        focal_sigma=0.0 if known_K else options.focal_sigma / count,
+        fixed=torch.from_numpy(known_T),
+    )
+    return problem, Estimate(T[:, :3, :3], T[:, :3, 3], log_depth.clone(), K.new_zeros(()))
+
+
+def known_depth(presets: Presets, shape: tuple[int, ...]) -> Bool[np.ndarray, "n h w"]:
+    """Where depth must not change."""
+    if presets.depth is None or not presets.fix_depth:
+        return np.zeros(shape, bool)
+    return np.isfinite(presets.depth)
+
+
+def _depth_sigma(
+    presets: Presets, uv: np.ndarray, log_depth: Tensor, options: BundleOptions
+) -> Float[Tensor, "n k"]:
+    sigma = torch.full_like(log_depth, options.depth_sigma)
+    if presets.depth is not None:
+        known = known_depth(presets, presets.depth.shape)[:, uv[:, 1], uv[:, 0]]
+        sigma[torch.from_numpy(known)] = KNOWN_SIGMA
+    return sigma
+
+
+def _log_depth(alignment: Alignment, uv: np.ndarray) -> Float[Tensor, "n k"]:
+    depth = np.maximum(alignment.depth[:, uv[:, 1], uv[:, 0]], 1e-6)
+    return torch.from_numpy(np.log(depth.astype(np.float64)))
+
+
+def _dense(
+    alignment: Alignment,
+    images: np.ndarray,
+    flow: MeasuredFlow,
+    moving: np.ndarray | None,
+    problem: Problem,
+    solution: Solution,
+    presets: Presets,
+    options: BundleOptions,
+    progress: Progress,
+) -> Float[np.ndarray, "n h w"]:
+    """Depth by a finer grid of samples, then between them; frame by frame, the cameras held."""
+    n, h, w = alignment.depth.shape
+    fine = grid_of_samples((h, w), options.depth_samples)
+    at = torch.from_numpy(fine[:, 1]), torch.from_numpy(fine[:, 0])
+    before = _log_depth(alignment, fine)
+    finer = replace(
+        problem,
+        uv=torch.from_numpy(fine.astype(np.float64)),
+        seen=[None] * n,
+        log_depth=before,
+        depth_sigma=_depth_sigma(presets, fine, before, options),
+    )
+    around = sample_stride((h, w), options.depth_samples) ** 2
+    prior, depth = options.depth_sigma**-2, alignment.depth.astype(np.float32)
+    for i, image in enumerate(images):
+        progress("depth from flow", i, n)
+        finer.seen[i] = measurements_of(flow, image, i, fine, moving, options)
+        coarse = _interpolated(problem, solution, i, (h, w))
+        start = replace(solution.estimate, log_depth=(before[i] + coarse[at]).expand_as(before))
+        log_depth, information = depth_of_samples(finer, start, i, solution.width)
+        finer.seen[i] = None  # memory
+        # samples stand for the pixels around them; the others know nothing but the prior
+        values, weight = torch.zeros(h, w), torch.full((h, w), prior)
+        values[at] = (log_depth - before[i]).float()
+        weight[at] = (around * information + prior).float()
+        change = spread(values, weight, texture_stiffness(image, options), coarse.float())
+        depth[i] *= np.exp(change.numpy().clip(-LARGEST_CHANGE, LARGEST_CHANGE))
+    progress("depth from flow", n, n)
+    return np.where(known_depth(presets, depth.shape), alignment.depth, depth)
+
+
+def _interpolated(
+    problem: Problem, solution: Solution, i: int, size_hw: tuple[int, int]
+) -> Float[Tensor, "h w"]:
+    """The change of log depth at the samples, between them by how much is known of each."""
+    shape = (1, 1, -1, len(problem.uv[:, 0].unique()))
+    change = (solution.estimate.log_depth[i] - problem.log_depth[i]).reshape(shape)
+    weight = solution.information[i].clamp(max=1e3).reshape(shape) + 1
+    up = [interpolate(x, size_hw, mode="bilinear") for x in (weight * change, weight)]
+    return (up[0] / up[1])[0, 0]
+
+
+def _adjusted(
+    alignment: Alignment,
+    fixed: Bool[Tensor, " n"],
+    solution: Solution,
+    depth: Float[np.ndarray, "n h w"],
+) -> Alignment:
+    found = solution.estimate
+    T = np.tile(np.eye(4), (len(found.R), 1, 1))
+    R = found.R.numpy()
+    T[:, :3, :3] = R.transpose(0, 2, 1)
+    T[:, :3, 3] = -np.einsum("nji,nj->ni", R, found.t.numpy())
+    T = np.where(fixed.numpy()[:, None, None], alignment.T_world_camera, T)  # to the last digit
+    K = alignment.K.copy()
+    K[:, [0, 1], [0, 1]] *= float(found.log_focal.exp())
+    errors = {"flow_error_before": solution.typical_before, "flow_error": solution.typical}
+    return replace(
+        alignment,
+        T_world_camera=T,
+        K=K,
+        depth=depth.astype(np.float32),
+        terms={**alignment.terms, **errors},
+    )
+
+
+def _noted(alignment: Alignment, note: str) -> Alignment:
+    logger.info(note)
+    return replace(alignment, warnings=(*alignment.warnings, note))

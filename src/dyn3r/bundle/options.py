@@ -1,0 +1,50 @@
+"""What can be asked of bundle adjustment."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dyn3r.errors import InputError
+
+
+@dataclass(frozen=True)
+class BundleOptions:
+    """How far measured flow may move cameras and depth. The weights were chosen on the synthetic
+    world (docs/bundle.md)."""
+
+    samples: int = 350
+    """About as many samples of a frame, on a grid, find the cameras. More: slower, steadier."""
+    depth_samples: int = 2500
+    """About as many find the depth, when the cameras are found. More: finer and slower."""
+    depth_sigma: float = 0.5
+    """How wrong the depth before may be: standard error of its logarithm. Larger: flow decides."""
+    focal_sigma: float = 0.3
+    """How wrong the focal length before may be: standard error of its logarithm."""
+    noise_px: float = 0.3
+    """Standard error of flow, in pixels, on a perfect texture."""
+    noise_share: float = 0.05
+    """Standard error of flow as a share of its length."""
+    noise_grey: float = 30.0
+    """Difference in brightness (0..255) that is no movement, over a patch. Larger: flow counts less
+    where, or along which, the picture is plain."""
+    independence: float = 0.25
+    """Measurements are alike where they are near each other: the share of them that counts."""
+    focal_count: float = 300.0
+    """For how many measurements the focal length before counts."""
+    moving_weight: float = 0.0
+    """Weight of flow on what moves."""
+    smoothness: float = 1000.0
+    """Stiffness of the change of depth between neighbouring pixels: 1 / variance of its step."""
+    edge: float = 10.0
+    """Difference of neighbouring pixels' colours (0..255) at which this stiffness falls to a third:
+    depth may jump at the edges of the picture."""
+    iterations: int = 40
+    """Most steps."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not math.isfinite(value) or value < 0 or (name != "moving_weight" and value == 0):
+                raise InputError(f"bundle option {name} must be a positive number, not {value}")
+        if not 0 < self.independence <= 1 or self.moving_weight > 1:
+            raise InputError("bundle options independence and moving_weight are shares, 0 to 1")

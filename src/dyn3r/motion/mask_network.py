@@ -1,0 +1,107 @@
+"""A small network that draws masks from the evidence of optical flow and the picture (ours).
+
+Evidence that is averaged over pairs knows parts of a body, bleeds over its rim, and has false
+alarms of a kind; where bodies end the picture shows. A U-Net (Ronneberger et al. 2015) reads both.
+It sees no depth, no category and one frame at a time; what moves is the evidence's to say.
+Trained on the synthetic world by `dyn3r.training.masks`; its weights are part of the package.
+"""
+
+from __future__ import annotations
+
+import itertools
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, relu
+
+from dyn3r.errors import CheckpointError
+
+PARTS = 7
+"""Channels of `FlowEvidence.parts`."""
+WIDTHS = (16, 32, 64, 96)
+"""Channels at 1/2, 1/4, 1/8 and 1/16 of the frame."""
+WEIGHTS = "motion-masks.safetensors"
+
+
+class MaskNetwork(nn.Module):
+    """Frames and evidence in, logits of "this moves" out. Sides must be multiples of 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = (3 + PARTS, *WIDTHS)
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(channels, WIDTHS)
+        )
+        self.refine = nn.ModuleList(nn.Conv2d(w, w, 3, padding=1) for w in WIDTHS)
+        self.up = nn.ModuleList(
+            nn.Conv2d(coarse + fine, fine, 3, padding=1)
+            for fine, coarse in itertools.pairwise(WIDTHS)
+        )
+        self.whole = nn.Linear(WIDTHS[-1], WIDTHS[-1])
+        self.last = nn.Conv2d(WIDTHS[0] + 3 + PARTS, WIDTHS[0], 3, padding=1)
+        self.out = nn.Conv2d(WIDTHS[0], 1, 1)
+
+    def forward(
+        self, images: Float[Tensor, "b 3 h w"], parts: Float[Tensor, "b 7 h w"]
+    ) -> Float[Tensor, "b h w"]:
+        """images: -1..1."""
+        x = seen = torch.cat([images, parts], 1)
+        levels = []
+        for down, refine in zip(self.down, self.refine):
+            x = relu(down(x))
+            x = x + relu(refine(x))
+            levels.append(x)
+        x = x + self.whole(x.mean((2, 3)))[..., None, None]  # how the whole frame looks
+        for up, finer in zip(reversed(self.up), reversed(levels[:-1])):
+            x = relu(up(torch.cat([_double(x), finer], 1)))
+        x = relu(self.last(torch.cat([_double(x), seen], 1)))
+        return self.out(x)[:, 0]
+
+
+def _double(x: Tensor) -> Tensor:
+    return interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def load_mask_network(path: str | Path | None = None) -> MaskNetwork:
+    """The network inside the package, or one that was trained by `dyn3r.training.masks`.
+
+    Raises CheckpointError for a file that is no such network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = Path(str(resources.files("dyn3r") / "weights" / WEIGHTS)) if path is None else Path(path)
+    network = MaskNetwork()
+    try:
+        network.load_state_dict({k: v.float() for k, v in load_file(file).items()})
+    except (SafetensorError, OSError, RuntimeError, ValueError) as problem:
+        why = " ".join(str(problem).split())[:80]
+        raise CheckpointError(f"{file} holds no mask network ({why})") from None
+    return network.eval().requires_grad_(False)
+
+
+def prepare(
+    images: UInt8[np.ndarray, "n h w 3"], parts: Float[np.ndarray, "n 7 h w"]
+) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 7 h w"]]:
+    """What the network reads."""
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pictures, torch.from_numpy(np.ascontiguousarray(parts, dtype=np.float32))
+
+
+def mask_probability(
+    network: MaskNetwork,
+    images: UInt8[np.ndarray, "n h w 3"],
+    parts: Float[np.ndarray, "n 7 h w"],
+    batch: int = 8,
+) -> Float[np.ndarray, "n h w"]:
+    """How likely each pixel moves, 0..1, frame by frame."""
+    out = np.empty((len(images), *images.shape[1:3]), np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(images), batch):
+            rows = slice(start, start + batch)
+            out[rows] = network(*prepare(images[rows], parts[rows])).sigmoid().numpy()
+    return out

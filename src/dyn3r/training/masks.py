@@ -1,0 +1,267 @@
+"""Training of the mask network: clips of the synthetic world, real optical flow on them.
+
+    python -m dyn3r.training.masks FOLDER --clips 400 --steps 4000 --photos my-photographs/
+
+First draws clips and judges their flow as a run would (FOLDER/clips, resumable, most of the time),
+then trains on them (FOLDER/motion-masks.safetensors). Depth is not that of a network: the truth,
+without what moves, blurred and disturbed as solved depth is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import re
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+
+from dyn3r.errors import InputError
+from dyn3r.motion.mask_network import MaskNetwork, prepare
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaskTraining:
+    """What decides a run."""
+
+    clips: int = 400
+    """Clips to draw; every sixteenth is held out."""
+    frames: int = 10
+    """Frames per clip."""
+    sizes_hw: tuple[tuple[int, int], ...] = ((128, 176), (160, 224), (176, 128))
+    """Frame sizes, taken in turn."""
+    steps: int = 4000
+    """Optimiser steps."""
+    batch: int = 12
+    """Frames per step, all of one size."""
+    learning_rate: float = 2e-3
+    """Peak of the cosine."""
+    photos: str | None = None
+    """Folder of photographs for textures."""
+    seed: int = 77
+    """Seeds scenes, disturbances and weights."""
+
+
+def draw_clip(index: int, options: MaskTraining, world: object) -> dict[str, np.ndarray]:
+    """Frames, evidence and truth of one clip."""
+    from dyn3r.flow import flow_estimator, measure_flow
+    from dyn3r.motion import FlowMotionOptions, flow_evidence
+    from dyn3r.pairs import make_pairs
+
+    sample = world.sample(1, index, with_flow=False)  # type: ignore[attr-defined]
+    images = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
+    images = np.ascontiguousarray(images.astype(np.uint8))
+    moving, depth = sample.moving[0].numpy(), sample.depth[0].numpy()
+    edges = make_pairs("swinstride-5-noncyclic", len(images))
+    flow = measure_flow(images, edges, flow_estimator("dis"))
+    rng = np.random.default_rng((options.seed, index))
+    inverse = disturbed(depth, moving, rng)
+    judged = FlowMotionOptions(masks="evidence")  # a network is what this makes
+    judged = replace(judged, depth_slack=judged.solved_slack)
+    evidence = flow_evidence(None, images, flow, inverse_depth=inverse, options=judged)
+    assert evidence.parts is not None
+    return {"images": images, "parts": evidence.parts.astype(np.float16), "moving": moving}
+
+
+def disturbed(
+    depth: Float[np.ndarray, "n h w"], moving: np.ndarray, rng: np.random.Generator
+) -> Float[np.ndarray, "n h w"]:
+    """Inverse depth as bundle adjustment leaves it, median 1: what moves painted with the still
+    pixel nearest to it, blurred by some pixels, wrong by some per cent in patches. Depth 0 is very
+    far. A frame that moves altogether is plain."""
+    import cv2
+    from scipy.ndimage import distance_transform_edt
+
+    h, w = depth.shape[1:]
+    known = depth > 0
+    far = np.where(known, depth, depth[~moving].max(initial=0) * 3 + 1e-6)
+    log, blur = -np.log(far), math.exp(rng.uniform(math.log(1.0), math.log(8.0)))
+    wrong = math.exp(rng.uniform(math.log(0.02), math.log(0.3)))
+    out = np.empty_like(log)
+    for t in range(len(depth)):
+        nearest = distance_transform_edt(moving[t], return_distances=False, return_indices=True)
+        still = np.zeros((h, w)) if moving[t].all() else log[t][tuple(nearest)]
+        smooth = cv2.GaussianBlur(still.astype(np.float32), (0, 0), blur)
+        rough = torch.from_numpy(rng.normal(0, wrong, (1, 1, 4, 5)).astype(np.float32))
+        out[t] = smooth + interpolate(rough, (h, w), mode="bicubic")[0, 0].numpy()
+    inverse = np.exp(out)
+    return np.asarray(inverse / np.median(inverse), dtype=np.float64)
+
+
+def draw_clips(folder: Path, options: MaskTraining, first: int = 0, stride: int = 1) -> None:
+    """Write FOLDER/clips/*.npz, those that are not there yet; several processes may share it."""
+    from dyn3r.training.world import World, WorldOptions
+
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    worlds: dict[tuple[tuple[int, int], float], World] = {}
+    for index in range(first, options.clips, stride):
+        file = folder / "clips" / f"{index:05d}.npz"
+        if file.exists():
+            continue
+        size = options.sizes_hw[index % len(options.sizes_hw)]
+        baseline = (0.1, 0.25, 0.5)[index // len(options.sizes_hw) % 3]
+        if (size, baseline) not in worlds:
+            settings = WorldOptions(
+                size_hw=size, frames=options.frames, dynamic_share=0.85, photos=options.photos,
+                max_baseline=baseline,
+            )  # fmt: skip
+            worlds[size, baseline] = World(settings, seed=options.seed)
+        clip = draw_clip(index, options, worlds[size, baseline])
+        temporary = file.with_suffix(".tmp.npz")
+        np.savez(temporary, **clip)  # type: ignore[arg-type]
+        os.replace(temporary, file)
+        logger.info("clip %d of %d", index + 1, options.clips)
+
+
+def load_clips(folder: Path, held_out: bool) -> dict[tuple[int, int], list[dict[str, np.ndarray]]]:
+    """Clips by frame size."""
+    out: dict[tuple[int, int], list[dict[str, np.ndarray]]] = {}
+    for file in sorted((folder / "clips").glob("?????.npz")):
+        if (int(file.stem) % 16 == 15) == held_out:
+            with np.load(file) as content:
+                clip = {name: content[name] for name in content.files}
+            out.setdefault(clip["images"].shape[1:3], []).append(clip)
+    return out
+
+
+def train_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
+    """Train on the clips of `folder`; writes motion-masks.safetensors there.
+
+    Raises InputError for a folder without clips to train on.
+    """
+    from safetensors.torch import save
+
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    clips, held_out = load_clips(folder, False), load_clips(folder, True)
+    if not clips:
+        raise InputError(f"{folder / 'clips'} holds no clips to train on: draw some first")
+    sizes, weights = list(clips), np.array([len(c) for c in clips.values()], float)
+    network = MaskNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=0.01)
+    began, running = time.monotonic(), 0.0
+    for step in range(options.steps):
+        warm = min(1.0, (step + 1) / 100)
+        wave = 0.5 * (1 + math.cos(math.pi * step / options.steps))
+        optimiser.param_groups[0]["lr"] = options.learning_rate * warm * (0.01 + 0.99 * wave)
+        size = sizes[rng.choice(len(sizes), p=weights / weights.sum())]
+        images, parts, moving = _batch(clips[size], options.batch, rng)
+        logits = network(images, parts)
+        loss = binary_cross_entropy_with_logits(logits, moving) + _soft_iou_loss(logits, moving)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        running = (
+            float(loss.detach()) if step == 0 else 0.98 * running + 0.02 * float(loss.detach())
+        )
+        if (step + 1) % 250 == 0 or step + 1 == options.steps:
+            scores = evaluate_masks(network, held_out)
+            logger.info(
+                "step %d, %.0f s: loss %.3f; held out: J of the network %.3f, of the evidence %.3f",
+                step + 1, time.monotonic() - began, running, *scores,
+            )  # fmt: skip
+            state = {k: v.contiguous().half() for k, v in network.state_dict().items()}
+            temporary = folder / "motion-masks.tmp"
+            temporary.write_bytes(save(state))  # save_file's are for the owner's eyes only
+            os.replace(temporary, folder / "motion-masks.safetensors")
+    return network
+
+
+def _batch(
+    clips: list[dict[str, np.ndarray]], count: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random frames; half of them mirrored, other colours, everything faster or slower."""
+    pick = [clips[k] for k in rng.integers(len(clips), size=count)]
+    frames = [int(rng.integers(len(clip["images"]))) for clip in pick]
+    images, parts = prepare(
+        np.stack([clip["images"][t] for clip, t in zip(pick, frames)]),
+        np.stack([clip["parts"][t] for clip, t in zip(pick, frames)]),
+    )
+    moving = torch.from_numpy(
+        np.stack([clip["moving"][t] for clip, t in zip(pick, frames)]).astype(np.float32)
+    )
+    colour = torch.from_numpy(rng.normal(0, 0.15, (count, 3, 1, 1)).astype(np.float32))
+    contrast = torch.from_numpy(rng.uniform(0.7, 1.3, (count, 1, 1, 1)).astype(np.float32))
+    images = (images * contrast + colour).clamp(-1, 1)
+    parts = parts.clone()
+    stretch = torch.from_numpy(rng.uniform(0.6, 1.6, (count, 1, 1, 1)).astype(np.float32))
+    parts[:, 5:] *= stretch
+    for k in range(count):
+        if rng.random() < 0.5:
+            images[k], parts[k], moving[k] = (
+                images[k].flip(-1),
+                parts[k].flip(-1),
+                moving[k].flip(-1),
+            )
+            parts[k, 5] = -parts[k, 5]
+    return images, parts, moving
+
+
+def _soft_iou_loss(logits: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+    """1 - intersection over union of the batch, on probabilities (Rahman and Wang 2016)."""
+    p = logits.sigmoid()
+    both = (p * moving).sum()
+    return 1 - both / (p + moving - p * moving).sum().clamp(min=1)
+
+
+def evaluate_masks(
+    network: MaskNetwork, clips: dict[tuple[int, int], list[dict[str, np.ndarray]]]
+) -> tuple[float, float]:
+    """Mean J over the frames with motion of the held-out clips: of the network above 0.5, and of
+    the plain evidence above the default threshold of `FlowMotionOptions`."""
+    from dyn3r.motion import FlowMotionOptions
+    from dyn3r.motion.mask_network import mask_probability
+
+    threshold, ours, plain = FlowMotionOptions().threshold, [], []
+    network.eval()
+    for group in clips.values():
+        for clip in group:
+            drawn = mask_probability(network, clip["images"], clip["parts"]) > 0.5
+            simple = clip["parts"][:, 0] > threshold
+            for true, a, b in zip(clip["moving"], drawn, simple):
+                if true.any():
+                    ours.append((true & a).sum() / (true | a).sum())
+                    plain.append((true & b).sum() / (true | b).sum())
+    network.train()
+    nothing = float("nan")
+    return (
+        float(np.mean(ours)) if ours else nothing,
+        float(np.mean(plain)) if plain else nothing,
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dyn3r.training.masks", description="Train the mask network."
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clips", type=int, default=MaskTraining.clips)
+    parser.add_argument("--steps", type=int, default=MaskTraining.steps)
+    parser.add_argument("--photos")
+    parser.add_argument("--seed", type=int, default=MaskTraining.seed)
+    parser.add_argument("--part", default="0/1", help="k/m: draw every m-th clip only, and stop")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = MaskTraining(clips=args.clips, steps=args.steps, photos=args.photos, seed=args.seed)
+    part = re.fullmatch(r"(\d+)/(\d+)", args.part)
+    first, stride = (int(part[1]), int(part[2])) if part else (0, 0)
+    if first >= stride:
+        parser.error(f"--part is k/m with k below m, as in 0/2, not {args.part!r:.40}")
+    draw_clips(args.folder, options, first, stride)
+    if stride == 1:
+        train_masks(args.folder, options)
+
+
+if __name__ == "__main__":
+    main()

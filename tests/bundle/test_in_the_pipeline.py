@@ -1,0 +1,88 @@
+"""Bundle adjustment as a stage of `reconstruct`, on a tiny untrained network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import dyn3r
+import dyn3r.pipeline
+from dyn3r.alignment import Alignment
+from dyn3r.flow import flow_estimator, measure_flow
+from dyn3r.motion import FlowMotionOptions, flow_evidence
+from dyn3r.motion.flow_residual import motion_from_evidence
+from dyn3r.network.model import Model, prepare_model
+from tests.factories import tiny_network
+from tests.test_pipeline import clip_of
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return prepare_model(tiny_network(), "tiny", device="cpu")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Alignment, np.ndarray, Alignment]]:
+    """(the start, what moves, the result) of every bundle adjustment."""
+    seen: list[tuple[Alignment, np.ndarray, Alignment]] = []
+    whole = dyn3r.pipeline.bundle_adjust
+
+    def bundle_adjust(start, *args, moving, **others):
+        found = whole(start, *args, moving=moving, **others)
+        seen.append((start, moving, found))
+        return found
+
+    monkeypatch.setattr(dyn3r.pipeline, "bundle_adjust", bundle_adjust)
+    return seen
+
+
+def test_flow_is_judged_again_by_the_solved_depth(model: Model, calls) -> None:
+    clip, found = clip_of(4), []
+    scene = dyn3r.reconstruct(clip, model, dyn3r.Options(motion="flow"), on_findings=found.append)
+    (start, _, solved), (again, moving, final) = calls
+    assert again is start  # not the first answer: its depth is for the eyes of the flow only
+    edges = dyn3r.make_pairs("swinstride-5-noncyclic", 4)
+    measured = measure_flow(clip.images, edges, flow_estimator("dis"))
+    judged = FlowMotionOptions()
+    judged = replace(judged, depth_slack=judged.solved_slack)
+    inverse = 1 / solved.depth.astype(np.float64)
+    evidence = flow_evidence(
+        None, clip.images, measured, inverse_depth=inverse / np.median(inverse), options=judged
+    )
+    expected = motion_from_evidence(evidence, measured, options=judged)
+    np.testing.assert_array_equal(scene.dynamic, expected.masks)
+    np.testing.assert_array_equal(moving, expected.masks)
+    np.testing.assert_array_equal(scene.T_world_camera, final.T_world_camera)
+    assert found[0].flow_options.depth_slack == judged.solved_slack
+    np.testing.assert_allclose(
+        found[0].inverse_depth, np.median(solved.depth) / solved.depth, rtol=1e-5
+    )
+    assert scene.metadata["objective"]["flow_error"] == final.terms["flow_error"]
+    assert scene.metadata["options"]["bundle_options"]["depth_sigma"] == 0.5
+    assert "bundle adjustment" in scene.metadata["seconds"]
+
+
+@pytest.mark.parametrize("motion", ["attention", "none"])
+def test_where_flow_has_no_say_masks_stay(model: Model, calls, motion: str) -> None:
+    options = dyn3r.Options(motion=motion, flow_term=False)  # type: ignore[arg-type]
+    scene = dyn3r.reconstruct(clip_of(4), model, options)
+    assert len(calls) == 1
+    without = dyn3r.reconstruct(clip_of(4), model, replace(options, bundle=False))
+    np.testing.assert_array_equal(scene.dynamic, without.dynamic)
+    assert "flow_error" not in without.metadata["objective"]
+    assert "bundle adjustment" not in without.metadata["seconds"]
+    assert not np.array_equal(scene.T_world_camera, without.T_world_camera)
+
+
+def test_flow_as_published_is_not_judged_again(model: Model, calls) -> None:
+    options = dyn3r.Options(motion="flow", flow_motion=FlowMotionOptions.monst3r())
+    dyn3r.reconstruct(clip_of(4), model, options)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_short_clips_are_not_adjusted(model: Model, calls, frames: int) -> None:
+    dyn3r.reconstruct(clip_of(frames), model, dyn3r.Options(motion="flow"))
+    assert calls == []

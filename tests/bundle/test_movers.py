@@ -1,0 +1,214 @@
+"""Depth of moving things from the ground they stand on: a floor, a wall, and masks before them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import dyn3r
+import dyn3r.pipeline
+from dyn3r.bundle.movers import LEAST_SHARE, RELIEF, stand_on_ground
+from dyn3r.errors import InputError
+from dyn3r.network.model import Model, prepare_model
+from tests.factories import tiny_network
+from tests.test_pipeline import clip_of
+
+H, W = 64, 96
+WALL = 6.0
+
+
+def floor_depth(row: float) -> float:
+    """Depth of the floor seen in a row: a level camera 1.5 above it, f = 80, horizon in row 24."""
+    return 1.5 * 80 / (row - 24)
+
+
+def room(frames: int = 1) -> np.ndarray:
+    """Floor from row 44 on, a wall above it; no person in it."""
+    column = [min(WALL, floor_depth(v)) if v > 24 else WALL for v in range(H)]
+    return np.tile(np.array(column, np.float32)[None, :, None], (frames, 1, W))
+
+
+def box(top: int, bottom: int, left: int = 40, right: int = 50) -> np.ndarray:
+    """Mask of one frame, rows top..bottom and columns left..right, both inclusive."""
+    mask = np.zeros((1, H, W), bool)
+    mask[0, top : bottom + 1, left : right + 1] = True
+    return mask
+
+
+def painted(mask: np.ndarray, value: float = WALL) -> np.ndarray:
+    """The room with everything masked at one depth."""
+    return np.where(mask, np.float32(value), room(len(mask)))
+
+
+def assert_at(values: np.ndarray, depth: float, share: float = 0.05) -> None:
+    np.testing.assert_allclose(np.median(values), depth, rtol=share)
+    assert np.ptp(np.log(values)) <= 2 * RELIEF + 1e-6
+
+
+@pytest.mark.parametrize("feet", [48, 54, 59])
+def test_a_person_stands_where_the_feet_are(feet: int) -> None:
+    person = box(15, feet)
+    out = stand_on_ground(painted(person), person)
+    assert_at(out[person], floor_depth(feet))
+    np.testing.assert_array_equal(out[~person], room()[~person])
+    assert out.dtype == np.float32
+
+
+def test_the_lowest_foot_counts_and_shape_is_kept_a_little() -> None:
+    person = box(15, 45) | box(40, 54, 40, 43) | box(40, 50, 47, 50)
+    wavy = painted(person)
+    wavy[person] *= np.linspace(0.98, 1.02, person.sum()).astype(np.float32)
+    out = stand_on_ground(wavy, person)
+    assert_at(out[person], floor_depth(54))
+    order = np.corrcoef(wavy[person], out[person])[0, 1]
+    assert order > 0.999
+
+
+def test_on_the_wall_nothing_changes() -> None:
+    picture = box(8, 30)
+    np.testing.assert_array_equal(stand_on_ground(painted(picture), picture), painted(picture))
+
+
+def test_nothing_is_put_behind_what_it_hides() -> None:
+    person = box(15, 54)
+    near = painted(person, 2.0)  # the floor at the feet is at 4
+    np.testing.assert_array_equal(stand_on_ground(near, person), near)
+
+
+def test_cut_off_by_the_lower_edge() -> None:
+    person = box(20, H - 1)
+    out = stand_on_ground(painted(person), person)
+    assert_at(out[person], floor_depth(H - 1))
+
+
+def test_two_parts_close_together_are_one_thing() -> None:
+    close = box(15, 35) | box(39, 54)
+    out = stand_on_ground(painted(close), close)
+    assert_at(out[close], floor_depth(54))
+    head, legs = box(4, 16), box(39, 54)
+    apart = head | legs
+    out = stand_on_ground(painted(apart), apart)
+    assert_at(out[legs], floor_depth(54))
+    assert (out[head] == WALL).all()  # hangs before the wall
+
+
+def walk(frames: int = 7) -> np.ndarray:
+    return np.concatenate([box(15, 54, 30 + 2 * t, 40 + 2 * t) for t in range(frames)])
+
+
+def test_a_wrong_contact_of_one_frame_is_outvoted() -> None:
+    moving = walk()
+    depth = painted(moving)
+    depth[3, 55:58] = 1.0  # wrong just below the feet
+    alone = stand_on_ground(depth[3:4], moving[3:4])
+    assert_at(alone[moving[3:4]], 1.0)
+    out = stand_on_ground(depth, moving)
+    for t in range(7):
+        assert_at(out[t][moving[t]], floor_depth(54))
+
+
+def test_a_hidden_contact_is_remembered() -> None:
+    moving = walk()
+    moving[3] |= (box(55, H - 1, 36, 46) | box(H - 2, H - 1, 0, W - 1))[0]  # no ground to be seen
+    depth = painted(moving)
+    np.testing.assert_array_equal(stand_on_ground(depth[3:4], moving[3:4]), depth[3:4])
+    out = stand_on_ground(depth, moving)
+    assert_at(out[3][moving[3]], floor_depth(54))
+
+
+def test_another_thing_is_not_asked() -> None:
+    """Contacts are followed by overlap: who is elsewhere in the next frame is somebody else."""
+    here, there = box(15, 54, 20, 30), box(15, 59, 60, 70)
+    moving = np.concatenate([here, there, there])
+    out = stand_on_ground(painted(moving), moving)
+    assert_at(out[0][here[0]], floor_depth(54))
+    assert_at(out[1][there[0]], floor_depth(59))
+
+
+def test_known_depth_stays() -> None:
+    person, known = box(15, 54), np.zeros((1, H, W), bool)
+    known[:, :30] = True
+    out = stand_on_ground(painted(person), person, known)
+    assert (out[person & known] == WALL).all()
+    assert_at(out[person & ~known], floor_depth(54))
+
+
+def test_nothing_and_everything_moves() -> None:
+    depth = room(3)
+    np.testing.assert_array_equal(stand_on_ground(depth, np.zeros((3, H, W), bool)), depth)
+    np.testing.assert_array_equal(stand_on_ground(depth, np.ones((3, H, W), bool)), depth)
+    nothing = stand_on_ground(depth[:0], np.zeros((0, H, W), bool))
+    assert nothing.shape == (0, H, W)
+
+
+def test_small_specks_stay() -> None:
+    speck = box(45, 47, 40, 43)
+    assert speck.mean() < LEAST_SHARE
+    np.testing.assert_array_equal(stand_on_ground(painted(speck), speck), painted(speck))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_masks_give_finite_depth_and_leave_the_rest(seed: int) -> None:
+    import cv2
+
+    random = np.random.default_rng(seed)
+    noise = np.stack([cv2.GaussianBlur(random.normal(0, 1, (H, W)), (0, 0), 5) for _ in range(4)])
+    moving = noise > 0.06
+    depth = np.exp(random.normal(0, 1, (4, H, W))).astype(np.float32)
+    before = depth.copy()
+    out = stand_on_ground(depth, moving)
+    np.testing.assert_array_equal(depth, before)
+    assert np.isfinite(out).all()
+    assert (out > 0).all()
+    np.testing.assert_array_equal(out[~moving], depth[~moving])
+    assert (out != depth).any()
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return prepare_model(tiny_network(), "tiny", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("asked", "recommended", "on_ground"),
+    [
+        ("auto", None, False), ("auto", "ground", True), ("auto", "sonar", False),
+        ("ground", None, True), ("network", "ground", False),
+    ],
+)  # fmt: skip
+def test_the_pipeline_asks_the_option_and_then_the_models_file(
+    model: Model, monkeypatch: pytest.MonkeyPatch, asked: str, recommended: str | None,
+    on_ground: bool,
+) -> None:  # fmt: skip
+    masks = np.zeros((2, 48, 64), bool)
+    masks[:, 10:26, 10:30] = True
+    calls = []
+
+    def stand(depth: np.ndarray, moving: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+        calls.append((depth, moving, known))
+        return np.where(moving, np.float32(0.125), depth)
+
+    monkeypatch.setattr(dyn3r.pipeline, "stand_on_ground", stand)
+    model = replace(model, facts={} if recommended is None else {"mover_depth": recommended})
+    options = dyn3r.Options(mover_depth=asked, flow_term=False)  # type: ignore[arg-type]
+    scene = dyn3r.reconstruct(clip_of(2), model, options, masks=masks)
+    assert len(calls) == on_ground
+    assert bool((scene.depth[masks] == 0.125).all()) == on_ground
+    for depth, moving, _ in calls:
+        np.testing.assert_array_equal(moving, masks)
+        np.testing.assert_array_equal(scene.depth[~masks], depth[~masks])
+
+
+def test_without_motion_there_is_nobody_to_stand(model: Model) -> None:
+    options = dyn3r.Options(mover_depth="ground", motion="none", flow_term=False, bundle=False)
+    scene = dyn3r.reconstruct(clip_of(2), model, options)
+    plain = dyn3r.reconstruct(clip_of(2), model, replace(options, mover_depth="network"))
+    np.testing.assert_array_equal(scene.depth, plain.depth)
+    assert scene.metadata["options"]["mover_depth"] == "ground"
+
+
+def test_a_wrong_way_is_refused() -> None:
+    with pytest.raises(InputError, match="auto, network or ground, not 'sonar'"):
+        dyn3r.Options(mover_depth="sonar")  # type: ignore[arg-type]

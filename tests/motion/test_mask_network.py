@@ -1,0 +1,327 @@
+"""Masks drawn by a network: what it reads (evidence in parts), its files, and who asks it."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import dyn3r.motion.flow_residual
+from dyn3r.errors import CheckpointError, InputError
+from dyn3r.geometry.flow import MeasuredFlow
+from dyn3r.metrics.masks import region_similarity
+from dyn3r.motion.flow_options import FlowMotionOptions
+from dyn3r.motion.flow_residual import COLOUR_NOISE, flow_evidence, flow_residual_motion
+from dyn3r.motion.mask_network import (
+    PARTS,
+    WEIGHTS,
+    MaskNetwork,
+    load_mask_network,
+    mask_probability,
+    prepare,
+)
+
+H, W = 32, 48
+STILL = np.array([2.0, 0.0])
+OWN = np.array([3.0, -2.0])
+
+
+@pytest.fixture(scope="module")
+def network() -> MaskNetwork:
+    torch.manual_seed(0)
+    return MaskNetwork().eval().requires_grad_(False)
+
+
+def anything(n: int = 3, h: int = H, w: int = W) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(1)
+    images = random.integers(0, 256, (n, h, w, 3), dtype=np.uint8)
+    return images, random.random((n, PARTS, h, w)).astype(np.float32)
+
+
+@pytest.mark.parametrize("size_hw", [(32, 48), (48, 32), (16, 16), (64, 16)])
+def test_one_logit_a_pixel_for_any_frame_of_patches(
+    network: MaskNetwork, size_hw: tuple[int, int]
+) -> None:
+    images, parts = anything(2, *size_hw)
+    logits = network(*prepare(images, parts))
+    assert logits.shape == (2, *size_hw)
+    assert logits.dtype == torch.float32
+    assert torch.isfinite(logits).all()
+
+
+def test_both_the_picture_and_every_part_of_the_evidence_are_read(network: MaskNetwork) -> None:
+    images, parts = anything(1)
+    before = mask_probability(network, images, parts)
+    assert not np.array_equal(mask_probability(network, 255 - images, parts), before)
+    for k in range(PARTS):
+        other = parts.copy()
+        other[:, k] += 1
+        assert not np.array_equal(mask_probability(network, images, other), before), k
+
+
+def test_prepare_puts_the_pictures_between_minus_one_and_one() -> None:
+    images = np.zeros((1, H, W, 3), np.uint8)
+    images[0, 3, 5] = (255, 0, 51)
+    pictures, parts = prepare(images, np.ones((1, PARTS, H, W), np.float16))
+    assert pictures.shape == (1, 3, H, W)
+    np.testing.assert_allclose(pictures[0, :, 3, 5], [1, -1, -0.6], atol=1e-6)
+    assert float(pictures.min()) == -1
+    assert parts.dtype == torch.float32
+    assert (parts == 1).all()
+
+
+def test_probabilities_do_not_depend_on_the_batch(network: MaskNetwork) -> None:
+    images, parts = anything(5)
+    whole = mask_probability(network, images, parts)
+    assert whole.shape == (5, H, W)
+    assert whole.dtype == np.float32
+    assert whole.min() >= 0
+    assert whole.max() <= 1
+    for batch in (1, 2):
+        np.testing.assert_allclose(
+            mask_probability(network, images, parts, batch), whole, atol=1e-5
+        )
+    assert mask_probability(network, images[:0], parts[:0]).shape == (0, H, W)
+
+
+def save(network: MaskNetwork, path: Path, leave_out: str = "") -> Path:
+    state = {k: v.half().contiguous() for k, v in network.state_dict().items() if k != leave_out}
+    save_file(state, path)
+    return path
+
+
+def test_a_file_of_halves_gives_the_network_back(network: MaskNetwork, tmp_path: Path) -> None:
+    back = load_mask_network(save(network, tmp_path / "masks.safetensors"))
+    assert not back.training
+    for name, value in back.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, network.state_dict()[name].half().float()), name
+    images, parts = anything()
+    np.testing.assert_allclose(
+        mask_probability(back, images, parts), mask_probability(network, images, parts), atol=5e-3
+    )
+
+
+@pytest.mark.parametrize("what", ["missing", "corrupt", "empty", "other", "part", "folder"])
+def test_files_that_are_no_mask_network(network: MaskNetwork, tmp_path: Path, what: str) -> None:
+    file = tmp_path / "masks.safetensors"
+    if what == "corrupt":
+        file.write_bytes(b"\x10" * 400)
+    elif what == "empty":
+        file.write_bytes(b"")
+    elif what == "other":
+        save_file({"weight": torch.zeros(3)}, file)
+    elif what == "part":
+        save(network, file, leave_out="out.bias")
+    elif what == "folder":
+        file.mkdir()
+    with pytest.raises(CheckpointError, match="holds no mask network") as told:
+        load_mask_network(file)
+    assert "masks.safetensors" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_who_draws_and_where_the_limit_is() -> None:
+    drawn = FlowMotionOptions(masks="network", threshold=0.3)
+    assert drawn.drawn
+    assert drawn.limit == 0.5
+    plain = FlowMotionOptions(masks="evidence", threshold=0.3)
+    assert not plain.drawn
+    assert plain.limit == 0.3
+    published = FlowMotionOptions(method="published", masks="network", threshold=0.3)
+    assert not published.drawn
+    assert published.limit == 0.3
+    assert not FlowMotionOptions.monst3r().drawn
+    object.__setattr__(plain, "masks", "hand")  # past the type checks of these tests
+    with pytest.raises(InputError, match="'network' or 'evidence', not 'hand'"):
+        plain.__post_init__()
+
+
+def shot(
+    edges: list[tuple[int, int]], visible: np.ndarray | None = None
+) -> tuple[np.ndarray, MeasuredFlow, np.ndarray]:
+    """Frames of noise in which all moves by STILL pixels a frame, a block by OWN more; (frames,
+    flow, the block's mask)."""
+    random = np.random.default_rng(5)
+    n = 1 + max(max(edge) for edge in edges)
+    moving = np.zeros((n, H, W), bool)
+    fields = np.empty((len(edges), H, W, 2), np.float32)
+    for t in range(n):
+        moving[t, 16 - 2 * t : 26 - 2 * t, 8 + 5 * t : 20 + 5 * t] = True
+    for row, (i, j) in enumerate(edges):
+        fields[row] = (STILL + OWN * moving[i][..., None]) * (j - i)
+    images = random.integers(0, 256, (n, H, W, 3), dtype=np.uint8)
+    return images, MeasuredFlow(np.array(edges), fields, visible), moving
+
+
+OPTIONS = FlowMotionOptions(masks="evidence", depth_slack=1.0, smoothing=0.0)
+
+
+def parts_of(images: np.ndarray, flow: MeasuredFlow) -> np.ndarray:
+    evidence = flow_evidence(
+        None, images, flow, inverse_depth=np.ones(images.shape[:3]), options=OPTIONS
+    )
+    assert evidence.parts is not None
+    return evidence.parts
+
+
+def slow_colour_difference(source: np.ndarray, target: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Whole-pixel flow only. Means over 5x5; the picture goes on as in a mirror."""
+    difference = np.empty((H, W))
+    for v in range(H):
+        for u in range(W):
+            du, dv = (round(float(x)) for x in field[v, u])
+            there = target[np.clip(v + dv, 0, H - 1), np.clip(u + du, 0, W - 1)]
+            difference[v, u] = np.abs(there.astype(float) - source[v, u].astype(float)).mean()
+    wide = np.pad(difference, 2, mode="symmetric")
+    return np.array([[wide[v : v + 5, u : u + 5].mean() for u in range(W)] for v in range(H)])
+
+
+def slow_parts(images: np.ndarray, flow: MeasuredFlow) -> np.ndarray:
+    """From the definition, with the still scene's flow as known."""
+    rows = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
+    said: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in images]
+    for (i, j), row in rows.items():
+        field, seen = flow.flow[row], np.asarray(flow.visible)[row]
+        if seen.mean() < 0.2:
+            continue
+        still = np.broadcast_to(STILL * (j - i), field.shape)
+        distance = np.linalg.norm(field - still, axis=-1)
+        miss = np.zeros((H, W))
+        for v in range(H):
+            for u in range(W):
+                du, dv = (int(x) for x in field[v, u])
+                there = np.clip(v + dv, 0, H - 1), np.clip(u + du, 0, W - 1)
+                miss[v, u] = np.linalg.norm(field[v, u] + flow.flow[rows[j, i]][there])
+        length = np.linalg.norm(field, axis=-1)
+        noise = np.sqrt(0.5**2 + (0.05 * length) ** 2 + miss**2)
+        by_distance = 1 - 1 / (1 + (distance / (3 * noise)) ** 2)
+        a = slow_colour_difference(images[i], images[j], still)
+        b = slow_colour_difference(images[i], images[j], field)
+        colours = a**2 / (a**2 + 2 * (b**2 + COLOUR_NOISE**2))
+        evidence = np.sqrt(by_distance * colours)
+        velocity = np.clip((field - still) / (j - i) * 100 / W, -20, 20)
+        said[i].append(
+            (np.stack([evidence, by_distance, colours, *velocity.T.swapaxes(1, 2)]), seen)
+        )
+    out = np.zeros((len(images), PARTS, H, W))
+    for t, pairs in enumerate(said):
+        for v in range(H):
+            for u in range(W):
+                here = np.array([values[:, v, u] for values, seen in pairs if seen[v, u]])
+                if len(here):
+                    mean, spread = here.mean(0), here[:, 0].std()
+                    out[t, :, v, u] = [*mean[:3], spread, len(here) / len(pairs), *mean[3:]]
+    return out
+
+
+def test_parts_against_a_slow_computation() -> None:
+    edges = [(i, j) for i in range(3) for j in range(3) if i != j]
+    visible = np.random.default_rng(2).random((len(edges), H, W)) < 0.7
+    visible[:, :3, :4] = False  # seen by nobody
+    visible[edges.index((1, 2))] = False  # a pair that sees nothing does not count
+    images, flow, moving = shot(edges, visible)
+    fast, slow = parts_of(images, flow), slow_parts(images, flow)
+    assert fast.shape == (3, PARTS, H, W)
+    assert fast.dtype == np.float32
+    for k in range(PARTS):
+        np.testing.assert_allclose(fast[:, k], slow[:, k], atol=0.02, err_msg=f"part {k}")
+    assert (fast[:, :, :3, :4] == 0).all()
+    assert set(np.unique(fast[1, 4])) == {0.0, 1.0}
+    assert slow[0, 1][moving[0] & visible[0]].max() > 0.3  # the case is no empty one
+
+
+@pytest.mark.parametrize("edge", [(0, 1), (1, 0), (0, 2), (2, 1)])
+def test_velocity_is_in_percent_of_the_width_per_frame(edge: tuple[int, int]) -> None:
+    images, flow, moving = shot([edge])
+    velocity = parts_of(images, flow)[edge[0], 5:]
+    block = moving[edge[0]]
+    expected = OWN * 100 / W
+    np.testing.assert_allclose(
+        velocity[:, block], np.tile(expected[:, None], block.sum()), atol=0.05
+    )
+    np.testing.assert_allclose(velocity[:, ~block], 0, atol=0.05)
+    unseen = [t for t in range(len(images)) if t != edge[0]]
+    assert (parts_of(images, flow)[unseen] == 0).all()
+
+
+class Stub(MaskNetwork):
+    """Draws where the distance alone says so."""
+
+    def forward(self, images: Tensor, parts: Tensor) -> Tensor:
+        assert images.min() >= -1
+        return torch.where(parts[:, 1] > 0.1, 4.0, -4.0)
+
+
+def test_masks_are_the_networks_where_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dyn3r.motion.flow_residual, "load_mask_network", Stub)
+    images, flow, moving = shot([(0, 1), (1, 0)])
+    depth, drawn = np.ones(images.shape[:3]), FlowMotionOptions(masks="network", depth_slack=1.0)
+    evidence = flow_evidence(None, images, flow, inverse_depth=depth, options=drawn)
+    plain = flow_evidence(None, images, flow, inverse_depth=depth, options=OPTIONS)
+    assert evidence.parts is not None
+    assert plain.parts is not None
+    np.testing.assert_array_equal(evidence.parts, plain.parts)
+    np.testing.assert_array_equal(evidence.raw, plain.raw)
+    assert not np.array_equal(evidence.refined, plain.refined)
+    motion = flow_residual_motion(None, images, flow, inverse_depth=depth, options=drawn)
+    np.testing.assert_array_equal(motion.masks, plain.parts[:, 1] > 0.1)
+    assert region_similarity(motion.masks, moving).mean() > 0.6
+    assert motion.threshold == 0.5
+    assert "probability above 0.5" in motion.reason
+
+
+def test_frames_without_evidence_get_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Everything(Stub):
+        def forward(self, images: Tensor, parts: Tensor) -> Tensor:
+            return torch.full_like(parts[:, 0], 3.0)
+
+    monkeypatch.setattr(dyn3r.motion.flow_residual, "load_mask_network", Everything)
+    images, flow, _ = shot([(0, 1), (0, 2)])
+    options = FlowMotionOptions(masks="network", still_test=False)
+    depth = np.ones(images.shape[:3])
+    motion = flow_residual_motion(None, images, flow, inverse_depth=depth, options=options)
+    assert motion.masks[0].all()
+    assert not motion.masks[1:].any()
+
+
+def test_the_published_method_has_no_parts_and_asks_no_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dyn3r.types import PairPredictions
+
+    monkeypatch.delattr(dyn3r.motion.flow_residual, "load_mask_network")
+    images, flow, _ = shot([(0, 1), (1, 0)])
+    points = np.random.default_rng(0).uniform(1, 2, (2, H, W, 3)).astype(np.float32)
+    sure = np.full((2, H, W), 2.0, np.float32)
+    predictions = PairPredictions(flow.edges, 2, points, sure, points, sure)
+    options = FlowMotionOptions(method="published", masks="network")
+    assert flow_evidence(predictions, images, flow, options=options).parts is None
+
+
+shipped = Path(str(resources.files("dyn3r") / "weights" / WEIGHTS))
+
+
+@pytest.mark.skipif(not shipped.exists(), reason="the mask network is not trained yet")
+@pytest.mark.parametrize("size_hw", [(96, 128), (128, 96)])
+def test_the_shipped_network_draws_a_clearly_moving_blob(size_hw: tuple[int, int]) -> None:
+    import cv2
+
+    h, w = size_hw
+    random = np.random.default_rng(4)
+    rough = random.normal(110, 25, (h // 8, w // 8, 3)).astype(np.float32)
+    picture = cv2.resize(rough, (w, h), interpolation=cv2.INTER_CUBIC)
+    v, u = np.mgrid[:h, :w]
+    blob = ((v - 0.55 * h) / 22) ** 2 + ((u - 0.4 * w) / 14) ** 2 < 1
+    picture[blob] = np.array([190, 60, 40]) + random.normal(0, 6, (blob.sum(), 3))
+    images = picture.clip(0, 255).astype(np.uint8)[None]
+    parts = np.zeros((1, PARTS, h, w), np.float32)
+    parts[0, 4] = 1
+    parts[0, :, blob] = (0.8, 0.9, 0.7, 0.1, 1, 3, 0.5)
+    drawn = mask_probability(load_mask_network(), images, parts) > 0.5
+    assert region_similarity(drawn, blob[None]).mean() > 0.5
