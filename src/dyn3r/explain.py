@@ -116,7 +116,7 @@ class Explanation:
         decided = {"given": "given", "none": "nothing was asked"}.get(self.found.cue)
         out = [
             ("frame", image),
-            ("depth of the pairs", depth),
+            ("depth it is judged by", depth),
             ("moves, by flow", motion_picture(image, flow.masks[t])),
             (f"moves: {decided or self.found.cue}", motion_picture(image, self.masks[t])),
         ]

@@ -242,7 +242,7 @@ class Search:
 
     def flow_of_all_pairs(self) -> MeasuredFlow | None:
         """Measured flow, measured now unless it was kept; None where nothing is optimised."""
-        if len(self.watcher.clip) < 3:
+        if len(self.watcher.clip) < 2:
             return None
         with self.seconds("motion"):
             self._measured = self._measured or self.watcher.measure_flow()

@@ -32,22 +32,26 @@ class Options:
     the file of the model that looks for motion recommends, else attention."""
     flow: str = "dis"
     """How optical flow is measured, where it is: `dis` (no weights), `raft`, `raft-small`."""
-    refine: str = "none"
+    refine: str = "auto"
     """How the masks found are made better: `none`; `edges`: by a vote over time and along the edges
-    of the pictures; `sam2`, `sam2:WEIGHTS`: by SAM 2. The alignment leaves out what either the
+    of the pictures; `sam2`, `sam2:WEIGHTS`: by SAM 2; `auto`: masks from flow as the file of the
+    model that looks for motion recommends, others not. The alignment leaves out what either the
     masks found or the refined ones cover; the scene gets the refined ones (SPEC 8)."""
     flow_term: bool = True
     """Cameras must agree with measured optical flow as well (MonST3R's third loss, weight
     `alignment.flow_weight`), from three frames on. Where flow and pointmaps contradict each other
     too much the term switches itself off."""
-    bundle: bool = True
+    bundle: bool | None = None
     """After the alignment, cameras, focal length and depth are made to agree with measured flow
-    (bundle adjustment, `dyn3r.bundle`), and flow is judged once more with that depth. From three
-    frames on. Off: what the pointmaps and the alignment alone say, as published."""
+    (bundle adjustment, `dyn3r.bundle`), and flow is judged once more with that depth. From two
+    frames on. False: what the pointmaps and the alignment alone say, as published. None: as the
+    model's file recommends, else False; what it does to the predictions of large published
+    networks, which need it less, has not been measured."""
     mover_depth: Literal["auto", "network", "ground"] = "auto"
     """How far away moving things are, of which flow says nothing. `network`: as predicted, relative
     to what is around them; `ground`: as far as the still surface below them, where that is nearer
-    (`dyn3r.bundle.stand_on_ground`). `auto`: what the model's file recommends, else `network`."""
+    (`dyn3r.bundle.stand_on_ground`). `auto`: with `bundle`, what the
+    model's file recommends; else `network`."""
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     motion_options: MotionOptions = field(default_factory=MotionOptions)
     flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)
@@ -65,7 +69,7 @@ class Options:
             raise InputError(
                 f"mover_depth is auto, network or ground, not {self.mover_depth!r:.40}"
             )
-        if self.refine != "none":
+        if self.refine not in ("none", "auto"):
             mask_refiner(self.refine)  # refuses unknown names
 
     def to_json(self) -> dict[str, Any]:

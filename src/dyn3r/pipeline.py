@@ -69,7 +69,8 @@ def reconstruct(
         geometry = watcher = Watcher(clip, model, edges, options, progress)
         if motion_model is not None:
             watcher = Watcher(clip, motion_model, edges, options, progress)
-    uses_flow = options.flow_term or options.bundle
+    wants_bundle = _wants_bundle(options, model)
+    uses_flow = options.flow_term or wants_bundle
     search = Search(watcher, cue, seconds, keep_flow=uses_flow or on_findings is not None)
     motion = motion_from_masks(masks) if masks is not None else None
     if cue != "none":
@@ -83,10 +84,13 @@ def reconstruct(
     if watcher is geometry and search.attends:
         motion = search.update(predictions)
     flow = search.flow_of_all_pairs() if uses_flow else None
-    if refiner is None and options.refine != "none":
-        refiner = mask_refiner(options.refine, str(model.device))
+    how = options.refine
+    if how == "auto":
+        how = watcher.model.facts.get("refine", "none") if search.flows else "none"
+    if refiner is None and how != "none":
+        refiner = mask_refiner(how, str(model.device))
     better = _Refinement(clip, refiner, seconds, progress)
-    bundling = options.bundle and flow is not None
+    bundling = wants_bundle and flow is not None
     moving = better.left_out(motion, refine=not bundling)
     with seconds("alignment"):
         alignment = align(
@@ -111,7 +115,7 @@ def reconstruct(
         if again is not None or refiner is not None:
             solved = bundled(better.left_out(motion, refine=True))
         alignment = solved
-    if _mover_depth(options, model) == "ground" and better.masks is not None:
+    if _mover_depth(options, model, bundling) == "ground" and better.masks is not None:
         known = known_depth(options.alignment.presets, alignment.depth.shape)
         depth = stand_on_ground(alignment.depth, better.masks, known)
         alignment = replace(alignment, depth=depth)
@@ -171,11 +175,17 @@ def _cue(motion: str, model: Model) -> str:
     return motion
 
 
-def _mover_depth(options: Options, model: Model) -> str:
-    """What `auto` means for this model: its file may recommend a way."""
+def _wants_bundle(options: Options, model: Model) -> bool:
+    """What None means for this model: its file may recommend it."""
+    return model.facts.get("bundle") == "on" if options.bundle is None else options.bundle
+
+
+def _mover_depth(options: Options, model: Model, bundling: bool) -> str:
+    """What `auto` means: the model's file may recommend a way, if flow has measured the ground."""
     if options.mover_depth != "auto":
         return options.mover_depth
-    return "ground" if model.facts.get("mover_depth") == "ground" else "network"
+    recommended = model.facts.get("mover_depth") == "ground"
+    return "ground" if recommended and bundling else "network"
 
 
 def _scene(

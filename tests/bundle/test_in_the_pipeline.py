@@ -20,7 +20,7 @@ from tests.test_pipeline import clip_of
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return prepare_model(tiny_network(), "tiny", device="cpu")
+    return prepare_model(tiny_network(), "tiny", device="cpu", facts={"bundle": "on"})
 
 
 @pytest.fixture
@@ -82,7 +82,40 @@ def test_flow_as_published_is_not_judged_again(model: Model, calls) -> None:
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("frames", [1, 2])
-def test_short_clips_are_not_adjusted(model: Model, calls, frames: int) -> None:
+@pytest.mark.parametrize(("frames", "times"), [(1, 0), (2, 2)])
+def test_two_frames_are_enough(model: Model, calls, frames: int, times: int) -> None:
     dyn3r.reconstruct(clip_of(frames), model, dyn3r.Options(motion="flow"))
-    assert calls == []
+    assert len(calls) == times
+
+
+@pytest.mark.parametrize(
+    ("recommended", "asked", "times"),
+    [(None, None, 0), ("on", None, 1), (None, True, 1), ("on", False, 0)],
+)
+def test_the_model_recommends_and_the_user_decides(
+    model: Model, calls, recommended: str | None, asked: bool | None, times: int
+) -> None:
+    model = replace(model, facts={} if recommended is None else {"bundle": recommended})
+    dyn3r.reconstruct(clip_of(3), model, dyn3r.Options(motion="none", bundle=asked))
+    assert len(calls) == times
+
+
+@pytest.mark.parametrize(
+    ("recommended", "asked", "motion", "used"),
+    [
+        ("edges", "auto", "flow", "edges"),
+        (None, "auto", "flow", None),
+        ("edges", "auto", "attention", None),
+        ("edges", "none", "flow", None),
+        (None, "edges", "attention", "edges"),
+    ],
+)
+def test_refinement_as_the_model_recommends(
+    model: Model, monkeypatch: pytest.MonkeyPatch, recommended, asked, motion, used
+) -> None:
+    made = []
+    real = dyn3r.pipeline.mask_refiner
+    monkeypatch.setattr(dyn3r.pipeline, "mask_refiner", lambda *a: made.append(a[0]) or real(*a))
+    model = replace(model, facts={} if recommended is None else {"refine": recommended})
+    dyn3r.reconstruct(clip_of(3), model, dyn3r.Options(motion=motion, refine=asked))
+    assert made == ([] if used is None else [used])

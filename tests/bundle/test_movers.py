@@ -191,7 +191,7 @@ def test_the_pipeline_asks_the_option_and_then_the_models_file(
         return np.where(moving, np.float32(0.125), depth)
 
     monkeypatch.setattr(dyn3r.pipeline, "stand_on_ground", stand)
-    model = replace(model, facts={} if recommended is None else {"mover_depth": recommended})
+    model = replace(model, facts={"bundle": "on", "mover_depth": recommended or ""})
     options = dyn3r.Options(mover_depth=asked, flow_term=False)  # type: ignore[arg-type]
     scene = dyn3r.reconstruct(clip_of(2), model, options, masks=masks)
     assert len(calls) == on_ground

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float
 
 LEAST_SHARE = 0.002
 """Pieces of a mask below this share of the picture keep their depth."""
-GAP = 0.03
-"""Parts of a mask this near to each other, as a share of the long side, are one thing."""
+GAP_ACROSS, GAP_DOWN = 0.01, 0.04
+"""Parts of a mask are one thing if they come this near each other, across and down, twice, as a
+share of the long side: bodies are tall, and masks have holes."""
 FOOT = 0.12
 """Columns whose lowest masked pixel lies within this share of the thing's height of its bottom are
 where it stands."""
@@ -69,10 +70,9 @@ def stand_on_ground(
 def _things(depth: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> list[Thing]:
     import cv2
 
-    gap = max(1, round(GAP * max(mask.shape)))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * gap + 1, 2 * gap + 1))
-    joined = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
-    count, label = cv2.connectedComponents(joined, connectivity=8)
+    across, down = (max(1, round(gap * max(mask.shape))) for gap in (GAP_ACROSS, GAP_DOWN))
+    reach = np.ones((2 * down + 1, 2 * across + 1), np.uint8)
+    count, label = cv2.connectedComponents(cv2.dilate(mask.astype(np.uint8), reach), connectivity=8)
     things = []
     for k in range(1, count):
         pixels = (label == k) & mask

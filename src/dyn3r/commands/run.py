@@ -66,15 +66,17 @@ class Run:
     flow_term: Flag = True
     """Cameras must agree with measured optical flow as well (MonST3R's third loss); much steadier
     paths, a few seconds."""
-    bundle: Flag = True
+    bundle: Literal["auto", "on", "off"] = "auto"
     """After the alignment, make cameras, focal length and depth agree with measured optical flow
-    (bundle adjustment); much better cameras and depth, a few seconds. --no-bundle: as published."""
+    (bundle adjustment); with small models much better cameras and depth, a few seconds. off: as
+    published; auto: as the model recommends."""
     mover_depth: Literal["auto", "network", "ground"] = "auto"
     """How far away moving things are. network: as the model says; ground: as far as what they stand
     on (small models hardly see people); auto: as the model recommends."""
-    refine: str = "none"
+    refine: str = "auto"
     """How the masks found are made better. edges: a vote over time, then along the edges of the
-    pictures; sam2: SAM 2 (extra sam2; weights from the hub) or sam2:FOLDER with its weights."""
+    pictures; sam2: SAM 2 (extra sam2; weights from the hub) or sam2:FOLDER with its weights; none;
+    auto: masks from flow as the model recommends (ours: edges), others not."""
     save_masks: Flag = False
     """Also write the masks, refined or not, as PNG at source resolution into OUT/masks."""
     mode: Literal["global", "feedforward"] = "global"
@@ -194,7 +196,7 @@ class Run:
             motion=self.motion if self.motion in WAYS else "none",  # type: ignore[arg-type]
             flow=self.flow,
             flow_term=self.flow_term,
-            bundle=self.bundle,
+            bundle={"auto": None, "on": True, "off": False}[self.bundle],
             mover_depth=self.mover_depth,
             refine=self.refine,
             inference=InferenceOptions(memory_gb=self.memory_gb),

@@ -76,7 +76,12 @@ class LocatedModel:
 
 EMBEDDED: dict[str, EmbeddedModel] = {
     "compact": EmbeddedModel(
-        "compact.safetensors", "small and fast, trained on dyn3r's own synthetic world"
+        "compact.safetensors",
+        "small and fast, for scenes in which things move; trained on dyn3r's own synthetic world",
+    ),
+    "compact-static": EmbeddedModel(
+        "compact-static.safetensors",
+        "the same before it saw things move: its training ended on static scenes",
     ),
 }
 """Name -> file in dyn3r/weights."""

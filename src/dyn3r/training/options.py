@@ -17,7 +17,7 @@ COMPACT = NetworkConfig(
     position_code=True,
     detail_features=32,
     motion_head=True,
-    image_size=176,
+    image_size=224,
     dpt_features=32,
     dpt_layer_dims=(32, 48, 96, 192),
 )
@@ -46,7 +46,9 @@ class TrainOptions:
     reuse: int = 2
     """Steps that see the same scenes, with other pairs and every second time mirrored; rendering
     takes a core of its own on small machines."""
-    sizes_hw: tuple[tuple[int, int], ...] = ((128, 176), (96, 176), (176, 128), (144, 160))
+    sizes_hw: tuple[tuple[int, int], ...] = (
+        (160, 224), (128, 176), (144, 224), (224, 160), (176, 128), (192, 192),
+    )  # fmt: skip
     """Frame sizes, one drawn per step; multiples of 16."""
     coarse_sizes_hw: tuple[tuple[int, int], ...] = ((96, 128), (80, 128), (128, 96), (112, 112))
     """Frame sizes of the first, cheap part of the run."""
