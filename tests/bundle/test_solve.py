@@ -11,7 +11,15 @@ import torch
 from dyn3r.bundle import system
 from dyn3r.bundle.measurements import grid_of_samples, measurements_of
 from dyn3r.bundle.options import BundleOptions
-from dyn3r.bundle.solve import Estimate, Problem, adjust, residuals, robust_weight, total_cost
+from dyn3r.bundle.solve import (
+    Estimate,
+    Problem,
+    adjust,
+    doubted,
+    residuals,
+    robust_weight,
+    total_cost,
+)
 from tests.bundle.made_up import Truth, disturbed, made_up
 
 WIDTH = 3.0
@@ -231,3 +239,27 @@ def test_the_cost_falls_until_the_gradient_is_gone(tiny) -> None:
     start = system.linearise(problem, now, solution.width).depth_right.norm()
     end = system.linearise(problem, solution.estimate, solution.width).depth_right.norm()
     assert end < 0.01 * start
+
+
+def test_pairs_that_fit_badly_as_a_whole_count_less() -> None:
+    problem, start = problem_of(made_up())
+    problem = replace(problem, seen=[replace(s, weight=s.weight.clone()) for s in problem.seen])
+    good = adjust(problem, start).estimate
+    assert doubted(problem, good) is None
+    spoilt = problem.seen[1].target.clone()
+    spoilt[0] += torch.tensor([6.0, -4.0])  # one pair of frame 1, all of it
+    seen = list(problem.seen)
+    seen[1] = replace(seen[1], target=spoilt)
+    worse = replace(problem, seen=seen)
+    careful = doubted(worse, good)
+    assert careful is not None
+    error = residuals(worse, good, 1, by="nothing").error[0].norm(dim=-1)
+    factor = float(error[worse.seen[1].weight[0] > 0].median()) / 1.18
+    assert factor > 2
+    torch.testing.assert_close(
+        careful.seen[1].whiten[0] * factor, worse.seen[1].whiten[0], rtol=1e-3, atol=1e-6
+    )
+    for i, (ours, theirs) in enumerate(zip(careful.seen, worse.seen)):
+        for row in range(len(ours.frames)):
+            if (i, row) != (1, 0):
+                torch.testing.assert_close(ours.whiten[row], theirs.whiten[row])

@@ -21,7 +21,7 @@ from dyn3r.bundle.measurements import (
     texture_stiffness,
 )
 from dyn3r.bundle.options import BundleOptions
-from dyn3r.bundle.solve import Estimate, Problem, Solution, adjust
+from dyn3r.bundle.solve import Estimate, Problem, Solution, adjust, doubted
 from dyn3r.geometry.flow import MeasuredFlow
 from dyn3r.types import Progress, no_progress
 
@@ -66,6 +66,11 @@ def bundle_adjust(
     if not counts or sum(counts) / len(counts) < ENOUGH:
         return _noted(alignment, "too little flow is visible to improve the cameras by it")
     solution = adjust(problem, start, options.iterations, progress=progress)
+    careful = doubted(problem, solution.estimate)
+    if careful is not None:
+        before, problem = solution.typical_before, careful
+        solution = adjust(problem, start, options.iterations, progress=progress)
+        solution = replace(solution, typical_before=before)
     logger.info(
         "bundle adjustment: error %.2f -> %.2f in %d steps",
         solution.typical_before, solution.typical, solution.iterations,

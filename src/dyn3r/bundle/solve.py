@@ -9,7 +9,7 @@ Deng 2021); priors on depth and focal length where parallax is small (MegaSaM, L
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +22,8 @@ FRONT = 1e-3
 WIDTH = 3.0
 """Errors beyond this many standard errors count less and less (Geman and McClure)."""
 STAGE = "bundle adjustment"
+MEDIAN_ERROR = 1.18
+"""Of the length of an error in two dimensions, in standard errors: sqrt(2 log 2)."""
 FAR_OFF = 1e6
 """The squared error of a point behind the camera."""
 
@@ -185,6 +187,26 @@ def adjust(
     progress(STAGE, iterations, iterations)
     information = linearise(problem, now, width).information
     return Solution(now, information, before, typical_error(problem, now), width, done)
+
+
+def doubted(problem: Problem, now: Estimate) -> Problem | None:
+    """The problem with larger standard errors for pairs that fit badly as a whole; None if none do.
+
+    Blur or a shake spoils the flow of whole pairs, in ways that its own standard errors do not
+    know. Where a pair's median error exceeds what it should be, theirs grow by that factor.
+    """
+    doubt = False
+    seen: list[Measurements | None] = []
+    for i, mine in enumerate(problem.seen):
+        if mine is None:
+            seen.append(None)
+            continue
+        errors = residuals(problem, now, i, by="nothing").error.norm(dim=-1)
+        errors = errors.masked_fill(mine.weight <= 0, torch.nan)
+        factor = (errors.nanmedian(dim=1).values / MEDIAN_ERROR).nan_to_num(1.0).clamp(min=1.0)
+        doubt |= bool((factor > 1).any())
+        seen.append(replace(mine, whiten=mine.whiten / factor[:, None, None, None].float()))
+    return replace(problem, seen=seen) if doubt else None
 
 
 def total_cost(problem: Problem, now: Estimate, width: float) -> float:
