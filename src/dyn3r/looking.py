@@ -22,7 +22,7 @@ from dyn3r.motion import (
     learned_motion,
     motion_from_masks,
 )
-from dyn3r.motion.flow_residual import mean_inverse_depth, motion_from_evidence
+from dyn3r.motion.flow_residual import FlowEvidence, mean_inverse_depth, motion_from_evidence
 from dyn3r.motion.learned import learned_probability
 from dyn3r.network.model import Model
 from dyn3r.network.predict import encode_frames, predict_pairs
@@ -132,18 +132,19 @@ class Watcher:
         return learned_motion(predictions, options=self.options.learned_motion)
 
     def by_flow_and_motion_head(
-        self, predictions: PairPredictions, measured: MeasuredFlow
-    ) -> tuple[Motion, Motion]:
+        self,
+        predictions: PairPredictions,
+        measured: MeasuredFlow,
+        probability: Float[np.ndarray, "n h w"] | None,
+    ) -> tuple[Motion, Motion | None]:
         """What moves according to flow alone, and according to flow and motion head together."""
         if len(self.clip) == 1:
             return self._one_frame(), self._one_frame()
-        probability = learned_probability(predictions)
         judged = self.options.flow_motion
         evidence = flow_evidence(
             predictions, self.clip.images, measured, options=judged, progress=self.progress
         )
-        flow = motion_from_evidence(evidence, measured, options=judged)
-        return flow, fuse_motion(evidence, probability, options=self.options.learned_motion)
+        return self._by_evidence(evidence, measured, probability, judged)
 
     def by_solved_depth(
         self,
@@ -159,6 +160,16 @@ class Watcher:
             None, self.clip.images, measured, inverse_depth=inverse / np.median(inverse),
             options=judged, progress=self.progress,
         )  # fmt: skip
+        return self._by_evidence(evidence, measured, probability, judged)
+
+    def _by_evidence(
+        self,
+        evidence: FlowEvidence,
+        measured: MeasuredFlow,
+        probability: Float[np.ndarray, "n h w"] | None,
+        judged: FlowMotionOptions,
+    ) -> tuple[Motion, Motion | None]:
+        """What moves according to flow alone; and with the motion head, if it said anything."""
         flow = motion_from_evidence(evidence, measured, options=judged)
         if probability is None:
             return flow, None
@@ -200,7 +211,7 @@ class Search:
             if self.flows:
                 measured = self.watcher.measure_flow()
                 if self.learns:
-                    pair = self.watcher.by_flow_and_motion_head(first, measured)
+                    pair = self.watcher.by_flow_and_motion_head(first, measured, self._probability)
                     self._flow, self._fused = pair
                 else:
                     self._flow = self.watcher.by_flow(first, measured)

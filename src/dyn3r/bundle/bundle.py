@@ -99,7 +99,6 @@ def _problem(
         known_T[0] = True  # the world is the first camera's
     known_K = presets.K is not None and presets.fix_K and bool(np.isfinite(presets.K).any())
     log_depth = _log_depth(alignment, uv)
-    count = max(options.focal_count, 1e-9) ** 0.5
     problem = Problem(
         uv=torch.from_numpy(uv.astype(np.float64)),
         seen=[measurements_of(flow, m, i, uv, moving, options) for i, m in enumerate(images)],
@@ -107,7 +106,7 @@ def _problem(
         focal=K[:, [0, 1], [0, 1]].clone(),
         log_depth=log_depth,
         depth_sigma=_depth_sigma(presets, uv, log_depth, options),
-        focal_sigma=0.0 if known_K else options.focal_sigma / count,
+        focal_sigma=0.0 if known_K else options.focal_sigma / options.focal_count**0.5,
         fixed=torch.from_numpy(known_T),
     )
     return problem, Estimate(T[:, :3, :3], T[:, :3, 3], log_depth.clone(), K.new_zeros(()))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dyn3r.bundle.solve import Estimate, Problem, residuals, robust_weight
+from dyn3r.bundle.system import LARGEST_STEP
 
 STEPS = 3
 """Newton steps for the depth of each sample; they start near the answer."""
@@ -34,7 +35,9 @@ def depth_of_samples(
         if last < STEPS:
             pull = prior * (now.log_depth[i] - before)
             pull = pull + (w * found.J_depth * found.error).sum((0, 2))
-            moved = now.log_depth[i] - (pull / (information + prior)).clamp(-0.5, 0.5)
+            moved = now.log_depth[i] - (pull / (information + prior)).clamp(
+                -LARGEST_STEP, LARGEST_STEP
+            )
             now = replace(now, log_depth=moved.expand_as(problem.log_depth))
     return now.log_depth[i], information
 

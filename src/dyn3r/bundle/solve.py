@@ -178,7 +178,9 @@ def adjust(
         assert trial is not None
         gain, now, damping = (cost - new) / max(cost, 1e-12), trial, max(damping / 4, 1e-7)
         cost = new
-        narrow = max(WIDTH, min(0.7 * width, 4 * typical_error(problem, now)))
+        narrow = width
+        if width > WIDTH:
+            narrow = max(WIDTH, min(0.7 * width, 4 * typical_error(problem, now)))
         if narrow < 0.999 * width:
             width = narrow
             cost = total_cost(problem, now, width)

@@ -38,6 +38,8 @@ class System:
     """Of every frame."""
     prior: Float[Tensor, " u"]
     """On the diagonal."""
+    diagonal: Float[Tensor, " u"]
+    """Of second derivatives and `prior`, before depths are eliminated; damping grows with it."""
     right: Float[Tensor, " u"]
     """The gradient."""
     depth: Float[Tensor, "n k"]
@@ -50,7 +52,7 @@ def linearise(problem: Problem, now: Estimate, width: float) -> System:
     """Second derivatives and gradient (Gauss and Newton) with robust weights."""
     n = len(now.R)
     depth_prior = problem.depth_sigma**-2
-    prior, right = now.R.new_zeros(6 * n + 1), now.R.new_zeros(6 * n + 1)
+    prior, right, diagonal = (now.R.new_zeros(6 * n + 1) for _ in range(3))
     information = torch.zeros_like(now.log_depth)
     depth_right = depth_prior * (now.log_depth - problem.log_depth)
     parts: list[Part | None] = [None] * n
@@ -67,11 +69,14 @@ def linearise(problem: Problem, now: Estimate, width: float) -> System:
         depth_right[i] += (w * found.J_depth * found.error).sum((0, 2))
         unknowns = _unknowns(i, seen.frames, n)
         right.index_add_(0, unknowns, _joined((weighted * found.error[..., None]).sum((1, 2))))
+        diagonal.index_add_(0, unknowns, _spread_out(H).diagonal())
         parts[i] = Part(unknowns, H, _joined((weighted * found.J_depth[..., None]).sum(2)).float())
     if problem.focal_sigma > 0:
         prior[-1] = problem.focal_sigma**-2
         right[-1] += now.log_focal * prior[-1]
-    return System(parts, prior, right, information + depth_prior, depth_right, information)
+    return System(
+        parts, prior, prior + diagonal, right, information + depth_prior, depth_right, information
+    )
 
 
 def _unknowns(i: int, frames: Tensor, n: int) -> Int[Tensor, " l"]:
@@ -98,12 +103,11 @@ def _spread_out(H: Float[Tensor, "m 13 13"]) -> Float[Tensor, "l l"]:
 def step(problem: Problem, now: Estimate, system: System, damping: float) -> Estimate | None:
     """One damped step; None where the equations can't be solved."""
     n, depth = len(now.R), system.depth * (1 + damping)
-    right, diagonal = system.right.clone(), system.prior.clone()
+    right, diagonal = system.right.clone(), system.diagonal
     for i, part in enumerate(system.parts):
         if part is not None:
             eliminated = part.mixed.double().T @ (system.depth_right[i] / depth[i])
             right.index_add_(0, part.unknowns, -eliminated)
-            diagonal.index_add_(0, part.unknowns, _spread_out(part.cameras).diagonal())
     damped = system.prior + damping * diagonal + 1e-9 * diagonal.mean().clamp(min=1e-9)
     focal_free = torch.tensor([problem.focal_sigma > 0])
     free = torch.cat([~problem.fixed.repeat_interleave(6), focal_free])
