@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from dyn3r.bundle.movers import farther_than_predicted
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.geometry.flow import MeasuredFlow
 from dyn3r.motion import (
@@ -21,6 +22,7 @@ from dyn3r.motion import (
     fuse_motion,
     learned_motion,
     motion_from_masks,
+    with_more,
 )
 from dyn3r.motion.flow_residual import FlowEvidence, mean_inverse_depth, motion_from_evidence
 from dyn3r.motion.learned import learned_probability
@@ -197,6 +199,7 @@ class Search:
         self._fused: Motion | None = None
         self._probability: Float[np.ndarray, "n h w"] | None = None
         self._measured: MeasuredFlow | None = None
+        self._behind: Bool[np.ndarray, "n h w"] | None = None
 
     def first_pass(self) -> Motion:
         """Look for motion as if everything stood still."""
@@ -240,16 +243,25 @@ class Search:
         assert motion is not None
         return motion
 
-    def look_again(self, depth: Float[np.ndarray, "n h w"]) -> Motion | None:
-        """Judge flow by the depth of the solved scene; None where flow has no say or is judged as
-        published, by the network's own depth and cameras."""
+    def look_again(
+        self, solved: Float[np.ndarray, "n h w"], predicted: Float[np.ndarray, "n h w"]
+    ) -> Motion | None:
+        """Judge flow by the depth of the solved scene, and that by the depth before; None where
+        flow has no say or is judged as published, by the network's own depth and cameras."""
         robust = self.watcher.options.flow_motion.method == "robust"
         if not (self.flows and robust) or self._measured is None:
             return None
         with self.seconds("motion"):
-            found = self.watcher.by_solved_depth(depth, self._measured, self._probability)
+            found = self.watcher.by_solved_depth(solved, self._measured, self._probability)
             self._flow, self._fused = found
-            return self._decided()
+            motion = self._decided()
+            behind = farther_than_predicted(predicted, solved, motion.masks)
+            if self._behind is not None:
+                behind |= self._behind  # left out of the adjustment, nothing puts it there now
+            self._behind = behind
+            if not behind.any():
+                return motion
+            return with_more(motion, behind, "is put behind the scene by it")
 
     def flow_of_all_pairs(self) -> MeasuredFlow | None:
         """Measured flow, measured now unless it was kept; None where nothing is optimised."""

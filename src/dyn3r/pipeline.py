@@ -22,6 +22,11 @@ from dyn3r.refine import MaskRefiner, mask_refiner
 from dyn3r.scene import Scene
 from dyn3r.types import Clip, Motion, Progress, no_progress
 
+LOOKS = 3
+"""Most times that flow is judged by the depth of an adjustment."""
+ALIKE = 0.7
+"""Masks of two looks that overlap so far (intersection over union) are the same."""
+
 __all__ = ["CUES", "Options", "reconstruct"]
 
 
@@ -109,10 +114,16 @@ def reconstruct(
                 )  # fmt: skip
 
         solved = bundled(moving)
-        again = search.look_again(solved.depth)
-        if again is not None:
+        for look in range(1, LOOKS + 1):  # better cameras show better what moves, and so on
+            again = search.look_again(solved.depth, alignment.depth)
+            if again is None:
+                break
+            settled = look == LOOKS or motion is None or _alike(again.masks, motion.masks)
             motion, solved_depth = again, solved.depth
-        if again is not None or refiner is not None:
+            solved = bundled(better.left_out(motion, refine=settled))
+            if settled:
+                break
+        if solved_depth is None and refiner is not None:
             solved = bundled(better.left_out(motion, refine=True))
         alignment = solved
     if _mover_depth(options, model, bundling) == "ground" and better.masks is not None:
@@ -126,6 +137,11 @@ def reconstruct(
     scene = _scene(clip, alignment, motion, refined, note)
     about = _about(clip, model, motion_model, options, seconds.laps, len(edges))
     return replace(scene, metadata={**about, **scene.metadata})
+
+
+def _alike(some: Bool[np.ndarray, "n h w"], other: Bool[np.ndarray, "n h w"]) -> bool:
+    """Whether two clips of masks are nearly the same."""
+    return bool((some & other).sum() >= ALIKE * (some | other).sum())
 
 
 class _Refinement:

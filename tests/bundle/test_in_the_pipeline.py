@@ -64,6 +64,44 @@ def test_flow_is_judged_again_by_the_solved_depth(model: Model, calls) -> None:
     assert "bundle adjustment" in scene.metadata["seconds"]
 
 
+def test_masks_and_cameras_take_turns_until_the_masks_settle(
+    model: Model, calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What flow puts behind the scene moves, is left out, and stays so."""
+    left, middle, right = (np.zeros((4, 48, 64), bool) for _ in range(3))
+    left[:, :, :16], middle[:, :, 16:32], right[:, :, 48:] = True, True, True
+    answers = iter([left, middle, right])
+    monkeypatch.setattr("dyn3r.looking.farther_than_predicted", lambda *_: next(answers).copy())
+    scene = dyn3r.reconstruct(clip_of(4), model, dyn3r.Options(motion="flow", refine="none"))
+    assert len(calls) == 4  # three looks are the most
+    left_out = [moving for _, moving, _ in calls]
+    assert left_out[1][left].all()
+    assert left_out[2][left | middle].all()
+    assert left_out[3][left | middle | right].all()
+    assert scene.dynamic[left | middle | right].all()
+    note = next(note for note in scene.metadata["notes"] if note.startswith("motion:"))
+    assert "is put behind the scene by it" in note
+
+
+def test_two_adjustments_are_enough_where_the_masks_are_settled(
+    model: Model, calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dyn3r.pipeline, "_alike", lambda some, other: some.shape == other.shape)
+    dyn3r.reconstruct(clip_of(4), model, dyn3r.Options(motion="flow"))
+    assert len(calls) == 2
+
+
+def test_alike_is_measured_by_intersection_over_union() -> None:
+    some, other = np.zeros((2, 10, 10), bool), np.zeros((2, 10, 10), bool)
+    assert dyn3r.pipeline._alike(some, other)
+    some[0, :, :8] = True
+    assert not dyn3r.pipeline._alike(some, other)
+    other[0, :, :6] = True
+    assert dyn3r.pipeline._alike(some, other)
+    other[1] = True
+    assert not dyn3r.pipeline._alike(some, other)
+
+
 @pytest.mark.parametrize("motion", ["attention", "none"])
 def test_where_flow_has_no_say_masks_stay(model: Model, calls, motion: str) -> None:
     options = dyn3r.Options(motion=motion, flow_term=False)  # type: ignore[arg-type]

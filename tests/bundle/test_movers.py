@@ -9,7 +9,7 @@ import pytest
 
 import dyn3r
 import dyn3r.pipeline
-from dyn3r.bundle.movers import LEAST_SHARE, RELIEF, stand_on_ground
+from dyn3r.bundle.movers import LEAST_SHARE, RELIEF, farther_than_predicted, stand_on_ground
 from dyn3r.errors import InputError
 from dyn3r.network.model import Model, prepare_model
 from tests.factories import tiny_network
@@ -212,3 +212,31 @@ def test_without_motion_there_is_nobody_to_stand(model: Model) -> None:
 def test_a_wrong_way_is_refused() -> None:
     with pytest.raises(InputError, match="auto, network or ground, not 'sonar'"):
         dyn3r.Options(mover_depth="sonar")  # type: ignore[arg-type]
+
+
+def test_what_flow_puts_behind_the_scene_moves() -> None:
+    predicted = room(2)
+    solved = 3 * predicted  # another unit of length
+    nothing = np.zeros((2, H, W), bool)
+    assert not farther_than_predicted(predicted, solved, nothing).any()
+    solved[1, 30:50, 40:60] *= 2.5
+    solved[1, 30:50, 60:70] *= 1.6  # hangs together with it
+    solved[1, 5:15, 5:15] *= 1.6  # this does not
+    solved[0, 30:50, 40:60] /= 2.5  # nearer: a network may well have overlooked it
+    found = farther_than_predicted(predicted, solved, nothing)
+    expected = nothing.copy()
+    expected[1, 30:50, 40:70] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_specks_and_what_moves_anyhow_are_not_put_behind() -> None:
+    predicted = room()
+    solved = predicted.copy()
+    solved[0, 20, 20] *= 9
+    solved[0, 40:60, 10:30] *= 9
+    moving = box(40, 59, 10, 29)
+    assert not farther_than_predicted(predicted, solved, moving).any()
+    assert not farther_than_predicted(predicted, solved, np.ones_like(moving)).any()
+    # the median is that of what stands still
+    solved[:, :, :60] = np.where(moving, solved, predicted)[:, :, :60] * 1
+    assert not farther_than_predicted(predicted, solved, moving).any()

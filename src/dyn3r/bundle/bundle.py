@@ -21,7 +21,19 @@ from dyn3r.bundle.measurements import (
     texture_stiffness,
 )
 from dyn3r.bundle.options import BundleOptions
-from dyn3r.bundle.solve import Estimate, Problem, Solution, adjust, doubted
+from dyn3r.bundle.solve import (
+    STAGE,
+    WIDTH,
+    Estimate,
+    Problem,
+    Solution,
+    adjust,
+    doubted,
+    flow_cost,
+    total_cost,
+    turning_only,
+    typical_error,
+)
 from dyn3r.geometry.flow import MeasuredFlow
 from dyn3r.types import Progress, no_progress
 
@@ -31,6 +43,14 @@ KNOWN_SIGMA = 1e-3
 """Standard error of the logarithm of a depth that is known."""
 LARGEST_CHANGE = 3.0
 """Depth changes at most by a factor of exp(3) = 20."""
+PARALLAX = 0.9
+"""There is parallax if it lowers the cost of flow to this share of what turning alone leaves."""
+FLAT_STEPS = 15
+"""Steps towards a flat world."""
+PHASES = 6
+"""Adjustments at most: depth held, turning only, loosened, flat, loosened from there, doubted."""
+CLEARLY = 0.02
+"""Another start must lower the cost by this share."""
 ENOUGH = 0.05
 """Flow must be visible on this share of the samples, or nothing is changed."""
 
@@ -65,12 +85,15 @@ def bundle_adjust(
     counts = [float((s.weight > 0).float().mean()) for s in problem.seen if s is not None]
     if not counts or sum(counts) / len(counts) < ENOUGH:
         return _noted(alignment, "too little flow is visible to improve the cameras by it")
-    solution = adjust(problem, start, options.iterations, progress=progress)
+    before = typical_error(problem, start)
+    problem, start, solution = _found(problem, start, options, progress)
+    last = _phase(progress, PHASES - 1)
     careful = doubted(problem, solution.estimate)
     if careful is not None:
-        before, problem = solution.typical_before, careful
-        solution = adjust(problem, start, options.iterations, progress=progress)
-        solution = replace(solution, typical_before=before)
+        problem = careful
+        solution = adjust(problem, start, options.iterations, progress=last)
+    last(STAGE, 1, 1)
+    solution = replace(solution, typical_before=before)
     logger.info(
         "bundle adjustment: error %.2f -> %.2f in %d steps",
         solution.typical_before, solution.typical, solution.iterations,
@@ -79,6 +102,75 @@ def bundle_adjust(
         return _noted(alignment, "flow and pointmaps contradict each other: flow was left out")
     depth = _dense(alignment, images, flow, moving, problem, solution, presets, options, progress)
     return _adjusted(alignment, problem.fixed, solution, depth)
+
+
+def _found(
+    problem: Problem, start: Estimate, options: BundleOptions, progress: Progress
+) -> tuple[Problem, Estimate, Solution]:
+    """The problem with priors as strong as they should be, a good start, and the solution.
+
+    At first the depth before is held. Unless that explains flow hardly better than a camera that
+    only turns, it is loosened: without parallax, flow's errors would be taken for depth.
+    """
+    held = adjust(problem, start, options.iterations, progress=_phase(progress, 0))
+    turning = turning_only(problem, start, _phase(progress, 1))
+    if flow_cost(problem, held.estimate) > PARALLAX * flow_cost(problem, turning):
+        return problem, start, held
+    loose = replace(
+        problem,
+        depth_sigma=torch.where(
+            problem.depth_sigma > KNOWN_SIGMA,
+            problem.depth_sigma * options.loosening,
+            problem.depth_sigma,
+        ),
+        focal_sigma=problem.focal_sigma * options.loosening,
+    )
+    first = adjust(loose, held.estimate, options.iterations, progress=_phase(progress, 2))
+    return loose, *_second_opinion(problem, loose, start, held.estimate, first, options, progress)
+
+
+def _phase(progress: Progress, k: int) -> Progress:
+    """Progress within the k-th of `PHASES` adjustments."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        progress(stage, round(100 * (k + done / total)), 100 * PHASES)
+
+    return report
+
+
+def _second_opinion(
+    problem: Problem,
+    loose: Problem,
+    start: Estimate,
+    held: Estimate,
+    first: Solution,
+    options: BundleOptions,
+    progress: Progress,
+) -> tuple[Estimate, Solution]:
+    """The start, and the solution from there, that agree best with flow and priors: the alignment's
+    (`held`, `first`) or that of a flat world (all depths alike, cameras at one place).
+
+    Where the alignment is wrong in a way that flow can't undo step by step, the flat world is the
+    better start. Known cameras leave no choice.
+    """
+    if int(problem.fixed.sum()) > 1:
+        return held, first
+    flat = torch.full_like(problem.log_depth, float(problem.log_depth.median()))
+    here = int(problem.fixed.nonzero()[0])
+    still = replace(
+        start,
+        R=start.R[here].expand_as(start.R).clone(),
+        t=start.t[here].expand_as(start.t).clone(),
+        log_depth=torch.where(problem.depth_sigma > KNOWN_SIGMA, flat, problem.log_depth),
+    )
+    flatter = replace(problem, log_depth=still.log_depth)
+    other = adjust(flatter, still, FLAT_STEPS, progress=_phase(progress, 3)).estimate
+    second = adjust(loose, other, options.iterations, progress=_phase(progress, 4))
+    costs = [total_cost(loose, found.estimate, WIDTH) for found in (first, second)]
+    if costs[1] < (1 - CLEARLY) * costs[0]:
+        logger.info("bundle adjustment: a flat world is the better start")
+        return other, second
+    return held, first
 
 
 def _problem(
@@ -105,7 +197,7 @@ def _problem(
         centre=K[:, :2, 2].clone(),
         focal=K[:, [0, 1], [0, 1]].clone(),
         log_depth=log_depth,
-        depth_sigma=_depth_sigma(presets, uv, log_depth, options),
+        depth_sigma=_depth_sigma(presets, uv, log_depth, options.depth_sigma),
         focal_sigma=0.0 if known_K else options.focal_sigma / options.focal_count**0.5,
         fixed=torch.from_numpy(known_T),
     )
@@ -120,9 +212,9 @@ def known_depth(presets: Presets, shape: tuple[int, ...]) -> Bool[np.ndarray, "n
 
 
 def _depth_sigma(
-    presets: Presets, uv: np.ndarray, log_depth: Tensor, options: BundleOptions
+    presets: Presets, uv: np.ndarray, log_depth: Tensor, unknown: float
 ) -> Float[Tensor, "n k"]:
-    sigma = torch.full_like(log_depth, options.depth_sigma)
+    sigma = torch.full_like(log_depth, unknown)
     if presets.depth is not None:
         known = known_depth(presets, presets.depth.shape)[:, uv[:, 1], uv[:, 0]]
         sigma[torch.from_numpy(known)] = KNOWN_SIGMA
@@ -155,7 +247,7 @@ def _dense(
         uv=torch.from_numpy(fine.astype(np.float64)),
         seen=[None] * n,
         log_depth=before,
-        depth_sigma=_depth_sigma(presets, fine, before, options),
+        depth_sigma=_depth_sigma(presets, fine, before, options.depth_sigma),
     )
     around = sample_stride((h, w), options.depth_samples) ** 2
     prior, depth = options.depth_sigma**-2, alignment.depth.astype(np.float32)

@@ -19,6 +19,9 @@ class BundleOptions:
     """About as many find the depth, when the cameras are found. More: finer and slower."""
     depth_sigma: float = 0.5
     """How wrong the depth before may be: standard error of its logarithm. Larger: flow decides."""
+    loosening: float = 4.0
+    """Where flow shows parallax, cameras are found with depth and focal length before this many
+    times less sure: a network's errors are alike all over, not as independent as the samples."""
     focal_sigma: float = 0.3
     """How wrong the focal length before may be: standard error of its logarithm."""
     noise_px: float = 0.3
@@ -46,5 +49,7 @@ class BundleOptions:
         for name, value in vars(self).items():
             if not math.isfinite(value) or value < 0 or (name != "moving_weight" and value == 0):
                 raise InputError(f"bundle option {name} must be a positive number, not {value}")
+        if self.loosening < 1:
+            raise InputError(f"bundle option loosening is 1 or more, not {self.loosening}")
         if not 0 < self.independence <= 1 or self.moving_weight > 1:
             raise InputError("bundle options independence and moving_weight are shares, 0 to 1")

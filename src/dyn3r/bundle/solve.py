@@ -24,6 +24,8 @@ WIDTH = 3.0
 STAGE = "bundle adjustment"
 MEDIAN_ERROR = 1.18
 """Of the length of an error in two dimensions, in standard errors: sqrt(2 log 2)."""
+FAR_AWAY, TURNING_STEPS = 12.0, 15
+"""Log depth beyond everything, and steps to find a camera that only turns."""
 FAR_OFF = 1e6
 """The squared error of a point behind the camera."""
 
@@ -209,6 +211,20 @@ def doubted(problem: Problem, now: Estimate) -> Problem | None:
         doubt |= bool((factor > 1).any())
         seen.append(replace(mine, whiten=mine.whiten / factor[:, None, None, None].float()))
     return replace(problem, seen=seen) if doubt else None
+
+
+def turning_only(problem: Problem, start: Estimate, progress: Progress = no_progress) -> Estimate:
+    """The cameras and focal length that explain flow best if the camera only turns: everything is
+    so far away that its place does not matter."""
+    far = torch.full_like(problem.log_depth, float(start.log_depth.max()) + FAR_AWAY)
+    distant = replace(problem, log_depth=far, depth_sigma=torch.full_like(far, 1e-4))
+    start = replace(start, log_depth=far.clone())
+    return adjust(distant, start, TURNING_STEPS, progress=progress).estimate
+
+
+def flow_cost(problem: Problem, now: Estimate) -> float:
+    """`total_cost` without the priors, at the final width."""
+    return total_cost(replace(problem, log_depth=now.log_depth, focal_sigma=0.0), now, WIDTH)
 
 
 def total_cost(problem: Problem, now: Estimate, width: float) -> float:

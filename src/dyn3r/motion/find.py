@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -181,4 +182,20 @@ def motion_from_masks(masks: Bool[np.ndarray, "n h w"] | Tensor, patch: int = 16
         attention_maps={},
         has_motion=moves,
         reason="the masks were given" if moves else "the masks that were given are empty",
+    )
+
+
+def with_more(motion: Motion, more: Bool[np.ndarray, "n h w"], what: str) -> Motion:
+    """Motion with other pixels that move as well; `what` says of them why."""
+    grid = token_mask(more).astype(np.float32)
+    reason = f"{motion.reason}; {(more & ~motion.masks).mean():.1%} {what}"
+    _log.info("motion: %s", reason)
+    return replace(
+        motion,
+        masks=motion.masks | more,
+        dynamic_map=np.maximum(motion.dynamic_map, grid),
+        refined_map=np.maximum(motion.refined_map, grid),
+        threshold=motion.threshold if motion.has_motion else 0.5,
+        has_motion=True,
+        reason=reason,
     )
