@@ -49,9 +49,13 @@ class Options:
     networks, which need it less, has not been measured."""
     mover_depth: Literal["auto", "network", "ground"] = "auto"
     """How far away moving things are, of which flow says nothing. `network`: as predicted, relative
-    to what is around them; `ground`: as far as the still surface below them, where that is nearer
-    (`dyn3r.bundle.stand_on_ground`). `auto`: with `bundle`, what the
+    to what is around them, or as `stereo` draws them; `ground`: as far as the still surface below
+    them, where that is nearer (`dyn3r.bundle.stand_on_ground`). `auto`: with `bundle`, what the
     model's file recommends; else `network`."""
+    stereo: bool | None = None
+    """At the end, depth is drawn anew from all frames at once with the cameras found (plane sweep
+    and a small network, `dyn3r.stereo`): sharper, and finer than flow. False: as the alignment or
+    bundle adjustment left it. None: on where `bundle` is and the model's file recommends that."""
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     motion_options: MotionOptions = field(default_factory=MotionOptions)
     flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)

@@ -20,6 +20,7 @@ from dyn3r.options import CUES, Options
 from dyn3r.pairs import make_pairs
 from dyn3r.refine import MaskRefiner, mask_refiner
 from dyn3r.scene import Scene
+from dyn3r.stereo import multi_view_depth
 from dyn3r.types import Clip, Motion, Progress, no_progress
 
 LOOKS = 3
@@ -126,6 +127,12 @@ def reconstruct(
         if solved_depth is None and refiner is not None:
             solved = bundled(better.left_out(motion, refine=True))
         alignment = solved
+    if len(clip) > 1 and _wants_stereo(options, model, bundling):
+        with seconds("multi-view depth"):
+            alignment = multi_view_depth(
+                alignment, clip.images, moving=better.masks, presets=options.alignment.presets,
+                progress=progress,
+            )  # fmt: skip
     if _mover_depth(options, model, bundling) == "ground" and better.masks is not None:
         known = known_depth(options.alignment.presets, alignment.depth.shape)
         depth = stand_on_ground(alignment.depth, better.masks, known)
@@ -194,6 +201,14 @@ def _cue(motion: str, model: Model) -> str:
 def _wants_bundle(options: Options, model: Model) -> bool:
     """What None means for this model: its file may recommend it."""
     return model.facts.get("bundle") == "on" if options.bundle is None else options.bundle
+
+
+def _wants_stereo(options: Options, model: Model, bundling: bool) -> bool:
+    """What None means: where flow has settled the cameras as the model's file recommends, unless
+    that recommends against it."""
+    if options.stereo is not None:
+        return options.stereo
+    return bundling and model.facts.get("stereo", model.facts.get("bundle")) == "on"
 
 
 def _mover_depth(options: Options, model: Model, bundling: bool) -> str:

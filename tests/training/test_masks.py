@@ -17,13 +17,13 @@ import dyn3r.training.world
 from dyn3r.errors import InputError
 from dyn3r.motion.mask_network import MaskNetwork, load_mask_network, mask_probability
 from dyn3r.training import masks
+from dyn3r.training.drawn import load_clips
 from dyn3r.training.masks import (
     MaskTraining,
     _batch,
     disturbed,
     draw_clips,
     evaluate_masks,
-    load_clips,
     train_masks,
 )
 from dyn3r.training.world import World, WorldOptions
@@ -106,16 +106,16 @@ def test_what_is_there_is_not_drawn_again(
     assert len(list((tmp_path / "clips").iterdir())) == 2  # nothing temporary is left
 
 
-def test_half_written_clips_are_not_read_and_every_sixteenth_is_held_out(tmp_path: Path) -> None:
+def test_half_written_clips_are_not_read_and_every_seventeenth_is_held_out(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
-    for index in (0, 1, 15):
+    for index in (0, 1, 16):
         images = np.full((1, 16, 32 if index == 1 else 16, 3), index, np.uint8)
         np.savez(tmp_path / "clips" / f"{index:05d}.npz", images=images)
     (tmp_path / "clips" / "00002.tmp.npz").write_bytes(b"PK half of a clip")
-    train = load_clips(tmp_path, held_out=False)
+    train = load_clips(tmp_path, False, "images")
     assert {size: len(clips) for size, clips in train.items()} == {(16, 16): 1, (16, 32): 1}
-    held_out = load_clips(tmp_path, held_out=True)
-    assert [int(clip["images"][0, 0, 0, 0]) for clip in held_out[16, 16]] == [15]
+    held_out = load_clips(tmp_path, True, "images")
+    assert [int(clip["images"][0, 0, 0, 0]) for clip in held_out[16, 16]] == [16]
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +184,7 @@ def test_batches_mirror_velocity_with_the_picture() -> None:
 
 def loss_of(network: MaskNetwork, folder: Path) -> float:
     losses = []
-    for clips in load_clips(folder, held_out=False).values():
+    for clips in load_clips(folder, False, "images").values():
         for clip in clips:
             said = mask_probability(network.eval(), clip["images"], clip["parts"])
             truth = torch.from_numpy(clip["moving"].astype(np.float32))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 WAYS = ("auto", "attention", "flow", "both", "learned", "flow+learned", "none")
+SWITCH = {"auto": None, "on": True, "off": False}
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class Run:
     mover_depth: Literal["auto", "network", "ground"] = "auto"
     """How far away moving things are. network: as the model says; ground: as far as what they stand
     on (small models hardly see people); auto: as the model recommends."""
+    stereo: Literal["auto", "on", "off"] = "auto"
+    """At the end, draw the depth anew from all frames at once with the cameras found (plane sweep
+    and a small network): sharper, a few seconds. auto: as the model recommends."""
     refine: str = "auto"
     """How the masks found are made better. edges: a vote over time, then along the edges of the
     pictures; sam2: SAM 2 (extra sam2; weights from the hub) or sam2:FOLDER with its weights; none;
@@ -196,7 +200,8 @@ class Run:
             motion=self.motion if self.motion in WAYS else "none",  # type: ignore[arg-type]
             flow=self.flow,
             flow_term=self.flow_term,
-            bundle={"auto": None, "on": True, "off": False}[self.bundle],
+            bundle=SWITCH[self.bundle],
+            stereo=SWITCH[self.stereo],
             mover_depth=self.mover_depth,
             refine=self.refine,
             inference=InferenceOptions(memory_gb=self.memory_gb),

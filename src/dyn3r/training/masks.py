@@ -13,7 +13,6 @@ import argparse
 import logging
 import math
 import os
-import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from dyn3r.errors import InputError
 from dyn3r.motion.mask_network import MaskNetwork, prepare
+from dyn3r.training.drawn import add_part, draw_files, load_clips, part_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class MaskTraining:
     """What decides a run."""
 
     clips: int = 400
-    """Clips to draw; every sixteenth is held out."""
+    """Clips to draw; every seventeenth is held out."""
     frames: int = 10
     """Frames per clip."""
     sizes_hw: tuple[tuple[int, int], ...] = ((128, 176), (160, 224), (176, 128))
@@ -101,12 +101,9 @@ def draw_clips(folder: Path, options: MaskTraining, first: int = 0, stride: int 
     """Write FOLDER/clips/*.npz, those that are not there yet; several processes may share it."""
     from dyn3r.training.world import World, WorldOptions
 
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
     worlds: dict[tuple[tuple[int, int], float], World] = {}
-    for index in range(first, options.clips, stride):
-        file = folder / "clips" / f"{index:05d}.npz"
-        if file.exists():
-            continue
+
+    def draw(index: int) -> dict[str, np.ndarray]:
         size = options.sizes_hw[index % len(options.sizes_hw)]
         baseline = (0.1, 0.25, 0.5)[index // len(options.sizes_hw) % 3]
         if (size, baseline) not in worlds:
@@ -115,22 +112,9 @@ def draw_clips(folder: Path, options: MaskTraining, first: int = 0, stride: int 
                 max_baseline=baseline,
             )  # fmt: skip
             worlds[size, baseline] = World(settings, seed=options.seed)
-        clip = draw_clip(index, options, worlds[size, baseline])
-        temporary = file.with_suffix(".tmp.npz")
-        np.savez(temporary, **clip)  # type: ignore[arg-type]
-        os.replace(temporary, file)
-        logger.info("clip %d of %d", index + 1, options.clips)
+        return draw_clip(index, options, worlds[size, baseline])
 
-
-def load_clips(folder: Path, held_out: bool) -> dict[tuple[int, int], list[dict[str, np.ndarray]]]:
-    """Clips by frame size."""
-    out: dict[tuple[int, int], list[dict[str, np.ndarray]]] = {}
-    for file in sorted((folder / "clips").glob("?????.npz")):
-        if (int(file.stem) % 16 == 15) == held_out:
-            with np.load(file) as content:
-                clip = {name: content[name] for name in content.files}
-            out.setdefault(clip["images"].shape[1:3], []).append(clip)
-    return out
+    draw_files(folder, options.clips, draw, first, stride)
 
 
 def train_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
@@ -142,7 +126,7 @@ def train_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
 
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    clips, held_out = load_clips(folder, False), load_clips(folder, True)
+    clips, held_out = (load_clips(folder, out, "images") for out in (False, True))
     if not clips:
         raise InputError(f"{folder / 'clips'} holds no clips to train on: draw some first")
     sizes, weights = list(clips), np.array([len(c) for c in clips.values()], float)
@@ -250,14 +234,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=MaskTraining.steps)
     parser.add_argument("--photos")
     parser.add_argument("--seed", type=int, default=MaskTraining.seed)
-    parser.add_argument("--part", default="0/1", help="k/m: draw every m-th clip only, and stop")
+    add_part(parser)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = MaskTraining(clips=args.clips, steps=args.steps, photos=args.photos, seed=args.seed)
-    part = re.fullmatch(r"(\d+)/(\d+)", args.part)
-    first, stride = (int(part[1]), int(part[2])) if part else (0, 0)
-    if first >= stride:
-        parser.error(f"--part is k/m with k below m, as in 0/2, not {args.part!r:.40}")
+    first, stride = part_of(parser, args)
     draw_clips(args.folder, options, first, stride)
     if stride == 1:
         train_masks(args.folder, options)

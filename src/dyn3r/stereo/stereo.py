@@ -1,0 +1,99 @@
+"""Depth of every pixel from all frames at once, the cameras held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from dyn3r.alignment import Alignment
+from dyn3r.alignment.options import Presets
+from dyn3r.bundle.bundle import known_depth
+from dyn3r.bundle.movers import stand_on_ground
+from dyn3r.errors import CheckpointError
+from dyn3r.stereo.network import FARTHEST, DepthNetwork
+from dyn3r.stereo.sweep import Sweep, log_step, plane_sweep, sweep_features
+from dyn3r.types import Progress, no_progress
+
+WEIGHTS = "multi-view-depth.safetensors"
+STAGE = "multi-view depth"
+
+
+def multi_view_depth(
+    alignment: Alignment,
+    images: UInt8[np.ndarray, "n h w 3"],
+    *,
+    moving: Bool[np.ndarray, "n h w"] | None = None,
+    presets: Presets | None = None,
+    network: DepthNetwork | None = None,
+    progress: Progress = no_progress,
+) -> Alignment:
+    """The alignment with depth drawn anew: cameras and intrinsics stay.
+
+    Every frame is compared with others on a set of planes (`dyn3r.stereo.sweep`); a small network
+    draws depth from that, the depth before and the picture. `moving`: what moves, which other
+    frames say nothing about. Depth that `presets` hold is held. `network`: another than the
+    package's.
+    """
+    network = load_depth_network() if network is None else network
+    moving = np.zeros(images.shape[:3], bool) if moving is None else moving
+    known = known_depth(presets or Presets(), alignment.depth.shape)
+    depth = alignment.depth.astype(np.float32)
+    standing = stand_on_ground(depth, moving, known)
+    features = sweep_features(images)
+    out = np.empty_like(depth)
+    with torch.inference_mode():
+        for i in range(len(images)):
+            progress(STAGE, i, len(images))
+            sweep = plane_sweep(features, i, alignment.K, alignment.T_world_camera, depth, moving)
+            frame = frame_channels(
+                images[i], depth[i], standing[i], moving[i], alignment.K[i], sweep
+            )
+            log = network(frame[None], sweep.channels[None])[0].clamp(FARTHEST, 3.0)
+            out[i] = (torch.exp(-log) / sweep.nearest).numpy()
+    progress(STAGE, len(images), len(images))
+    return replace(alignment, depth=np.where(known, alignment.depth, out).astype(np.float32))
+
+
+def frame_channels(
+    image: UInt8[np.ndarray, "h w 3"],
+    depth: Float[np.ndarray, "h w"],
+    standing: Float[np.ndarray, "h w"],
+    moving: Bool[np.ndarray, "h w"],
+    K: Float[np.ndarray, "3 3"],
+    sweep: Sweep,
+) -> Float[Tensor, "9 h w"]:
+    """What the network reads at full resolution; see `dyn3r.stereo.network.FRAME`."""
+    h, w = depth.shape
+    out = np.empty((9, h, w), np.float32)
+    out[:3] = image.transpose(2, 0, 1) / np.float32(127.5) - 1
+    for row, values in ((3, depth), (4, standing)):
+        out[row] = np.clip(-np.log(np.maximum(values * sweep.nearest, 1e-9)), FARTHEST, 3.0)
+    out[5] = moving
+    out[6] = (np.arange(w) - K[0, 2]) / K[0, 0]
+    out[7] = ((np.arange(h) - K[1, 2]) / K[1, 1])[:, None]
+    out[8] = log_step(sweep.step_px)
+    return torch.from_numpy(out)
+
+
+def load_depth_network(path: str | Path | None = None) -> DepthNetwork:
+    """The network inside the package, or one that was trained by `dyn3r.training.depth`.
+
+    Raises CheckpointError for a file that is no such network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = Path(str(resources.files("dyn3r") / "weights" / WEIGHTS)) if path is None else Path(path)
+    network = DepthNetwork()
+    try:
+        network.load_state_dict({k: v.float() for k, v in load_file(file).items()})
+    except (SafetensorError, OSError, RuntimeError, ValueError) as problem:
+        why = " ".join(str(problem).split())[:80]
+        raise CheckpointError(f"{file} holds no depth network ({why})") from None
+    return network.eval().requires_grad_(False)
