@@ -1,7 +1,7 @@
 """How good models and modes are on clips with ground truth; prints one Markdown table.
 
     python benchmarks/evaluate_clips.py CLIPS_FOLDER [--models compact ...] [--size 224]
-        [--no-bundle] [--colmap]
+        [--no-bundle] [--no-stereo] [--colmap]
 
 CLIPS_FOLDER holds clips in the layout of the bundled one (frames/, depth.npz, dynamic.npz,
 camera.npz). Every model runs plain (one pass, no masks), with motion read out of the attention,
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument(
         "--no-bundle", action="store_true", help="as published: no bundle adjustment"
     )
+    parser.add_argument("--no-stereo", action="store_true", help="no multi-view depth")
     parser.add_argument("--colmap", action="store_true", help="also what pycolmap finds")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -90,7 +91,11 @@ def main() -> None:
             for mode in args.modes:
                 masks = dyn3r.read_masks(folder / "dynamic.npz", clip) if mode == "truth" else None
                 motion = "none" if mode == "truth" else mode
-                options = dyn3r.Options(motion=motion, bundle=not args.no_bundle)
+                options = dyn3r.Options(
+                    motion=motion,
+                    bundle=not args.no_bundle,
+                    stereo=False if args.no_stereo else None,
+                )
                 start = time.perf_counter()
                 scene = dyn3r.reconstruct(clip, model, options, masks=masks)
                 seconds = time.perf_counter() - start

@@ -170,6 +170,7 @@ def test_live_shows_the_frames_as_they_come(
     [
         {"motion": "attention"}, {"motion": "both"}, {"motion": "."}, {"graph": "complete"},
         {"explain": True}, {"motion_model": "x"}, {"continue_from": Path()}, {"solver": "adam"},
+        {"bundle": "on"}, {"mover_depth": "ground"}, {"stereo": "off"},
     ],
 )  # fmt: skip
 def test_what_feedforward_leaves_out_is_refused(options, checkpoints, pictures, tmp_path) -> None:
@@ -237,6 +238,20 @@ def test_the_flow_term_moves_cameras(
     found, other = Scene.load(tmp_path / "with"), Scene.load(tmp_path / "without")
     assert found.metadata["objective"]["flow"] > 0
     assert other.metadata["objective"]["flow"] == 0
+
+
+@pytest.mark.parametrize("stereo", ["on", "off"])
+def test_depth_is_drawn_from_all_frames_if_asked(
+    stereo: str, checkpoints, pictures: Path, tmp_path: Path
+) -> None:
+    Run(
+        pictures, tmp_path / "out", model=str(checkpoints[0]), motion="none", bundle="on",
+        stereo=stereo, pictures=False, quiet=True,
+    )()  # fmt: skip
+    about = Scene.load(tmp_path / "out").metadata
+    assert about["options"]["stereo"] == (stereo == "on")
+    assert ("multi-view depth" in about["seconds"]) == (stereo == "on")
+    assert "bundle adjustment" in about["seconds"]
 
 
 def test_going_on_from_an_earlier_result(checkpoints, pictures: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from dyn3r.network.model import Model, prepare_model
 from dyn3r.stereo import DepthNetwork, load_depth_network, multi_view_depth
 from dyn3r.stereo.network import BEFORE, FARTHEST, FRAME, LOOK_UP, MATCHES, REACH, look_up
 from dyn3r.stereo.stereo import WEIGHTS, frame_channels
-from dyn3r.stereo.sweep import CHANNELS, PLANES, Sweep, plane_sweep, sweep_features
+from dyn3r.stereo.sweep import CHANNELS, PLANES, Sweep, SweepFeatures, plane_sweep
 from tests.factories import tiny_network
 from tests.stereo.walls import BOARD, SIZE, WALL, sideways, walls
 from tests.test_pipeline import clip_of
@@ -125,7 +125,7 @@ def test_cameras_stay_and_the_network_decides_the_depth(shaken: DepthNetwork) ->
     assert stages[0] == ("multi-view depth", 0, 5)
     assert stages[-1] == ("multi-view depth", 5, 5)
     sweep = plane_sweep(
-        sweep_features(images), 3, found.K, found.T_world_camera, found.depth, moving
+        SweepFeatures(images), 3, found.K, found.T_world_camera, found.depth, moving
     )
     standing = stand_on_ground(found.depth, moving)
     frame = frame_channels(images[3], found.depth[3], standing[3], moving[3], found.K[3], sweep)

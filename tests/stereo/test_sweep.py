@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dyn3r.alignment import Alignment
-from dyn3r.stereo.sweep import CHANNELS, PLANES, SOURCES, Sweep, plane_sweep, sweep_features
+from dyn3r.stereo.sweep import CHANNELS, PLANES, SOURCES, Sweep, SweepFeatures, plane_sweep
 from tests.stereo.walls import BOARD, SIZE, WALL, sideways, walls
 
 STILL = np.zeros((5, *SIZE), bool)
@@ -20,7 +20,7 @@ def swept(
     moving: np.ndarray = STILL,
     depth: np.ndarray | None = None,
 ) -> Sweep:
-    features = sweep_features(images)
+    features = SweepFeatures(images)
     depth = found.depth if depth is None else depth
     return plane_sweep(features, i, found.K, found.T_world_camera, depth, moving)
 
@@ -51,7 +51,7 @@ def test_cameras_that_turn_and_zoom_are_taken_into_account() -> None:
     still = np.zeros((2, 64, 64), bool)
 
     def best(images: np.ndarray, T: np.ndarray, K: np.ndarray) -> np.ndarray:
-        return best_depth(plane_sweep(sweep_features(images), 0, K, T, known.depth, still))
+        return best_depth(plane_sweep(SweepFeatures(images), 0, K, T, known.depth, still))
 
     T, K = known.T_world_camera.copy(), known.K.copy()
     expected = best(square, T, K)
@@ -109,9 +109,9 @@ def test_frames_that_look_elsewhere_are_not_compared_with() -> None:
     images, found = walls(sideways())
     T = found.T_world_camera.copy()
     T[[0, 1, 3]] = T[[0, 1, 3]] @ np.diag([-1.0, 1, -1, 1])  # backwards
-    only = plane_sweep(sweep_features(images), 2, found.K, T, found.depth, STILL)
+    only = plane_sweep(SweepFeatures(images), 2, found.K, T, found.depth, STILL)
     alone = plane_sweep(
-        sweep_features(images[[2, 4]]), 0, found.K[[2, 4]], found.T_world_camera[[2, 4]],
+        SweepFeatures(images[[2, 4]]), 0, found.K[[2, 4]], found.T_world_camera[[2, 4]],
         found.depth[[2, 4]], STILL[:2],
     )  # fmt: skip
     torch.testing.assert_close(only.channels, alone.channels)
@@ -141,3 +141,28 @@ def test_a_frame_that_moves_altogether_is_swept_too() -> None:
     sweep = swept(images, found, moving=np.ones_like(STILL))
     assert torch.isfinite(sweep.channels).all()
     assert sweep.nearest > 0
+
+
+def test_features_are_made_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dyn3r.stereo import sweep as module
+
+    images = walls(sideways(3))[0]
+    monkeypatch.setattr(module, "WINDOW", 0)  # one is kept
+    features = SweepFeatures(images)
+    first = features[0]
+    assert first.shape == (5, SIZE[0] // 2, SIZE[1] // 2)
+    assert features[0] is first
+    assert features[1] is not first
+    again = features[0]
+    assert again is not first
+    torch.testing.assert_close(again, first)
+
+
+def test_frames_far_away_in_time_are_not_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dyn3r.stereo import sweep as module
+
+    _, found = walls(sideways(9, 0.05))
+    still = np.zeros((9, *SIZE), bool)
+    monkeypatch.setattr(module, "WINDOW", 2)
+    chosen, _ = module._sources(1, found.K, found.T_world_camera, found.depth, still)
+    assert set(chosen.tolist()) == {0, 2, 3}

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 USELESS = (
     "motion_model", "refine", "graph", "window", "overlap", "continue_from", "solver", "memory_gb",
-    "explain", "flow_term", "cameras", "cameras_are", "fov", "pixels",
+    "explain", "flow_term", "cameras", "cameras_are", "fov", "pixels", "bundle", "mover_depth",
+    "stereo",
 )  # fmt: skip
 """Options of `dyn3r run` that belong to what this mode leaves out."""
 

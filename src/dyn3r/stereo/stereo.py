@@ -17,7 +17,7 @@ from dyn3r.bundle.bundle import known_depth
 from dyn3r.bundle.movers import stand_on_ground
 from dyn3r.errors import CheckpointError
 from dyn3r.stereo.network import FARTHEST, DepthNetwork
-from dyn3r.stereo.sweep import Sweep, log_step, plane_sweep, sweep_features
+from dyn3r.stereo.sweep import Sweep, SweepFeatures, log_step, plane_sweep
 from dyn3r.types import Progress, no_progress
 
 WEIGHTS = "multi-view-depth.safetensors"
@@ -45,7 +45,7 @@ def multi_view_depth(
     known = known_depth(presets or Presets(), alignment.depth.shape)
     depth = alignment.depth.astype(np.float32)
     standing = stand_on_ground(depth, moving, known)
-    features = sweep_features(images)
+    features = SweepFeatures(images)
     out = np.empty_like(depth)
     with torch.inference_mode():
         for i in range(len(images)):

@@ -9,6 +9,7 @@ resolution, camera coordinates of the frame itself, the unit of length of the ca
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ PLANES = 32
 """Inverse depths tried, from 0 (infinitely far) to the largest, at equal steps."""
 SOURCES = 6
 """Most other frames that a frame is compared with."""
+WINDOW = 40
+"""They are at most so many frames away."""
 MARGIN, NEAR_SHARE = 1.5, 0.97
 """The largest inverse depth: this many times that quantile of the inverse depth before."""
 USEFUL_PX = 8.0
@@ -46,23 +49,36 @@ class Sweep:
     """How far a pixel moves in the other frames from one plane to the next (full resolution)."""
 
 
-def sweep_features(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 5 h2 w2"]:
-    """What is compared: colour, and brightness normalised in windows of two sizes; 0..1 wide."""
-    out = []
-    for image in images:
-        x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-        x = avg_pool2d(x, 2)
-        grey, normal = x.mean(1, keepdim=True), []
-        for side in SCALES:
-            mean = _box(grey, side)
-            spread = (_box(grey.square(), side) - mean.square()).clamp(min=0).sqrt()
-            normal.append((grey - mean) / (spread + CONTRAST) / 3)
-        out.append(torch.cat([x / 128, *normal], 1)[0])
-    return torch.stack(out)
+class SweepFeatures:
+    """What is compared, of every frame: colour, and brightness normalised in windows of two sizes;
+    about 0..1 wide. Made when asked for; the last ones are kept."""
+
+    def __init__(self, images: UInt8[np.ndarray, "n h w 3"]) -> None:
+        self.images = images
+        self._kept: OrderedDict[int, Tensor] = OrderedDict()
+
+    def __getitem__(self, i: int) -> Float[Tensor, "5 h2 w2"]:
+        found = self._kept.pop(i, None)
+        if found is None:
+            found = _features(self.images[i])
+        self._kept[i] = found
+        if len(self._kept) > 2 * WINDOW + 1:
+            self._kept.popitem(last=False)
+        return found
+
+
+def _features(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "5 h2 w2"]:
+    x = avg_pool2d(torch.from_numpy(image).permute(2, 0, 1)[None].float(), 2)
+    grey, normal = x.mean(1, keepdim=True), []
+    for side in SCALES:
+        mean = _box(grey, side)
+        spread = (_box(grey.square(), side) - mean.square()).clamp(min=0).sqrt()
+        normal.append((grey - mean) / (spread + CONTRAST) / 3)
+    return torch.cat([x / 128, *normal], 1)[0]
 
 
 def plane_sweep(
-    features: Float[Tensor, "n 5 h2 w2"],
+    features: SweepFeatures,
     i: int,
     K: Float[np.ndarray, "n 3 3"],
     T_world_camera: Float[np.ndarray, "n 4 4"],
@@ -71,7 +87,7 @@ def plane_sweep(
 ) -> Sweep:
     """Try the planes for frame i. `depth` decides their range and which frames are compared;
     what moves in those does not count."""
-    h2, w2 = features.shape[2:]
+    h2, w2 = features[i].shape[1:]
     still = depth[i][~moving[i]]
     far_first = 1 / np.maximum(still if len(still) else depth[i].ravel(), 1e-9)
     nearest = float(MARGIN * np.quantile(far_first, NEAR_SHARE))
@@ -110,7 +126,7 @@ def _sources(
     pixel = np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
     ray = np.linalg.inv(K[i]) @ pixel
     values, parallax = np.full(n, -1.0), np.zeros(n)
-    for j in range(n):
+    for j in range(max(0, i - WINDOW), min(n, i + WINDOW + 1)):
         if j == i:
             continue
         A, b = _homography(K, T_world_camera, i, j)
@@ -151,7 +167,7 @@ HALF = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
 
 
 def _costs(
-    features: Tensor,
+    features: SweepFeatures,
     i: int,
     j: int,
     K: np.ndarray,
@@ -160,7 +176,7 @@ def _costs(
     moving: Bool[np.ndarray, "h w"],
 ) -> Float[Tensor, "d h2 w2"]:
     """Difference of frame i from frame j on every plane, 0..1; inf where j shows nothing."""
-    h2, w2 = features.shape[2:]
+    h2, w2 = features[i].shape[1:]
     A, b = _homography(K, T_world_camera, i, j)
     A, b = HALF @ A @ np.linalg.inv(HALF), HALF @ b
     v, u = np.mgrid[:h2, :w2]

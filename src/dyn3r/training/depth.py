@@ -29,7 +29,7 @@ from dyn3r.errors import GeometryError, InputError
 from dyn3r.network.model import Model
 from dyn3r.stereo.network import BEFORE, FARTHEST, DepthNetwork
 from dyn3r.stereo.stereo import WEIGHTS, frame_channels, load_depth_network
-from dyn3r.stereo.sweep import Sweep, plane_sweep, sweep_features
+from dyn3r.stereo.sweep import Sweep, SweepFeatures, plane_sweep
 from dyn3r.training.drawn import Clip, Clips, add_part, draw_files, load_clips, part_of
 from dyn3r.training.masks import disturbed
 
@@ -127,7 +127,7 @@ def imagine_clip(index: int, options: DepthTraining, world: object) -> Clip:
 def evidence_of(found: Clip) -> Clip:
     """What the network reads, and what it should say, for a reconstructed clip."""
     depth, moving, K, T = (found[name] for name in ("depth", "dynamic", "K", "T"))
-    features = sweep_features(found["images"])
+    features = SweepFeatures(found["images"])
     sweeps = [plane_sweep(features, i, K, T, depth, moving) for i in range(len(depth))]
     unit, standing = unit_of(found, sweeps), stand_on_ground(depth, moving)
     frames, truths = [], []
