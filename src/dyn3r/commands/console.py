@@ -45,21 +45,23 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
+            elif done < bars.tasks[tasks[stage]].completed:
+                bars.reset(tasks[stage], total=total)  # it begins again
             bars.update(tasks[stage], completed=done, total=total)
 
         yield progress
 
 
 class _PlainProgress:
-    """A line when a stage begins, every ten seconds, and when it ends."""
+    """A line when a stage begins, or begins again, every ten seconds, and when it ends."""
 
     def __init__(self) -> None:
-        self.stages: dict[str, tuple[float, float, int]] = {}
+        self.stages: dict[str, tuple[float, float, int, int]] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        first = stage not in self.stages
-        began, said, from_done = self.stages.get(stage, (now, now, done))
+        first = stage not in self.stages or done < self.stages[stage][3]
+        began, said, from_done, _ = (now, now, done, done) if first else self.stages[stage]
         if first or done >= total or now - said > 10:
             left = (
                 ""
@@ -69,4 +71,4 @@ class _PlainProgress:
             spent = f" in {now - began:.1f} s" if done >= total and not first else ""
             print(f"{stage}: {done}/{total}{left}{spent}", file=sys.stderr, flush=True)
             said = now
-        self.stages[stage] = (began, said, from_done)
+        self.stages[stage] = (began, said, from_done, done)
