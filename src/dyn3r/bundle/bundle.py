@@ -32,8 +32,8 @@ from dyn3r.bundle.solve import (
     flow_cost,
     total_cost,
     turning_only,
-    typical_error,
 )
+from dyn3r.bundle.system import linearise
 from dyn3r.geometry.flow import MeasuredFlow
 from dyn3r.types import Progress, no_progress
 
@@ -85,15 +85,14 @@ def bundle_adjust(
     counts = [float((s.weight > 0).float().mean()) for s in problem.seen if s is not None]
     if not counts or sum(counts) / len(counts) < ENOUGH:
         return _noted(alignment, "too little flow is visible to improve the cameras by it")
-    before = typical_error(problem, start)
     problem, start, solution = _found(problem, start, options, progress)
     last = _phase(progress, PHASES - 1)
     careful = doubted(problem, solution.estimate)
     if careful is not None:
-        problem = careful
+        before, problem = solution.typical_before, careful
         solution = adjust(problem, start, options.iterations, progress=last)
+        solution = replace(solution, typical_before=before)
     last(STAGE, 1, 1)
-    solution = replace(solution, typical_before=before)
     logger.info(
         "bundle adjustment: error %.2f -> %.2f in %d steps",
         solution.typical_before, solution.typical, solution.iterations,
@@ -126,7 +125,10 @@ def _found(
         focal_sigma=problem.focal_sigma * options.loosening,
     )
     first = adjust(loose, held.estimate, options.iterations, progress=_phase(progress, 2))
-    return loose, *_second_opinion(problem, loose, start, held.estimate, first, options, progress)
+    start, solution = _second_opinion(
+        problem, loose, start, held.estimate, first, options, progress
+    )
+    return loose, start, replace(solution, typical_before=held.typical_before)
 
 
 def _phase(progress: Progress, k: int) -> Progress:
@@ -249,12 +251,13 @@ def _dense(
         log_depth=before,
         depth_sigma=_depth_sigma(presets, fine, before, options.depth_sigma),
     )
+    known = linearise(problem, solution.estimate, solution.width).information
     around = sample_stride((h, w), options.depth_samples) ** 2
     prior, depth = options.depth_sigma**-2, alignment.depth.astype(np.float32)
     for i, image in enumerate(images):
         progress("depth from flow", i, n)
         finer.seen[i] = measurements_of(flow, image, i, fine, moving, options)
-        coarse = _interpolated(problem, solution, i, (h, w))
+        coarse = _interpolated(problem, solution.estimate, known, i, (h, w))
         start = replace(solution.estimate, log_depth=(before[i] + coarse[at]).expand_as(before))
         log_depth, information = depth_of_samples(finer, start, i, solution.width)
         finer.seen[i] = None  # memory
@@ -269,12 +272,12 @@ def _dense(
 
 
 def _interpolated(
-    problem: Problem, solution: Solution, i: int, size_hw: tuple[int, int]
+    problem: Problem, found: Estimate, known: Tensor, i: int, size_hw: tuple[int, int]
 ) -> Float[Tensor, "h w"]:
-    """The change of log depth at the samples, between them by how much is known of each."""
+    """The change of log depth at the samples, between them by how much is `known` of each."""
     shape = (1, 1, -1, len(problem.uv[:, 0].unique()))
-    change = (solution.estimate.log_depth[i] - problem.log_depth[i]).reshape(shape)
-    weight = solution.information[i].clamp(max=1e3).reshape(shape) + 1
+    change = (found.log_depth[i] - problem.log_depth[i]).reshape(shape)
+    weight = known[i].clamp(max=1e3).reshape(shape) + 1
     up = [interpolate(x, size_hw, mode="bilinear") for x in (weight * change, weight)]
     return (up[0] / up[1])[0, 0]
 

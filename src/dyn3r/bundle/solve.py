@@ -96,8 +96,6 @@ class Solution:
     """The end of an adjustment."""
 
     estimate: Estimate
-    information: Float[Tensor, "n k"]
-    """Of each sample's log depth from flow alone, the cameras held: 1 / variance."""
     typical_before: float
     typical: float
     """Median error in standard errors, before and after."""
@@ -189,8 +187,7 @@ def adjust(
         elif gain < 1e-5:
             break
     progress(STAGE, iterations, iterations)
-    information = linearise(problem, now, width).information
-    return Solution(now, information, before, typical_error(problem, now), width, done)
+    return Solution(now, before, typical_error(problem, now), width, done)
 
 
 def doubted(problem: Problem, now: Estimate) -> Problem | None:

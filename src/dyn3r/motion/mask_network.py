@@ -9,7 +9,6 @@ Trained on the synthetic world by `dyn3r.training.masks`; its weights are part o
 from __future__ import annotations
 
 import itertools
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from dyn3r.errors import CheckpointError
+from dyn3r.network.small import load_small
 
 PARTS = 7
 """Channels of `FlowEvidence.parts`."""
@@ -71,17 +70,7 @@ def load_mask_network(path: str | Path | None = None) -> MaskNetwork:
 
     Raises CheckpointError for a file that is no such network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = Path(str(resources.files("dyn3r") / "weights" / WEIGHTS)) if path is None else Path(path)
-    network = MaskNetwork()
-    try:
-        network.load_state_dict({k: v.float() for k, v in load_file(file).items()})
-    except (SafetensorError, OSError, RuntimeError, ValueError) as problem:
-        why = " ".join(str(problem).split())[:80]
-        raise CheckpointError(f"{file} holds no mask network ({why})") from None
-    return network.eval().requires_grad_(False)
+    return load_small(MaskNetwork(), path, WEIGHTS, "mask network")
 
 
 def prepare(

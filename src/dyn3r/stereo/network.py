@@ -32,8 +32,8 @@ LOOK_UP, REACH = 15, 0.75
 MATCHES = 2 * LOOK_UP + 2
 """Channels of what is read of a sweep: both costs at these depths; how far off the best plane is;
 its cost."""
-FARTHEST = -5.0
-"""Log inverse depth, in units of the last plane, of what is infinitely far."""
+FARTHEST, NEAREST = -5.0, 3.0
+"""Log inverse depth, in units of the last plane, of what is infinitely far, and the largest."""
 
 
 class Block(nn.Module):

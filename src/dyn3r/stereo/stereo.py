@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ from dyn3r.alignment import Alignment
 from dyn3r.alignment.options import Presets
 from dyn3r.bundle.bundle import known_depth
 from dyn3r.bundle.movers import stand_on_ground
-from dyn3r.errors import CheckpointError
-from dyn3r.stereo.network import FARTHEST, DepthNetwork
+from dyn3r.network.small import load_small
+from dyn3r.stereo.network import FARTHEST, NEAREST, DepthNetwork
 from dyn3r.stereo.sweep import Sweep, SweepFeatures, log_step, plane_sweep
 from dyn3r.types import Progress, no_progress
 
@@ -54,7 +53,7 @@ def multi_view_depth(
             frame = frame_channels(
                 images[i], depth[i], standing[i], moving[i], alignment.K[i], sweep
             )
-            log = network(frame[None], sweep.channels[None])[0].clamp(FARTHEST, 3.0)
+            log = network(frame[None], sweep.channels[None])[0].clamp(FARTHEST, NEAREST)
             out[i] = (torch.exp(-log) / sweep.nearest).numpy()
     progress(STAGE, len(images), len(images))
     return replace(alignment, depth=np.where(known, alignment.depth, out).astype(np.float32))
@@ -72,8 +71,8 @@ def frame_channels(
     h, w = depth.shape
     out = np.empty((9, h, w), np.float32)
     out[:3] = image.transpose(2, 0, 1) / np.float32(127.5) - 1
-    for row, values in ((3, depth), (4, standing)):
-        out[row] = np.clip(-np.log(np.maximum(values * sweep.nearest, 1e-9)), FARTHEST, 3.0)
+    out[3] = log_inverse(depth * sweep.nearest)
+    out[4] = log_inverse(standing * sweep.nearest)
     out[5] = moving
     out[6] = (np.arange(w) - K[0, 2]) / K[0, 0]
     out[7] = ((np.arange(h) - K[1, 2]) / K[1, 1])[:, None]
@@ -81,19 +80,14 @@ def frame_channels(
     return torch.from_numpy(out)
 
 
+def log_inverse(depth: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
+    """Log inverse depth, within what the network can say; `depth` in units of the last plane's."""
+    return np.clip(-np.log(np.maximum(depth, 1e-9)), FARTHEST, NEAREST)
+
+
 def load_depth_network(path: str | Path | None = None) -> DepthNetwork:
     """The network inside the package, or one that was trained by `dyn3r.training.depth`.
 
     Raises CheckpointError for a file that is no such network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = Path(str(resources.files("dyn3r") / "weights" / WEIGHTS)) if path is None else Path(path)
-    network = DepthNetwork()
-    try:
-        network.load_state_dict({k: v.float() for k, v in load_file(file).items()})
-    except (SafetensorError, OSError, RuntimeError, ValueError) as problem:
-        why = " ".join(str(problem).split())[:80]
-        raise CheckpointError(f"{file} holds no depth network ({why})") from None
-    return network.eval().requires_grad_(False)
+    return load_small(DepthNetwork(), path, WEIGHTS, "depth network")

@@ -9,8 +9,8 @@ resolution, camera coordinates of the frame itself, the unit of length of the ca
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -54,17 +54,10 @@ class SweepFeatures:
     about 0..1 wide. Made when asked for; the last ones are kept."""
 
     def __init__(self, images: UInt8[np.ndarray, "n h w 3"]) -> None:
-        self.images = images
-        self._kept: OrderedDict[int, Tensor] = OrderedDict()
+        self._of = lru_cache(2 * WINDOW + 1)(lambda i: _features(images[i]))
 
     def __getitem__(self, i: int) -> Float[Tensor, "5 h2 w2"]:
-        found = self._kept.pop(i, None)
-        if found is None:
-            found = _features(self.images[i])
-        self._kept[i] = found
-        if len(self._kept) > 2 * WINDOW + 1:
-            self._kept.popitem(last=False)
-        return found
+        return self._of(i)
 
 
 def _features(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "5 h2 w2"]:
@@ -124,18 +117,17 @@ def _sources(
     if np.isnan(z).all():
         z = depth[i][v, u].ravel()
     pixel = np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
-    ray = np.linalg.inv(K[i]) @ pixel
+    known = np.isfinite(z)
     values, parallax = np.full(n, -1.0), np.zeros(n)
     for j in range(max(0, i - WINDOW), min(n, i + WINDOW + 1)):
         if j == i:
             continue
         A, b = _homography(K, T_world_camera, i, j)
-        far = A @ (K[i] @ ray)
+        far = A @ pixel
         with np.errstate(invalid="ignore", divide="ignore"):
             seen = far + b[:, None] / z
             at, at_far = seen[:2] / seen[2], far[:2] / far[2]
             inside = (seen[2] > 0) & (at > 0).all(0) & (at[0] < w - 1) & (at[1] < h - 1)
-        known = np.isfinite(z)
         overlap = (inside & known).sum() / known.sum()
         if overlap > 0.2:
             moved = np.linalg.norm(at - at_far, axis=0)[inside & known & (far[2] > 0)]

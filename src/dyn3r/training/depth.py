@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
-import os
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,23 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from dyn3r.bundle import stand_on_ground
-from dyn3r.errors import GeometryError, InputError
+from dyn3r.errors import GeometryError
 from dyn3r.network.model import Model
 from dyn3r.stereo.network import BEFORE, FARTHEST, DepthNetwork
-from dyn3r.stereo.stereo import WEIGHTS, frame_channels, load_depth_network
+from dyn3r.stereo.stereo import WEIGHTS, frame_channels, load_depth_network, log_inverse
 from dyn3r.stereo.sweep import Sweep, SweepFeatures, plane_sweep
-from dyn3r.training.drawn import Clip, Clips, add_part, draw_files, load_clips, part_of
+from dyn3r.training.drawn import (
+    Clip,
+    Clips,
+    add_part,
+    any_size,
+    clips_for_training,
+    draw_files,
+    part_of,
+    pictures_of,
+    warm_cosine,
+    write_weights,
+)
 from dyn3r.training.masks import disturbed
 
 logger = logging.getLogger(__name__)
@@ -79,14 +89,13 @@ def draw_clip(index: int, options: DepthTraining, world: object, model: Model) -
     from dyn3r.pipeline import reconstruct
 
     sample = world.sample(1, index, with_flow=False)  # type: ignore[attr-defined]
-    images = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
-    images = np.ascontiguousarray(images.astype(np.uint8))
+    images = pictures_of(sample)
     clip = clip_from_images(list(images), size=max(images.shape[1:3]))
     scene = reconstruct(clip, model, Options(mover_depth="network", stereo=False))
     found = {
         "images": images, "depth": scene.depth, "dynamic": scene.dynamic, "K": scene.K,
         "T": scene.T_world_camera, "true_depth": sample.depth[0].numpy(),
-        "moving": sample.moving[0].numpy(), "true_T": sample.T_world_camera[0].numpy(),
+        "moving": sample.moving[0].numpy(),
     }  # fmt: skip
     return evidence_of(found)
 
@@ -98,7 +107,6 @@ def imagine_clip(index: int, options: DepthTraining, world: object) -> Clip:
 
     rng = np.random.default_rng((options.seed, index))
     sample = world.sample(1, index, with_flow=False)  # type: ignore[attr-defined]
-    images = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
     true, moving = sample.depth[0].numpy(), sample.moving[0].numpy()
     depth = 1 / disturbed(true, moving, rng)
     still = (true > 0) & ~moving
@@ -117,7 +125,7 @@ def imagine_clip(index: int, options: DepthTraining, world: object) -> Clip:
     T[:, :3, 3] += rng.normal(0, careless * SHIFT * travel, (len(T), 3))
     return evidence_of(
         {
-            "images": np.ascontiguousarray(images.astype(np.uint8)), "dynamic": seen, "T": T,
+            "images": pictures_of(sample), "dynamic": seen, "T": T,
             "depth": depth.astype(np.float32), "K": sample.K[0].numpy().astype(np.float64),
             "true_depth": true, "moving": moving,
         }
@@ -135,8 +143,7 @@ def evidence_of(found: Clip) -> Clip:
         seen = frame_channels(found["images"][i], depth[i], standing[i], moving[i], K[i], sweep)
         frames.append(seen.numpy().astype(np.float16))
         true = found["true_depth"][i] * unit * sweep.nearest
-        log = np.where(true > 0, -np.log(np.maximum(true, 1e-9)), FARTHEST)
-        truths.append(log.clip(FARTHEST, 3.0).astype(np.float16))
+        truths.append(np.where(true > 0, log_inverse(true), FARTHEST).astype(np.float16))
     costs = [(sweep.channels * 255).round().to(torch.uint8).numpy() for sweep in sweeps]
     return {
         "frame": np.stack(frames),
@@ -171,21 +178,21 @@ def draw_clips(
     """Write FOLDER/clips/*.npz, those that are not there yet; several processes may share it."""
     from dyn3r.training.world import World, WorldOptions
 
-    worlds: dict[tuple[tuple[int, int], float], World] = {}
+    @cache
+    def world(size_hw: tuple[int, int], baseline: float) -> World:
+        settings = WorldOptions(
+            size_hw=size_hw, frames=options.frames, photos=options.photos, max_baseline=baseline
+        )
+        return World(settings, seed=options.seed)
 
     def draw(index: int) -> Clip | None:
         size, real = options.sizes_hw[index % len(options.sizes_hw)], index < options.reconstructed
         baselines = BASELINES if real else LONG_BASELINES
         baseline = baselines[index // len(options.sizes_hw) % len(baselines)]
-        if (size, baseline) not in worlds:
-            settings = WorldOptions(
-                size_hw=size, frames=options.frames, photos=options.photos, max_baseline=baseline
-            )
-            worlds[size, baseline] = World(settings, seed=options.seed)
         if not real:
-            return imagine_clip(index, options, worlds[size, baseline])
+            return imagine_clip(index, options, world(size, baseline))
         try:
-            return draw_clip(index, options, worlds[size, baseline], model)
+            return draw_clip(index, options, world(size, baseline), model)
         except GeometryError as problem:
             logger.info("clip %d left out: %s", index + 1, problem)
             return None
@@ -198,14 +205,9 @@ def train_depth(folder: Path, options: DepthTraining) -> DepthNetwork:
 
     Raises InputError for a folder without clips to train on, CheckpointError for an unusable start.
     """
-    from safetensors.torch import save
-
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    clips, held_out = (load_clips(folder, out, "true") for out in (False, True))
-    if not clips:
-        raise InputError(f"{folder / 'clips'} holds no clips to train on: draw some first")
-    sizes, weights = list(clips), np.array([len(c) for c in clips.values()], float)
+    clips, held_out = clips_for_training(folder, "true")
     network = DepthNetwork() if options.start is None else load_depth_network(options.start)
     network.train().requires_grad_(True)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -213,11 +215,9 @@ def train_depth(folder: Path, options: DepthTraining) -> DepthNetwork:
     mean = {name: value.detach().clone() for name, value in network.state_dict().items()}
     began, running = time.monotonic(), 0.0
     for step in range(options.steps):
-        warm = min(1.0, (step + 1) / 100)
-        wave = 0.5 * (1 + math.cos(math.pi * step / options.steps))
-        optimiser.param_groups[0]["lr"] = options.learning_rate * warm * (0.01 + 0.99 * wave)
-        size = sizes[rng.choice(len(sizes), p=weights / weights.sum())]
-        frame, sweep, true = _batch(clips[size], options.batch, rng)
+        rate = options.learning_rate * warm_cosine(step, options.steps)
+        optimiser.param_groups[0]["lr"] = rate
+        frame, sweep, true = _batch(any_size(clips, rng), options.batch, rng)
         with torch.autocast("cpu", torch.bfloat16):
             said = network(frame, sweep)
         loss = depth_loss(said.float(), true)
@@ -239,10 +239,7 @@ def train_depth(folder: Path, options: DepthTraining) -> DepthNetwork:
                 step + 1, time.monotonic() - began, running,
                 ", ".join(f"{name} {value:.3f}" for name, value in scores.items()),
             )  # fmt: skip
-            state = {k: v.contiguous().half() for k, v in mean.items()}
-            temporary = folder / "multi-view-depth.tmp"
-            temporary.write_bytes(save(state))  # save_file's are for the owner's eyes only
-            os.replace(temporary, folder / WEIGHTS)
+            write_weights(folder / WEIGHTS, mean)
     return network
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from dyn3r.errors import InputError
+from dyn3r.files import atomic_file, write_bytes
+
+if TYPE_CHECKING:
+    from dyn3r.training.world import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +45,44 @@ def draw_files(
         clip = draw(index)
         if clip is None:
             continue
-        temporary = file.with_suffix(".tmp.npz")
-        np.savez(temporary, **clip)  # type: ignore[arg-type]
-        os.replace(temporary, file)
+        with atomic_file(file, overwrite=True) as part:
+            np.savez(part, **clip)  # type: ignore[arg-type]
         logger.info("clip %d of %d", index + 1, count)
+
+
+def pictures_of(sample: Sample) -> UInt8[np.ndarray, "v h w 3"]:
+    """The frames of the world's first scene, 0..255."""
+    bright = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
+    return np.ascontiguousarray(bright.astype(np.uint8))
+
+
+def clips_for_training(folder: Path, sized_by: str) -> tuple[Clips, Clips]:
+    """Clips to train on, and those held out. Raises InputError if there are none of the former."""
+    clips = load_clips(folder, False, sized_by)
+    if not clips:
+        raise InputError(f"{folder / 'clips'} holds no clips to train on: draw some first")
+    return clips, load_clips(folder, True, sized_by)
+
+
+def any_size(clips: Clips, rng: np.random.Generator) -> list[Clip]:
+    """The clips of one size, by chance; sizes with many clips come more often."""
+    counts = np.array([len(group) for group in clips.values()], float)
+    return list(clips.values())[rng.choice(len(clips), p=counts / counts.sum())]
+
+
+def warm_cosine(step: int, steps: int) -> float:
+    """The learning rate as a share of its peak: 100 steps of warm-up, then down to a hundredth."""
+    warm = min(1.0, (step + 1) / 100)
+    wave = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return warm * (0.01 + 0.99 * wave)
+
+
+def write_weights(file: Path, state: dict[str, Tensor]) -> None:
+    """In half precision, in place of what is there."""
+    from safetensors.torch import save
+
+    content = save({name: value.contiguous().half() for name, value in state.items()})
+    write_bytes(file, content, overwrite=True)  # save_file's are for the owner's eyes only
 
 
 def load_clips(folder: Path, held_out: bool, sized_by: str) -> Clips:

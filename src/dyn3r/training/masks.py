@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,17 @@ import torch
 from jaxtyping import Float
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
-from dyn3r.errors import InputError
-from dyn3r.motion.mask_network import MaskNetwork, prepare
-from dyn3r.training.drawn import add_part, draw_files, load_clips, part_of
+from dyn3r.motion.mask_network import WEIGHTS, MaskNetwork, prepare
+from dyn3r.training.drawn import (
+    add_part,
+    any_size,
+    clips_for_training,
+    draw_files,
+    part_of,
+    pictures_of,
+    warm_cosine,
+    write_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +66,7 @@ def draw_clip(index: int, options: MaskTraining, world: object) -> dict[str, np.
     from dyn3r.pairs import make_pairs
 
     sample = world.sample(1, index, with_flow=False)  # type: ignore[attr-defined]
-    images = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
-    images = np.ascontiguousarray(images.astype(np.uint8))
+    images = pictures_of(sample)
     moving, depth = sample.moving[0].numpy(), sample.depth[0].numpy()
     edges = make_pairs("swinstride-5-noncyclic", len(images))
     flow = measure_flow(images, edges, flow_estimator("dis"))
@@ -101,18 +108,18 @@ def draw_clips(folder: Path, options: MaskTraining, first: int = 0, stride: int 
     """Write FOLDER/clips/*.npz, those that are not there yet; several processes may share it."""
     from dyn3r.training.world import World, WorldOptions
 
-    worlds: dict[tuple[tuple[int, int], float], World] = {}
+    @cache
+    def world(size_hw: tuple[int, int], baseline: float) -> World:
+        settings = WorldOptions(
+            size_hw=size_hw, frames=options.frames, dynamic_share=0.85, photos=options.photos,
+            max_baseline=baseline,
+        )  # fmt: skip
+        return World(settings, seed=options.seed)
 
     def draw(index: int) -> dict[str, np.ndarray]:
         size = options.sizes_hw[index % len(options.sizes_hw)]
         baseline = (0.1, 0.25, 0.5)[index // len(options.sizes_hw) % 3]
-        if (size, baseline) not in worlds:
-            settings = WorldOptions(
-                size_hw=size, frames=options.frames, dynamic_share=0.85, photos=options.photos,
-                max_baseline=baseline,
-            )  # fmt: skip
-            worlds[size, baseline] = World(settings, seed=options.seed)
-        return draw_clip(index, options, worlds[size, baseline])
+        return draw_clip(index, options, world(size, baseline))
 
     draw_files(folder, options.clips, draw, first, stride)
 
@@ -122,23 +129,16 @@ def train_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
 
     Raises InputError for a folder without clips to train on.
     """
-    from safetensors.torch import save
-
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    clips, held_out = (load_clips(folder, out, "images") for out in (False, True))
-    if not clips:
-        raise InputError(f"{folder / 'clips'} holds no clips to train on: draw some first")
-    sizes, weights = list(clips), np.array([len(c) for c in clips.values()], float)
+    clips, held_out = clips_for_training(folder, "images")
     network = MaskNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=0.01)
     began, running = time.monotonic(), 0.0
     for step in range(options.steps):
-        warm = min(1.0, (step + 1) / 100)
-        wave = 0.5 * (1 + math.cos(math.pi * step / options.steps))
-        optimiser.param_groups[0]["lr"] = options.learning_rate * warm * (0.01 + 0.99 * wave)
-        size = sizes[rng.choice(len(sizes), p=weights / weights.sum())]
-        images, parts, moving = _batch(clips[size], options.batch, rng)
+        rate = options.learning_rate * warm_cosine(step, options.steps)
+        optimiser.param_groups[0]["lr"] = rate
+        images, parts, moving = _batch(any_size(clips, rng), options.batch, rng)
         logits = network(images, parts)
         loss = binary_cross_entropy_with_logits(logits, moving) + _soft_iou_loss(logits, moving)
         optimiser.zero_grad(set_to_none=True)
@@ -154,10 +154,7 @@ def train_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
                 "step %d, %.0f s: loss %.3f; held out: J of the network %.3f, of the evidence %.3f",
                 step + 1, time.monotonic() - began, running, *scores,
             )  # fmt: skip
-            state = {k: v.contiguous().half() for k, v in network.state_dict().items()}
-            temporary = folder / "motion-masks.tmp"
-            temporary.write_bytes(save(state))  # save_file's are for the owner's eyes only
-            os.replace(temporary, folder / "motion-masks.safetensors")
+            write_weights(folder / WEIGHTS, network.state_dict())
     return network
 
 
