@@ -13,6 +13,8 @@ from dyn3r.training import things
 from dyn3r.training.scenes import BOX, ELLIPSOID, GROUND, ROOM, Builder, Swing
 
 WITHOUT_OPENING = (-1.0, 0.0, 0.0, 0.0, 0.0)
+NEAR_FAR_WALL = (math.log(0.85), math.log(3.0))
+"""Of rooms: log distance of the wall behind the content, in units of the distance to that."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,9 @@ def room(lay: Layout, floor: float, ceiling: float) -> None:
     """The inside of a box around cameras and content, with pictures, a window, and cupboards."""
     b, rng, D = lay.b, lay.rng, lay.path.distance
     yaw = rng.choice((0.0, rng.uniform(-0.8, 0.8), rng.gauss(0, 0.1)))
-    hx, hy = D * rng.uniform(0.9, 2.0), D * rng.uniform(0.9, 2.0)
-    cx, cy = D * rng.uniform(-0.4, 0.4), D * rng.uniform(0.1, 0.9)
+    front, back = D * math.exp(rng.uniform(*NEAR_FAR_WALL)), D * rng.uniform(0.3, 1.2)
+    hx, hy = D * rng.uniform(0.9, 2.0), 0.5 * (front + back)
+    cx, cy = D * rng.uniform(-0.4, 0.4), 0.5 * (front - back)
     c, s = math.cos(yaw), math.sin(yaw)
 
     def local(x: float, y: float) -> tuple[float, float]:
@@ -188,6 +191,36 @@ def room(lay: Layout, floor: float, ceiling: float) -> None:
             b.add(BOX, (thick, w, h), m, g, (sign * out, u, z))
         else:
             b.add(BOX, (w, thick, h), m, g, (u, sign * out, z))
+    furnish(lay, g, (hx, hy, hz), local)
+
+
+def furnish(
+    lay: Layout,
+    g: int,
+    half: tuple[float, float, float],
+    local: Callable[[float, float], tuple[float, float]],
+) -> None:
+    """Cupboards, sideboards and sofas along the walls of the room of group g and half sizes."""
+    b, rng, D = lay.b, lay.rng, lay.path.distance
+    hx, hy, hz = half
+    for _ in range(rng.randrange(0, 6)):
+        wide, deep = D * rng.uniform(0.08, 0.5), D * rng.uniform(0.04, 0.2)
+        tall = hz * rng.uniform(0.15, 0.9)
+        side = rng.choice((0, 1, 3, 3))  # mostly the wall looked at
+        if side == 3:
+            x, y, u, v = rng.uniform(-0.9, 0.9) * (hx - wide), hy - deep, wide, deep
+        else:
+            x, y = (1 - 2 * side) * (hx - deep), rng.uniform(-0.9, 0.9) * (hy - wide)
+            u, v = deep, wide
+        near = max(u, v) + 0.25 * D
+        if any(math.dist(local(t[0], t[1]), (x, y)) < near for t in lay.path.t):
+            continue
+        mat = b.material(2 * max(wide, tall), plain=0.25)
+        b.add(BOX, (u, v, tall), mat, g, (x, y, tall - hz))
+        if rng.random() < 0.4:  # a back rest, a drawer, a top
+            above = rng.uniform(0.02, 0.5) * tall
+            b.add(BOX, (u * rng.uniform(0.8, 1.05), v * rng.uniform(0.3, 1.05), above),
+                  b.material(wide, plain=0.3), g, (x, y, 2 * tall + above - hz))  # fmt: skip
 
 
 def street(lay: Layout) -> None:
@@ -253,6 +286,24 @@ def ground(lay: Layout, flat: bool) -> None:
         return total
 
     lay.height = height_at
+
+
+def backdrop(lay: Layout) -> None:
+    """A house front, a fence or a hedge across the view, close behind the content."""
+    b, rng, D = lay.b, lay.rng, lay.path.distance
+    yaw, at = rng.gauss(0, 0.35), D * math.exp(rng.uniform(0.0, 0.8))
+    c, s = math.cos(yaw), math.sin(yaw)
+    tall, thick = D * rng.uniform(0.25, 1.6), D * rng.uniform(0.03, 0.5)
+    inside = lay.inside
+    lay.inside = lambda x, y, r: inside(x, y, r) and c * y - s * x + r < at
+    x, y = -s * (at + thick), c * (at + thick)
+    g = b.still_group(x, y, lay.height(x, y) + 0.7 * tall, yaw)
+    mat = b.material(0.8 * D, plain=0.1)
+    b.add(BOX, (D * rng.uniform(1.5, 5.0), thick, 0.9 * tall), mat, g)
+    for _ in range(rng.randrange(0, 6)):  # windows, doors, signs
+        half = (D * rng.uniform(0.05, 0.3), 0.01 * D, tall * rng.uniform(0.08, 0.35))
+        spot = (D * rng.uniform(-1.2, 1.2), -thick, tall * rng.uniform(-0.5, 0.4))
+        b.add(BOX, half, b.material(2 * half[0], plain=0.3), g, spot)
 
 
 def hills(lay: Layout) -> None:

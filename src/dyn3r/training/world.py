@@ -27,6 +27,8 @@ from dyn3r.training.scenes import Builder, SceneArrays
 from dyn3r.training.textures import TextureBank, make_bank
 
 GRID = 96
+BACKDROP_SHARE = 0.4
+"""Of open ground: a wall closes the view, as behind most things that people film."""
 PREVIEW = 8  # the check before rendering looks at every 8th pixel
 
 
@@ -188,7 +190,10 @@ def draw_scene(
     else:
         layouts.ground(lay, flat=rng.random() < 0.25)
         path.t[:, 2] += lay.height(0.0, 0.0)
-        layouts.hills(lay)
+        if rng.random() < BACKDROP_SHARE:
+            layouts.backdrop(lay)
+        else:
+            layouts.hills(lay)
         size, mover_size = 0.2 * D, 0.3 * D
     for _ in range(movers):
         layouts.mover(lay, mover_size, width)
