@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dyn3r.bundle.dense import depth_of_samples, spread
+from dyn3r.bundle.dense import between, depth_of_samples, spread
 from dyn3r.bundle.measurements import grid_of_samples, texture_stiffness
 from dyn3r.bundle.options import BundleOptions
 from dyn3r.bundle.solve import Estimate
@@ -91,3 +91,46 @@ def test_a_frame_without_flow_keeps_its_depth() -> None:
     found, information = depth_of_samples(problem, now, 1, 3.0)
     torch.testing.assert_close(found, problem.log_depth[1])
     assert not information.any()
+
+
+def test_between_follows_a_plane_and_stops_at_the_edges_of_the_picture() -> None:
+    """Between samples: linear where all colours are alike, the near side's value at an edge."""
+    h, w = 24, 30
+    uv = np.stack(np.meshgrid(np.arange(2, w, 4), np.arange(2, h, 4)), -1).reshape(-1, 2)
+    plane = torch.from_numpy(0.1 * uv[:, 0] - 0.2 * uv[:, 1]).double()
+    image = np.full((h, w, 3), 90, np.uint8)
+    information = torch.full((len(uv),), 7.0)
+    values, known = between(plane, information, uv, image, 10.0)
+    v, u = np.mgrid[2:22, 2:27]
+    torch.testing.assert_close(
+        values[2:22, 2:27], torch.from_numpy(0.1 * u - 0.2 * v).float(), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(known, torch.full((h, w), 7.0))
+    image[:, 15:] = 200
+    step = torch.from_numpy((uv[:, 0] >= 15).astype(np.float64))
+    values, known = between(step, information, uv, image, 10.0)
+    torch.testing.assert_close(
+        values, torch.from_numpy(image[..., 0] == 200).float(), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(known, torch.full((h, w), 7.0))
+
+
+def test_between_trusts_the_sample_that_knows_something() -> None:
+    uv = np.array([[0, 0], [4, 0], [0, 4], [4, 4]])
+    information = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    image = np.zeros((5, 5, 3), np.uint8)
+    values, known = between(torch.tensor([1.0, 9.0, 1.0, 9.0]), information, uv, image, 10.0)
+    torch.testing.assert_close(values[:, :4], torch.ones(5, 4))
+    torch.testing.assert_close(known[0], torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
+
+
+def test_between_with_a_single_sample() -> None:
+    values, known = between(
+        torch.tensor([2.0]),
+        torch.tensor([3.0]),
+        np.array([[2, 1]]),
+        np.zeros((4, 6, 3), np.uint8),
+        10.0,
+    )
+    torch.testing.assert_close(values, torch.full((4, 6), 2.0))
+    torch.testing.assert_close(known, torch.full((4, 6), 3.0))

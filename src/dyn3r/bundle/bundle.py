@@ -13,11 +13,10 @@ from torch.nn.functional import interpolate
 
 from dyn3r.alignment import Alignment
 from dyn3r.alignment.options import Presets
-from dyn3r.bundle.dense import depth_of_samples, spread
+from dyn3r.bundle.dense import between, depth_of_samples, spread
 from dyn3r.bundle.measurements import (
     grid_of_samples,
     measurements_of,
-    sample_stride,
     texture_stiffness,
 )
 from dyn3r.bundle.options import BundleOptions
@@ -252,7 +251,6 @@ def _dense(
         depth_sigma=_depth_sigma(presets, fine, before, options.depth_sigma),
     )
     known = linearise(problem, solution.estimate, solution.width).information
-    around = sample_stride((h, w), options.depth_samples) ** 2
     prior, depth = options.depth_sigma**-2, alignment.depth.astype(np.float32)
     for i, image in enumerate(images):
         progress("depth from flow", i, n)
@@ -261,11 +259,10 @@ def _dense(
         start = replace(solution.estimate, log_depth=(before[i] + coarse[at]).expand_as(before))
         log_depth, information = depth_of_samples(finer, start, i, solution.width)
         finer.seen[i] = None  # memory
-        # samples stand for the pixels around them; the others know nothing but the prior
-        values, weight = torch.zeros(h, w), torch.full((h, w), prior)
-        values[at] = (log_depth - before[i]).float()
-        weight[at] = (around * information + prior).float()
-        change = spread(values, weight, texture_stiffness(image, options), coarse.float())
+        values, known_here = between(log_depth - before[i], information, fine, image, options.edge)
+        values = values * known_here / (known_here + prior)
+        stiffness = texture_stiffness(image, options)
+        change = spread(values, known_here + prior, stiffness, coarse.float())
         depth[i] *= np.exp(change.numpy().clip(-LARGEST_CHANGE, LARGEST_CHANGE))
     progress("depth from flow", n, n)
     return np.where(known_depth(presets, depth.shape), alignment.depth, depth)

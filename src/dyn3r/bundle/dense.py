@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -40,6 +42,50 @@ def depth_of_samples(
             )
             now = replace(now, log_depth=moved.expand_as(problem.log_depth))
     return now.log_depth[i], information
+
+
+def between(
+    values: Float[Tensor, " k"],
+    information: Float[Tensor, " k"],
+    uv: Int[np.ndarray, "k 2"],
+    image: UInt8[np.ndarray, "h w 3"],
+    edge: float,
+) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+    """Values of the samples at a grid of pixels (`uv`), and their information, for every pixel.
+
+    Each pixel takes the mean of the four samples around it, by what is known of them, how near they
+    are and how like its own their colour is (joint bilateral upsampling, Kopf et al. 2007).
+    """
+    h, w = image.shape[:2]
+    columns, rows = np.unique(uv[:, 0]), np.unique(uv[:, 1])
+    grid = [x.reshape(len(rows), len(columns)).float() for x in (values, information)]
+    colours = torch.from_numpy(image[rows][:, columns]).float()
+    colour = torch.from_numpy(image).float()
+    total, shares, known = torch.zeros(3, h, w)
+    for row, down in _around(rows, h):
+        for column, across in _around(columns, w):
+            at = row[:, None], column[None]
+            near = down[:, None] * across
+            alike = torch.exp(-(colours[at] - colour).abs().mean(-1) / edge)
+            share = near * alike * grid[1][at]
+            total += share * grid[0][at]
+            shares += share
+            known += near * grid[1][at]
+    return total / shares.clamp(min=1e-12), known
+
+
+def _around(
+    places: Int[np.ndarray, " m"], size: int
+) -> Iterator[tuple[Int[Tensor, " size"], Float[Tensor, " size"]]]:
+    """For each of `size` pixels: the index of the last of `places` before it and its share in a
+    linear interpolation; then the same of the next one. Beyond the outermost, that one alone."""
+    pixel = np.arange(size).clip(places[0], places[-1])
+    last = len(places) - 1
+    before = np.searchsorted(places, pixel, side="right") - 1
+    after = np.minimum(before + 1, last)
+    share = (pixel - places[before]) / np.maximum(places[after] - places[before], 1)
+    for index, part in ((before, 1 - share), (after, share)):
+        yield torch.from_numpy(index), torch.from_numpy(part.astype(np.float32))
 
 
 def spread(
