@@ -9,7 +9,13 @@ import pytest
 
 import dyn3r
 import dyn3r.pipeline
-from dyn3r.bundle.movers import LEAST_SHARE, RELIEF, farther_than_predicted, stand_on_ground
+from dyn3r.bundle.movers import (
+    LEAST_SHARE,
+    RELIEF,
+    farther_than_predicted,
+    stand_on_ground,
+    with_margin,
+)  # fmt: skip
 from dyn3r.errors import InputError
 from dyn3r.network.model import Model, prepare_model
 from tests.factories import tiny_network
@@ -240,3 +246,18 @@ def test_specks_and_what_moves_anyhow_are_not_put_behind() -> None:
     # the median is that of what stands still
     solved[:, :, :60] = np.where(moving, solved, predicted)[:, :, :60] * 1
     assert not farther_than_predicted(predicted, solved, moving).any()
+
+
+def test_a_margin_around_movers_unless_it_takes_nearly_all() -> None:
+    moving = np.zeros((2, H, W), bool)
+    moving[0, 30, 40] = True
+    moving[1, :, 20:] = True  # what is left stands in a narrow strip
+    moving[1, :, :6] = True
+    wide = with_margin(moving, 0.1)
+    v, u = np.mgrid[:H, :W]
+    distance = np.hypot(v - 30, u - 40)
+    assert wide[0][distance <= 9].all()
+    assert not wide[0][distance > 11].any()
+    np.testing.assert_array_equal(wide[1], moving[1])
+    np.testing.assert_array_equal(with_margin(moving, 0.0), moving)
+    assert moving[0].sum() == 1  # the mask given is not written to

@@ -19,6 +19,7 @@ from dyn3r.bundle.measurements import (
     measurements_of,
     texture_stiffness,
 )
+from dyn3r.bundle.movers import with_margin
 from dyn3r.bundle.options import BundleOptions
 from dyn3r.bundle.solve import (
     STAGE,
@@ -68,7 +69,8 @@ def bundle_adjust(
 
     The alignment of pointmaps is the start and, weighted by how wrong a network's depth and focal
     length may be, the prior: what flow does not determine (depth without parallax, the unit of
-    length, what moves) stays as it was. `moving` takes no part. `presets` that the alignment held
+    length, what moves) stays as it was. `moving` takes no part, and what is next to it only in the
+    depth of pixels. `presets` that the alignment held
     are held here. Then the depth of every pixel is found with these cameras; the change of depth is
     smooth except at the edges of the picture, so things that move keep their shape and go with
     what is around them.
@@ -80,7 +82,8 @@ def bundle_adjust(
     """
     options, presets = options or BundleOptions(), presets or Presets()
     uv = grid_of_samples(alignment.depth.shape[1:], options.samples)
-    problem, start = _problem(alignment, images, flow, uv, moving, presets, options)
+    around = None if moving is None else with_margin(moving, options.margin)
+    problem, start = _problem(alignment, images, flow, uv, around, presets, options)
     counts = [float((s.weight > 0).float().mean()) for s in problem.seen if s is not None]
     if not counts or sum(counts) / len(counts) < ENOUGH:
         return _noted(alignment, "too little flow is visible to improve the cameras by it")

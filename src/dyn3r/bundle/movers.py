@@ -71,6 +71,21 @@ def farther_than_predicted(
     return out
 
 
+def with_margin(moving: Bool[np.ndarray, "n h w"], margin: float) -> Bool[np.ndarray, "n h w"]:
+    """What moves and what lies within `margin` (a share of the long side) of it. A frame that has
+    little left then, less than half of what stands still, keeps its mask."""
+    import cv2
+
+    radius = round(margin * max(moving.shape[1:]))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    out = moving.copy()
+    for mask, wider in zip(moving, out):
+        grown = cv2.dilate(mask.astype(np.uint8), disc) > 0
+        if (~grown).sum() >= 0.5 * (~mask).sum():
+            wider[:] = grown
+    return out
+
+
 @dataclass
 class Thing:
     """A connected part of one frame's mask."""

@@ -37,6 +37,9 @@ class BundleOptions:
     """For how many measurements the focal length before counts."""
     moving_weight: float = 0.0
     """Weight of flow on what moves."""
+    margin: float = 0.045
+    """How far around what moves flow is left out too when cameras are found, as a share of the long
+    side: smooth flow drags along what is next to it."""
     smoothness: float = 1000.0
     """Stiffness of the change of depth between neighbouring pixels: 1 / variance of its step."""
     edge: float = 10.0
@@ -47,9 +50,12 @@ class BundleOptions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not math.isfinite(value) or value < 0 or (name != "moving_weight" and value == 0):
+            may_be_nothing = name in ("moving_weight", "margin")
+            if not math.isfinite(value) or value < 0 or (not may_be_nothing and value == 0):
                 raise InputError(f"bundle option {name} must be a positive number, not {value}")
         if self.loosening < 1:
             raise InputError(f"bundle option loosening is 1 or more, not {self.loosening}")
-        if not 0 < self.independence <= 1 or self.moving_weight > 1:
-            raise InputError("bundle options independence and moving_weight are shares, 0 to 1")
+        if not 0 < self.independence <= 1 or max(self.moving_weight, self.margin) > 1:
+            raise InputError(
+                "bundle options independence, moving_weight, margin are shares, 0 to 1"
+            )
