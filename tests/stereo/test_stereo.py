@@ -18,7 +18,7 @@ from dyn3r.bundle import stand_on_ground
 from dyn3r.errors import CheckpointError
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.stereo import DepthNetwork, load_depth_network, multi_view_depth
-from dyn3r.stereo.network import BEFORE, FARTHEST, FRAME, LOOK_UP, MATCHES, REACH, look_up
+from dyn3r.stereo.network import BEFORE, FARTHEST, FRAME, MATCHES, OFFSETS, look_up
 from dyn3r.stereo.stereo import WEIGHTS, frame_channels
 from dyn3r.stereo.sweep import CHANNELS, PLANES, Sweep, SweepFeatures, plane_sweep
 from tests.factories import tiny_network
@@ -78,12 +78,13 @@ def test_costs_are_read_around_the_depth_before() -> None:
     before[0, 0, 0] = -0.2
     found = look_up(sweep, before)
     assert found.shape == (1, MATCHES, 4, 6)
-    offsets = torch.linspace(-REACH, REACH, LOOK_UP)
+    offsets = torch.tensor([*(-x for x in OFFSETS[::-1]), 0, *OFFSETS])
+    count = len(offsets)
     expected = torch.exp(-1.0 + offsets) * (PLANES - 1)
-    torch.testing.assert_close(found[0, :LOOK_UP, 2, 3], expected)
+    torch.testing.assert_close(found[0, :count, 2, 3], expected)
     nearer = (torch.exp(-0.2 + offsets) * (PLANES - 1)).clamp(max=PLANES - 1)
-    torch.testing.assert_close(found[0, :LOOK_UP, 0, 0], nearer, atol=2e-3, rtol=0)
-    assert (found[0, LOOK_UP : 2 * LOOK_UP] == 0.5).all()
+    torch.testing.assert_close(found[0, :count, 0, 0], nearer, atol=2e-3, rtol=0)
+    assert (found[0, count : 2 * count] == 0.5).all()
     assert float(found[0, -2, 2, 3]) == pytest.approx(np.log(0.25) + 1)
     assert (found[0, -1] == 0.1).all()
 

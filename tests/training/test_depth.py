@@ -166,6 +166,21 @@ def test_batches_mirror_everything_together() -> None:
     assert frames[:, :3].abs().max() <= 1
 
 
+def test_batches_have_more_or_less_relief_around_their_median() -> None:
+    h, w = 16, 32
+    frame = np.zeros((1, FRAME, h, w), np.float16)
+    frame[0, BEFORE : BEFORE + 2, :, : w // 2] = 1.0
+    sweep = np.zeros((1, CHANNELS, h // 2, w // 2), np.uint8)
+    clip = {"frame": frame, "sweep": sweep, "true": np.zeros((1, h, w), np.float16)}
+    frames, _, truth = _batch([clip], 200, np.random.default_rng(0))
+    before = frames[:, BEFORE]
+    sides = before[..., 4 : w // 2 - 4].mean((1, 2)), before[..., w // 2 + 4 : -4].mean((1, 2))
+    step = (sides[0] - sides[1]).abs().log()  # 1 in the clip
+    assert abs(float(step.median())) < 0.1
+    assert float(step.quantile(0.84) - step.quantile(0.16)) / 2 > 0.2
+    assert (truth == 0).all()
+
+
 def test_a_few_steps_lower_the_loss_and_the_same_run_gives_the_same(
     drawn: Path, tmp_path: Path
 ) -> None:

@@ -198,3 +198,17 @@ def test_options_that_cannot_be_rendered_are_refused(tmp_path) -> None:  # type:
         World(WorldOptions(photos=str(tmp_path / "none")), seed=0)
     with pytest.raises(InputError, match="no jpg or png"):
         World(WorldOptions(photos=str(tmp_path), drawn_tiles=5), seed=0)
+
+
+def test_some_views_are_closed_by_something_near_and_some_are_wide() -> None:
+    """Far inverse depth over the median one: 1 is a flat wall, 0 the horizon."""
+    world = World(WorldOptions(size_hw=(48, 64), frames=1, drawn_tiles=28), seed=8)
+    depth = world.sample(60, step=0, with_flow=False).depth.flatten(1)
+    closed = []
+    for values in depth:
+        inverse = 1 / values[values > 0]
+        far, middle = inverse.quantile(torch.tensor([0.1, 0.5]))
+        closed.append(float(far / middle))
+    shares = [np.mean(np.array(closed) > limit) for limit in (0.7, 0.35)]
+    assert 0.2 < shares[0] < 0.6
+    assert 0.1 < 1 - shares[1] < 0.5

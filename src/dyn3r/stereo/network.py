@@ -27,9 +27,9 @@ BEFORE = 3
 """Which of them is the log inverse depth before."""
 WIDTHS = (48, 64, 96, 128, 128)
 """Channels at 1/2 to 1/32 of the frame."""
-LOOK_UP, REACH = 15, 0.75
-"""Costs are read at so many depths around the one before, up to this far off (logarithm)."""
-MATCHES = 2 * LOOK_UP + 2
+OFFSETS = (0.03, 0.05, 0.09, 0.15, 0.26, 0.44, 0.75)
+"""Costs are read at the depth before and so far off on both sides (logarithm)."""
+MATCHES = 2 * (2 * len(OFFSETS) + 1) + 2
 """Channels of what is read of a sweep: both costs at these depths; how far off the best plane is;
 its cost."""
 FARTHEST, NEAREST = -5.0, 3.0
@@ -95,7 +95,7 @@ def look_up(
     sweep: Float[Tensor, "b c h2 w2"], before: Float[Tensor, "b h2 w2"]
 ) -> Float[Tensor, "b m h2 w2"]:
     """What a sweep says of depths around `before` (log inverse depth, units of the last plane)."""
-    off = torch.linspace(-REACH, REACH, LOOK_UP, device=before.device)
+    off = torch.tensor([*(-x for x in reversed(OFFSETS)), 0.0, *OFFSETS], device=before.device)
     at = torch.exp(before[:, None] + off[:, None, None]) * (PLANES - 1)
     at = at.clamp(0, PLANES - 1 - 1e-3)
     lower = at.floor()

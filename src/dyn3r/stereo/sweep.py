@@ -2,8 +2,9 @@
 
 With the cameras known, a pixel's inverse depth says where other frames see it. A set of inverse
 depths is tried for all pixels at once (Collins 1996, "A space-sweep approach to true multi-image
-matching"); where the other frames look alike at one of them, that is the depth. Half the frame's
-resolution, camera coordinates of the frame itself, the unit of length of the cameras.
+matching"); where the other frames look alike at one of them, that is the depth. Pixels are compared
+one by one; what comes of it has half the frame's resolution. Camera coordinates of the frame
+itself, the unit of length of the cameras.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate
+from torch.nn.functional import avg_pool2d
 
 PLANES = 32
 """Inverse depths tried, from 0 (infinitely far) to the largest, at equal steps."""
@@ -29,7 +30,7 @@ MARGIN, NEAR_SHARE = 1.5, 0.97
 USEFUL_PX = 8.0
 """Parallax of about this many pixels makes another frame worth comparing with."""
 SCALES = (5, 11)
-"""Sides, at half resolution, of the windows in which brightness is normalised."""
+"""Sides of the windows in which brightness is normalised."""
 CONTRAST = 4.0
 """Differences of brightness (0..255) below this are no texture."""
 CHANNELS = 2 * PLANES + 2
@@ -50,24 +51,25 @@ class Sweep:
 
 
 class SweepFeatures:
-    """What is compared, of every frame: colour, and brightness normalised in windows of two sizes;
-    about 0..1 wide. Made when asked for; the last ones are kept."""
+    """What is compared, of every frame: brightness, and the same normalised in windows of two
+    sizes; about 0..1 wide. Made when asked for; the last ones are kept."""
 
     def __init__(self, images: UInt8[np.ndarray, "n h w 3"]) -> None:
         self._of = lru_cache(2 * WINDOW + 1)(lambda i: _features(images[i]))
 
-    def __getitem__(self, i: int) -> Float[Tensor, "5 h2 w2"]:
+    def __getitem__(self, i: int) -> Float[np.ndarray, "h w 3"]:
         return self._of(i)
 
 
-def _features(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "5 h2 w2"]:
-    x = avg_pool2d(torch.from_numpy(image).permute(2, 0, 1)[None].float(), 2)
-    grey, normal = x.mean(1, keepdim=True), []
+def _features(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+    import cv2
+
+    grey, normal = image.mean(-1, dtype=np.float32), []
     for side in SCALES:
-        mean = _box(grey, side)
-        spread = (_box(grey.square(), side) - mean.square()).clamp(min=0).sqrt()
-        normal.append((grey - mean) / (spread + CONTRAST) / 3)
-    return torch.cat([x / 128, *normal], 1)[0]
+        mean = cv2.blur(grey, (side, side))
+        spread = np.sqrt(np.maximum(cv2.blur(grey * grey, (side, side)) - mean * mean, 0))
+        normal.append((grey - mean) / (spread + np.float32(CONTRAST)) / 3)
+    return np.dstack([grey / 128, *normal])
 
 
 def plane_sweep(
@@ -80,7 +82,7 @@ def plane_sweep(
 ) -> Sweep:
     """Try the planes for frame i. `depth` decides their range and which frames are compared;
     what moves in those does not count."""
-    h2, w2 = features[i].shape[1:]
+    h2, w2 = (side // 2 for side in moving.shape[1:])
     still = depth[i][~moving[i]]
     far_first = 1 / np.maximum(still if len(still) else depth[i].ravel(), 1e-9)
     nearest = float(MARGIN * np.quantile(far_first, NEAR_SHARE))
@@ -89,8 +91,7 @@ def plane_sweep(
     if not len(sources):
         empty = torch.zeros(1, h2, w2), torch.ones(1, h2, w2)
         return Sweep(torch.cat([nothing, nothing, *empty]), nearest, 0.0)
-    inverse = torch.linspace(0, nearest, PLANES)
-    costs = [_costs(features, i, int(j), K, T_world_camera, inverse, moving[j]) for j in sources]
+    costs = [_costs(features, i, int(j), K, T_world_camera, nearest, moving[j]) for j in sources]
     stack = torch.stack(costs).sort(0).values  # inf where nothing is seen
     better = _mean_of_seen(stack[: (len(stack) + 1) // 2])
     every = _mean_of_seen(stack)
@@ -154,38 +155,39 @@ def _homography(
     return K[j] @ T[:3, :3] @ np.linalg.inv(K[i]), K[j] @ T[:3, 3]
 
 
-HALF = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])
-"""From pixels of the frame to pixels at half resolution; pixel centres are integers."""
-
-
 def _costs(
     features: SweepFeatures,
     i: int,
     j: int,
     K: np.ndarray,
     T_world_camera: np.ndarray,
-    inverse: Tensor,
+    nearest: float,
     moving: Bool[np.ndarray, "h w"],
 ) -> Float[Tensor, "d h2 w2"]:
-    """Difference of frame i from frame j on every plane, 0..1; inf where j shows nothing."""
-    h2, w2 = features[i].shape[1:]
+    """Difference of frame i from frame j on every plane, 0..1, means of 2 x 2 pixels; inf where j
+    shows nothing."""
+    import cv2
+
+    here, there = features[i], np.dstack([features[j], (~moving).astype(np.float32)])
+    h, w = moving.shape
+    half = (w // 2, h // 2)
     A, b = _homography(K, T_world_camera, i, j)
-    A, b = HALF @ A @ np.linalg.inv(HALF), HALF @ b
-    v, u = np.mgrid[:h2, :w2]
-    far = torch.from_numpy(A @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])).float()
-    shift = torch.from_numpy(b).float()
-    seen = far[:, None] + inverse[None, :, None] * shift[:, None, None]
-    front = seen[2] > 1e-6 * float(far[2].abs().max())
-    z = torch.where(front, seen[2], torch.ones(()))
-    x, y = 2 * seen[0] / z / (w2 - 1) - 1, 2 * seen[1] / z / (h2 - 1) - 1
-    inside = front & (x.abs() <= 1) & (y.abs() <= 1)
-    grid = torch.stack([x, y], -1).reshape(1, -1, w2, 2)
-    still = 1 - interpolate(torch.from_numpy(moving)[None, None].float(), (h2, w2), mode="area")
-    source = torch.cat([features[j][None], still], 1)
-    found = grid_sample(source, grid, align_corners=True)[0].reshape(-1, len(inverse), h2, w2)
-    difference = (found[:-1] - features[i][:, None]).abs().mean(0).clamp(max=1.0)
-    usable = inside.reshape(len(inverse), h2, w2) & (found[-1] > 0.7)
-    return difference.masked_fill(~usable, torch.inf)
+    v, u = np.mgrid[:h, :w]
+    out = np.empty((PLANES, h // 2, w // 2), np.float32)
+    for plane, inverse in zip(out, np.linspace(0, nearest, PLANES)):
+        H = A.copy()
+        H[:, 2] += inverse * b
+        seen = cv2.warpPerspective(there, H, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        usable = seen[..., 3] > 0.7
+        corners = H[2] @ [[0, w - 1, 0, w - 1], [0, 0, h - 1, h - 1], [1, 1, 1, 1]]
+        if corners.min() <= 0:  # part of the plane lies behind the other camera
+            usable &= H[2, 0] * u + H[2, 1] * v + H[2, 2] > 1e-6 * np.abs(corners).max()
+        difference = cv2.transform(cv2.absdiff(seen[..., :3], here), np.full((1, 3), 1 / 3))
+        difference = np.minimum(difference, 1) * usable
+        share = cv2.resize(usable.astype(np.float32), half, interpolation=cv2.INTER_AREA)
+        mean = cv2.resize(difference, half, interpolation=cv2.INTER_AREA)
+        plane[:] = np.where(share >= 0.5, mean / np.maximum(share, 0.5), np.inf)
+    return torch.from_numpy(out)
 
 
 def _mean_of_seen(costs: Float[Tensor, "m d h w"]) -> Float[Tensor, "d h w"]:

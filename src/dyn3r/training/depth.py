@@ -51,6 +51,9 @@ OVERLOOKED = 0.15
 """Share of imagined clips whose masks are empty."""
 TURN, SHIFT = 1e-3, 0.02
 """Standard errors of imagined cameras at most: radians, and as a share of the path."""
+RELIEF = 0.25
+"""How far too strong or too weak the depth before is made: standard error of the logarithm. That is
+how networks are wrong about pictures unlike those they have seen."""
 CONFIRMING_PX = 0.2
 """A sweep with fewer pixels from plane to plane confirms nothing."""
 
@@ -262,7 +265,8 @@ def depth_loss(said: Float[Tensor, "b h w"], true: Float[Tensor, "b h w"]) -> Te
 def _batch(
     clips: list[Clip], count: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random frames; half of them mirrored, other colours, the depth before disturbed."""
+    """Random frames; half of them mirrored, other colours, the depth before disturbed: in patches,
+    and with more or less relief."""
     pick = [clips[k] for k in rng.integers(len(clips), size=count)]
     frames = [int(rng.integers(len(clip["true"]))) for clip in pick]
 
@@ -276,7 +280,11 @@ def _batch(
     frame[:, :3] = (frame[:, :3] * contrast + colour).clamp(-1, 1)
     wrong = rng.normal(0, 0.2, (count, 1, 4, 5)) * rng.uniform(0, 1, (count, 1, 1, 1)) ** 2
     rough = torch.from_numpy(wrong.astype(np.float32))
-    frame[:, BEFORE : BEFORE + 2] += interpolate(rough, (h, w), mode="bicubic")
+    before = frame[:, BEFORE : BEFORE + 2]
+    middle = before[:, :1].flatten(1).median(1).values[:, None, None, None]
+    relief = torch.from_numpy(np.exp(rng.normal(0, RELIEF, (count, 1, 1, 1))).astype(np.float32))
+    before = middle + relief * (before - middle)
+    frame[:, BEFORE : BEFORE + 2] = before + interpolate(rough, (h, w), mode="bicubic")
     for k in np.flatnonzero(rng.random(count) < 0.5):
         frame[k], sweep[k], true[k] = frame[k].flip(-1), sweep[k].flip(-1), true[k].flip(-1)
         frame[k, 6] = -frame[k, 6]
