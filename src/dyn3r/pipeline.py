@@ -10,7 +10,6 @@ from jaxtyping import Bool
 
 from dyn3r.alignment import Alignment, align
 from dyn3r.bundle import bundle_adjust, stand_on_ground
-from dyn3r.bundle.bundle import known_depth
 from dyn3r.errors import InputError
 from dyn3r.long_clips import go_on
 from dyn3r.looking import OnFindings, Search, Stopwatch, Watcher
@@ -134,7 +133,7 @@ def reconstruct(
                 progress=progress,
             )  # fmt: skip
     if _mover_depth(options, model, bundling) == "ground" and better.masks is not None:
-        known = known_depth(options.alignment.presets, alignment.depth.shape)
+        known = options.alignment.presets.holds_depth(alignment.depth.shape)
         depth = stand_on_ground(alignment.depth, better.masks, known)
         alignment = replace(alignment, depth=depth)
     if on_findings is not None:

@@ -8,11 +8,18 @@ from dyn3r.commands import console
 from dyn3r.commands.console import progress_bars
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What it is set to, is the time."""
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
 def test_a_stage_that_begins_again_has_its_own_time(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    clock: list[float], capsys: pytest.CaptureFixture
 ) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    clock[0] = 100.0
     with progress_bars(quiet=False) as progress:
         for start, seconds in ((100.0, 2.0), (150.0, 3.0)):
             for done in (0, 1, 2):
@@ -28,10 +35,8 @@ def test_a_stage_that_begins_again_has_its_own_time(
 
 
 def test_long_stages_say_how_much_is_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    clock: list[float], capsys: pytest.CaptureFixture
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
     with progress_bars(quiet=False) as progress:
         for done in (0, 1, 2, 4):
             clock[0] = 6.0 * done

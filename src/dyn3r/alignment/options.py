@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dyn3r.errors import InputError
 
@@ -30,6 +30,12 @@ class Presets:
     """True: the given cameras hold to the last digit. False: they are a start."""
     fix_depth: bool = True
     """True: the given depths hold to the last digit. False: they are a start."""
+
+    def holds_depth(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "n h w"]:
+        """Where, in maps of this shape, depth must not change."""
+        if self.depth is None or not self.fix_depth:
+            return np.zeros(shape, bool)
+        return np.isfinite(self.depth)
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,9 @@ def bundle_adjust(
     The alignment of pointmaps is the start and, weighted by how wrong a network's depth and focal
     length may be, the prior: what flow does not determine (depth without parallax, the unit of
     length, what moves) stays as it was. `moving` takes no part, and what is next to it only in the
-    depth of pixels. `presets` that the alignment held
-    are held here. Then the depth of every pixel is found with these cameras; the change of depth is
-    smooth except at the edges of the picture, so things that move keep their shape and go with
-    what is around them.
+    depth of pixels. `presets` that the alignment held are held here. Then the depth of every pixel
+    is found with these cameras; the change of depth is smooth except at the edges of the picture,
+    so things that move keep their shape and go with what is around them.
 
     Returns the alignment with other `T_world_camera`, `K` and `depth`; confidence and uncertainty
     are still those of the pairs, `terms` gains flow_error_before and flow_error (median error
@@ -208,19 +207,12 @@ def _problem(
     return problem, Estimate(T[:, :3, :3], T[:, :3, 3], log_depth.clone(), K.new_zeros(()))
 
 
-def known_depth(presets: Presets, shape: tuple[int, ...]) -> Bool[np.ndarray, "n h w"]:
-    """Where depth must not change."""
-    if presets.depth is None or not presets.fix_depth:
-        return np.zeros(shape, bool)
-    return np.isfinite(presets.depth)
-
-
 def _depth_sigma(
     presets: Presets, uv: np.ndarray, log_depth: Tensor, unknown: float
 ) -> Float[Tensor, "n k"]:
     sigma = torch.full_like(log_depth, unknown)
     if presets.depth is not None:
-        known = known_depth(presets, presets.depth.shape)[:, uv[:, 1], uv[:, 0]]
+        known = presets.holds_depth(presets.depth.shape)[:, uv[:, 1], uv[:, 0]]
         sigma[torch.from_numpy(known)] = KNOWN_SIGMA
     return sigma
 
@@ -268,7 +260,7 @@ def _dense(
         change = spread(values, known_here + prior, stiffness, coarse.float())
         depth[i] *= np.exp(change.numpy().clip(-LARGEST_CHANGE, LARGEST_CHANGE))
     progress("depth from flow", n, n)
-    return np.where(known_depth(presets, depth.shape), alignment.depth, depth)
+    return np.where(presets.holds_depth(depth.shape), alignment.depth, depth)
 
 
 def _interpolated(

@@ -17,14 +17,9 @@ RADIUS = 4
 """Half the side in pixels of the patch whose texture says how surely flow is measured."""
 
 
-def sample_stride(size_hw: tuple[int, int], samples: int) -> int:
-    """Pixels between about so many samples of a frame."""
-    return max(1, round(math.sqrt(size_hw[0] * size_hw[1] / samples)))
-
-
 def grid_of_samples(size_hw: tuple[int, int], samples: int) -> Int[np.ndarray, "k 2"]:
     """Pixels (u, v) on a regular grid, about so many."""
-    stride = sample_stride(size_hw, samples)
+    stride = max(1, round(math.sqrt(size_hw[0] * size_hw[1] / samples)))
     half = stride // 2
     v, u = np.mgrid[half : size_hw[0] : stride, half : size_hw[1] : stride]
     return np.stack([u, v], -1).reshape(-1, 2)

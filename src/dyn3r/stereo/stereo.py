@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dyn3r.alignment import Alignment
 from dyn3r.alignment.options import Presets
-from dyn3r.bundle.bundle import known_depth
 from dyn3r.bundle.movers import stand_on_ground
 from dyn3r.network.small import load_small
 from dyn3r.stereo.network import FARTHEST, NEAREST, DepthNetwork
@@ -41,7 +40,7 @@ def multi_view_depth(
     """
     network = load_depth_network() if network is None else network
     moving = np.zeros(images.shape[:3], bool) if moving is None else moving
-    known = known_depth(presets or Presets(), alignment.depth.shape)
+    known = (presets or Presets()).holds_depth(alignment.depth.shape)
     depth = alignment.depth.astype(np.float32)
     standing = stand_on_ground(depth, moving, known)
     features = SweepFeatures(images)

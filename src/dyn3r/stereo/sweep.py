@@ -87,10 +87,10 @@ def plane_sweep(
     far_first = 1 / np.maximum(still if len(still) else depth[i].ravel(), 1e-9)
     nearest = float(MARGIN * np.quantile(far_first, NEAR_SHARE))
     sources, parallax = _sources(i, K, T_world_camera, depth, moving)
-    nothing = torch.ones(PLANES, h2, w2)
     if not len(sources):
-        empty = torch.zeros(1, h2, w2), torch.ones(1, h2, w2)
-        return Sweep(torch.cat([nothing, nothing, *empty]), nearest, 0.0)
+        nothing = torch.ones(CHANNELS, h2, w2)
+        nothing[-2] = 0
+        return Sweep(nothing, nearest, 0.0)
     costs = [_costs(features, i, int(j), K, T_world_camera, nearest, moving[j]) for j in sources]
     stack = torch.stack(costs).sort(0).values  # inf where nothing is seen
     better = _mean_of_seen(stack[: (len(stack) + 1) // 2])
@@ -172,7 +172,8 @@ def _costs(
     h, w = moving.shape
     half = (w // 2, h // 2)
     A, b = _homography(K, T_world_camera, i, j)
-    v, u = np.mgrid[:h, :w]
+    v, u = np.ogrid[:h, :w]
+    mean_of_channels = np.full((1, 3), 1 / 3)
     out = np.empty((PLANES, h // 2, w // 2), np.float32)
     for plane, inverse in zip(out, np.linspace(0, nearest, PLANES)):
         H = A.copy()
@@ -182,7 +183,7 @@ def _costs(
         corners = H[2] @ [[0, w - 1, 0, w - 1], [0, 0, h - 1, h - 1], [1, 1, 1, 1]]
         if corners.min() <= 0:  # part of the plane lies behind the other camera
             usable &= H[2, 0] * u + H[2, 1] * v + H[2, 2] > 1e-6 * np.abs(corners).max()
-        difference = cv2.transform(cv2.absdiff(seen[..., :3], here), np.full((1, 3), 1 / 3))
+        difference = cv2.transform(cv2.absdiff(seen[..., :3], here), mean_of_channels)
         difference = np.minimum(difference, 1) * usable
         share = cv2.resize(usable.astype(np.float32), half, interpolation=cv2.INTER_AREA)
         mean = cv2.resize(difference, half, interpolation=cv2.INTER_AREA)

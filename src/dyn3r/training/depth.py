@@ -13,7 +13,6 @@ import argparse
 import logging
 import time
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from dyn3r.stereo.network import BEFORE, FARTHEST, DepthNetwork
 from dyn3r.stereo.stereo import WEIGHTS, frame_channels, load_depth_network, log_inverse
 from dyn3r.stereo.sweep import Sweep, SweepFeatures, plane_sweep
 from dyn3r.training.drawn import (
+    BASELINES,
     Clip,
     Clips,
     add_part,
@@ -39,14 +39,15 @@ from dyn3r.training.drawn import (
     part_of,
     pictures_of,
     warm_cosine,
+    worlds,
     write_weights,
 )
 from dyn3r.training.masks import disturbed
 
 logger = logging.getLogger(__name__)
 
-BASELINES, LONG_BASELINES = (0.1, 0.25, 0.5), (0.5, 0.75, 1.0)
-"""Of the world, in turn, for reconstructed clips and for imagined ones."""
+LONG_BASELINES = (0.5, 0.75, 1.0)
+"""Of the world, in turn, for imagined clips."""
 OVERLOOKED = 0.15
 """Share of imagined clips whose masks are empty."""
 TURN, SHIFT = 1e-3, 0.02
@@ -85,7 +86,7 @@ class DepthTraining:
     """Seeds scenes and weights."""
 
 
-def draw_clip(index: int, options: DepthTraining, world: object, model: Model) -> Clip:
+def draw_clip(index: int, world: object, model: Model) -> Clip:
     """Evidence and truth of one clip. Raises GeometryError where nothing can be reconstructed."""
     from dyn3r.clip import clip_from_images
     from dyn3r.options import Options
@@ -179,23 +180,13 @@ def draw_clips(
     folder: Path, options: DepthTraining, model: Model, first: int = 0, stride: int = 1
 ) -> None:
     """Write FOLDER/clips/*.npz, those that are not there yet; several processes may share it."""
-    from dyn3r.training.world import World, WorldOptions
-
-    @cache
-    def world(size_hw: tuple[int, int], baseline: float) -> World:
-        settings = WorldOptions(
-            size_hw=size_hw, frames=options.frames, photos=options.photos, max_baseline=baseline
-        )
-        return World(settings, seed=options.seed)
+    world_of = worlds(options.sizes_hw, options.seed, frames=options.frames, photos=options.photos)
 
     def draw(index: int) -> Clip | None:
-        size, real = options.sizes_hw[index % len(options.sizes_hw)], index < options.reconstructed
-        baselines = BASELINES if real else LONG_BASELINES
-        baseline = baselines[index // len(options.sizes_hw) % len(baselines)]
-        if not real:
-            return imagine_clip(index, options, world(size, baseline))
+        if index >= options.reconstructed:
+            return imagine_clip(index, options, world_of(index, LONG_BASELINES))
         try:
-            return draw_clip(index, options, world(size, baseline), model)
+            return draw_clip(index, world_of(index, BASELINES), model)
         except GeometryError as problem:
             logger.info("clip %d left out: %s", index + 1, problem)
             return None

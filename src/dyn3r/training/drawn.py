@@ -7,8 +7,9 @@ import math
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,16 +19,37 @@ from dyn3r.errors import InputError
 from dyn3r.files import atomic_file, write_bytes
 
 if TYPE_CHECKING:
-    from dyn3r.training.world import Sample
+    from dyn3r.training.world import Sample, World
 
 logger = logging.getLogger(__name__)
 
 HELD_OUT = 17
 """Every so manieth clip is; a prime, so that all frame sizes are among them."""
 
+BASELINES = (0.1, 0.25, 0.5)
+"""Of the world, in turn."""
+
 Clip = dict[str, np.ndarray]
 Clips = dict[tuple[int, int], list[Clip]]
 """By frame size."""
+
+
+def worlds(
+    sizes_hw: tuple[tuple[int, int], ...], seed: int, **settings: Any
+) -> Callable[[int, tuple[float, ...]], World]:
+    """The world that shows the clip of an index, given the baselines to be had: sizes in turn, and
+    after each round of them the next baseline. `settings`: the others of `WorldOptions`."""
+    from dyn3r.training.world import World, WorldOptions
+
+    @cache
+    def world(size_hw: tuple[int, int], baseline: float) -> World:
+        return World(WorldOptions(size_hw=size_hw, max_baseline=baseline, **settings), seed=seed)
+
+    def world_of(index: int, baselines: tuple[float, ...]) -> World:
+        rounds, place = divmod(index, len(sizes_hw))
+        return world(sizes_hw[place], baselines[rounds % len(baselines)])
+
+    return world_of
 
 
 def draw_files(

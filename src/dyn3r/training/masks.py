@@ -14,7 +14,6 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from dyn3r.motion.mask_network import WEIGHTS, MaskNetwork, prepare
 from dyn3r.training.drawn import (
+    BASELINES,
     add_part,
     any_size,
     clips_for_training,
@@ -31,6 +31,7 @@ from dyn3r.training.drawn import (
     part_of,
     pictures_of,
     warm_cosine,
+    worlds,
     write_weights,
 )
 
@@ -106,20 +107,13 @@ def disturbed(
 
 def draw_clips(folder: Path, options: MaskTraining, first: int = 0, stride: int = 1) -> None:
     """Write FOLDER/clips/*.npz, those that are not there yet; several processes may share it."""
-    from dyn3r.training.world import World, WorldOptions
-
-    @cache
-    def world(size_hw: tuple[int, int], baseline: float) -> World:
-        settings = WorldOptions(
-            size_hw=size_hw, frames=options.frames, dynamic_share=0.85, photos=options.photos,
-            max_baseline=baseline,
-        )  # fmt: skip
-        return World(settings, seed=options.seed)
+    world_of = worlds(
+        options.sizes_hw, options.seed, frames=options.frames, photos=options.photos,
+        dynamic_share=0.85,
+    )  # fmt: skip
 
     def draw(index: int) -> dict[str, np.ndarray]:
-        size = options.sizes_hw[index % len(options.sizes_hw)]
-        baseline = (0.1, 0.25, 0.5)[index // len(options.sizes_hw) % 3]
-        return draw_clip(index, options, world(size, baseline))
+        return draw_clip(index, options, world_of(index, BASELINES))
 
     draw_files(folder, options.clips, draw, first, stride)
 
