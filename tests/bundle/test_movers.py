@@ -10,6 +10,7 @@ import pytest
 import dyn3r
 import dyn3r.pipeline
 from dyn3r.bundle.movers import (
+    CUT_OFF,
     LEAST_SHARE,
     RELIEF,
     farther_than_predicted,
@@ -83,10 +84,14 @@ def test_nothing_is_put_behind_what_it_hides() -> None:
     np.testing.assert_array_equal(stand_on_ground(near, person), near)
 
 
-def test_cut_off_by_the_lower_edge() -> None:
+def test_cut_off_by_the_lower_edge_is_nearer_than_the_ground_there() -> None:
+    """The more so the more of its width is cut: a toe at the edge hides little."""
     person = box(20, H - 1)
     out = stand_on_ground(painted(person), person)
-    assert_at(out[person], floor_depth(H - 1))
+    assert_at(out[person], floor_depth(H - 1) * np.exp(-CUT_OFF))
+    toe = box(20, H - 3) | box(H - 2, H - 1, 40, 41)
+    out = stand_on_ground(painted(toe), toe)
+    assert_at(out[toe], floor_depth(H - 1) * np.exp(-CUT_OFF * 2 / 11), share=0.02)
 
 
 def test_two_parts_close_together_are_one_thing() -> None:

@@ -30,9 +30,14 @@ BELOW = 0.015
 """How far below the mask depth is read, as a share of the long side: outlines bleed."""
 RELIEF = 0.05
 """What is kept of the thing's own shape: log depth within this of that of its feet."""
-MEMORY = 5
-"""Frames over which the depth of a thing is smoothed (median)."""
-
+CUT_OFF = 0.27
+"""Of things that the lower edge cuts off: how much nearer they are than the ground at that edge
+(logarithm), times the share of their width that touches it. Median regression on 381 such things of
+the synthetic world; it takes their mean error from 0.23 to 0.16."""
+MEMORY = 12
+"""Frames before and after over which the depth of a thing is smoothed, ever less with distance."""
+UNLIKE = 0.05
+"""Logarithms of depth that differ by more from the rest of them count less (Huber)."""
 
 BEHIND = 0.8
 """Depth that flow puts this much farther than predicted (logarithm: a factor of 2.2) belongs to
@@ -105,8 +110,10 @@ def stand_on_ground(
     """Depth with everything that moves as far as the ground below it, where that is nearer.
 
     Nothing is put behind what it hides, so a wall below a mask changes nothing. Where a thing is
-    cut off by the lower edge of the picture, the ground at that edge is the farthest it can be, and
-    taken. Things in the air come out too near. v must grow towards the ground. `known` depth stays.
+    cut off by the lower edge of the picture, the ground at that edge is the farthest it can be; it
+    is put nearer than that, the more so the more of its width is cut (`CUT_OFF`). Depth is smoothed
+    over time, along the things. Things in the air come out too near. v must grow towards the
+    ground. `known` depth stays.
     """
     frames = [_things(depth[t], moving[t]) for t in range(len(depth))]
     for last, now in itertools.pairwise(frames):
@@ -149,7 +156,8 @@ def _log_contact(
     if lowest.max() >= height - 1 - below:  # cut off: the ground beside it, at the edge
         left, right = max(columns[0] - width // 4, 0), min(columns[-1] + width // 4, width)
         beside = ~mask[-1, left:right]
-        values = depth[-1, left:right][beside]
+        share = pixels[-1].sum() / (columns[-1] - columns[0] + 1)
+        values = depth[-1, left:right][beside] * np.exp(-CUT_OFF * share)
     else:
         rows = lowest[feet] + below
         still = ~mask[rows, columns[feet]]
@@ -169,20 +177,33 @@ def _link(last: list[Thing], now: list[Thing]) -> None:
 
 
 def _remembered(frames: list[list[Thing]], t: int, thing: Thing) -> float:
-    """Median over the frames around, as far as the thing can be followed; NaN if never seen."""
-    half, values = MEMORY // 2, [thing.log_contact]
+    """Mean over the frames around, as far as the thing can be followed; NaN if never seen."""
+    away, values = [0], [thing.log_contact]
     earlier, at = thing, t
-    while earlier.before >= 0 and t - at < half:
+    while earlier.before >= 0 and t - at < MEMORY:
         at -= 1
         earlier = frames[at][earlier.before]
+        away.append(t - at)
         values.append(earlier.log_contact)
     later, at = thing, t
-    while at + 1 < len(frames) and at - t < half:
+    while at + 1 < len(frames) and at - t < MEMORY:
         index = next(k for k, other in enumerate(frames[at]) if other is later)
         following = [other for other in frames[at + 1] if other.before == index]
         if not following:
             break
         later, at = following[0], at + 1
+        away.append(at - t)
         values.append(later.log_contact)
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.median(known)) if known else float("nan")
+    known = np.isfinite(values)
+    if not known.any():
+        return float("nan")
+    return _robust_mean(np.array(values)[known], 1 - np.array(away)[known] / (MEMORY + 1))
+
+
+def _robust_mean(values: Float[np.ndarray, " k"], weights: Float[np.ndarray, " k"]) -> float:
+    """Weighted mean in which what is far from it counts less, from the median on."""
+    mean = float(np.median(values))
+    for _ in range(5):
+        trust = weights / np.maximum(1, np.abs(values - mean) / UNLIKE)
+        mean = float((trust * values).sum() / trust.sum())
+    return mean
