@@ -16,6 +16,9 @@ WITHOUT_OPENING = (-1.0, 0.0, 0.0, 0.0, 0.0)
 NEAR_FAR_WALL = (math.log(0.85), math.log(3.0))
 """Of rooms: log distance of the wall behind the content, in units of the distance to that."""
 
+WALL_TABLE_SHARE = 0.5
+"""Of tables, that stand against the wall looked at, as desks, sideboards and kitchen tops do."""
+
 
 @dataclass(frozen=True)
 class CameraPath:
@@ -139,7 +142,18 @@ def look(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return np.stack([c * right + s * down, c * down - s * right, forward], 1)
 
 
-def room(lay: Layout, floor: float, ceiling: float) -> None:
+@dataclass(frozen=True)
+class Room:
+    """The box around cameras and content: its group, in whose coordinates it is, and half sizes."""
+
+    group: int
+    half: tuple[float, float, float]
+    yaw: float
+    local: Callable[[float, float], tuple[float, float]]  # of a place on the floor in the world
+    world: Callable[[float, float], tuple[float, float]]  # and back
+
+
+def room(lay: Layout, floor: float, ceiling: float) -> Room:
     """The inside of a box around cameras and content, with pictures, a window, and cupboards."""
     b, rng, D = lay.b, lay.rng, lay.path.distance
     yaw = rng.choice((0.0, rng.uniform(-0.8, 0.8), rng.gauss(0, 0.1)))
@@ -150,6 +164,9 @@ def room(lay: Layout, floor: float, ceiling: float) -> None:
 
     def local(x: float, y: float) -> tuple[float, float]:
         return c * (x - cx) + s * (y - cy), -s * (x - cx) + c * (y - cy)
+
+    def world(u: float, v: float) -> tuple[float, float]:
+        return cx + c * u - s * v, cy + s * u + c * v
 
     for t in lay.path.t:
         x, y = local(t[0], t[1])
@@ -191,18 +208,15 @@ def room(lay: Layout, floor: float, ceiling: float) -> None:
             b.add(BOX, (thick, w, h), m, g, (sign * out, u, z))
         else:
             b.add(BOX, (w, thick, h), m, g, (u, sign * out, z))
-    furnish(lay, g, (hx, hy, hz), local)
+    around = Room(g, (hx, hy, hz), yaw, local, world)
+    furnish(lay, around)
+    return around
 
 
-def furnish(
-    lay: Layout,
-    g: int,
-    half: tuple[float, float, float],
-    local: Callable[[float, float], tuple[float, float]],
-) -> None:
-    """Cupboards, sideboards and sofas along the walls of the room of group g and half sizes."""
+def furnish(lay: Layout, around: Room) -> None:
+    """Cupboards, sideboards and sofas along the walls of the room."""
     b, rng, D = lay.b, lay.rng, lay.path.distance
-    hx, hy, hz = half
+    g, (hx, hy, hz) = around.group, around.half
     for _ in range(rng.randrange(0, 6)):
         wide, deep = D * rng.uniform(0.08, 0.5), D * rng.uniform(0.04, 0.2)
         tall = hz * rng.uniform(0.15, 0.9)
@@ -213,7 +227,7 @@ def furnish(
             x, y = (1 - 2 * side) * (hx - deep), rng.uniform(-0.9, 0.9) * (hy - wide)
             u, v = deep, wide
         near = max(u, v) + 0.25 * D
-        if any(math.dist(local(t[0], t[1]), (x, y)) < near for t in lay.path.t):
+        if any(math.dist(around.local(t[0], t[1]), (x, y)) < near for t in lay.path.t):
             continue
         mat = b.material(2 * max(wide, tall), plain=0.25)
         b.add(BOX, (u, v, tall), mat, g, (x, y, tall - hz))
@@ -221,6 +235,34 @@ def furnish(
             above = rng.uniform(0.02, 0.5) * tall
             b.add(BOX, (u * rng.uniform(0.8, 1.05), v * rng.uniform(0.3, 1.05), above),
                   b.material(wide, plain=0.3), g, (x, y, 2 * tall + above - hz))  # fmt: skip
+
+
+def table_top(lay: Layout, around: Room) -> None:
+    """The table whose top is the plane z = 0, in the room or against the wall looked at."""
+    b, rng, D = lay.b, lay.rng, lay.path.distance
+    wide, thick = D * rng.uniform(0.7, 2.0), 0.02 * D
+    mat = b.material(D, plain=0.15)
+    if rng.random() < WALL_TABLE_SHARE:
+        u = around.local(0.0, 0.0)[0] + D * rng.uniform(-0.5, 0.5)
+        near = max(around.local(t[0], t[1])[1] for t in lay.path.t) + D * rng.uniform(0.1, 0.6)
+        deep = 0.5 * max(around.half[1] - near, 0.4 * D)
+        (x, y), yaw = around.world(u, around.half[1] - deep), around.yaw
+    else:
+        x, y, yaw, deep = (
+            0.0,
+            D * rng.uniform(0.6, 1.1),
+            rng.gauss(0, 0.4),
+            D * rng.uniform(0.6, 1.4),
+        )
+    b.add(BOX, (wide, deep, thick), mat, b.still_group(x, y, -thick, yaw))
+    c, s = math.cos(yaw), math.sin(yaw)
+    inside = lay.inside
+
+    def on_top(px: float, py: float, r: float) -> bool:
+        u, v = c * (px - x) + s * (py - y), -s * (px - x) + c * (py - y)
+        return inside(px, py, r) and abs(u) + 0.7 * r < wide and abs(v) + 0.7 * r < deep
+
+    lay.inside = on_top
 
 
 def street(lay: Layout) -> None:

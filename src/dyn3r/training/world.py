@@ -161,7 +161,7 @@ def draw_scene(
     low, high, height, pitch = {
         "room": (1.8, 4.5, (0.7, 2.0), (-0.4, 0.05)),
         "street": (4.0, 13.0, (1.0, 3.0), (-0.25, 0.05)),
-        "table": (0.5, 1.4, (0.0, 0.0), (-0.95, -0.3)),
+        "table": (0.5, 1.4, (0.0, 0.0), (-0.95, -0.1)),
         "open": (3.0, 16.0, (1.0, 3.5), (-0.35, 0.02)),
     }[kind]
     D = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -182,10 +182,7 @@ def draw_scene(
         layouts.street(lay)
         size, mover_size = 0.2 * D, 0.28 * D
     elif kind == "table":
-        layouts.room(lay, -0.75, 1.8)
-        g = builder.still_group(0.0, D * rng.uniform(0.6, 1.1), -0.02 * D, rng.gauss(0, 0.4))
-        top = (D * rng.uniform(0.7, 2.0), D * rng.uniform(0.6, 1.4), 0.02 * D)
-        builder.add(layouts.BOX, top, builder.material(D, plain=0.15), g)
+        layouts.table_top(lay, layouts.room(lay, -0.75, 1.8))
         size, mover_size = 0.13 * D, 0.2 * D
     else:
         layouts.ground(lay, flat=rng.random() < 0.25)
