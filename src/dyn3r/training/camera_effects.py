@@ -12,6 +12,9 @@ from jaxtyping import Float
 from numba import njit
 from PIL import Image
 
+ROWS = 16
+"""Of noise that are drawn at a time; heights are multiples of it."""
+
 
 @dataclass(frozen=True)
 class Film:
@@ -66,57 +69,138 @@ def develop(
             rng.getrandbits(31),
         )
         if film.jpeg:
-            pixels = (image.transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
+            pixels = np.empty((*image.shape[1:], 3), np.uint8)
+            _to_bytes(image, pixels)
             stream = io.BytesIO()
             Image.fromarray(pixels).save(stream, "JPEG", quality=film.jpeg)
             with Image.open(stream) as back:
-                image[:] = np.asarray(back, np.float32).transpose(2, 0, 1) / 255
+                _from_bytes(np.asarray(back), image)
     return linear
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _to_bytes(image, pixels):
+    """Pictures (3, h, w) 0..1 -> bytes (h, w, 3)."""
+    for v in range(image.shape[1]):
+        for u in range(image.shape[2]):
+            for c in range(3):
+                pixels[v, u, c] = int(image[c, v, u] * 255.0 + 0.5)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _from_bytes(pixels, image):
+    """Bytes (h, w, 3) -> pictures (3, h, w) 0..1."""
+    for v in range(image.shape[1]):
+        for u in range(image.shape[2]):
+            for c in range(3):
+                image[c, v, u] = pixels[v, u, c] / 255.0
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _develop(image, gains, gamma, contrast, vignette, noise, blur, seed):
     h, w = image.shape[1], image.shape[2]
     side = 0.25 * min(blur, 1.0)
-    row = np.empty(max(h, w), np.float32)
-    state = np.uint32(seed | 1)
     curve = np.empty(512)  # the tone curve over 128 times the root of the light
     for k in range(512):
         x = (k / 128.0) ** 2
         x = min(x * (1.0 + 0.1 * x) / (1.0 + 0.65 * x * x / (1.0 + 0.3 * x)), 1.0)  # shoulder
         curve[k] = 0.45 + (x ** (0.48 * gamma) - 0.45) * contrast
+    fade, part, low = np.empty(w), np.empty(w), np.empty(w, np.int32)
+    below, above, grain = np.empty(w), np.empty(w), np.zeros((ROWS, w), np.float32)
+    states = np.full(1, seed | 1, np.uint32)
+    jump = jump_columns(3 * w)
     for c in range(3):
-        plane = image[c]
         if side > 0.02:
-            for v in range(h):
+            _soften(image[c], side)
+        for first in range(0, h, ROWS):
+            if noise > 0.0:
+                _grain(jump, states, grain)
+            for v in range(first, min(first + ROWS, h)):
+                y = (v - 0.5 * h) / (0.5 * h)
                 for u in range(w):
-                    row[u] = plane[v, u]
+                    x = (u - 0.5 * w) / (0.5 * w)
+                    fade[u] = gains[c] * (1.0 - vignette * 0.5 * (x * x + y * y))
+                row, rough = image[c, v], grain[v - first]
                 for u in range(w):
-                    plane[v, u] = (1.0 - 2.0 * side) * row[u] + side * (
-                        row[max(u - 1, 0)] + row[min(u + 1, w - 1)]
-                    )
-            for u in range(w):
-                for v in range(h):
-                    row[v] = plane[v, u]
-                for v in range(h):
-                    plane[v, u] = (1.0 - 2.0 * side) * row[v] + side * (
-                        row[max(v - 1, 0)] + row[min(v + 1, h - 1)]
-                    )
-        for v in range(h):
-            y = (v - 0.5 * h) / (0.5 * h)
-            for u in range(w):
-                x = (u - 0.5 * w) / (0.5 * w)
-                k = plane[v, u] * gains[c] * (1.0 - vignette * 0.5 * (x * x + y * y))
-                place = min(math.sqrt(max(k, 0.0)) * 128.0, 510.0)
-                low = int(place)
-                k = curve[low] + (place - low) * (curve[low + 1] - curve[low])
-                if noise > 0.0:
-                    total = 0.0
-                    for _ in range(3):
-                        state ^= np.uint32(state << np.uint32(13))
-                        state ^= np.uint32(state >> np.uint32(17))
-                        state ^= np.uint32(state << np.uint32(5))
-                        total += state * 2.3283064e-10 - 0.5
-                    k += 2.0 * noise * total
-                k = min(max(k, 0.0), 1.0)
-                plane[v, u] = math.floor(k * 255.0 + 0.5) / 255.0
+                    place = min(math.sqrt(max(row[u] * fade[u], 0.0)) * 128.0, 510.0)
+                    low[u] = int(place)
+                    part[u] = place - low[u]
+                for u in range(w):
+                    below[u], above[u] = curve[low[u]], curve[low[u] + 1]
+                for u in range(w):
+                    k = below[u] + part[u] * (above[u] - below[u]) + 2.0 * noise * rough[u]
+                    row[u] = int(min(max(k, 0.0), 1.0) * 255.0 + 0.5) / 255.0
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _soften(plane, side):
+    """Blur a plane (h, w) in place by (side, 1 - 2 side, side) along both axes."""
+    h, w = plane.shape
+    last, now = np.empty(w, np.float32), np.empty(w, np.float32)
+    for v in range(h):
+        row = plane[v]
+        now[:] = row
+        left, right = now[: w - 2], now[2:]
+        for u in range(w - 2):
+            row[u + 1] = (1.0 - 2.0 * side) * row[u + 1] + side * (left[u] + right[u])
+        row[0] = (1.0 - side) * now[0] + side * now[1]
+        row[w - 1] = (1.0 - side) * now[w - 1] + side * now[w - 2]
+    last[:] = plane[0]
+    for v in range(h):
+        row, under = plane[v], plane[min(v + 1, h - 1)]
+        now[:] = row
+        for u in range(w):
+            row[u] = (1.0 - 2.0 * side) * row[u] + side * (last[u] + under[u])
+        last, now = now, last
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def xorshift(state):
+    """The next state of Marsaglia's 32-bit xorshift generator."""
+    state ^= np.uint32(state << np.uint32(13))
+    state ^= np.uint32(state >> np.uint32(17))
+    return np.uint32(state ^ np.uint32(state << np.uint32(5)))
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def jump_columns(steps):
+    """Where `xorshift` takes each of the 32 single bits in so many steps.
+
+    The generator is linear over bits: any state comes to the exclusive or of its bits' columns.
+    """
+    columns = np.empty(32, np.uint32)
+    for k in range(32):
+        columns[k] = 1 << k
+    for _ in range(steps):
+        for k in range(32):
+            columns[k] = xorshift(columns[k])
+    return columns
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _grain(jump, state, grain):
+    """Fill grain (ROWS, w) row after row with sums of three numbers -0.5..0.5; steps `state` (1,).
+
+    All rows are drawn at the same time, each from where the one before it will end (`jump`).
+    """
+    w = grain.shape[1]
+    states, columns = np.empty(ROWS, np.uint32), np.empty((w, ROWS), np.float32)
+    now = state[0]
+    for k in range(ROWS):
+        states[k] = now
+        after = np.uint32(0)
+        for bit in range(32):
+            after ^= jump[bit] * ((now >> np.uint32(bit)) & np.uint32(1))
+        now = np.uint32(after)
+    state[0] = now
+    for u in range(w):
+        out = columns[u]
+        for k in range(ROWS):
+            a = xorshift(states[k])
+            b = xorshift(a)
+            states[k] = xorshift(b)
+            total = float(a) + float(b) + float(states[k])
+            out[k] = total * 2.3283064e-10 - 1.5
+    for k in range(ROWS):
+        for u in range(w):
+            grain[k, u] = columns[u, k]

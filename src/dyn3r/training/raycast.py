@@ -1,7 +1,9 @@
 """Compiled ray caster of the synthetic world: primitives, primary rays, and where points go.
 
 Plain functions of scalars over flat float32 arrays (numba, no Python objects), so that the same
-functions can later be compiled for a GPU. One thread per call, the interpreter lock released.
+functions can later be compiled for a GPU. One thread per call, the interpreter lock released. What
+is asked of many pixels is asked in plain loops over a row and one primitive, which the compiler
+turns into code for several pixels at a time.
 
 A primitive is a row of `prim` (kind, a, b, c, e0..e4) in its own axes; `rt[p]` holds its rotation
 (row-major 3x3, local to world) and position. Ray directions are scaled to camera z = 1, so that the
@@ -17,6 +19,7 @@ from numba import njit
 
 BOX, ELLIPSOID, FRUSTUM, CAPSULE, TORUS, ROUNDBOX, SUPER, ARC, ROOM, GROUND = range(10)
 MISS = 1e30
+UNSURE = 2
 FAR = 400.0  # rays that come farther see the sky
 
 
@@ -35,6 +38,18 @@ def relief_height(relief, x, y):
         if relief[k, 0] != 0.0:
             h += relief[k, 0] * wave(relief[k, 1] * x + relief[k, 2] * y + relief[k, 3])
     return h
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def relief_slope(relief, x, y):
+    """Slope of the ground at (x, y) along x and y."""
+    sx, sy = 0.0, 0.0
+    for k in range(relief.shape[0]):
+        at = relief[k, 1] * x + relief[k, 2] * y + relief[k, 3]
+        f = 2.0 * (at - math.floor(at)) - 1.0
+        slope = 8.0 * relief[k, 0] * (1.0 - 2.0 * abs(f))
+        sx, sy = sx + slope * relief[k, 1], sy + slope * relief[k, 2]
+    return sx, sy
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
@@ -67,7 +82,7 @@ def hit_ellipsoid(a, b, c, ox, oy, oz, dx, dy, dz):
     return t if t > 0.0 else MISS
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit_frustum(a, b, c, k, ox, oy, oz, dx, dy, dz):
     """Cylinder or cone about z: semi-axes (a, b) at z = -c, k times that at z = +c, capped."""
     px, py, vx, vy = ox / a, oy / b, dx / a, dy / b
@@ -81,22 +96,25 @@ def hit_frustum(a, b, c, k, ox, oy, oz, dx, dy, dz):
     disc = bb * bb - aa * cc
     if disc >= 0.0 and abs(aa) > 1e-12:
         root = math.sqrt(disc)
-        for sign in (-1.0, 1.0):
-            t = (-bb + sign * root) / aa
-            if 0.0 < t < best and abs(oz + t * dz) <= c and r0 + rv * t >= 0.0:
-                best = t
+        t = (-bb - root) / aa
+        if t > 0.0 and abs(oz + t * dz) <= c and r0 + rv * t >= 0.0:
+            best = t
+        t = (-bb + root) / aa
+        if 0.0 < t < best and abs(oz + t * dz) <= c and r0 + rv * t >= 0.0:
+            best = t
     if abs(dz) > 1e-9:
-        for sign in (-1.0, 1.0):
-            t = (sign * c - oz) / dz
-            if 0.0 < t < best:
-                x, y = px + t * vx, py + t * vy
-                r = 1.0 if sign < 0.0 else k
-                if x * x + y * y <= r * r:
-                    best = t
+        t = (-c - oz) / dz
+        x, y = px + t * vx, py + t * vy
+        if 0.0 < t < best and x * x + y * y <= 1.0:
+            best = t
+        t = (c - oz) / dz
+        x, y = px + t * vx, py + t * vy
+        if 0.0 < t < best and x * x + y * y <= k * k:
+            best = t
     return best
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit_capsule(r, c, ox, oy, oz, dx, dy, dz):
     """Capsule of radius r about the segment from z = -c to z = +c."""
     aa = dx * dx + dy * dy
@@ -125,22 +143,12 @@ def hit_capsule(r, c, ox, oy, oz, dx, dy, dz):
     return t if t > 0.0 else MISS
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def distance_bound(kind, a, b, c, e0, e1, x, y, z):
-    """Signed distance (or a lower bound of it) of the marched primitives."""
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def ring_distance(kind, a, b, e0, e1, x, y, z):
+    """Signed distance of the marched primitives, whole rings and arcs."""
     if kind == TORUS:  # ring radius a, tube radius b, axis z
         q = math.sqrt(x * x + y * y) - a
         return math.sqrt(q * q + z * z) - b
-    if kind == ROUNDBOX:  # half sizes a, b, c with corners of radius e0
-        qx, qy, qz = abs(x) - a + e0, abs(y) - b + e0, abs(z) - c + e0
-        mx, my, mz = max(qx, 0.0), max(qy, 0.0), max(qz, 0.0)
-        inner = min(max(qx, max(qy, qz)), 0.0)
-        return math.sqrt(mx * mx + my * my + mz * mz) + inner - e0
-    if kind == SUPER:  # |x/a|^4 + |y/b|^4 + |z/c|^4 = 1
-        px, py, pz = x / a, y / b, z / c
-        px, py, pz = px * px, py * py, pz * pz
-        norm = math.sqrt(math.sqrt(px * px + py * py + pz * pz))
-        return (norm - 1.0) * min(a, min(b, c))
     # ARC: a bent rod, ring radius a, tube radius b, half opening with sine e0 and cosine e1
     px = abs(x)
     k = px * e0 + y * e1 if e1 * px > e0 * y else math.sqrt(px * px + y * y)
@@ -148,54 +156,122 @@ def distance_bound(kind, a, b, c, e0, e1, x, y, z):
     return math.sqrt(max(inside, 0.0)) - b
 
 
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def box_span(a, b, c, ox, oy, oz, dx, dy, dz):
+    """Where a ray enters and leaves the box with half sizes a, b, c; it misses if near > far."""
+    ix = 1.0 / dx if abs(dx) > 1e-9 else 1e9
+    iy = 1.0 / dy if abs(dy) > 1e-9 else 1e9
+    iz = 1.0 / dz if abs(dz) > 1e-9 else 1e9
+    ax, ay, az = abs(ix) * a, abs(iy) * b, abs(iz) * c
+    mx, my, mz = -ox * ix, -oy * iy, -oz * iz
+    near = max(mx - ax, max(my - ay, mz - az))
+    return near, min(mx + ax, min(my + ay, mz + az))
+
+
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def hit_marched(kind, a, b, c, e0, e1, radius, ox, oy, oz, dx, dy, dz):
-    """Sphere tracing inside the bounding sphere of `radius`."""
-    dd = dx * dx + dy * dy + dz * dz
-    length = math.sqrt(dd)
-    bb = (ox * dx + oy * dy + oz * dz) / dd
-    disc = bb * bb - (ox * ox + oy * oy + oz * oz - radius * radius) / dd
-    if disc < 0.0:
+def hit_ring(kind, a, b, e0, e1, ox, oy, oz, dx, dy, dz):
+    """Whole ring or arc, by sphere tracing inside the bounding box."""
+    near, far = box_span(a + b, a + b, b, ox, oy, oz, dx, dy, dz)
+    if near > far:
         return MISS
-    root = math.sqrt(disc)
-    t, end = max(-bb - root, 0.0), -bb + root
-    close = 2e-5 * radius
+    length = math.sqrt(dx * dx + dy * dy + dz * dz)
+    t, d = max(near, 0.0), 0.0
+    close = 2e-5 * (a + b)
     for _ in range(64):
-        if t > end:
+        if t > far:
             return MISS
-        d = distance_bound(kind, a, b, c, e0, e1, ox + t * dx, oy + t * dy, oz + t * dz)
+        d = ring_distance(kind, a, b, e0, e1, ox + t * dx, oy + t * dy, oz + t * dz)
         if d < close:
             return t if t > 0.0 else MISS
         t += d / length
     return t if d < 50.0 * close else MISS
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def hit_room(prim, p, ox, oy, oz, dx, dy, dz):
-    """The far wall of a box seen from inside; one wall may have a rectangular opening.
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def hit_round_box(a, b, c, r, ox, oy, oz, dx, dy, dz):
+    """Box of half sizes a, b, c whose edges are rounded with radius r, from outside.
 
-    prim: half sizes 1..3, e0 wall (0 +x, 1 -x, 2 +y, 3 -y, -1 none), e1 centre along the wall,
-    e2 half width, e3 lower and e4 upper edge.
+    The distance to it is convex along a ray, so that Newton's steps from before the first root rise
+    to it and never pass it.
     """
-    a, b, c = prim[p, 1], prim[p, 2], prim[p, 3]
+    near, far = box_span(a, b, c, ox, oy, oz, dx, dy, dz)
+    if near > far:
+        return MISS
+    t, close = max(near, 0.0), 1e-6 * (a + b + c)
+    for _ in range(24):
+        if t > far:
+            return MISS
+        x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+        qx, qy, qz = max(abs(x) - a + r, 0.0), max(abs(y) - b + r, 0.0), max(abs(z) - c + r, 0.0)
+        length = math.sqrt(qx * qx + qy * qy + qz * qz)
+        if length - r < close:
+            return t if t > 0.0 else MISS
+        slope = (qx if x > 0.0 else -qx) * dx + (qy if y > 0.0 else -qy) * dy
+        slope += (qz if z > 0.0 else -qz) * dz
+        if slope >= 0.0:
+            return MISS
+        t -= (length - r) * length / slope
+    return MISS
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def hit_super(a, b, c, ox, oy, oz, dx, dy, dz):
+    """|x/a|^4 + |y/b|^4 + |z/c|^4 = 1, from outside.
+
+    Along a ray that is a convex quartic, so that Newton's steps from before the first root rise to
+    it and never pass it.
+    """
+    near, far = box_span(a, b, c, ox, oy, oz, dx, dy, dz)
+    if near > far:
+        return MISS
+    vx, vy, vz = dx / a, dy / b, dz / c
+    t = max(near, 0.0)
+    px, py, pz = ox / a + t * vx, oy / b + t * vy, oz / c + t * vz
+    for _ in range(24):
+        x2, y2, z2 = px * px, py * py, pz * pz
+        value = x2 * x2 + y2 * y2 + z2 * z2 - 1.0
+        if value < 4e-6:
+            return t if t > 0.0 else MISS
+        slope = 4.0 * (x2 * px * vx + y2 * py * vy + z2 * pz * vz)
+        if slope >= 0.0:
+            return MISS
+        step = -value / slope
+        t += step
+        if t > far:
+            return MISS
+        px, py, pz = px + step * vx, py + step * vy, pz + step * vz
+    return MISS
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def hit_room(a, b, c, wall, middle, wide, low, high, ox, oy, oz, dx, dy, dz):
+    """The far wall of a box of half sizes a, b, c seen from inside.
+
+    One wall (0 +x, 1 -x, 2 +y, 3 -y, -1 none) may have a rectangular opening: its middle along the
+    wall, half its width, its lower and upper edge.
+    """
     tx = ((a if dx > 0.0 else -a) - ox) / dx if abs(dx) > 1e-9 else MISS
     ty = ((b if dy > 0.0 else -b) - oy) / dy if abs(dy) > 1e-9 else MISS
     tz = ((c if dz > 0.0 else -c) - oz) / dz if abs(dz) > 1e-9 else MISS
     t = min(tx, min(ty, tz))
-    wall = prim[p, 4]
-    if wall >= 0.0 and t < tz:
-        along, side = oy + t * dy, (0.0 if dx > 0.0 else 1.0)
-        if ty < tx:
-            along, side = ox + t * dx, (2.0 if dy > 0.0 else 3.0)
-        z = oz + t * dz
-        if side == wall and abs(along - prim[p, 5]) < prim[p, 6] and prim[p, 7] < z < prim[p, 8]:
-            return MISS
+    across = ty < tx
+    along = ox + t * dx if across else oy + t * dy
+    side = (2.0 if dy > 0.0 else 3.0) if across else (0.0 if dx > 0.0 else 1.0)
+    z = oz + t * dz
+    if t < tz and side == wall and abs(along - middle) < wide and low < z and z < high:
+        return MISS
     return t
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def hit_ground(relief, start, top, steep, ox, oy, oz, dx, dy, dz):
-    """Relief ground; `top` is its highest point, `steep` its largest slope (0: the plane z = 0)."""
+def hit_ground(relief, start, limit, top, steep, ox, oy, oz, dx, dy, dz):
+    """Ground up to `limit`; `top` is its highest point, `steep` 0 for a plane z = 0.
+
+    Rays that are above ground at `start` are taken to be so before; the others are begun at 0.
+
+    The waves of the relief are made of parabolas, so that the height above ground is a parabola in
+    t between one joint of any of them and the next: they are solved one after the other.
+    """
     if steep == 0.0:
         t = -oz / dz if dz < -1e-9 else MISS
         return t if 0.0 < t < FAR else MISS
@@ -204,31 +280,43 @@ def hit_ground(relief, start, top, steep, ox, oy, oz, dx, dy, dz):
         if dz > -1e-9:
             return MISS
         t = max(t, (top - oz) / dz)
-    speed = steep * math.sqrt(dx * dx + dy * dy)
-    closing = max(speed - dz, 1e-3)
-    before, gap_before, gap = t, 0.0, 0.0
-    for _ in range(100):
-        z = oz + t * dz
-        if t > FAR or (z > top and dz > 0.0):
+    limit = min(limit, FAR)
+    if t > 0.0 and oz + t * dz < relief_height(relief, ox + t * dx, oy + t * dy):
+        t = 0.0
+    for _ in range(500):
+        if t > limit or (oz + t * dz > top and dz > 0.0):
             return MISS
-        gap = z - relief_height(relief, ox + t * dx, oy + t * dy)
-        if gap < 1e-4 * t:
-            break
-        before, gap_before = t, gap
-        t += max(gap / closing, 5e-4 * t)
-    for _ in range(3):  # secant steps from just above the ground onto it
-        if abs(gap_before - gap) < 1e-12:
-            break
-        after = t - gap * (t - before) / (gap - gap_before)
-        after = min(max(after, 0.99 * t), 1.01 * t)
-        before, gap_before, t = t, gap, after
-        gap = oz + t * dz - relief_height(relief, ox + t * dx, oy + t * dy)
-    return t
+        gap, slope, bend, length = oz + t * dz, dz, 0.0, limit - t + 1e-3
+        for k in range(relief.shape[0]):
+            if relief[k, 0] == 0.0:
+                break  # the others are empty as well
+            speed = 2.0 * (relief[k, 1] * dx + relief[k, 2] * dy)
+            at = 2.0 * (relief[k, 1] * (ox + t * dx) + relief[k, 2] * (oy + t * dy) + relief[k, 3])
+            whole = math.floor(at)
+            x = at - whole
+            high = 4.0 * relief[k, 0] if int(whole) & 1 else -4.0 * relief[k, 0]
+            gap -= high * x * (1.0 - x)
+            slope -= high * speed * (1.0 - 2.0 * x)
+            bend += high * speed * speed
+            ahead = 1.0 - x if speed > 0.0 else x
+            length = min(length, ahead / max(abs(speed), 1e-9))
+        if gap <= 0.0:
+            return t if t > 0.0 else MISS
+        disc = slope * slope - 4.0 * bend * gap
+        if disc >= 0.0:
+            below = math.sqrt(disc) - slope
+            if below > 0.0 and 2.0 * gap <= length * below:
+                return t + 2.0 * gap / below
+        t += length + 1e-6 * (1.0 + t)  # a little past the joint
+    return MISS
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def hit(kind, prim, p, radius, relief, ox, oy, oz, dx, dy, dz):
-    """First t > 0 where a ray in local axes meets primitive p, MISS if it does not."""
+def hit(kind, prim, p, relief, start, limit, ox, oy, oz, dx, dy, dz):
+    """First t > 0 where a ray in local axes meets primitive p, MISS if it does not.
+
+    start, limit: see `hit_ground`; of no effect on others.
+    """
     a, b, c = prim[p, 1], prim[p, 2], prim[p, 3]
     if kind == BOX:
         return hit_box(a, b, c, ox, oy, oz, dx, dy, dz)
@@ -239,28 +327,61 @@ def hit(kind, prim, p, radius, relief, ox, oy, oz, dx, dy, dz):
     if kind == CAPSULE:
         return hit_capsule(a, c, ox, oy, oz, dx, dy, dz)
     if kind == ROOM:
-        return hit_room(prim, p, ox, oy, oz, dx, dy, dz)
+        return hit_room(a, b, c, prim[p, 4], prim[p, 5], prim[p, 6], prim[p, 7], prim[p, 8],
+                        ox, oy, oz, dx, dy, dz)  # fmt: skip
     if kind == GROUND:
-        return hit_ground(relief, 0.0, a, b, ox, oy, oz, dx, dy, dz)
-    return hit_marched(kind, a, b, c, prim[p, 4], prim[p, 5], radius, ox, oy, oz, dx, dy, dz)
+        return hit_ground(relief, start, limit, a, b, ox, oy, oz, dx, dy, dz)
+    if kind == SUPER:
+        return hit_super(a, b, c, ox, oy, oz, dx, dy, dz)
+    if kind == ROUNDBOX:
+        return hit_round_box(a, b, c, prim[p, 4], ox, oy, oz, dx, dy, dz)
+    return hit_ring(kind, a, b, prim[p, 4], prim[p, 5], ox, oy, oz, dx, dy, dz)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def eye_table(rt, cam):
+    """The camera in the axes of every primitive, and in the world's as the last row: (p + 1, 12).
+
+    Columns 0..8: rows of the matrix that takes (u, v, 1) to the direction of that pixel's ray;
+    9..11: where the rays start.
+    """
+    count = rt.shape[0]
+    eye = np.empty((count + 1, 12))
+    for p in range(count + 1):
+        for i in range(3):
+            start, right, down, ahead = 0.0, 0.0, 0.0, 0.0
+            for k in range(3):
+                turn, origin = (1.0 if i == k else 0.0), 0.0
+                if p < count:
+                    turn, origin = rt[p, 3 * k + i], rt[p, 9 + k]
+                start += turn * (cam[13 + k] - origin)
+                right += turn * cam[4 + 3 * k]
+                down += turn * cam[5 + 3 * k]
+                ahead += turn * cam[6 + 3 * k]
+            right, down = right / cam[0], down / cam[1]
+            eye[p, 3 * i] = right
+            eye[p, 3 * i + 1] = down
+            eye[p, 3 * i + 2] = ahead - right * cam[2] - down * cam[3]
+            eye[p, 9 + i] = start
+    return eye
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def hit_world(prim, rt, p, radius, relief, ox, oy, oz, dx, dy, dz):
-    """`hit` for a ray in world axes."""
-    qx, qy, qz = ox - rt[p, 9], oy - rt[p, 10], oz - rt[p, 11]
+def hit_seen(prim, p, relief, start, limit, eye, u, v):
+    """`hit` for the ray of pixel (u, v)."""
     return hit(
         int(prim[p, 0]),
         prim,
         p,
-        radius,
         relief,
-        rt[p, 0] * qx + rt[p, 3] * qy + rt[p, 6] * qz,
-        rt[p, 1] * qx + rt[p, 4] * qy + rt[p, 7] * qz,
-        rt[p, 2] * qx + rt[p, 5] * qy + rt[p, 8] * qz,
-        rt[p, 0] * dx + rt[p, 3] * dy + rt[p, 6] * dz,
-        rt[p, 1] * dx + rt[p, 4] * dy + rt[p, 7] * dz,
-        rt[p, 2] * dx + rt[p, 5] * dy + rt[p, 8] * dz,
+        start,
+        limit,
+        eye[p, 9],
+        eye[p, 10],
+        eye[p, 11],
+        eye[p, 0] * u + eye[p, 1] * v + eye[p, 2],
+        eye[p, 3] * u + eye[p, 4] * v + eye[p, 5],
+        eye[p, 6] * u + eye[p, 7] * v + eye[p, 8],
     )
 
 
@@ -300,145 +421,262 @@ def screen_box(half, rt, p, cam, w, h):
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _fill(prim, p, kind, radius, relief, cam, m, ox, oy, oz, u0, u1, v0, v1, depth, index):
-    """Test one primitive against a window of pixels; m (9) maps camera to local directions."""
-    a, b, c, e0, e1 = prim[p, 1], prim[p, 2], prim[p, 3], prim[p, 4], prim[p, 5]
-    ifx, ify, cx, cy = 1.0 / cam[0], 1.0 / cam[1], cam[2], cam[3]
-    m0, m3, m6 = m[0] * ifx, m[3] * ifx, m[6] * ifx
-    begin = np.zeros(u1 - u0)  # where the ground was met in the row below
-    for v in range(v1 - 1, v0 - 1, -1):  # upwards: the ground recedes
-        y = (v - cy) * ify
-        bx, by, bz = m[1] * y + m[2], m[4] * y + m[5], m[7] * y + m[8]
-        for u in range(u0, u1):
-            x = u - cx
-            dx, dy, dz = m0 * x + bx, m3 * x + by, m6 * x + bz
-            if kind == BOX:
-                t = hit_box(a, b, c, ox, oy, oz, dx, dy, dz)
-            elif kind == ELLIPSOID:
-                t = hit_ellipsoid(a, b, c, ox, oy, oz, dx, dy, dz)
-            elif kind == FRUSTUM:
-                t = hit_frustum(a, b, c, e0, ox, oy, oz, dx, dy, dz)
-            elif kind == CAPSULE:
-                t = hit_capsule(a, c, ox, oy, oz, dx, dy, dz)
-            elif kind == ROOM:
-                t = hit_room(prim, p, ox, oy, oz, dx, dy, dz)
-            elif kind == GROUND:
-                t = hit_ground(relief, begin[u - u0], a, b, ox, oy, oz, dx, dy, dz)
-                begin[u - u0] = 0.9 * t if t < MISS else begin[u - u0]
-            else:
-                t = hit_marched(kind, a, b, c, e0, e1, radius, ox, oy, oz, dx, dy, dz)
-            if t < depth[v, u]:
-                depth[v, u] = t
-                index[v, u] = p
+def _row(prim, p, eye, u0, v, t):
+    """Distances t (n) along the rays of pixels u0, u0+1, ... of row v to primitive p, no ground.
+
+    One plain loop per kind, so that the compiler works on several pixels at a time.
+    """
+    kind, n = int(prim[p, 0]), t.shape[0]
+    a, b, c = prim[p, 1], prim[p, 2], prim[p, 3]
+    e0, e1, e2, e3, e4 = prim[p, 4], prim[p, 5], prim[p, 6], prim[p, 7], prim[p, 8]
+    m0, m3, m6 = eye[p, 0], eye[p, 3], eye[p, 6]
+    x = eye[p, 0] * u0 + eye[p, 1] * v + eye[p, 2]
+    y = eye[p, 3] * u0 + eye[p, 4] * v + eye[p, 5]
+    z = eye[p, 6] * u0 + eye[p, 7] * v + eye[p, 8]
+    ox, oy, oz = eye[p, 9], eye[p, 10], eye[p, 11]
+    if kind == BOX:
+        for i in range(n):
+            t[i] = hit_box(a, b, c, ox, oy, oz, m0 * i + x, m3 * i + y, m6 * i + z)
+    elif kind == ELLIPSOID:
+        for i in range(n):
+            t[i] = hit_ellipsoid(a, b, c, ox, oy, oz, m0 * i + x, m3 * i + y, m6 * i + z)
+    elif kind == FRUSTUM:
+        for i in range(n):
+            t[i] = hit_frustum(a, b, c, e0, ox, oy, oz, m0 * i + x, m3 * i + y, m6 * i + z)
+    elif kind == CAPSULE:
+        for i in range(n):
+            t[i] = hit_capsule(a, c, ox, oy, oz, m0 * i + x, m3 * i + y, m6 * i + z)
+    elif kind == ROOM:
+        for i in range(n):
+            t[i] = hit_room(a, b, c, e0, e1, e2, e3, e4,
+                            ox, oy, oz, m0 * i + x, m3 * i + y, m6 * i + z)  # fmt: skip
+    elif kind == SUPER:
+        for i in range(n):
+            t[i] = hit_super(a, b, c, ox, oy, oz, m0 * i + x, m3 * i + y, m6 * i + z)
+    elif kind == ROUNDBOX:
+        for i in range(n):
+            t[i] = hit_round_box(a, b, c, e0, ox, oy, oz, m0 * i + x, m3 * i + y, m6 * i + z)
+    else:
+        for i in range(n):
+            t[i] = hit_ring(kind, a, b, e0, e1, ox, oy, oz, m0 * i + x, m3 * i + y, m6 * i + z)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def trace(prim, half, radii, rt, relief, cam, depth, index):
+def _ground_row(prim, p, relief, eye, v, begin, depth, t):
+    """Distances t (w) to the ground in row v, as far as what is in front of it lets see it.
+
+    begin (w): how far the row below was clear of it; depth (w): what has been met so far.
+    """
+    m0, m3, m6 = eye[p, 0], eye[p, 3], eye[p, 6]
+    x, y = eye[p, 1] * v + eye[p, 2], eye[p, 4] * v + eye[p, 5]
+    z = eye[p, 7] * v + eye[p, 8]
+    ox, oy, oz = eye[p, 9], eye[p, 10], eye[p, 11]
+    top, steep = prim[p, 1], prim[p, 2]
+    if steep == 0.0:
+        for u in range(t.shape[0]):
+            dz = m6 * u + z
+            far = -oz / dz
+            t[u] = far if dz < -1e-9 and far > 0.0 and far < FAR else MISS
+        return
+    for u in range(t.shape[0]):
+        t[u] = hit_ground(relief, begin[u], 1.001 * depth[u], top, steep,
+                          ox, oy, oz, m0 * u + x, m3 * u + y, m6 * u + z)  # fmt: skip
+        met = min(t[u], depth[u])
+        if met < FAR:
+            begin[u] = 0.9 * met
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def trace(prim, half, rt, relief, cam, depth, index):
     """Primary rays: fills z depth (0 sky) and primitive index (-1 sky), both (h, w)."""
     h, w = depth.shape
-    for v in range(h):
-        for u in range(w):
-            depth[v, u] = 0.1 * MISS  # float32 would round MISS itself up, and a miss would win
-            index[v, u] = -1
-    m = np.empty(9)
+    depth[:] = 0.1 * MISS  # float32 would round MISS itself up, and a miss would win
+    index[:] = -1
+    eye = eye_table(rt, cam)
+    t = np.empty(w)
     for p in range(prim.shape[0]):
-        u0, u1, v0, v1 = screen_box(half, rt, p, cam, w, h)
-        if u1 <= u0:
+        if int(prim[p, 0]) == GROUND:
             continue
-        kind = int(prim[p, 0])
-        for i in range(3):
-            for j in range(3):
-                m[3 * i + j] = (
-                    rt[p, i] * cam[4 + j] + rt[p, 3 + i] * cam[7 + j] + rt[p, 6 + i] * cam[10 + j]
-                )
-        qx, qy, qz = cam[13] - rt[p, 9], cam[14] - rt[p, 10], cam[15] - rt[p, 11]
-        ox = rt[p, 0] * qx + rt[p, 3] * qy + rt[p, 6] * qz
-        oy = rt[p, 1] * qx + rt[p, 4] * qy + rt[p, 7] * qz
-        oz = rt[p, 2] * qx + rt[p, 5] * qy + rt[p, 8] * qz
-        _fill(prim, p, kind, radii[p], relief, cam, m, ox, oy, oz, u0, u1, v0, v1, depth, index)
+        u0, u1, v0, v1 = screen_box(half, rt, p, cam, w, h)
+        n = max(u1 - u0, 0)
+        for v in range(v0, v1 if n > 0 else v0):
+            found, nearest, which = t[:n], depth[v, u0:u1], index[v, u0:u1]
+            _row(prim, p, eye, u0, v, found)
+            for i in range(n):
+                closer = found[i] < nearest[i]
+                nearest[i] = found[i] if closer else nearest[i]
+                which[i] = p if closer else which[i]
+    for p in range(prim.shape[0]):  # the ground last: most of it is hidden by then
+        if int(prim[p, 0]) != GROUND:
+            continue
+        begin = np.zeros(w)
+        for v in range(h - 1, -1, -1):  # upwards: the ground recedes
+            nearest, which = depth[v], index[v]
+            _ground_row(prim, p, relief, eye, v, begin, nearest, t)
+            for u in range(w):
+                closer = t[u] <= nearest[u]
+                nearest[u] = t[u] if closer else nearest[u]
+                which[u] = p if closer else which[u]
     for v in range(h):
         for u in range(w):
-            if index[v, u] < 0:
-                depth[v, u] = 0.0
+            depth[v, u] = 0.0 if index[v, u] < 0 else depth[v, u]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def flow_between(prim, radii, rt_i, rt_j, relief, cam_i, cam_j, depth_i, index_i, inverse_j,
-                 index_j, flow, visible):  # fmt: skip
+def carry_table(rt, eye, cam_j, rt_j):
+    """Where frame i's surface points go in frame j, per primitive: (p, 12).
+
+    Columns 0..8: rows of a matrix A, 9..11: b; the point at depth t of pixel (u, v) comes to the
+    homogeneous pixel t A (u, v, 1) + b. eye: `eye_table` of frame i.
+    """
+    carry = np.empty((rt.shape[0], 12))
+    point, there = np.empty(3), np.empty(3)
+    for p in range(rt.shape[0]):
+        for column in range(4):
+            for k in range(3):
+                point[k] = eye[p, 9 + k] if column == 3 else eye[p, 3 * k + column]
+            for k in range(3):
+                there[k] = rt_j[p, 3 * k] * point[0]
+                there[k] += rt_j[p, 3 * k + 1] * point[1] + rt_j[p, 3 * k + 2] * point[2]
+                if column == 3:
+                    there[k] += rt_j[p, 9 + k] - cam_j[13 + k]
+            x = cam_j[4] * there[0] + cam_j[7] * there[1] + cam_j[10] * there[2]
+            y = cam_j[5] * there[0] + cam_j[8] * there[1] + cam_j[11] * there[2]
+            z = cam_j[6] * there[0] + cam_j[9] * there[1] + cam_j[12] * there[2]
+            first = 9 if column == 3 else column
+            step = 1 if column == 3 else 3
+            carry[p, first] = cam_j[0] * x + cam_j[2] * z
+            carry[p, first + step] = cam_j[1] * y + cam_j[3] * z
+            carry[p, first + 2 * step] = z
+    return carry
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def uniform_blocks(index, block):
+    """block (h, w): the primitive of the four pixels from (u, v) on, -2 where they differ."""
+    h, w = index.shape
+    block[:] = -2
+    for v in range(h - 1):
+        over, under, out = index[v], index[v + 1], block[v]
+        for u in range(w - 1):
+            p = over[u]
+            same = (over[u + 1] == p) & (under[u] == p) & (under[u + 1] == p)
+            out[u] = p if same else -2
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def flow_between(prim, carry, eye_j, relief, depth_i, index_i, inverse_j, index_j, block_j, flow,
+                 visible):  # fmt: skip
     """Where every surface point of frame i lies in frame j, and whether it is seen there.
 
-    flow (h, w, 2) in pixels, 0 at the sky; visible (h, w); inverse_j is 1 / depth. Beside
+    flow (h, w, 2) in pixels, 0 at the sky; visible (h, w). carry: `carry_table` from i to j;
+    eye_j: `eye_table` of j; inverse_j is 1 / depth; block_j: `uniform_blocks` of j. Beside
     edges a ray is cast at the exact sub-pixel position against everything that shows up nearby.
     """
     h, w = depth_i.shape
-    ifx, ify = 1.0 / cam_i[0], 1.0 / cam_i[1]
+    work = np.empty((9, w))
+    a, b, z = work[0], work[1], work[2]  # pixel and depth in frame j; depth 0 if nowhere
+    place, shown, seen = np.empty(w, np.int32), np.empty(w, np.int32), np.empty(w, np.int8)
+    tested = np.full(prim.shape[0], -1, np.int32)
     for v in range(h):
+        index = index_i[v]
+        _carry_row(carry, v, depth_i[v], index, a, b, z)
+        out = flow[v]
         for u in range(w):
-            flow[v, u, 0] = 0.0
-            flow[v, u, 1] = 0.0
-            visible[v, u] = False
-            p = index_i[v, u]
-            if p < 0:
-                continue
-            t = depth_i[v, u]
-            x, y = (u - cam_i[2]) * ifx * t, (v - cam_i[3]) * ify * t
-            gx = cam_i[4] * x + cam_i[5] * y + cam_i[6] * t + cam_i[13] - rt_i[p, 9]
-            gy = cam_i[7] * x + cam_i[8] * y + cam_i[9] * t + cam_i[14] - rt_i[p, 10]
-            gz = cam_i[10] * x + cam_i[11] * y + cam_i[12] * t + cam_i[15] - rt_i[p, 11]
-            lx = rt_i[p, 0] * gx + rt_i[p, 3] * gy + rt_i[p, 6] * gz
-            ly = rt_i[p, 1] * gx + rt_i[p, 4] * gy + rt_i[p, 7] * gz
-            lz = rt_i[p, 2] * gx + rt_i[p, 5] * gy + rt_i[p, 8] * gz
-            gx = rt_j[p, 0] * lx + rt_j[p, 1] * ly + rt_j[p, 2] * lz + rt_j[p, 9] - cam_j[13]
-            gy = rt_j[p, 3] * lx + rt_j[p, 4] * ly + rt_j[p, 5] * lz + rt_j[p, 10] - cam_j[14]
-            gz = rt_j[p, 6] * lx + rt_j[p, 7] * ly + rt_j[p, 8] * lz + rt_j[p, 11] - cam_j[15]
-            z = cam_j[6] * gx + cam_j[9] * gy + cam_j[12] * gz
-            if z < 1e-3:
-                continue
-            inverse = 1.0 / z
-            a = (cam_j[4] * gx + cam_j[7] * gy + cam_j[10] * gz) * inverse
-            b = (cam_j[5] * gx + cam_j[8] * gy + cam_j[11] * gz) * inverse
-            a, b = a * cam_j[0] + cam_j[2], b * cam_j[1] + cam_j[3]
-            flow[v, u, 0] = a - u
-            flow[v, u, 1] = b - v
-            if a < -0.5 or b < -0.5 or a > w - 0.5 or b > h - 0.5:
-                continue
-            u0, v0 = min(max(int(math.floor(a)), 0), w - 2), min(max(int(math.floor(b)), 0), h - 2)
-            same = (
-                index_j[v0, u0] == p
-                and index_j[v0, u0 + 1] == p
-                and index_j[v0 + 1, u0] == p
-                and index_j[v0 + 1, u0 + 1] == p
-            )
-            if same:
-                fa, fb = a - u0, b - v0
-                over = (1 - fa) * inverse_j[v0, u0] + fa * inverse_j[v0, u0 + 1]
-                under = (1 - fa) * inverse_j[v0 + 1, u0] + fa * inverse_j[v0 + 1, u0 + 1]
-                if abs(((1 - fb) * over + fb * under) * z - 1.0) < 4e-3:
-                    visible[v, u] = True
-                    continue
-            visible[v, u] = _unoccluded(
-                prim, radii, rt_j, relief, cam_j, index_j, a, b, z, u0, v0, p
-            )
+            out[u, 0] = a[u] - u if z[u] > 0.0 else 0.0
+            out[u, 1] = b[u] - v if z[u] > 0.0 else 0.0
+        _compare(index, inverse_j.ravel(), block_j.ravel(), h, work, place, shown, seen)
+        for u in range(w):
+            if seen[u] == UNSURE:
+                v0, u0 = place[u] // w, place[u] % w
+                visible[v, u] = _unoccluded(prim, relief, eye_j, index_j, inverse_j, a[u], b[u],
+                                            z[u], u0, v0, index[u], v * w + u, tested)  # fmt: skip
+            else:
+                visible[v, u] = seen[u] == 1
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def _unoccluded(prim, radii, rt, relief, cam, index, a, b, z, u0, v0, p):
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _compare(index, inverse, block, h, work, place, shown, seen):
+    """Fill seen (w): 1 where the other frame shows the same primitive at the same depth, 0 where
+    something clearly nearer or where the point is outside, else UNSURE.
+
+    index: of this frame's row; inverse, block (h*w): of the other frame; rows 0..2 of work (9, w):
+    pixel and depth there. Fills place (w) with the other frame's pixel up left of the point, and
+    shown (w) with what its block shows.
+    """
+    w = index.shape[0]
+    a, b, z, fa, fb = work[0], work[1], work[2], work[3], work[4]
+    p, q, r, s = work[5], work[6], work[7], work[8]
+    for u in range(w):
+        inside = (a[u] > -0.5) & (b[u] > -0.5) & (a[u] < w - 0.5) & (b[u] < h - 0.5)
+        inside &= z[u] > 0.0
+        u0 = min(int(max(a[u], 0.0)), w - 2) if inside else 0
+        v0 = min(int(max(b[u], 0.0)), h - 2) if inside else 0
+        fa[u], fb[u] = a[u] - u0, b[u] - v0
+        place[u] = v0 * w + u0
+        seen[u] = UNSURE if inside else 0
+    for u in range(w):
+        k = place[u]
+        p[u], q[u], r[u], s[u] = inverse[k], inverse[k + 1], inverse[k + w], inverse[k + w + 1]
+        shown[u] = block[k]
+    for u in range(w):
+        over, under = p[u] + fa[u] * (q[u] - p[u]), r[u] + fa[u] * (s[u] - r[u])
+        closer = (over + fb[u] * (under - over)) * z[u] - 1.0
+        same = (shown[u] == index[u]) & (abs(closer) < 4e-3)
+        hidden = (shown[u] >= 0) & (closer > 0.1)
+        sure = 1 if same else (0 if hidden else UNSURE)
+        seen[u] = sure if seen[u] == UNSURE else 0
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _carry_row(carry, v, depth, index, a, b, z):
+    """Pixel (a, b) and depth z in the other frame of all points of row v; z = 0: nowhere."""
+    w = depth.shape[0]
+    first = 0
+    while first < w:
+        p, last = index[first], first + 1
+        while last < w and index[last] == p:
+            last += 1
+        n = last - first
+        ta, tb, tz, t = a[first:last], b[first:last], z[first:last], depth[first:last]
+        if p < 0:
+            tz[:] = 0.0
+        else:
+            m = carry[p]
+            m0, m3, m6, m9, m10, m11 = m[0], m[3], m[6], m[9], m[10], m[11]
+            x = m[0] * first + m[1] * v + m[2]
+            y = m[3] * first + m[4] * v + m[5]
+            d = m[6] * first + m[7] * v + m[8]
+            for i in range(n):
+                far = (m6 * i + d) * t[i] + m11
+                inverse = 1.0 / far
+                ta[i] = ((m0 * i + x) * t[i] + m9) * inverse
+                tb[i] = ((m3 * i + y) * t[i] + m10) * inverse
+                tz[i] = 0.0 if far < 1e-3 else far
+        first = last
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _unoccluded(prim, relief, eye, index, inverse, a, b, z, u0, v0, p, ray, tested):
+    """True if nothing that shows up near pixel (a, b) hides a point of primitive p at depth z.
+
+    tested (p): the last `ray` (any number of its own) that was cast at each primitive.
+    """
     h, w = index.shape
-    x, y = (a - cam[2]) / cam[0], (b - cam[3]) / cam[1]
-    dx = cam[4] * x + cam[5] * y + cam[6]
-    dy = cam[7] * x + cam[8] * y + cam[9]
-    dz = cam[10] * x + cam[11] * y + cam[12]
     limit = z * (1.0 - 2e-3)
-    last = -1
-    if hit_world(prim, rt, p, radii[p], relief, cam[13], cam[14], cam[15], dx, dy, dz) < limit:
-        return False
+    tested[p] = ray
+    if int(prim[p, 0]) != ROOM:  # of which no part hides another
+        start = 0.7 / max(inverse[v0, u0], 1.0 / z)
+        if hit_seen(prim, p, relief, start, limit, eye, a, b) < limit:
+            return False
     for v in range(max(v0 - 1, 0), min(v0 + 3, h)):
         for u in range(max(u0 - 1, 0), min(u0 + 3, w)):
             q = index[v, u]
-            if q < 0 or q == p or q == last:  # noqa: SIM109
+            # far behind the point: no need to try
+            if q < 0 or tested[q] == ray or inverse[v, u] * z < 0.7:
                 continue
-            last = q
-            t = hit_world(prim, rt, q, radii[q], relief, cam[13], cam[14], cam[15], dx, dy, dz)
-            if t < limit:
+            tested[q] = ray
+            start = 0.7 / inverse[v, u]
+            if hit_seen(prim, q, relief, start, limit, eye, a, b) < limit:
                 return False
     return True

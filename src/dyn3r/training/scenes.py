@@ -52,10 +52,10 @@ class Swing:
 
 @dataclass
 class Group:
-    """Things that share a motion: world rotation and position per frame."""
+    """Things that share a motion: world rotation and position, per frame if they move."""
 
-    R: np.ndarray  # (frames, 3, 3)
-    t: np.ndarray  # (frames, 3)
+    R: np.ndarray | tuple[float, ...]  # (frames, 3, 3), or row-major
+    t: np.ndarray | Vec  # (frames, 3), or one for all
     moving: bool
 
 
@@ -95,13 +95,16 @@ class Builder:
 
     def colour(self) -> Vec:
         """A linear colour, from dark to light and from grey to vivid."""
-        rng = self.rng
-        grey = rng.uniform(0.15, 0.95) ** 2
-        vivid = rng.random() ** 1.7 * 0.9
-        base = [rng.random() for _ in range(3)]
-        mean = sum(base) / 3
-        r, g, b = (min(max(grey * (1 + vivid * 2 * (x - mean)), 0.01), 0.95) for x in base)
-        return r, g, b
+        random = self.rng.random
+        grey = self.rng.uniform(0.15, 0.95) ** 2
+        vivid = random() ** 1.7 * 0.9
+        r, g, b = random(), random(), random()
+        mean = (r + g + b) / 3
+        return (
+            min(max(grey * (1 + vivid * 2 * (r - mean)), 0.01), 0.95),
+            min(max(grey * (1 + vivid * 2 * (g - mean)), 0.01), 0.95),
+            min(max(grey * (1 + vivid * 2 * (b - mean)), 0.01), 0.95),
+        )
 
     def material(self, size: float, mapping: int = 0, glow: float = 0.0, plain: float = 0.2) -> int:
         """A random material for a thing about `size` long; returns its row."""
@@ -141,15 +144,25 @@ class Builder:
         R = rotation((0.0, 0.0, 1.0), yaw)
         if tilt:
             R = multiply(R, rotation((1.0, 0.0, 0.0), tilt))
-        frames = self.frames
-        R3 = np.broadcast_to(np.array(R).reshape(3, 3), (frames, 3, 3))
-        t = np.broadcast_to(np.array([x, y, z]), (frames, 3))
-        return self.add_group(R3, t, False)
+        self.groups.append(Group(R, (x, y, z), False))
+        return len(self.groups) - 1
 
     def add_group(self, R: np.ndarray, t: np.ndarray, moving: bool) -> int:
         """A group with its motion, world from group; returns its index."""
         self.groups.append(Group(R, t, moving))
         return len(self.groups) - 1
+
+    def _motions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations (frames, g, 3, 3) and positions (frames, g, 3) of all groups."""
+        count = len(self.groups)
+        R, t = np.empty((self.frames, count, 3, 3)), np.empty((self.frames, count, 3))
+        still = [k for k, g in enumerate(self.groups) if isinstance(g.R, tuple)]
+        R[:, still] = np.array([self.groups[k].R for k in still]).reshape(-1, 3, 3)
+        t[:, still] = np.array([self.groups[k].t for k in still]).reshape(-1, 3)
+        for k, group in enumerate(self.groups):
+            if not isinstance(group.R, tuple):
+                R[:, k], t[:, k] = group.R, group.t
+        return R, t
 
     def add(
         self,
@@ -216,10 +229,10 @@ class Builder:
                 turn = np.array(rotation(swing.axis, angle)).reshape(3, 3)
                 Rl[k, swing.prim] = turn @ Rl[k, swing.prim]
                 tl[k, swing.prim] = turn @ (tl[k, swing.prim] - pivot) + pivot
-        Rg = np.stack([g.R for g in self.groups], 1)[:, group]
-        tg = np.stack([g.t for g in self.groups], 1)[:, group]
+        of_groups, at_groups = self._motions()
+        Rg = of_groups[:, group]
         R = Rg @ Rl
-        t = (Rg @ tl[..., None])[..., 0] + tg
+        t = (Rg @ tl[..., None])[..., 0] + at_groups[:, group]
         relief = np.zeros((4, 4), np.float32)
         if self.relief:
             relief[: len(self.relief)] = self.relief

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt32
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from dyn3r.errors import InputError
@@ -25,8 +25,9 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 class TextureBank:
     """All the pictures a world draws its surfaces and skies from."""
 
-    tiles: UInt8[np.ndarray, "n texels 3"]
-    """Mip chain of every tile: 256², 128², ... 2² texels, row-major, one after the other."""
+    tiles: UInt32[np.ndarray, "n texels"]
+    """Mip chain of every tile: 256², 128², ... 2² texels, row-major, one after the other; red in
+    the lowest byte, then green and blue."""
     skies: UInt8[np.ndarray, "m 256 512 3"]
     """Equirectangular skies; the top row looks straight up."""
     num_drawn: int
@@ -60,7 +61,8 @@ def _mip_chain(tiles: np.ndarray) -> np.ndarray:
     level = tiles.astype(np.float32)
     parts = []
     for _ in range(LEVELS):
-        parts.append(np.clip(level + 0.5, 0, 255).astype(np.uint8).reshape(n, size * size, 3))
+        red, green, blue = np.moveaxis(np.clip(level + 0.5, 0, 255).astype(np.uint32), -1, 0)
+        parts.append((red | green << 8 | blue << 16).reshape(n, size * size))
         size //= 2
         level = level.reshape(n, size, 2, size, 2, 3).mean((2, 4))
     return np.ascontiguousarray(np.concatenate(parts, 1))

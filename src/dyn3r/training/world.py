@@ -121,22 +121,21 @@ class World:
     ) -> Sample:
         """Render `batch_size` clips for training step `step`, on `threads` Python threads."""
 
-        def one(k: int) -> dict[str, np.ndarray]:
-            return self._clip(random.Random(f"{self.seed}/{step}/{k}"), with_flow)
+        arrays = _empty(self.options, batch_size, with_flow)
+
+        def one(k: int) -> None:
+            rng = random.Random(f"{self.seed}/{step}/{k}")
+            out = {key: values[k] for key, values in arrays.items()}
+            _render(self._scene(rng), self.options, self.bank, rng, out)
 
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
-                clips = list(pool.map(one, range(batch_size)))
+                list(pool.map(one, range(batch_size)))
         else:
-            clips = [one(k) for k in range(batch_size)]
-        out = {key: torch.from_numpy(np.stack([c[key] for c in clips])) for key in clips[0]}
-        if not with_flow:
-            out |= {"flow": None, "visible": None}  # type: ignore[dict-item]
-        return Sample(**out)
-
-    def _clip(self, rng: random.Random, with_flow: bool) -> dict[str, np.ndarray]:
-        scene = self._scene(rng)
-        return _render(scene, self.options, self.bank, rng, with_flow)
+            for k in range(batch_size):
+                one(k)
+        tensors = {key: torch.from_numpy(values) for key, values in arrays.items()}
+        return Sample(**({"flow": None, "visible": None} | tensors))  # type: ignore[arg-type]
 
     def _scene(self, rng: random.Random) -> _Scene:
         """Draw scenes until one shows its content well (at most eight; then the best of them)."""
@@ -269,7 +268,7 @@ def _fault(scene: _Scene, options: WorldOptions) -> float:
     cams = _cameras(path, options.size_hw, PREVIEW)
     moving, fault = [], 0.0
     for k, cam in enumerate(cams):
-        trace(a.prim, a.half, a.radii, a.rt[k], a.relief, cam, depth, index)
+        trace(a.prim, a.half, a.rt[k], a.relief, cam, depth, index)
         seen = index >= 0
         close = float((seen & (depth < 0.25 * path.distance)).mean())
         fault += max(close - 0.25, 0.0) + max(0.45 - float(seen.mean()), 0.0)
@@ -281,67 +280,87 @@ def _fault(scene: _Scene, options: WorldOptions) -> float:
     return fault
 
 
+def _empty(options: WorldOptions, batch_size: int, with_flow: bool) -> dict[str, np.ndarray]:
+    """The arrays of a `Sample`, not yet filled."""
+    b, n, (h, w) = batch_size, options.frames, options.size_hw
+    kinds: dict[str, tuple[tuple[int, ...], type]] = {
+        "images": ((3, h, w), np.float32),
+        "depth": ((h, w), np.float32),
+        "valid": ((h, w), np.bool_),
+        "moving": ((h, w), np.bool_),
+        "K": ((3, 3), np.float32),
+        "T_world_camera": ((4, 4), np.float32),
+    }
+    if with_flow:
+        kinds |= {"flow": ((n, h, w, 2), np.float32), "visible": ((n, h, w), np.bool_)}
+    return {key: np.empty((b, n, *shape), dtype) for key, (shape, dtype) in kinds.items()}
+
+
 def _render(
-    scene: _Scene, options: WorldOptions, bank: TextureBank, rng: random.Random, with_flow: bool
-) -> dict[str, np.ndarray]:
-    raycast, shading = _kernels("raycast"), _kernels("shading")
+    scene: _Scene,
+    options: WorldOptions,
+    bank: TextureBank,
+    rng: random.Random,
+    out: dict[str, np.ndarray],
+) -> None:
+    """Fill the arrays of one clip."""
+    raycast, lighting, shading = _kernels("raycast"), _kernels("lighting"), _kernels("shading")
     camera_effects = _kernels("camera_effects")
 
     a, path, (h, w), n = scene.arrays, scene.path, options.size_hw, options.frames
     cams = _cameras(path, options.size_hw)
-    depth = np.empty((n, h, w), np.float32)
-    index = np.empty((n, h, w), np.int32)
-    image = np.empty((n, 3, h, w), np.float32)
+    depth, image, index = out["depth"], out["images"], np.empty((n, h, w), np.int32)
     sun, left = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
     lo, cell = -6.0 * path.distance, 12.0 * path.distance / GRID
     grids: Any = [np.empty(GRID * GRID + 1, np.int32) for _ in range(2)]
     items: Any = [np.empty(64 * GRID * GRID, np.int32) for _ in range(2)]
     sky_dir = [float(x) for x in scene.light[:3]]
     for k in range(n):
-        geometry = (a.prim, a.half, a.radii, a.rt[k], a.relief)
-        raycast.trace(*geometry, cams[k], depth[k], index[k])
+        raycast.trace(a.prim, a.half, a.rt[k], a.relief, cams[k], depth[k], index[k])
         args = (a.rt[k], a.half, a.radii)
-        shading.light_grid(*args, 0.02, *sky_dir, lo, cell, grids[0], items[0])
-        shading.light_grid(*args, 0.25, 0.0, 0.0, 1.0, lo, cell, grids[1], items[1])
-        shading.light_pass(*geometry, scene.light, cams[k], depth[k], index[k], lo, cell,
-                           grids[0], items[0], grids[1], items[1], sun, left)  # fmt: skip
-        shading.shade_frame(*geometry, a.mat_of, a.mats, bank.tiles, bank.skies, scene.light,
-                            cams[k], depth[k], index[k], sun, left, options.edge_samples,
-                            image[k])  # fmt: skip
+        lighting.light_grid(*args, 0.02, *sky_dir, lo, cell, grids[0], items[0])
+        lighting.light_grid(*args, 0.25, 0.0, 0.0, 1.0, lo, cell, grids[1], items[1])
+        lighting.light_pass(a.prim, a.half, a.radii, a.rt[k], a.relief, scene.light, cams[k],
+                            depth[k], index[k], lo, cell, grids[0], items[0], grids[1], items[1],
+                            sun, left)  # fmt: skip
+        shading.shade_frame(a.prim, a.rt[k], a.relief, a.mat_of, a.mats, bank.tiles, bank.skies,
+                            scene.light, cams[k], depth[k], index[k], sun, left,
+                            options.edge_samples, image[k])  # fmt: skip
     camera_effects.develop(image, camera_effects.draw_film(rng), rng)
-    valid = index >= 0
-    T = np.zeros((n, 4, 4), np.float32)
-    T[:, :3, :3], T[:, :3, 3], T[:, 3, 3] = path.R, path.t, 1.0
-    K = np.zeros((n, 3, 3), np.float32)
+    out["valid"][:] = index >= 0
+    out["moving"][:] = a.moving[np.maximum(index, 0)] & out["valid"]
+    T, K = out["T_world_camera"], out["K"]
+    T[:], K[:] = np.eye(4), np.eye(3)
+    T[:, :3, :3], T[:, :3, 3] = path.R, path.t
     K[:, 0, 0] = K[:, 1, 1] = path.f_px
-    K[:, 0, 2], K[:, 1, 2], K[:, 2, 2] = (w - 1) / 2, (h - 1) / 2, 1.0
-    out = {
-        "images": image,
-        "depth": depth,
-        "valid": valid,
-        "moving": a.moving[np.maximum(index, 0)] & valid,
-        "K": K,
-        "T_world_camera": T,
-    }
-    if with_flow:
-        out["flow"], out["visible"] = _flows(a, cams, depth, index)
-    return out
+    K[:, 0, 2], K[:, 1, 2] = (w - 1) / 2, (h - 1) / 2
+    if "flow" in out:
+        _flows(a, cams, depth, index, out["flow"], out["visible"])
 
 
 def _flows(
-    a: SceneArrays, cams: np.ndarray, depth: np.ndarray, index: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    flow_between = _kernels("raycast").flow_between
+    a: SceneArrays,
+    cams: np.ndarray,
+    depth: np.ndarray,
+    index: np.ndarray,
+    flow: np.ndarray,
+    visible: np.ndarray,
+) -> None:
+    """Fill flow (n, n, h, w, 2) and visible (n, n, h, w) of one clip."""
+    raycast = _kernels("raycast")
 
-    n, h, w = depth.shape
-    flow = np.zeros((n, n, h, w, 2), np.float32)
-    visible = np.zeros((n, n, h, w), np.bool_)
+    n = len(depth)
     inverse = np.where(index >= 0, 1 / np.maximum(depth, 1e-6), 0).astype(np.float32)
+    blocks = np.empty_like(index)
+    eyes = [raycast.eye_table(a.rt[k], cams[k]) for k in range(n)]
+    for k in range(n):
+        raycast.uniform_blocks(index[k], blocks[k])
     for i in range(n):
         for j in range(n):
             if i == j:
-                visible[i, i] = index[i] >= 0
+                flow[i, i], visible[i, i] = 0.0, index[i] >= 0
                 continue
-            flow_between(a.prim, a.radii, a.rt[i], a.rt[j], a.relief, cams[i], cams[j], depth[i],
-                         index[i], inverse[j], index[j], flow[i, j], visible[i, j])  # fmt: skip
-    return flow, visible
+            carry = raycast.carry_table(a.rt[i], eyes[i], cams[j], a.rt[j])
+            raycast.flow_between(a.prim, carry, eyes[j], a.relief, depth[i], index[i],
+                                 inverse[j], index[j], blocks[j],
+                                 flow[i, j], visible[i, j])  # fmt: skip
