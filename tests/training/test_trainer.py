@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import dyn3r
 from dyn3r.errors import InputError
 from dyn3r.network.checkpoint import load_network
 from dyn3r.network.config import NetworkConfig
@@ -60,6 +61,13 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path: Path)
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-5, atol=1e-6)
     log = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").open()]
     assert any("held_out_abs_rel" in entry for entry in log)
+
+
+def test_a_trained_model_recommends_what_the_embedded_one_does(tmp_path: Path) -> None:
+    _, facts = load_network(train(tmp_path, replace(OPTIONS, steps=1)))
+    _, embedded = load_network(Path(dyn3r.__file__).parent / "weights/compact.safetensors")
+    for fact in ("motion_cue", "bundle", "mover_depth", "refine"):
+        assert facts[fact] == embedded[fact]
 
 
 def test_frozen_encoder_stays_as_it_was(tmp_path: Path) -> None:

@@ -310,7 +310,8 @@ def _save(folder: Path, state: _State, options: TrainOptions, group: Group) -> N
     torch.save(content, temporary)
     os.replace(temporary, folder / "state.pt")
     facts = {"steps": str(state.step), "train_seconds": f"{state.seconds:.0f}"}
-    facts |= {"motion_cue": "flow", "bundle": "on"}  # what small networks need, see their cards
+    # what small networks need, see their cards
+    facts |= {"motion_cue": "flow", "bundle": "on", "mover_depth": "ground", "refine": "edges"}
     each_step = group.size * options.scenes_per_step * options.pairs_per_scene
     facts["pairs"] = str(state.step * each_step)
     save_network(folder / "model.safetensors", state.average, facts, overwrite=True)
