@@ -35,7 +35,11 @@ CUT_OFF = 0.27
 (logarithm), times the share of their width that touches it. Median regression on 381 such things of
 the synthetic world; it takes their mean error from 0.23 to 0.16."""
 MEMORY = 12
-"""Frames before and after over which the depth of a thing is smoothed, ever less with distance."""
+"""Frames before and after to which a line is fitted for the depth of a thing; ever less with
+distance."""
+STEADY = 10.0
+"""How many frames' worth of standing still the line begins with (square frames): few frames say
+little of where a thing is going."""
 UNLIKE = 0.05
 """Logarithms of depth that differ by more from the rest of them count less (Huber)."""
 
@@ -177,13 +181,14 @@ def _link(last: list[Thing], now: list[Thing]) -> None:
 
 
 def _remembered(frames: list[list[Thing]], t: int, thing: Thing) -> float:
-    """Mean over the frames around, as far as the thing can be followed; NaN if never seen."""
-    away, values = [0], [thing.log_contact]
+    """By a line through the frames around, as far as the thing can be followed; NaN if never
+    seen."""
+    when, values = [0], [thing.log_contact]
     earlier, at = thing, t
     while earlier.before >= 0 and t - at < MEMORY:
         at -= 1
         earlier = frames[at][earlier.before]
-        away.append(t - at)
+        when.append(at - t)
         values.append(earlier.log_contact)
     later, at = thing, t
     while at + 1 < len(frames) and at - t < MEMORY:
@@ -192,18 +197,23 @@ def _remembered(frames: list[list[Thing]], t: int, thing: Thing) -> float:
         if not following:
             break
         later, at = following[0], at + 1
-        away.append(at - t)
+        when.append(at - t)
         values.append(later.log_contact)
     known = np.isfinite(values)
     if not known.any():
         return float("nan")
-    return _robust_mean(np.array(values)[known], 1 - np.array(away)[known] / (MEMORY + 1))
+    return _on_a_line(np.array(when, float)[known], np.array(values)[known])
 
 
-def _robust_mean(values: Float[np.ndarray, " k"], weights: Float[np.ndarray, " k"]) -> float:
-    """Weighted mean in which what is far from it counts less, from the median on."""
-    mean = float(np.median(values))
-    for _ in range(5):
-        trust = weights / np.maximum(1, np.abs(values - mean) / UNLIKE)
-        mean = float((trust * values).sum() / trust.sum())
-    return mean
+def _on_a_line(when: Float[np.ndarray, " k"], values: Float[np.ndarray, " k"]) -> float:
+    """The value at time 0 of a robust line (iteratively reweighted) through values at times."""
+    here, slope = float(np.median(values)), 0.0
+    near = 1 - np.abs(when) / (MEMORY + 1)
+    for _ in range(6):
+        w = near / np.maximum(1, np.abs(values - here - slope * when) / UNLIKE)
+        total, first, second = w.sum(), (w * when).sum(), (w * when**2).sum() + STEADY
+        slope = ((w * when * values).sum() - first * (w * values).sum() / total) / (
+            second - first**2 / total
+        )
+        here = float(((w * values).sum() - slope * first) / total)
+    return here
