@@ -53,15 +53,21 @@ def relief_slope(relief, x, y):
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def hit_box(a, b, c, ox, oy, oz, dx, dy, dz):
-    """First crossing t > 0 of an axis-aligned box with half sizes a, b, c, from outside."""
+def box_span(a, b, c, ox, oy, oz, dx, dy, dz):
+    """Where a ray enters and leaves the box with half sizes a, b, c; it misses if near > far."""
     ix = 1.0 / dx if abs(dx) > 1e-9 else 1e9
     iy = 1.0 / dy if abs(dy) > 1e-9 else 1e9
     iz = 1.0 / dz if abs(dz) > 1e-9 else 1e9
     ax, ay, az = abs(ix) * a, abs(iy) * b, abs(iz) * c
     mx, my, mz = -ox * ix, -oy * iy, -oz * iz
     near = max(mx - ax, max(my - ay, mz - az))
-    far = min(mx + ax, min(my + ay, mz + az))
+    return near, min(mx + ax, min(my + ay, mz + az))
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+def hit_box(a, b, c, ox, oy, oz, dx, dy, dz):
+    """First crossing t > 0 of an axis-aligned box with half sizes a, b, c, from outside."""
+    near, far = box_span(a, b, c, ox, oy, oz, dx, dy, dz)
     if near > far or near <= 0.0:
         return MISS
     return near
@@ -154,18 +160,6 @@ def ring_distance(kind, a, b, e0, e1, x, y, z):
     k = px * e0 + y * e1 if e1 * px > e0 * y else math.sqrt(px * px + y * y)
     inside = px * px + y * y + z * z + a * a - 2.0 * a * k
     return math.sqrt(max(inside, 0.0)) - b
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def box_span(a, b, c, ox, oy, oz, dx, dy, dz):
-    """Where a ray enters and leaves the box with half sizes a, b, c; it misses if near > far."""
-    ix = 1.0 / dx if abs(dx) > 1e-9 else 1e9
-    iy = 1.0 / dy if abs(dy) > 1e-9 else 1e9
-    iz = 1.0 / dz if abs(dz) > 1e-9 else 1e9
-    ax, ay, az = abs(ix) * a, abs(iy) * b, abs(iz) * c
-    mx, my, mz = -ox * ix, -oy * iy, -oz * iz
-    near = max(mx - ax, max(my - ay, mz - az))
-    return near, min(mx + ax, min(my + ay, mz + az))
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
