@@ -26,7 +26,7 @@ demo: setup
 	@echo "The scene is in demo-output/. To open it in the browser:  $(BIN)/dyn3r view demo-output"
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

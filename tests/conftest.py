@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # shared machines: don't spin at barriers
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: each needs no threads of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
