@@ -8,8 +8,10 @@ from PIL import Image
 from dyn3r import pictures
 from dyn3r.camera_path import camera_path_picture
 from dyn3r.errors import OutputError
+from dyn3r.scene import Scene
 from dyn3r.upright import find_up, first_view, horizontal_axes
 from tests.factories import tiny_scene
+from tests.rooms import degrees_between, room
 
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
@@ -144,6 +146,23 @@ def test_the_floor_tells_up_where_the_cameras_are_tilted():
     assert found.source == "ground plane"
     np.testing.assert_allclose(found.up_world, R @ [0, -1, 0], atol=0.01)
     assert found.ground_height == pytest.approx(-1.5, abs=0.02)
+
+
+def test_vertical_edges_tell_up_where_depth_is_bad():
+    seen = room(pitch_deg=20)
+    bad = 1 / (1 / seen.depth + 0.5)  # relief is too weak: the floor rises towards the wall
+    still = np.zeros(seen.depth.shape, bool)
+
+    def scene_of(depth: np.ndarray) -> Scene:
+        return tiny_scene(
+            3, 96, 144, images=seen.images, depth=depth, K=seen.K, dynamic=still,
+            T_world_camera=seen.T_world_camera,
+        )  # fmt: skip
+
+    found = find_up(scene_of(bad))
+    assert found.source == "vertical edges"
+    assert degrees_between(found.up_world, seen.up_world) < 1.5
+    assert find_up(scene_of(seen.depth)).ground_height == pytest.approx(-1.2, abs=0.05)
 
 
 def test_without_a_floor_the_cameras_tell_up():

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.alignment import Alignment, align
-from dyn3r.bundle import bundle_adjust, stand_on_ground
+from dyn3r.bundle import bundle_adjust, level_ground, only_turns, stand_on_ground
 from dyn3r.errors import InputError
 from dyn3r.long_clips import go_on
 from dyn3r.looking import OnFindings, Search, Stopwatch, Watcher
@@ -126,6 +126,9 @@ def reconstruct(
         if solved_depth is None and refiner is not None:
             solved = bundled(better.left_out(motion, refine=True))
         alignment = solved
+        held = options.alignment.presets.holds_depth(alignment.depth.shape)
+        if options.bundle_options.level_ground and only_turns(alignment) and not held.any():
+            alignment = level_ground(alignment, clip.images, better.masks)
     if len(clip) > 1 and _wants_stereo(options, model, bundling):
         with seconds("multi-view depth"):
             alignment = multi_view_depth(

@@ -2,7 +2,8 @@
 
 A reconstruction's world is the first camera's, tilted as that camera was. The cameras' mean
 up-vector is a good guess (people hold cameras level, but tilt them down); the normal of a
-ground-like plane is a better one where there is such a plane.
+ground-like plane is a better one where there is such a plane, as good as the depth is; and vertical
+edges in the pictures are the best, where there are enough of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dyn3r.scene import Scene
+from dyn3r.vertical import find_vertical
 
 _MAX_TILT_DEG = 35.0  # of the ground's normal against the cameras' mean up
 _MIN_SHARE = 0.10  # of the points that must lie on a plane to make it the ground
@@ -27,9 +29,9 @@ class Upright:
     up_world: Float[np.ndarray, " 3"]
     """Unit vector in world coordinates that points up."""
     source: str
-    """`ground plane` or `cameras`."""
+    """`vertical edges`, `ground plane` or `cameras`."""
     ground_height: float | None
-    """Height (up_world . point) of the ground plane; None without one."""
+    """Height (up_world . point) of the ground; None without one."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,24 @@ class FirstView:
 
 
 def find_up(scene: Scene) -> Upright:
-    """The world's up: the normal of a ground-like plane if there is one, else the cameras' mean up.
+    """The world's up: by vertical edges in the pictures if they are sure of it, else the normal of
+    a ground-like plane if there is one, else the cameras' mean up.
 
-    A plane counts as ground if its normal lies within 35 degrees of the cameras' mean up, the
-    cameras are above it, at least 10 % of a sample of static points lies on it and at most 20 %
-    below it. Of such planes the one with most points wins (RANSAC with a fixed seed, then two
-    least-squares refinements).
+    Edges: see `dyn3r.vertical.find_vertical`. A plane counts as ground if its normal lies within 35
+    degrees of the cameras' mean up, the cameras are above it, at least 10 % of a sample of static
+    points lies on it and at most 20 % below it. Of such planes the one with most points wins
+    (RANSAC with a fixed seed, then two least-squares refinements). Where edges tell up, the ground
+    is the level plane for which the same holds.
     """
     camera_up = _unit(-scene.T_world_camera[:, :3, 1].mean(axis=0), -scene.T_world_camera[0, :3, 1])
-    plane = _ground_plane(sample_static(scene, 4000), scene, camera_up)
+    points = sample_static(scene, 4000)
+    vertical = find_vertical(
+        scene.images, scene.K, scene.T_world_camera, moving=scene.dynamic, depth=scene.depth
+    )
+    if vertical is not None and vertical.sure:
+        level = _ground_plane(points, scene, camera_up, vertical.up_world)
+        return Upright(vertical.up_world, "vertical edges", None if level is None else level[1])
+    plane = _ground_plane(points, scene, camera_up)
     if plane is None:
         return Upright(camera_up, "cameras", None)
     return Upright(plane[0], "ground plane", plane[1])
@@ -92,9 +103,12 @@ def sample_static(scene: Scene, count: int) -> Float[np.ndarray, "k 3"]:
 
 
 def _ground_plane(
-    points: Float[np.ndarray, "k 3"], scene: Scene, camera_up: Float[np.ndarray, " 3"]
+    points: Float[np.ndarray, "k 3"],
+    scene: Scene,
+    camera_up: Float[np.ndarray, " 3"],
+    up_world: Float[np.ndarray, " 3"] | None = None,
 ) -> tuple[np.ndarray, float] | None:
-    """(normal, height) of the best ground-like plane, or None."""
+    """(normal, height) of the best ground-like plane, or None; `up_world`: its normal, if known."""
     if len(points) < 100:
         return None
     thickness = _THICKNESS * scene.median_depth
@@ -105,6 +119,9 @@ def _ground_plane(
     usable = lengths > 1e-9 * scene.median_depth**2
     normals = normals[usable] / lengths[usable, None]
     normals *= np.where(normals @ camera_up < 0, -1.0, 1.0)[:, None]
+    if up_world is not None:
+        camera_up, usable = up_world, np.ones(len(triples), bool)
+        normals = np.tile(up_world, (len(triples), 1))
     heights = (normals * triples[usable, 0]).sum(axis=1)
 
     def judge(normals: np.ndarray, heights: np.ndarray) -> np.ndarray:
@@ -121,6 +138,8 @@ def _ground_plane(
         return None
     best = int(np.argmax(shares))
     normal, height = normals[best], float(heights[best])
+    if up_world is not None:
+        return normal, height
     for _ in range(2):
         on_plane = points[np.abs(points @ normal - height) < thickness]
         middle = on_plane.mean(axis=0)

@@ -10,6 +10,8 @@ import pytest
 import dyn3r
 import dyn3r.pipeline
 from dyn3r.alignment import Alignment
+from dyn3r.alignment.options import AlignmentOptions, Presets
+from dyn3r.bundle import BundleOptions
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.motion import FlowMotionOptions, flow_evidence
 from dyn3r.motion.flow_residual import motion_from_evidence
@@ -157,3 +159,38 @@ def test_refinement_as_the_model_recommends(
     model = replace(model, facts={} if recommended is None else {"refine": recommended})
     dyn3r.reconstruct(clip_of(3), model, dyn3r.Options(motion=motion, refine=asked))
     assert made == ([] if used is None else [used])
+
+
+@pytest.mark.parametrize(
+    ("turns", "wanted", "known", "levelled"),
+    [(True, True, False, True), (True, False, False, False), (False, True, False, False),
+     (True, True, True, False)],
+)  # fmt: skip
+def test_ground_is_levelled_where_the_camera_only_turns(
+    model: Model, monkeypatch: pytest.MonkeyPatch, turns, wanted, known, levelled
+) -> None:
+    asked = []
+
+    def level_ground(alignment: Alignment, images: np.ndarray, moving: np.ndarray) -> Alignment:
+        asked.append((images, moving))
+        return replace(alignment, depth=np.full_like(alignment.depth, 7), warnings=("levelled",))
+
+    monkeypatch.setattr(dyn3r.pipeline, "level_ground", level_ground)
+    monkeypatch.setattr(dyn3r.pipeline, "only_turns", lambda _: turns)
+    presets = Presets()
+    if known:
+        depth = np.full((3, 48, 64), np.nan, np.float32)
+        depth[0, 0, 0] = 2.0
+        presets = Presets(depth=depth)
+    options = dyn3r.Options(
+        motion="flow", stereo=False, refine="none",
+        bundle_options=BundleOptions(level_ground=wanted),
+        alignment=AlignmentOptions(presets=presets),
+    )  # fmt: skip
+    clip = clip_of(3)
+    scene = dyn3r.reconstruct(clip, model, options)
+    assert len(asked) == levelled
+    assert bool((scene.depth == 7).all()) == levelled
+    assert ("levelled" in scene.metadata["notes"]) == levelled
+    if levelled:
+        np.testing.assert_array_equal(asked[0][1], scene.dynamic)

@@ -43,8 +43,8 @@ KNOWN_SIGMA = 1e-3
 """Standard error of the logarithm of a depth that is known."""
 LARGEST_CHANGE = 3.0
 """Depth changes at most by a factor of exp(3) = 20."""
-PARALLAX = 0.9
-"""There is parallax if it lowers the cost of flow to this share of what turning alone leaves."""
+PARALLAX = 0.1
+"""There is parallax if it lowers the cost of flow that turning alone leaves by this share."""
 FLAT_STEPS = 15
 """Steps towards a flat world."""
 PHASES = 6
@@ -75,9 +75,11 @@ def bundle_adjust(
     so things that move keep their shape and go with what is around them.
 
     Returns the alignment with other `T_world_camera`, `K` and `depth`; confidence and uncertainty
-    are still those of the pairs, `terms` gains flow_error_before and flow_error (median error
-    in standard errors of the flow). Where too little flow is visible, or the errors do not become
-    smaller, the alignment comes back with a warning. Source: see `dyn3r.bundle.solve`.
+    are still those of the pairs, `terms` gains flow_error_before and flow_error (median error in
+    standard errors of the flow), and parallax (share of flow's cost that depth explains and a
+    camera that only turns does not; see `only_turns`). Where too little flow is visible, or the
+    errors do not become smaller, the alignment comes back with a warning. Source: see
+    `dyn3r.bundle.solve`.
     """
     options, presets = options or BundleOptions(), presets or Presets()
     uv = grid_of_samples(alignment.depth.shape[1:], options.samples)
@@ -86,7 +88,7 @@ def bundle_adjust(
     counts = [float((s.weight > 0).float().mean()) for s in problem.seen if s is not None]
     if not counts or sum(counts) / len(counts) < ENOUGH:
         return _noted(alignment, "too little flow is visible to improve the cameras by it")
-    problem, start, solution = _found(problem, start, options, progress)
+    problem, start, solution, parallax = _found(problem, start, options, progress)
     last = _phase(progress, PHASES - 1)
     careful = doubted(problem, solution.estimate)
     if careful is not None:
@@ -101,21 +103,29 @@ def bundle_adjust(
     if not solution.typical <= solution.typical_before:
         return _noted(alignment, "flow and pointmaps contradict each other: flow was left out")
     depth = _dense(alignment, images, flow, moving, problem, solution, presets, options, progress)
-    return _adjusted(alignment, problem.fixed, solution, depth)
+    return _adjusted(alignment, problem.fixed, solution, depth, parallax)
+
+
+def only_turns(alignment: Alignment) -> bool:
+    """Whether flow was compared and shows no parallax to speak of: depth is the network's."""
+    return alignment.terms.get("parallax", 1.0) < PARALLAX
 
 
 def _found(
     problem: Problem, start: Estimate, options: BundleOptions, progress: Progress
-) -> tuple[Problem, Estimate, Solution]:
-    """The problem with priors as strong as they should be, a good start, and the solution.
+) -> tuple[Problem, Estimate, Solution, float]:
+    """The problem with priors as strong as they should be, a good start, the solution, and
+    parallax.
 
     At first the depth before is held. Unless that explains flow hardly better than a camera that
-    only turns, it is loosened: without parallax, flow's errors would be taken for depth.
+    only turns, it is loosened: without parallax, flow's errors would be taken for depth. Parallax:
+    the share of flow's cost by which depth explains it better than turning alone.
     """
     held = adjust(problem, start, options.iterations, progress=_phase(progress, 0))
     turning = turning_only(problem, start, _phase(progress, 1))
-    if flow_cost(problem, held.estimate) > PARALLAX * flow_cost(problem, turning):
-        return problem, start, held
+    left = flow_cost(problem, held.estimate) / max(flow_cost(problem, turning), 1e-12)
+    if left > 1 - PARALLAX:
+        return problem, start, held, 1 - left
     loose = replace(
         problem,
         depth_sigma=torch.where(
@@ -129,7 +139,7 @@ def _found(
     start, solution = _second_opinion(
         problem, loose, start, held.estimate, first, options, progress
     )
-    return loose, start, replace(solution, typical_before=held.typical_before)
+    return loose, start, replace(solution, typical_before=held.typical_before), 1 - left
 
 
 def _phase(progress: Progress, k: int) -> Progress:
@@ -279,6 +289,7 @@ def _adjusted(
     fixed: Bool[Tensor, " n"],
     solution: Solution,
     depth: Float[np.ndarray, "n h w"],
+    parallax: float,
 ) -> Alignment:
     found = solution.estimate
     T = np.tile(np.eye(4), (len(found.R), 1, 1))
@@ -289,6 +300,7 @@ def _adjusted(
     K = alignment.K.copy()
     K[:, [0, 1], [0, 1]] *= float(found.log_focal.exp())
     errors = {"flow_error_before": solution.typical_before, "flow_error": solution.typical}
+    errors["parallax"] = parallax
     return replace(
         alignment,
         T_world_camera=T,

@@ -47,10 +47,12 @@ class BundleOptions:
     depth may jump at the edges of the picture."""
     iterations: int = 40
     """Most steps."""
+    level_ground: bool = True
+    """Of a camera that only turns: relief is made weaker where the ground would be tilted else."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            may_be_nothing = name in ("moving_weight", "margin")
+            may_be_nothing = name in ("moving_weight", "margin", "level_ground")
             if not math.isfinite(value) or value < 0 or (not may_be_nothing and value == 0):
                 raise InputError(f"bundle option {name} must be a positive number, not {value}")
         if self.loosening < 1:
