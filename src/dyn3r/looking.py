@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
+from dyn3r.alignment import Alignment
 from dyn3r.bundle.movers import farther_than_predicted
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.geometry.flow import MeasuredFlow
@@ -22,14 +23,16 @@ from dyn3r.motion import (
     fuse_motion,
     learned_motion,
     motion_from_masks,
+    unlike_others,
     with_more,
 )
 from dyn3r.motion.flow_residual import FlowEvidence, mean_inverse_depth, motion_from_evidence
 from dyn3r.motion.learned import learned_probability
+from dyn3r.motion.mask_network import load_second_network, mask_probability, second_parts
 from dyn3r.network.model import Model
 from dyn3r.network.predict import encode_frames, predict_pairs
 from dyn3r.options import Options
-from dyn3r.types import Clip, Motion, PairPredictions, Progress
+from dyn3r.types import Clip, Motion, PairPredictions, Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -150,18 +153,24 @@ class Watcher:
 
     def by_solved_depth(
         self,
-        depth: Float[np.ndarray, "n h w"],
+        solved: Alignment,
         measured: MeasuredFlow,
         probability: Float[np.ndarray, "n h w"] | None,
+        behind: Bool[np.ndarray, "n h w"] | None = None,
     ) -> tuple[Motion, Motion | None]:
-        """As `by_flow_and_motion_head`, with depth that flow has had a say in."""
+        """As `by_flow_and_motion_head`, with depth and cameras that flow has had a say in, by which
+        all frames are compared. `behind`: moves anyhow."""
         judged = self.options.flow_motion
         judged = replace(judged, depth_slack=judged.solved_slack)
-        inverse = 1 / np.maximum(depth.astype(np.float64), 1e-9)
+        inverse = 1 / np.maximum(solved.depth.astype(np.float64), 1e-9)
         evidence = flow_evidence(
             None, self.clip.images, measured, inverse_depth=inverse / np.median(inverse),
             options=judged, progress=self.progress,
         )  # fmt: skip
+        if judged.drawn and judged.seen_again:
+            evidence = seen_again(
+                evidence, self.clip.images, solved, behind, progress=self.progress
+            )
         return self._by_evidence(evidence, measured, probability, judged)
 
     def _by_evidence(
@@ -243,19 +252,19 @@ class Search:
         assert motion is not None
         return motion
 
-    def look_again(
-        self, solved: Float[np.ndarray, "n h w"], predicted: Float[np.ndarray, "n h w"]
-    ) -> Motion | None:
+    def look_again(self, solved: Alignment, predicted: Float[np.ndarray, "n h w"]) -> Motion | None:
         """Judge flow by the depth of the solved scene, and that by the depth before; None where
         flow has no say or is judged as published, by the network's own depth and cameras."""
         robust = self.watcher.options.flow_motion.method == "robust"
         if not (self.flows and robust) or self._measured is None:
             return None
         with self.seconds("motion"):
-            found = self.watcher.by_solved_depth(solved, self._measured, self._probability)
+            found = self.watcher.by_solved_depth(
+                solved, self._measured, self._probability, self._behind
+            )
             self._flow, self._fused = found
             motion = self._decided()
-            behind = farther_than_predicted(predicted, solved, motion.masks)
+            behind = farther_than_predicted(predicted, solved.depth, motion.masks)
             if self._behind is not None:
                 behind |= self._behind  # left out of the adjustment, nothing puts it there now
             self._behind = behind
@@ -311,6 +320,28 @@ class Search:
                 flow_options=judged,
                 learned=self._learned,
             )
+
+
+def seen_again(
+    evidence: FlowEvidence,
+    images: UInt8[np.ndarray, "n h w 3"],
+    solved: Alignment,
+    behind: Bool[np.ndarray, "n h w"] | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> FlowEvidence:
+    """Evidence with the masks drawn once more, by a network that also sees how unlike its place in
+    other frames each pixel is, with the cameras and depth of `solved`. Probability stays 0 in
+    frames without evidence."""
+    assert evidence.parts is not None
+    moving = evidence.refined > 0.5
+    if behind is not None:
+        moving |= behind
+    unlike = unlike_others(images, solved.depth, moving, solved.K, solved.T_world_camera, progress)
+    parts = second_parts(evidence.parts, evidence.refined, unlike)
+    refined = mask_probability(load_second_network(), images, parts)
+    refined[~np.isfinite(evidence.typical_px)] = 0.0
+    return replace(evidence, refined=refined)
 
 
 def _steps(measured: MeasuredFlow, num_frames: int) -> MeasuredFlow | None:

@@ -115,7 +115,7 @@ def reconstruct(
 
         solved = bundled(moving)
         for look in range(1, LOOKS + 1):  # better cameras show better what moves, and so on
-            again = search.look_again(solved.depth, alignment.depth)
+            again = search.look_again(solved, alignment.depth)
             if again is None:
                 break
             settled = look == LOOKS or motion is None or _alike(again.masks, motion.masks)

@@ -13,10 +13,13 @@ from dyn3r.alignment import Alignment
 from dyn3r.alignment.options import AlignmentOptions, Presets
 from dyn3r.bundle import BundleOptions
 from dyn3r.flow import flow_estimator, measure_flow
+from dyn3r.looking import seen_again
 from dyn3r.motion import FlowMotionOptions, flow_evidence
-from dyn3r.motion.flow_residual import motion_from_evidence
+from dyn3r.motion.flow_residual import FlowEvidence, motion_from_evidence
 from dyn3r.network.model import Model, prepare_model
+from tests.bundle.made_up import alignment_of
 from tests.factories import tiny_network
+from tests.motion.test_consensus import wall
 from tests.test_pipeline import clip_of
 
 
@@ -53,6 +56,7 @@ def test_flow_is_judged_again_by_the_solved_depth(model: Model, calls) -> None:
     evidence = flow_evidence(
         None, clip.images, measured, inverse_depth=inverse / np.median(inverse), options=judged
     )
+    evidence = seen_again(evidence, clip.images, solved)
     expected = motion_from_evidence(evidence, measured, options=judged)
     np.testing.assert_array_equal(scene.dynamic, expected.masks)
     np.testing.assert_array_equal(moving, expected.masks)
@@ -64,6 +68,60 @@ def test_flow_is_judged_again_by_the_solved_depth(model: Model, calls) -> None:
     assert scene.metadata["objective"]["flow_error"] == final.terms["flow_error"]
     assert scene.metadata["options"]["bundle_options"]["depth_sigma"] == 0.5
     assert "bundle adjustment" in scene.metadata["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("options", "again"),
+    [
+        (FlowMotionOptions(), True),
+        (FlowMotionOptions(seen_again=False), False),
+        (FlowMotionOptions(masks="evidence"), False),
+    ],
+)
+def test_masks_of_the_second_look_see_other_frames(
+    model: Model, calls, monkeypatch: pytest.MonkeyPatch, options: FlowMotionOptions, again: bool
+) -> None:
+    asked = []
+
+    def seen(evidence, images, solved, behind, progress):
+        asked.append((solved, behind))
+        refined = np.zeros_like(evidence.refined)
+        refined[:, 10:20, 10:20] = 1.0
+        return replace(evidence, refined=refined)
+
+    monkeypatch.setattr("dyn3r.looking.seen_again", seen)
+    monkeypatch.setattr(
+        "dyn3r.looking.farther_than_predicted", lambda _, solved, moving: np.zeros_like(moving)
+    )
+    wanted = dyn3r.Options(motion="flow", flow_motion=options, refine="none", stereo=False)
+    scene = dyn3r.reconstruct(clip_of(4), model, wanted)
+    assert bool(asked) == again
+    if again:
+        assert all(one is two for (one, _), (_, _, two) in zip(asked, calls))
+        expected = np.zeros_like(scene.dynamic)
+        expected[:, 10:20, 10:20] = True
+        np.testing.assert_array_equal(scene.dynamic, expected)
+
+
+def test_masks_seen_again_leave_frames_without_evidence_alone() -> None:
+    images, depth, moving, K, T = wall(step=0.05)
+    n, h, w = depth.shape
+    parts = np.zeros((n, 7, h, w), np.float32)
+    parts[:, 4] = 1.0
+    parts[:, :3][np.repeat(moving[:, None], 3, 1)] = 0.9
+    first = np.where(moving, 0.9, 0.05).astype(np.float32)
+    typical = np.array([5.0] * (n - 1) + [np.nan])
+    start = alignment_of(T, K, depth)
+    evidence = FlowEvidence(parts[:, 0], first, typical, parts)
+    found = seen_again(evidence, images, start).refined
+    assert ((found > 0.5) & moving)[:-1].sum() > 0.8 * moving[:-1].sum()
+    assert ((found > 0.5) & ~moving)[:-1].mean() < 0.02
+    assert (found[-1] == 0).all()
+    np.testing.assert_array_equal(evidence.refined, first)
+    behind = np.zeros_like(moving)
+    behind[:, :, :20] = True  # moves anyhow: not asked
+    other = seen_again(evidence, images, start, behind).refined
+    assert not np.array_equal(other, found)
 
 
 def test_masks_and_cameras_take_turns_until_the_masks_settle(

@@ -109,6 +109,18 @@ def walk(frames: int = 7) -> np.ndarray:
     return np.concatenate([box(15, 54, 30 + 2 * t, 40 + 2 * t) for t in range(frames)])
 
 
+def test_two_things_that_come_near_each_other_stay_two() -> None:
+    far, near = box(30, 45), box(50, 60, 50, 62)
+    moving = np.concatenate([far | box(50, 60, 54, 66)] * 2 + [far | near])
+    out = stand_on_ground(painted(moving), moving)
+    assert_at(out[2][far[0]], floor_depth(46))
+    assert_at(out[2][near[0]], floor_depth(61))
+    alone = stand_on_ground(painted(moving[2:]), moving[2:])  # nothing says that they are two
+    assert_at(alone[0][far[0]], floor_depth(61))
+    backwards = stand_on_ground(painted(moving[::-1]), moving[::-1])
+    np.testing.assert_allclose(backwards[::-1], out, rtol=1e-5)
+
+
 def test_a_wrong_contact_of_one_frame_is_outvoted() -> None:
     moving = walk()
     depth = painted(moving)

@@ -19,11 +19,15 @@ from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.flow_residual import COLOUR_NOISE, flow_evidence, flow_residual_motion
 from dyn3r.motion.mask_network import (
     PARTS,
+    SECOND_PARTS,
+    SECOND_WEIGHTS,
     WEIGHTS,
     MaskNetwork,
     load_mask_network,
+    load_second_network,
     mask_probability,
     prepare,
+    second_parts,
 )
 
 H, W = 32, 48
@@ -325,3 +329,37 @@ def test_the_shipped_network_draws_a_clearly_moving_blob(size_hw: tuple[int, int
     parts[0, :, blob] = (0.8, 0.9, 0.7, 0.1, 1, 3, 0.5)
     drawn = mask_probability(load_mask_network(), images, parts) > 0.5
     assert region_similarity(drawn, blob[None]).mean() > 0.5
+
+
+def test_what_the_second_network_reads() -> None:
+    _, parts = anything()
+    probability = np.random.default_rng(2).random((3, H, W)).astype(np.float32)
+    unlike = np.full((3, H, W), np.nan, np.float32)
+    unlike[1], unlike[2] = 0.0, 255.0
+    read = second_parts(parts, probability, unlike)
+    assert read.shape == (3, SECOND_PARTS, H, W)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read[:, :PARTS], parts)
+    np.testing.assert_array_equal(read[:, PARTS], probability)
+    assert read[:, PARTS + 1, 0, 0].tolist() == pytest.approx([0, 0, np.log(256) / 3])
+    assert read[:, PARTS + 2, 0, 0].tolist() == [0, 1, 1]
+
+
+def test_the_second_network_is_shipped_and_is_not_the_first() -> None:
+    network = load_second_network()
+    images, parts = anything()
+    unlike = np.full((3, H, W), np.nan, np.float32)
+    said = mask_probability(network, images, second_parts(parts, parts[:, 0], unlike))
+    assert said.shape == (3, H, W)
+    assert np.isfinite(said).all()
+    folder = resources.files("dyn3r.weights")
+    with (
+        resources.as_file(folder / WEIGHTS) as first,
+        pytest.raises(CheckpointError, match="mask network for the second look"),
+    ):
+        load_second_network(first)
+    with (
+        resources.as_file(folder / SECOND_WEIGHTS) as second,
+        pytest.raises(CheckpointError, match="mask network"),
+    ):
+        load_mask_network(second)

@@ -23,6 +23,9 @@ LEAST_SHARE = 0.002
 GAP_ACROSS, GAP_DOWN = 0.01, 0.04
 """Parts of a mask are one thing if they come this near each other, across and down, twice, as a
 share of the long side: bodies are tall, and masks have holes."""
+APART = 0.5
+"""A part of a thing that overlaps with another thing of the next frame or the one before by this
+much (intersection over union) is that other thing."""
 FOOT = 0.12
 """Columns whose lowest masked pixel lies within this share of the thing's height of its bottom are
 where it stands."""
@@ -120,6 +123,9 @@ def stand_on_ground(
     ground. `known` depth stays.
     """
     frames = [_things(depth[t], moving[t]) for t in range(len(depth))]
+    order = range(len(depth))
+    for one, other in (*itertools.pairwise(order), *itertools.pairwise(reversed(order))):
+        frames[other] = _told_apart(frames[one], frames[other], depth[other], moving[other])
     for last, now in itertools.pairwise(frames):
         _link(last, now)
     out = depth.copy()
@@ -169,13 +175,42 @@ def _log_contact(
     return float(np.median(np.log(values))) if len(values) else float("nan")
 
 
+def _told_apart(
+    there: list[Thing],
+    here: list[Thing],
+    depth: Float[np.ndarray, "h w"],
+    mask: Bool[np.ndarray, "h w"],
+) -> list[Thing]:
+    """Things whose masks come near each other here are two if they were two in the next frame or
+    the one before: a separate part that is most of another thing there is that thing."""
+    import cv2
+
+    out = []
+    for thing in here:
+        count, label = cv2.connectedComponents(thing.pixels.astype(np.uint8), connectivity=8)
+        same = max(there, key=lambda other: _overlap(thing.pixels, other.pixels), default=None)
+        rest = thing.pixels.copy()
+        for k in range(1, count if count > 2 else 0):
+            part = label == k
+            likest = max(there, key=lambda other: _overlap(part, other.pixels))
+            is_other = likest is not same and _overlap(part, likest.pixels) > APART
+            if is_other and part.mean() >= LEAST_SHARE and (rest & ~part).any():
+                out.append(Thing(part, _log_contact(depth, mask, part)))
+                rest &= ~part
+        whole = rest.sum() == thing.pixels.sum()
+        out.append(thing if whole else Thing(rest, _log_contact(depth, mask, rest)))
+    return out
+
+
+def _overlap(some: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> float:
+    """Intersection over union of two masks that aren't empty."""
+    return float((some & other).sum() / (some | other).sum())
+
+
 def _link(last: list[Thing], now: list[Thing]) -> None:
     """Each thing goes on with the one of the frame before that it covers most of."""
     for thing in now:
-        shared = [
-            (thing.pixels & other.pixels).sum() / (thing.pixels | other.pixels).sum()
-            for other in last
-        ]
+        shared = [_overlap(thing.pixels, other.pixels) for other in last]
         if shared and max(shared) > 0.1:
             thing.before = int(np.argmax(shared))
 

@@ -57,9 +57,9 @@ def level_ground(
     For clips without parallax only: with parallax, flow knows depth better. Relief becomes weaker
     or stays. Things on the ground and smooth transitions to walls make the ground look less steep
     than it is, so that a demand for more relief says nothing (on 48 turning clips of the synthetic
-    world, with the true vertical, the change found is -0.3 in the median where none is needed); a
-    demand for less says the more. The median depth stays as it is. A note in `warnings` says what
-    was done. Source: see the module.
+    world, with the true vertical, the change found is -0.3 in the median, though the network was
+    trained on that world); a demand for less says the more. The median depth stays as it is. A note
+    in `warnings` says what was done. Source: see the module.
     """
     still = np.ones(alignment.depth.shape, bool) if moving is None else ~moving
     still &= alignment.depth > 0

@@ -1,6 +1,7 @@
 """What moves: from attention (SPEC 4), optical flow (SPEC 7), or a motion head (ours)."""
 
 from dyn3r.motion.combine import combine_motion
+from dyn3r.motion.consensus import unlike_others
 from dyn3r.motion.find import find_motion, motion_from_masks, with_more
 from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.flow_residual import flow_evidence, flow_residual_motion
@@ -20,5 +21,6 @@ __all__ = [
     "learned_motion",
     "motion_from_masks",
     "token_mask",
+    "unlike_others",
     "with_more",
 ]

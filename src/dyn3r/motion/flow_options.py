@@ -27,6 +27,9 @@ class FlowMotionOptions:
     """For `robust`: who draws masks from the evidence. `network`: a small network that sees the
     picture as well (`dyn3r.motion.mask_network`), a pixel moves above a probability of 1/2;
     `evidence`: smoothing, then `threshold`."""
+    seen_again: bool = True
+    """Where a network draws the masks, in looks after bundle adjustment: it also sees how unlike
+    its place in all other frames a pixel looks (`dyn3r.motion.unlike_others`)."""
     depth_slack: float = 1.5
     """Predicted depth may be wrong by this factor before a pixel counts as moving. Larger: fewer
     false alarms, but what moves along epipolar lines is missed."""

@@ -3,7 +3,9 @@
 Evidence that is averaged over pairs knows parts of a body, bleeds over its rim, and has false
 alarms of a kind; where bodies end the picture shows. A U-Net (Ronneberger et al. 2015) reads both.
 It sees no depth, no category and one frame at a time; what moves is the evidence's to say.
-Trained on the synthetic world by `dyn3r.training.masks`; its weights are part of the package.
+Once cameras are known, a second one also reads what the first said and how unlike other frames
+each pixel looks (`dyn3r.motion.consensus`). Both are trained on the synthetic world by
+`dyn3r.training.masks`; their weights are part of the package.
 """
 
 from __future__ import annotations
@@ -25,27 +27,36 @@ WIDTHS = (16, 32, 64, 96)
 """Channels at 1/2, 1/4, 1/8 and 1/16 of the frame."""
 WEIGHTS = "motion-masks.safetensors"
 
+SECOND_PARTS = PARTS + 3
+"""With what the first network said, unlikeness, and whether that is known."""
+SECOND_WIDTHS = (24, 48, 96, 160)
+"""As `WIDTHS`, for the second look."""
+SECOND_WEIGHTS = "motion-masks-second-look.safetensors"
+
 
 class MaskNetwork(nn.Module):
-    """Frames and evidence in, logits of "this moves" out. Sides must be multiples of 16."""
+    """Frames and evidence in, logits of "this moves" out. Sides must be multiples of 16.
 
-    def __init__(self) -> None:
+    parts: channels of evidence; widths: channels at 1/2, 1/4, 1/8 and 1/16 of the frame.
+    """
+
+    def __init__(self, parts: int = PARTS, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        channels = (3 + PARTS, *WIDTHS)
+        channels = (3 + parts, *widths)
         self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(channels, WIDTHS)
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(channels, widths)
         )
-        self.refine = nn.ModuleList(nn.Conv2d(w, w, 3, padding=1) for w in WIDTHS)
+        self.refine = nn.ModuleList(nn.Conv2d(w, w, 3, padding=1) for w in widths)
         self.up = nn.ModuleList(
             nn.Conv2d(coarse + fine, fine, 3, padding=1)
-            for fine, coarse in itertools.pairwise(WIDTHS)
+            for fine, coarse in itertools.pairwise(widths)
         )
-        self.whole = nn.Linear(WIDTHS[-1], WIDTHS[-1])
-        self.last = nn.Conv2d(WIDTHS[0] + 3 + PARTS, WIDTHS[0], 3, padding=1)
-        self.out = nn.Conv2d(WIDTHS[0], 1, 1)
+        self.whole = nn.Linear(widths[-1], widths[-1])
+        self.last = nn.Conv2d(widths[0] + 3 + parts, widths[0], 3, padding=1)
+        self.out = nn.Conv2d(widths[0], 1, 1)
 
     def forward(
-        self, images: Float[Tensor, "b 3 h w"], parts: Float[Tensor, "b 7 h w"]
+        self, images: Float[Tensor, "b 3 h w"], parts: Float[Tensor, "b p h w"]
     ) -> Float[Tensor, "b h w"]:
         """images: -1..1."""
         x = seen = torch.cat([images, parts], 1)
@@ -73,9 +84,31 @@ def load_mask_network(path: str | Path | None = None) -> MaskNetwork:
     return load_small(MaskNetwork(), path, WEIGHTS, "mask network")
 
 
+def load_second_network(path: str | Path | None = None) -> MaskNetwork:
+    """The network for the second look, from the package or a file.
+
+    Raises CheckpointError for a file that is no such network.
+    """
+    network = MaskNetwork(SECOND_PARTS, SECOND_WIDTHS)
+    return load_small(network, path, SECOND_WEIGHTS, "mask network for the second look")
+
+
+def second_parts(
+    parts: Float[np.ndarray, "n 7 h w"],
+    probability: Float[np.ndarray, "n h w"],
+    unlike: Float[np.ndarray, "n h w"],
+) -> Float[np.ndarray, "n 10 h w"]:
+    """What the second network reads: evidence, what the first one made of it (0..1), and what
+    `unlike_others` says."""
+    known = np.isfinite(unlike)
+    difference = np.log1p(np.where(known, unlike, 0)) / 3
+    more = np.stack([probability, np.where(known, difference, 0), known], axis=1)
+    return np.concatenate([parts, more], axis=1, dtype=np.float32, casting="unsafe")
+
+
 def prepare(
-    images: UInt8[np.ndarray, "n h w 3"], parts: Float[np.ndarray, "n 7 h w"]
-) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 7 h w"]]:
+    images: UInt8[np.ndarray, "n h w 3"], parts: Float[np.ndarray, "n p h w"]
+) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n p h w"]]:
     """What the network reads."""
     pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     return pictures, torch.from_numpy(np.ascontiguousarray(parts, dtype=np.float32))
@@ -84,7 +117,7 @@ def prepare(
 def mask_probability(
     network: MaskNetwork,
     images: UInt8[np.ndarray, "n h w 3"],
-    parts: Float[np.ndarray, "n 7 h w"],
+    parts: Float[np.ndarray, "n p h w"],
     batch: int = 8,
 ) -> Float[np.ndarray, "n h w"]:
     """How likely each pixel moves, 0..1, frame by frame."""

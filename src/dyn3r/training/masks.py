@@ -10,6 +10,7 @@ without what moves, blurred and disturbed as solved depth is.
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import math
 import time
@@ -21,9 +22,10 @@ import torch
 from jaxtyping import Float
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
-from dyn3r.motion.mask_network import WEIGHTS, MaskNetwork, prepare
+from dyn3r.motion.mask_network import PARTS, WEIGHTS, MaskNetwork, prepare
 from dyn3r.training.drawn import (
     BASELINES,
+    Clips,
     add_part,
     any_size,
     clips_for_training,
@@ -36,6 +38,9 @@ from dyn3r.training.drawn import (
 )
 
 logger = logging.getLogger(__name__)
+
+MEMORY = 0.995
+"""Of the exponential mean of the weights."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +88,29 @@ def draw_clip(index: int, options: MaskTraining, world: object) -> dict[str, np.
 def disturbed(
     depth: Float[np.ndarray, "n h w"], moving: np.ndarray, rng: np.random.Generator
 ) -> Float[np.ndarray, "n h w"]:
-    """Inverse depth as bundle adjustment leaves it, median 1: what moves painted with the still
-    pixel nearest to it, blurred by some pixels, wrong by some per cent in patches. Depth 0 is very
-    far. A frame that moves altogether is plain."""
+    """Inverse depth as bundle adjustment leaves it, median 1: see `disturbed_log`."""
+    inverse = np.exp(disturbed_log(depth, moving, rng, (1.0, 8.0), (0.02, 0.3)))
+    return np.asarray(inverse / np.median(inverse), dtype=np.float64)
+
+
+def disturbed_log(
+    depth: Float[np.ndarray, "n h w"],
+    moving: np.ndarray,
+    rng: np.random.Generator,
+    blur_px: tuple[float, float],
+    wrong_by: tuple[float, float],
+) -> Float[np.ndarray, "n h w"]:
+    """Log inverse depth with what moves painted with the still pixel nearest to it, blurred, and
+    wrong by some per cent in patches, by amounts between the two of each pair. Depth 0 is very far.
+    A frame that moves altogether is plain."""
     import cv2
     from scipy.ndimage import distance_transform_edt
 
     h, w = depth.shape[1:]
     known = depth > 0
     far = np.where(known, depth, depth[~moving].max(initial=0) * 3 + 1e-6)
-    log, blur = -np.log(far), math.exp(rng.uniform(math.log(1.0), math.log(8.0)))
-    wrong = math.exp(rng.uniform(math.log(0.02), math.log(0.3)))
+    log, blur = -np.log(far), math.exp(rng.uniform(*np.log(blur_px)))
+    wrong = math.exp(rng.uniform(*np.log(wrong_by)))
     out = np.empty_like(log)
     for t in range(len(depth)):
         nearest = distance_transform_edt(moving[t], return_distances=False, return_indices=True)
@@ -101,8 +118,7 @@ def disturbed(
         smooth = cv2.GaussianBlur(still.astype(np.float32), (0, 0), blur)
         rough = torch.from_numpy(rng.normal(0, wrong, (1, 1, 4, 5)).astype(np.float32))
         out[t] = smooth + interpolate(rough, (h, w), mode="bicubic")[0, 0].numpy()
-    inverse = np.exp(out)
-    return np.asarray(inverse / np.median(inverse), dtype=np.float64)
+    return out
 
 
 def draw_clips(folder: Path, options: MaskTraining, first: int = 0, stride: int = 1) -> None:
@@ -124,38 +140,53 @@ def train_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
     Raises InputError for a folder without clips to train on.
     """
     torch.manual_seed(options.seed)
-    rng = np.random.default_rng(options.seed)
     clips, held_out = clips_for_training(folder, "images")
-    network = MaskNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return train_network(MaskNetwork(), clips, held_out, folder / WEIGHTS, options)
+
+
+def train_network(
+    network: MaskNetwork, clips: Clips, held_out: Clips, file: Path, options: MaskTraining
+) -> MaskNetwork:
+    """The loop: bfloat16, an exponential mean of the weights, which is returned and written."""
+    rng = np.random.default_rng(options.seed)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=0.01)
     began, running = time.monotonic(), 0.0
     for step in range(options.steps):
         rate = options.learning_rate * warm_cosine(step, options.steps)
         optimiser.param_groups[0]["lr"] = rate
         images, parts, moving = _batch(any_size(clips, rng), options.batch, rng)
-        logits = network(images, parts)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(images, parts)
+        logits = logits.float()
         loss = binary_cross_entropy_with_logits(logits, moving) + _soft_iou_loss(logits, moving)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
+        with torch.no_grad():
+            keep = min(MEMORY, (step + 1) / (step + 21))
+            for held, value in zip(mean.parameters(), network.parameters()):
+                held.lerp_(value, 1 - keep)
         running = (
             float(loss.detach()) if step == 0 else 0.98 * running + 0.02 * float(loss.detach())
         )
         if (step + 1) % 250 == 0 or step + 1 == options.steps:
-            scores = evaluate_masks(network, held_out)
+            scores = evaluate_masks(mean, held_out)
             logger.info(
-                "step %d, %.0f s: loss %.3f; held out: J of the network %.3f, of the evidence %.3f",
+                "step %d, %.0f s: loss %.3f; held out: J of the network %.3f, before it %.3f",
                 step + 1, time.monotonic() - began, running, *scores,
             )  # fmt: skip
-            write_weights(folder / WEIGHTS, network.state_dict())
-    return network
+            write_weights(file, mean.state_dict())
+    return mean
 
 
 def _batch(
     clips: list[dict[str, np.ndarray]], count: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Random frames; half of them mirrored, other colours, everything faster or slower."""
+    """Random frames; half of them mirrored, other colours, everything faster or slower. Of what
+    other frames show (second look), a tenth knows nothing."""
     pick = [clips[k] for k in rng.integers(len(clips), size=count)]
     frames = [int(rng.integers(len(clip["images"]))) for clip in pick]
     images, parts = prepare(
@@ -170,7 +201,7 @@ def _batch(
     images = (images * contrast + colour).clamp(-1, 1)
     parts = parts.clone()
     stretch = torch.from_numpy(rng.uniform(0.6, 1.6, (count, 1, 1, 1)).astype(np.float32))
-    parts[:, 5:] *= stretch
+    parts[:, 5:PARTS] *= stretch
     for k in range(count):
         if rng.random() < 0.5:
             images[k], parts[k], moving[k] = (
@@ -179,6 +210,8 @@ def _batch(
                 moving[k].flip(-1),
             )
             parts[k, 5] = -parts[k, 5]
+        if parts.shape[1] > PARTS and rng.random() < 0.1:
+            parts[k, PARTS + 1 :] = 0
     return images, parts, moving
 
 
@@ -193,7 +226,8 @@ def evaluate_masks(
     network: MaskNetwork, clips: dict[tuple[int, int], list[dict[str, np.ndarray]]]
 ) -> tuple[float, float]:
     """Mean J over the frames with motion of the held-out clips: of the network above 0.5, and of
-    the plain evidence above the default threshold of `FlowMotionOptions`."""
+    what there was before it: the plain evidence above the default threshold of `FlowMotionOptions`;
+    for the second look, the first network above 0.5."""
     from dyn3r.motion import FlowMotionOptions
     from dyn3r.motion.mask_network import mask_probability
 
@@ -203,6 +237,8 @@ def evaluate_masks(
         for clip in group:
             drawn = mask_probability(network, clip["images"], clip["parts"]) > 0.5
             simple = clip["parts"][:, 0] > threshold
+            if clip["parts"].shape[1] > PARTS:
+                simple = clip["parts"][:, PARTS] > 0.5
             for true, a, b in zip(clip["moving"], drawn, simple):
                 if true.any():
                     ours.append((true & a).sum() / (true | a).sum())

@@ -1,0 +1,131 @@
+"""What other frames show in the place of a pixel: the still scene, seen again, looks alike (ours).
+
+Flow between frames that are near each other in time says little of what moves slowly, stands still
+for a while or goes along with the camera, and it drags along what is next to a mover. With cameras
+and depth known every pixel can be looked up in all frames: what is still there looks the same,
+while a mover has left. This is background subtraction (Stauffer and Grimson 1999) for a moving
+camera.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from dyn3r.types import Progress, no_progress
+
+OTHERS, REACH = 14, 40
+"""So many frames are asked, spread over those that are at most so far away."""
+MARGIN = 0.013
+"""Pixels this near to a mask (share of the long side) are not asked."""
+SAME_PLACE = 0.1
+"""A pixel of another frame shows the place if its depth differs by less than this (logarithm)."""
+LEAST_FRAMES = 3
+"""Frames that must show the place for a verdict."""
+SMOOTH_PX = 0.8
+"""Frames are blurred by this much before they are compared."""
+
+
+def unlike_others(
+    images: UInt8[np.ndarray, "n h w 3"],
+    depth: Float[np.ndarray, "n h w"],
+    moving: Bool[np.ndarray, "n h w"],
+    K: Float[np.ndarray, "n 3 3"],
+    T_world_camera: Float[np.ndarray, "n 4 4"],
+    progress: Progress = no_progress,
+) -> Float[np.ndarray, "n h w"]:
+    """How unlike its place in other frames each pixel looks: median over the frames that show it,
+    in grey levels (0..255), of the channel that differs most; NaN where too few frames do.
+
+    `moving` is what is known so far: those pixels are not asked, and for what they show, the
+    surface behind them is taken to be as far as the still pixels next to them. Colours within those
+    of the 3x3 pixels around the place are alike, so that an error of a pixel is forgiven.
+    Differences of exposure between two frames are taken out by their median.
+    """
+    import cv2
+
+    n, h, w = depth.shape
+    behind = without_movers(depth, moving).astype(np.float32)
+    square = np.ones((3, 3), np.uint8)
+
+    @lru_cache(maxsize=2 * OTHERS)
+    def looks(t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A frame, and the least and the largest of 3x3 pixels."""
+        smooth = cv2.GaussianBlur(images[t].astype(np.float32), (0, 0), SMOOTH_PX)
+        return smooth, cv2.erode(smooth, square), cv2.dilate(smooth, square)
+
+    radius = max(1, round(MARGIN * max(h, w)))
+    wide = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    taken = [cv2.dilate(mask.astype(np.uint8), wide) for mask in moving]
+    v, u = np.mgrid[:h, :w].astype(np.float32)
+    T, out = T_world_camera.astype(np.float32), np.empty((n, h, w), np.float32)
+    for t in range(n):
+        progress("comparing frames", t, n)
+        me = looks(t)[0]
+        k = K[t].astype(np.float32)
+        ray = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u)], -1)
+        world = (ray * behind[t][..., None]) @ T[t, :3, :3].T + T[t, :3, 3]
+        found = []
+        for other in _others(t, n):
+            k = K[other].astype(np.float32)
+            seen = (world - T[other, :3, 3]) @ T[other, :3, :3]
+            z = np.maximum(seen[..., 2], 1e-6)
+            x = k[0, 0] * seen[..., 0] / z + k[0, 2]
+            y = k[1, 1] * seen[..., 1] / z + k[1, 2]
+            ask = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2) & (seen[..., 2] > 0)
+            ask &= cv2.remap(taken[other], x, y, cv2.INTER_NEAREST) == 0
+            there = np.maximum(cv2.remap(behind[other], x, y, cv2.INTER_LINEAR), 1e-6)
+            ask &= np.abs(np.log(there / z)) < SAME_PLACE
+            if not ask.any():
+                continue
+            least, most = (cv2.remap(a, x, y, cv2.INTER_LINEAR) for a in looks(other)[1:])
+            brighter = np.median((me - (least + most) / 2)[ask], axis=0)
+            mine = me - brighter
+            off = np.maximum(np.maximum(least - mine, mine - most), 0).max(-1)
+            found.append(np.where(ask, off, np.nan))
+        out[t] = _median(found, (h, w))
+    progress("comparing frames", n, n)
+    return out
+
+
+def without_movers(
+    depth: Float[np.ndarray, "n h w"], moving: Bool[np.ndarray, "n h w"]
+) -> Float[np.ndarray, "n h w"]:
+    """Depth in which what moves is as far as the still pixel nearest to it, smoothly."""
+    import cv2
+    from scipy.ndimage import distance_transform_edt
+
+    out = np.maximum(depth, 1e-6)
+    for t, mask in enumerate(moving):
+        if not mask.any():
+            continue
+        wide = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        if wide.all():
+            continue
+        nearest = distance_transform_edt(wide, return_distances=False, return_indices=True)
+        filled = np.log(out[t][tuple(nearest)]).astype(np.float32)
+        out[t] = np.where(wide, np.exp(cv2.GaussianBlur(filled, (0, 0), 4.0)), out[t])
+    return out
+
+
+def _others(t: int, count: int) -> list[int]:
+    rest = [k for k in range(max(0, t - REACH), min(count, t + REACH + 1)) if k != t]
+    if not rest:
+        return []
+    return [
+        rest[k]
+        for k in np.unique(np.linspace(0, len(rest) - 1, min(len(rest), OTHERS)).astype(int))
+    ]
+
+
+def _median(found: list[np.ndarray], size_hw: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+    """Over the frames that show the place; NaN where they are too few."""
+    if len(found) < LEAST_FRAMES:
+        return np.full(size_hw, np.nan, np.float32)
+    ordered = np.sort(np.stack(found), axis=0)  # NaN last
+    count = np.isfinite(ordered).sum(0)
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(found) - 1)
+    middle = [np.take_along_axis(ordered, k[None], 0)[0] for k in (low, high)]
+    return np.where(count >= LEAST_FRAMES, (middle[0] + middle[1]) / 2, np.nan).astype(np.float32)

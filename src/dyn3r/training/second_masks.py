@@ -1,0 +1,152 @@
+"""Training of the mask network for the second look, which also sees what other frames show.
+
+    python -m dyn3r.training.second_masks FOLDER --clips 1400 --steps 4000 --photos my-photographs/
+
+FOLDER is that of `dyn3r.training.masks`; clips that it lacks are drawn. Then every clip is looked
+at once more with cameras and depth nearly right, as bundle adjustment finds them, and with what the
+first network says of it (FOLDER/second, resumable). Writes
+FOLDER/motion-masks-second-look.safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from dyn3r.errors import InputError
+from dyn3r.motion.consensus import unlike_others
+from dyn3r.motion.mask_network import (
+    SECOND_PARTS,
+    SECOND_WEIGHTS,
+    SECOND_WIDTHS,
+    MaskNetwork,
+    load_mask_network,
+    mask_probability,
+    second_parts,
+)
+from dyn3r.training.drawn import (
+    BASELINES,
+    Clip,
+    Clips,
+    add_part,
+    clips_for_training,
+    draw_files,
+    load_clips,
+    part_of,
+    pictures_of,
+    worlds,
+)
+from dyn3r.training.masks import MaskTraining, disturbed_log, draw_clips, train_network
+
+BLUR_PX, WRONG_BY = (0.7, 5.0), (0.005, 0.1)
+"""How wrong depth is, at least and at most: what matters is where a pixel is looked for in other
+frames, and bundle adjustment has seen to that."""
+CARELESS = (0.1, 3.0)
+"""Cameras are wrong by this, times 0.06 degrees and 1 % of the path."""
+
+
+def second_clip(index: int, options: MaskTraining, world: object, first: Clip) -> Clip:
+    """What the first network says of a clip, and how unlike other frames its pixels look.
+
+    Raises InputError if the clip is not what the world shows at this index.
+    """
+    sample = world.sample(1, index, with_flow=False)  # type: ignore[attr-defined]
+    if not np.array_equal(pictures_of(sample), first["images"]):
+        raise InputError(
+            f"clip {index} was drawn with other options: give the same --seed and --photos, or "
+            "take a new folder"
+        )
+    rng = np.random.default_rng((options.seed, index, 5))
+    probability = mask_probability(load_mask_network(), first["images"], first["parts"])
+    log = disturbed_log(sample.depth[0].numpy(), first["moving"], rng, BLUR_PX, WRONG_BY)
+    T = sample.T_world_camera[0].numpy().astype(np.float64)
+    careless = math.exp(rng.uniform(*np.log(CARELESS)))
+    turn = Rotation.from_rotvec(rng.normal(0, careless * math.radians(0.06), (len(T), 3)))
+    path = np.linalg.norm(T[:, :3, 3] - T[:, :3, 3].mean(0), axis=1).max()
+    T[:, :3, :3] = T[:, :3, :3] @ turn.as_matrix()
+    T[:, :3, 3] += rng.normal(0, careless * 0.01 * path + 1e-9, (len(T), 3))
+    unlike = unlike_others(
+        first["images"], np.exp(-log).astype(np.float32), probability > 0.5,
+        sample.K[0].numpy(), T,
+    )  # fmt: skip
+    return {
+        "probability": probability.astype(np.float16), "unlike": unlike.astype(np.float16),
+    }  # fmt: skip
+
+
+def draw_second(folder: Path, options: MaskTraining, first: int = 0, stride: int = 1) -> None:
+    """Write FOLDER/second/clips/*.npz, those that are not there yet."""
+    world_of = worlds(
+        options.sizes_hw, options.seed, frames=options.frames, photos=options.photos,
+        dynamic_share=0.85,
+    )  # fmt: skip
+
+    def draw(index: int) -> Clip:
+        with np.load(folder / "clips" / f"{index:05d}.npz") as content:
+            clip = {name: content[name] for name in content.files}
+        return second_clip(index, options, world_of(index, BASELINES), clip)
+
+    draw_files(folder / "second", options.clips, draw, first, stride)
+
+
+def train_second(folder: Path, options: MaskTraining) -> MaskNetwork:
+    """Train on the clips of `folder` that were looked at twice; writes the weights there.
+
+    Raises InputError for a folder without clips to train on.
+    """
+    torch.manual_seed(options.seed)
+    both = [
+        _joined(one, two)
+        for one, two in zip(
+            clips_for_training(folder, "images"),
+            (load_clips(folder / "second", held_out, "unlike") for held_out in (False, True)),
+        )
+    ]
+    network = MaskNetwork(SECOND_PARTS, SECOND_WIDTHS)
+    return train_network(network, both[0], both[1], folder / SECOND_WEIGHTS, options)
+
+
+def _joined(first: Clips, second: Clips) -> Clips:
+    if {size: len(clips) for size, clips in first.items()} != {
+        size: len(clips) for size, clips in second.items()
+    }:
+        raise InputError("some clips were looked at once only: draw the rest first")
+    for size, clips in first.items():
+        for clip, more in zip(clips, second[size]):
+            parts = second_parts(
+                clip["parts"], more["probability"], more["unlike"].astype(np.float32)
+            )
+            clip["parts"] = parts.astype(np.float16)
+    return first
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dyn3r.training.second_masks",
+        description="Train the mask network for the second look.",
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clips", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=MaskTraining.steps)
+    parser.add_argument("--photos")
+    parser.add_argument("--seed", type=int, default=MaskTraining.seed)
+    add_part(parser)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = MaskTraining(clips=args.clips, steps=args.steps, photos=args.photos, seed=args.seed)
+    first, stride = part_of(parser, args)
+    draw_clips(args.folder, options, first, stride)
+    draw_second(args.folder, options, first, stride)
+    if stride == 1:
+        train_second(args.folder, options)
+
+
+if __name__ == "__main__":
+    main()
