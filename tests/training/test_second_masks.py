@@ -16,7 +16,7 @@ from tests.training.test_masks import TINY, QuickWorld
 import dyn3r.training.world
 from dyn3r.errors import InputError
 from dyn3r.motion.mask_network import SECOND_PARTS, load_second_network
-from dyn3r.training import second_masks
+from dyn3r.training import masks, second_masks
 from dyn3r.training.masks import MaskTraining, _batch, draw_clips
 from dyn3r.training.second_masks import draw_second, train_second
 
@@ -94,8 +94,8 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def tiny(**given: object) -> MaskTraining:
         return replace(small, **given)  # type: ignore[arg-type]
 
-    tiny.steps, tiny.seed = 1, 3  # type: ignore[attr-defined]
-    monkeypatch.setattr(second_masks, "MaskTraining", tiny)
+    tiny.clips, tiny.steps, tiny.seed = 1, 1, 3  # type: ignore[attr-defined]
+    monkeypatch.setattr(masks, "MaskTraining", tiny)
     words = [str(tmp_path), "--clips", "1"]
     monkeypatch.setattr(sys, "argv", ["second_masks", *words, "--part", "0/2"])
     second_masks.main()

@@ -251,24 +251,29 @@ def evaluate_masks(
     )
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dyn3r.training.masks", description="Train the mask network."
-    )
+def asked(parser: argparse.ArgumentParser, clips: int) -> tuple[Path, MaskTraining, int, int]:
+    """What the command line says: folder, options, the first clip to draw and the stride."""
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=MaskTraining.clips)
+    parser.add_argument("--clips", type=int, default=clips)
     parser.add_argument("--steps", type=int, default=MaskTraining.steps)
     parser.add_argument("--photos")
     parser.add_argument("--seed", type=int, default=MaskTraining.seed)
     add_part(parser)
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = MaskTraining(clips=args.clips, steps=args.steps, photos=args.photos, seed=args.seed)
-    first, stride = part_of(parser, args)
-    draw_clips(args.folder, options, first, stride)
+    return (args.folder, options, *part_of(parser, args))
+
+
+def main() -> None:
+    """The command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m dyn3r.training.masks", description="Train the mask network."
+    )
+    folder, options, first, stride = asked(parser, MaskTraining.clips)
+    draw_clips(folder, options, first, stride)
     if stride == 1:
-        train_masks(args.folder, options)
+        train_masks(folder, options)
 
 
 if __name__ == "__main__":

@@ -34,15 +34,19 @@ from dyn3r.training.drawn import (
     BASELINES,
     Clip,
     Clips,
-    add_part,
     clips_for_training,
     draw_files,
     load_clips,
-    part_of,
     pictures_of,
     worlds,
 )
-from dyn3r.training.masks import MaskTraining, disturbed_log, draw_clips, train_network
+from dyn3r.training.masks import (
+    MaskTraining,
+    asked,
+    disturbed_log,
+    draw_clips,
+    train_network,
+)
 
 BLUR_PX, WRONG_BY = (0.7, 5.0), (0.005, 0.1)
 """How wrong depth is, at least and at most: what matters is where a pixel is looked for in other
@@ -128,24 +132,16 @@ def _joined(first: Clips, second: Clips) -> Clips:
 
 def main() -> None:
     """The command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         prog="python -m dyn3r.training.second_masks",
         description="Train the mask network for the second look.",
     )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=1400)
-    parser.add_argument("--steps", type=int, default=MaskTraining.steps)
-    parser.add_argument("--photos")
-    parser.add_argument("--seed", type=int, default=MaskTraining.seed)
-    add_part(parser)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = MaskTraining(clips=args.clips, steps=args.steps, photos=args.photos, seed=args.seed)
-    first, stride = part_of(parser, args)
-    draw_clips(args.folder, options, first, stride)
-    draw_second(args.folder, options, first, stride)
+    folder, options, first, stride = asked(parser, clips=1400)
+    draw_clips(folder, options, first, stride)
+    draw_second(folder, options, first, stride)
     if stride == 1:
-        train_second(args.folder, options)
+        train_second(folder, options)
 
 
 if __name__ == "__main__":
