@@ -74,6 +74,20 @@ def test_a_pixel_beside_and_another_exposure_are_forgiven() -> None:
         assert np.median(unlike[known]) < 4
 
 
+def test_frames_whose_cameras_are_wrong_have_no_say() -> None:
+    images, depth, moving, K, T = wall(8)
+    right = unlike_others(images, depth, moving, K, T)
+    T[4:, 1, 3] += 0.9  # as across a cut: nothing fits between the halves
+    halves = unlike_others(images, depth, moving, K, T)
+    known = np.isfinite(halves[:4]) & ~moving[:4]
+    assert known.mean() > 0.5
+    assert (halves[:4][known] < 3).mean() > 0.9
+    lost = T.copy()
+    lost[:, 1, 3] += 0.7 * np.arange(8)  # no two fit
+    assert np.isnan(unlike_others(images, depth, moving, K, lost)).mean() > 0.9
+    assert np.isfinite(right).mean() > 0.7
+
+
 @pytest.mark.parametrize("frames", [1, 2, LEAST_FRAMES])
 def test_few_frames_say_nothing(frames: int) -> None:
     images, depth, moving, K, T = wall(frames)
