@@ -24,7 +24,7 @@ SAME_PLACE = 0.1
 """A pixel of another frame shows the place if its depth differs by less than this (logarithm)."""
 ALIKE, LEAST_ALIKE = 3.0, 0.4
 """A frame of which less than this share looks alike (grey levels) does not show what it should: its
-camera is wrong, and it is not asked. Of registered frames it is 60 to 98 %, across a cut 1 to
+camera is wrong, and it is not asked. Of registered frames it is 45 to 98 %, across a cut 1 to
 20."""
 LEAST_FRAMES = 3
 """Frames that must show the place for a verdict."""
