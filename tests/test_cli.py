@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import subprocess
@@ -243,3 +244,14 @@ def test_a_scene_that_is_not_one(tmp_path, capsys) -> None:
 def test_it_runs_as_a_module() -> None:
     said = subprocess.check_output([sys.executable, "-m", "dyn3r", "--version"], text=True)
     assert said.startswith("dyn3r ")
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "scene.npz")
+
+    monkeypatch.setattr("dyn3r.cli.Models.__call__", full)
+    assert main(["models"]) == 1
+    assert capsys.readouterr().err == "dyn3r: No space left on device (scene.npz)\n"

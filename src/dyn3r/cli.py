@@ -58,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as problem:  # no space, no permission, a device gone: what no module foresees
+        where = f" ({problem.filename})" if problem.filename else ""
+        print(f"dyn3r: {problem.strerror or problem}{where}", file=sys.stderr)
+        return 1
     return 0
 
 

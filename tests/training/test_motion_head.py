@@ -21,7 +21,7 @@ from dyn3r.training.group import Group
 from dyn3r.training.losses import motion_loss
 from dyn3r.training.options import COMPACT, TrainOptions
 from dyn3r.training.pairs import PairBatch
-from dyn3r.training.trainer import _evaluate, _restore, _step, forward_pairs, train
+from dyn3r.training.trainer import _restore, _step, evaluate, forward_pairs, train
 
 PLAIN = NetworkConfig(
     enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,
@@ -209,9 +209,9 @@ def test_a_network_learns_what_moves_and_the_log_says_so(tmp_path: Path) -> None
     guess -= (1 - share) * logsigmoid(torch.tensor(-MOTION_PRIOR))
     assert losses[0] == pytest.approx(float(guess), rel=1e-4)
     assert losses[-1] < 0.4 * losses[0]
-    assert _evaluate(state.network, [batch], "cpu")["held_out_motion_J"] > 0.7
+    assert evaluate(state.network, [batch], "cpu")["held_out_motion_J"] > 0.7
     nothing = replace(batch, moving1=batch.moving2, moving2=batch.moving1)
-    assert _evaluate(state.network, [nothing], "cpu")["held_out_motion_J"] < 0.2
+    assert evaluate(state.network, [nothing], "cpu")["held_out_motion_J"] < 0.2
 
 
 def test_the_loss_counts_only_where_something_may_move(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_the_loss_counts_only_where_something_may_move(tmp_path: Path) -> None:
 def test_a_run_from_an_older_checkpoint(tmp_path: Path, monkeypatch) -> None:
     """The whole way: train without the head, go on with it, read the log and the file."""
     batch = batch_of()
-    monkeypatch.setattr(trainer, "batch_loader", lambda options, *_: [batch] * options.steps)
+    monkeypatch.setattr(trainer, "batch_loader", lambda options, *_: iter([batch] * options.steps))
     monkeypatch.setattr(trainer, "held_out_batches", lambda options: [batch])
     first = train(tmp_path / "old", replace(OPTIONS, steps=1, network=PLAIN))
     assert load_network(first)[0].config == PLAIN

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.model import prepare_model
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.network.predict import predict_pairs
-from dyn3r.training.batches import _Batches
+from dyn3r.training.batches import _Batches, _Rounds, batch_loader
 from dyn3r.training.group import Group
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import mirrored, sample_pairs
@@ -148,6 +149,43 @@ def test_the_same_scenes_serve_several_steps_with_other_pairs() -> None:
     assert torch.equal(first.images, second.images.flip(3))
     assert first.images.shape != third.images.shape or not torch.equal(first.images, third.images)
     assert torch.equal(batches[1].points2, _Batches(batches.options)[1].points2)
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 4])
+def test_batches_come_in_order_from_any_step_whoever_renders_them(first_step: int) -> None:
+    options = replace(OPTIONS, reuse=2, frames_per_scene=3, steps=5, coarse_share=0.6)
+    loaded = list(batch_loader(options, first_step))
+    alone = [_Batches(options)[step] for step in range(first_step, 5)]
+    assert len(loaded) == len(alone)
+    for ours, theirs in zip(loaded, alone):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.points2, theirs.points2)
+
+
+def test_steps_that_share_scenes_are_one_item_of_the_loader() -> None:
+    options = replace(OPTIONS, reuse=3, frames_per_scene=3, steps=7)
+    rounds = _Rounds(_Batches(options), first_step=1)
+    assert [len(rounds[group]) for group in range(3)] == [2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0}, {"scenes_per_step": 0}, {"frames_per_scene": 1}, {"data_workers": -1},
+        {"coarse_share": 1.5}, {"learning_rate": float("nan")}, {"shape_weight": -1.0},
+        {"precision": "float16"},
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        replace(OPTIONS, **wrong)
+
+
+def test_a_run_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        train(tmp_path / "file", OPTIONS)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 class ExchangeByHand(Group):

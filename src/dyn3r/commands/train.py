@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +49,9 @@ class Train:
     motion_weight: float = 0.2
     """Weight of the loss that teaches the motion head what moves; 0: it learns nothing. Of no
     effect with --dynamic-share 0."""
+    data_workers: int | None = None
+    """Processes that render ahead; default: 1 beside a CPU that trains, all cores but one beside a
+    GPU (shared by the processes of torchrun). The weights do not depend on it."""
     seed: int = 0
     """Seeds weights and data."""
     device: str = "auto"
@@ -56,14 +60,11 @@ class Train:
     """Say nothing but errors."""
 
     def __call__(self) -> None:
-        import torch
-
+        from dyn3r.network.model import usable_device
         from dyn3r.training.options import TrainOptions
         from dyn3r.training.trainer import train
 
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = str(usable_device(self.device))
         options = TrainOptions(
             steps=self.steps,
             start_from=self.start_from,
@@ -80,6 +81,7 @@ class Train:
             shape_weight=self.shape_weight,
             motion_weight=self.motion_weight,
             seed=self.seed,
+            data_workers=_workers(device) if self.data_workers is None else self.data_workers,
         )
         with progress_bars(self.quiet) as progress:
             path = train(
@@ -87,3 +89,11 @@ class Train:
             )
         if not self.quiet:
             print(f"model: {path}")
+
+
+def _workers(device: str) -> int:
+    """Rendering processes that keep `device` busy."""
+    if device == "cpu":
+        return 1
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    return max(1, ((os.cpu_count() or 1) - here) // here)

@@ -83,7 +83,7 @@ def prepare_model(
     facts: Mapping[str, str] | None = None,
 ) -> Model:
     """Put a network where it is to run; its weights are converted in place."""
-    place = _device(device)
+    place = usable_device(device)
     if precision not in ("auto", "bfloat16", "float32"):
         raise InputError(f"unknown precision {precision!r}: auto, bfloat16 or float32")
     half = _fast_bfloat16(place) if precision == "auto" else precision == "bfloat16"
@@ -102,7 +102,11 @@ def prepare_model(
     return Model(network, name, place, "bfloat16" if half else "float32", dict(facts or {}))
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """`auto` (a CUDA GPU if there is one, else the CPU) or a device by name.
+
+    Raises InputError if there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

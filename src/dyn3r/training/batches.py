@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -51,19 +52,37 @@ def _world(options: TrainOptions, size_hw: tuple[int, int], frames: int, seed: i
     return World(settings, seed=seed)
 
 
-def batch_loader(options: TrainOptions, first_step: int, rank: int = 0) -> Iterable[PairBatch]:
-    """Batches in order from `first_step` on, rendered ahead by processes of their own."""
-    return DataLoader(
-        _Batches(options, rank),
+class _Rounds(Dataset):
+    """The batches that share scenes, as one item: so that no scene is rendered by two workers."""
+
+    def __init__(self, batches: _Batches, first_step: int) -> None:
+        self.batches, self.first_step = batches, first_step
+
+    def __getitem__(self, group: int) -> list[PairBatch]:
+        reuse = self.batches.options.reuse
+        start, end = max(group * reuse, self.first_step), (group + 1) * reuse
+        return [self.batches[step] for step in range(start, min(end, len(self.batches)))]
+
+
+def batch_loader(options: TrainOptions, first_step: int, rank: int = 0) -> Iterator[PairBatch]:
+    """Batches in order from `first_step` on, rendered ahead by `options.data_workers` processes.
+
+    They are the same for any number of workers.
+    """
+    workers = options.data_workers
+    loader = DataLoader(
+        _Rounds(_Batches(options, rank), first_step),
         batch_size=None,
-        sampler=range(first_step, options.steps),
-        num_workers=options.data_workers,
-        prefetch_factor=3 if options.data_workers else None,
-        multiprocessing_context="spawn" if options.data_workers else None,
+        sampler=range(first_step // options.reuse, math.ceil(options.steps / options.reuse)),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
     )
+    for batches in loader:
+        yield from batches
 
 
-def held_out_batches(options: TrainOptions) -> list[PairBatch]:
-    """The same unseen scenes for every evaluation of every run."""
+def held_out_batches(options: TrainOptions, count: int = 2) -> list[PairBatch]:
+    """The same unseen scenes for every evaluation of every run: 8 scenes, 32 pairs a batch."""
     world = _world(replace(options, dynamic_share=0.5), options.sizes_hw[0], 4, 987_654_321)
-    return [sample_pairs(world.sample(8, step), 4, seed=step) for step in range(2)]
+    return [sample_pairs(world.sample(8, step), 4, seed=step) for step in range(count)]

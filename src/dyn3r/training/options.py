@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from dyn3r.errors import InputError
 from dyn3r.network.config import NetworkConfig
 
 COMPACT = NetworkConfig(
@@ -26,7 +28,10 @@ COMPACT = NetworkConfig(
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Everything that decides a training run. Stored in the run's folder."""
+    """Everything that decides a training run. Stored in the run's folder.
+
+    Raises InputError for a number out of its range.
+    """
 
     network: NetworkConfig = COMPACT
     """Size of the network. A checkpoint that differs only by lacking the position code, the detail
@@ -90,8 +95,41 @@ class TrainOptions:
     seed: int = 0
     """Seeds weights and data."""
     data_workers: int = 1
-    """Processes that render ahead; 0 renders between the steps."""
+    """Processes that render ahead; 0 renders between the steps. The batches do not depend on it."""
     save_minutes: float = 3.0
     """Wall-clock minutes between saved states."""
     evaluate_every: int = 500
     """Steps between evaluations on held-out scenes."""
+
+    def __post_init__(self) -> None:
+        least = {
+            "steps": 1, "scenes_per_step": 1, "frames_per_scene": 2, "pairs_per_scene": 1,
+            "reuse": 1, "warmup_steps": 0, "data_workers": 0, "evaluate_every": 1,
+        }  # fmt: skip
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise InputError(
+                    f"training option {name} is {smallest} or more, not {getattr(self, name)}"
+                )
+        for name in ("coarse_share", "dynamic_share", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"training option {name} is a share from 0 to 1, not {getattr(self, name)}"
+                )
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(
+                    f"training option {name} is a number above 0, not {getattr(self, name)}"
+                )
+        for name in (
+            "final_learning_rate", "weight_decay", "matching_weight", "shape_weight",
+            "motion_weight", "confidence_weight", "nearness", "save_minutes",
+        ):  # fmt: skip
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(
+                    f"training option {name} is a number of 0 or more, not {getattr(self, name)}"
+                )
+        if self.precision not in ("bfloat16", "float32"):
+            raise InputError(
+                f"training option precision is bfloat16 or float32, not {self.precision!r}"
+            )

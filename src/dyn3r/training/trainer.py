@@ -54,7 +54,8 @@ def train(
     `model.safetensors` (the averaged weights, loadable by `load_model`).
 
     Under `torchrun` every process draws `options.scenes_per_step` scenes of its own on its own GPU,
-    and gradients are averaged; the first one writes the folder.
+    and gradients are averaged; the first one writes the folder. Raises InputError for a folder that
+    is a file or holds another network's state, CheckpointError for a useless `start_from`.
     """
     folder = Path(folder)
     group = Group(device)
@@ -67,6 +68,8 @@ def train(
 def _run(
     folder: Path, options: TrainOptions, group: Group, minutes: float | None, progress: Progress
 ) -> Path:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder for the run")
     if group.leads:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "options.json").write_text(json.dumps(asdict(options), indent=1))
@@ -93,7 +96,7 @@ def _run(
             if state.step % 50 == 0 or finished:
                 _log(folder, {"step": state.step, "lr": _rate(step, options), **running})
             if state.step % options.evaluate_every == 0 or finished:
-                _log(folder, {"step": state.step, **_evaluate(state.average, held_out, device)})
+                _log(folder, {"step": state.step, **evaluate(state.average, held_out, device)})
             if finished or time.monotonic() - last_save > options.save_minutes * 60:
                 _save(folder, state, options, group)
                 last_save = time.monotonic()
@@ -209,7 +212,7 @@ def _follow(average: PointmapNetwork, network: PointmapNetwork, decay: float, st
 
 
 @torch.no_grad()
-def _evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -> dict[str, float]:
+def evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -> dict[str, float]:
     """Median over pairs of: relative depth error of view 1, point error of view 2.
 
     With a motion head also J (intersection over union) of what it calls moving, all pixels of both
