@@ -84,23 +84,23 @@ def test_derivatives_are_those_of_finite_differences(tiny, i: int) -> None:
     n, seen = len(now.R), problem.seen[i]
 
     def error(change: torch.Tensor) -> torch.Tensor:
-        return residuals(problem, moved(now, change), i, by="nothing").error
+        return residuals(problem, moved(now, change), seen, by="nothing").error
 
-    found, full = residuals(problem, now, i), slope(error, 6 * n + 1)
+    found, full = residuals(problem, now, seen), slope(error, 6 * n + 1)
     assert found.front.all()
     for e, j in enumerate(seen.frames.tolist()):
         columns = [*range(6 * i, 6 * i + 6), *range(6 * j, 6 * j + 6), 6 * n]
-        torch.testing.assert_close(found.J[e], full[e][..., columns], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.J[e].double(), full[e][..., columns], rtol=1e-5, atol=1e-5)
         others = sorted(set(range(6 * n)) - set(columns))
         assert full[e][..., others].abs().max() < 1e-6  # no other camera matters
 
     def by_depth(change: torch.Tensor) -> torch.Tensor:
         deeper = replace(now, log_depth=now.log_depth + change)
-        return residuals(problem, deeper, i, by="nothing").error
+        return residuals(problem, deeper, seen, by="nothing").error
 
     depth = slope(by_depth, 1)[..., 0]
-    torch.testing.assert_close(found.J_depth, depth, rtol=1e-5, atol=1e-5)
-    alone = residuals(problem, now, i, by="depth")
+    torch.testing.assert_close(found.J_depth.double(), depth, rtol=1e-5, atol=1e-5)
+    alone = residuals(problem, now, seen, by="depth")
     assert alone.J is None
     torch.testing.assert_close(alone.J_depth, found.J_depth)
 
@@ -110,7 +110,7 @@ def test_points_behind_the_other_camera_pull_at_nothing(tiny) -> None:
     t = now.t.clone()
     t[1, 2] -= 20
     behind = replace(now, t=t)
-    found = residuals(problem, behind, 0)
+    found = residuals(problem, behind, problem.seen[0])
     row = problem.seen[0].frames.tolist().index(1)
     assert not found.front[row].any()
     assert not robust_weight(problem.seen[0], found, WIDTH)[row].any()
@@ -143,13 +143,13 @@ def full_step(problem: Problem, now: Estimate, damping: float) -> Estimate:
     H = torch.zeros(cameras + n * k, cameras + n * k, dtype=torch.float64)
     g = torch.zeros(len(H), dtype=torch.float64)
     for i, seen in enumerate(problem.seen):
-        found = residuals(problem, now, i)
+        found = residuals(problem, now, seen)
         weight = robust_weight(seen, found, WIDTH)
         for e, j in enumerate(seen.frames.tolist()):
             at = [*range(6 * i, 6 * i + 6), *range(6 * j, 6 * j + 6), 6 * n, 0]
             for s in range(k):
                 at[-1] = cameras + i * k + s
-                J = torch.cat([found.J[e, s], found.J_depth[e, s][:, None]], 1)
+                J = torch.cat([found.J[e, s], found.J_depth[e, s][:, None]], 1).double()
                 where = torch.tensor(at)
                 H[where[:, None], where] += weight[e, s] * J.T @ J
                 g[where] += weight[e, s] * J.T @ found.error[e, s]
@@ -186,7 +186,7 @@ def test_a_step_is_that_of_all_unknowns_together(tiny, damping: float) -> None:
     assert (wanted.log_depth - now.log_depth).abs().max() < system.LARGEST_STEP  # and unclipped
     assert not found.R[0].sub(now.R[0]).any()
     assert not found.t[0].sub(now.t[0]).any()
-    same(found, wanted, 2e-6)
+    same(found, wanted, 1e-5)  # of steps of 0.1; derivatives are in single precision
 
 
 @pytest.mark.parametrize("focal_sigma", [0.1, 0.0])
@@ -223,7 +223,7 @@ def test_the_same_pair_twice_counts_twice(tiny) -> None:
     problem, now = tiny
     twice = []
     for seen in problem.seen:
-        names = ("frames", "target", "whiten", "weight")
+        names = ("first", "frames", "target", "whiten", "weight")
         twice.append(replace(seen, **{n: torch.cat([getattr(seen, n)] * 2) for n in names}))
     double = replace(problem, seen=twice)
     heavy = replace(problem, seen=[replace(s, weight=2 * s.weight) for s in problem.seen])
@@ -253,7 +253,7 @@ def test_pairs_that_fit_badly_as_a_whole_count_less() -> None:
     worse = replace(problem, seen=seen)
     careful = doubted(worse, good)
     assert careful is not None
-    error = residuals(worse, good, 1, by="nothing").error[0].norm(dim=-1)
+    error = residuals(worse, good, worse.seen[1], by="nothing").error[0].norm(dim=-1)
     factor = float(error[worse.seen[1].weight[0] > 0].median()) / 1.18
     assert factor > 2
     torch.testing.assert_close(

@@ -30,7 +30,7 @@ def depth_of_samples(
     if seen is None:
         return before, information
     for last in range(STEPS + 1):
-        found = residuals(problem, now, i, by="depth")
+        found = residuals(problem, now, seen, by="depth")
         assert found.J_depth is not None
         w = robust_weight(seen, found, width)[..., None]
         information = (w * found.J_depth.square()).sum((0, 2))

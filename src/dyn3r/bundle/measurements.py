@@ -52,6 +52,7 @@ def measurements_of(
     variance = options.noise_px**2 + (options.noise_share * length) ** 2 + miss**2
     whiten = _whiten(_texture_covariance(image, uv, options.noise_grey), variance)
     return Measurements(
+        first=torch.full((len(rows),), i),
         frames=torch.from_numpy(frames.astype(np.int64)),
         target=torch.from_numpy(target.astype(np.float32)),
         whiten=torch.from_numpy(whiten.astype(np.float32)),

@@ -9,6 +9,7 @@ Deng 2021); priors on depth and focal length where parallax is small (MegaSaM, L
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,15 +27,20 @@ MEDIAN_ERROR = 1.18
 """Of the length of an error in two dimensions, in standard errors: sqrt(2 log 2)."""
 FAR_AWAY, TURNING_STEPS = 12.0, 15
 """Log depth beyond everything, and steps to find a camera that only turns."""
+BATCH = 12_000
+"""Measurements that are worked on at once; about 1 KB each."""
 FAR_OFF = 1e6
 """The squared error of a point behind the camera."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Where the samples of one frame are seen in other frames."""
+    """Where the samples of one frame, or of some, are seen in other frames: a row for each pair."""
 
+    first: Int[Tensor, " m"]
+    """The frame whose samples these are."""
     frames: Int[Tensor, " m"]
+    """The frame in which they are seen."""
     target: Float[Tensor, "m k 2"]
     """Pixels in those frames."""
     whiten: Float[Tensor, "m k 2 2"]
@@ -64,6 +70,26 @@ class Problem:
     fixed: Bool[Tensor, " n"]
     """Cameras that must not move."""
 
+    def batches(self) -> Iterator[Measurements]:
+        """The measurements of all frames, frame by frame, so many at once that each operation on
+        them is worth its call."""
+        some: list[Measurements] = []
+        for mine in self.seen:
+            if mine is None:
+                continue
+            if some and sum(len(s.frames) for s in (*some, mine)) * len(self.uv) > BATCH:
+                yield joined(some)
+                some = []
+            some.append(mine)
+        if some:
+            yield joined(some)
+
+
+def joined(some: list[Measurements]) -> Measurements:
+    """The rows of all of them."""
+    names = ("first", "frames", "target", "whiten", "weight")
+    return Measurements(*(torch.cat([getattr(s, name) for s in some]) for name in names))
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -79,14 +105,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Residuals:
-    """Measurements that start in one frame, linearised, in standard errors."""
+    """Measurements, linearised, in standard errors."""
 
     error: Float[Tensor, "m k 2"]
     """Predicted minus measured."""
     front: Bool[Tensor, "m k"]
     """The point lies in front of the other camera."""
     J: Float[Tensor, "m k 2 13"] | None
-    """By the camera of this frame (6: shift, turn), of the other (6), and the log focal length."""
+    """By the camera of the first frame (6: shift, turn), of the other (6), and the log focal
+    length."""
     J_depth: Float[Tensor, "m k 2"] | None
     """By the log depth."""
 
@@ -104,48 +131,67 @@ class Solution:
     iterations: int
 
 
-def residuals(problem: Problem, now: Estimate, i: int, *, by: str = "everything") -> Residuals:
-    """Errors of the measurements that start in frame i. `by`: derivatives by "everything",
-    "depth" alone, or "nothing"."""
-    seen = problem.seen[i]
-    assert seen is not None
-    j, focal = seen.frames, problem.focal * now.log_focal.exp()
-    bearing = (problem.uv - problem.centre[i]) / focal[i]
-    depth = now.log_depth[i].exp()
-    X_i = torch.cat([bearing, torch.ones_like(bearing[:, :1])], -1) * depth[:, None]
-    R = now.R[j] @ now.R[i].T
+def residuals(
+    problem: Problem, now: Estimate, seen: Measurements, *, by: str = "everything"
+) -> Residuals:
+    """Errors of measurements. `by`: derivatives by "everything", "depth" alone, or "nothing"."""
+    i, j, focal = seen.first, seen.frames, problem.focal * now.log_focal.exp()
+    mine, row = i.unique(return_inverse=True)
+    bearing = (problem.uv - problem.centre[mine, None]) / focal[mine, None]
+    depth = now.log_depth[mine].exp()
+    X_i = (torch.cat([bearing, torch.ones_like(bearing[..., :1])], -1) * depth[..., None])[row]
+    R = now.R[j] @ now.R[i].transpose(-1, -2)
     turned = X_i @ R.transpose(-1, -2)
-    X = turned + (now.t[j] - now.t[i] @ R.transpose(-1, -2))[:, None]
-    near = FRONT * depth.median()
+    X = turned + (now.t[j] - (R @ now.t[i][..., None])[..., 0])[:, None]
+    near = (FRONT * depth.median(dim=1).values)[row, None]
     front = X[..., 2] > near
     z = torch.maximum(X[..., 2], near)[..., None]
     slope, scale = X[..., :2] / z, focal[j][:, None]
-    whiten = seen.whiten.double()
-    error = slope * scale + problem.centre[j][:, None] - seen.target
-    error = (whiten @ error[..., None])[..., 0]
+    error = _whitened(seen.whiten, slope * scale + problem.centre[j][:, None] - seen.target)
     if by == "nothing":
         return Residuals(error, front, None, None)
-    J_point = error.new_zeros(*slope.shape, 3)
-    J_point[..., 0, 0] = J_point[..., 1, 1] = 1.0
-    J_point[..., 2] = -slope
-    J_point = whiten @ (J_point * (scale / z)[..., None])
-    J_depth = (J_point @ turned[..., None])[..., 0]
+    # a step's direction needs no more than single precision, which is twice as fast
+    whiten, slope, R, X, X_i = (x.float() for x in (seen.whiten, slope, R, X, X_i))
+    J_point = whiten * (scale / z).float()[..., None, :]
+    J_point = torch.cat([J_point, -_along(J_point, slope)[..., None]], -1)
+    J_depth = _along(J_point, turned.float())
     if by == "depth":
         return Residuals(error, front, None, J_depth)
-    J = error.new_empty(*slope.shape, 13)
-    back = -(J_point @ R[:, None])
-    J[..., :3], J[..., 6:9] = back, J_point
-    J[..., 3:6] = torch.linalg.cross(X_i[None, :, None].expand_as(back), back, dim=-1)
-    J[..., 9:12] = torch.linalg.cross(X[:, :, None].expand_as(J_point), J_point, dim=-1)
-    sideways = torch.cat([X_i[:, :2], torch.zeros_like(X_i[:, :1])], -1) @ R.transpose(-1, -2)
-    longer = (whiten @ (slope * scale)[..., None])[..., 0]
-    J[..., 12] = longer - (J_point @ sideways[..., None])[..., 0]
+    back = -(J_point.flatten(1, 2) @ R).view_as(J_point)
+    sideways = X_i[..., :2] @ R[..., :2].transpose(-1, -2)
+    longer = _whitened(whiten, slope * scale.float()) - _along(J_point, sideways)
+    J = torch.cat([back, _crossed(X_i, back), J_point, _crossed(X, J_point), longer[..., None]], -1)
     return Residuals(error, front, J, J_depth)
+
+
+def _whitened(whiten: Float[Tensor, "m k 2 2"], x: Float[Tensor, "m k 2"]) -> Tensor:
+    return whiten[..., 0] * x[..., :1] + whiten[..., 1] * x[..., 1:]
+
+
+def _along(rows: Float[Tensor, "m k 2 d"], x: Float[Tensor, "m k d"]) -> Float[Tensor, "m k 2"]:
+    """The products of rows and x. For so few numbers sums of products are faster than `sum`, and
+    than products of many small matrices."""
+    out = rows[..., 0] * x[..., None, 0]
+    for d in range(1, x.shape[-1]):
+        out = out + rows[..., d] * x[..., None, d]
+    return out
+
+
+def squared_length(error: Float[Tensor, "m k 2"]) -> Float[Tensor, "m k"]:
+    """|error|^2."""
+    return error[..., 0] ** 2 + error[..., 1] ** 2
+
+
+def _crossed(X: Float[Tensor, "m k 3"], rows: Float[Tensor, "m k 2 3"]) -> Tensor:
+    """X x each of the rows."""
+    x, y, z = X[:, :, None].unbind(-1)
+    a, b, c = rows.unbind(-1)
+    return torch.stack([y * c - z * b, z * a - x * c, x * b - y * a], -1)
 
 
 def robust_weight(seen: Measurements, found: Residuals, width: float) -> Float[Tensor, "m k"]:
     """Weight of each measurement in a step (Geman and McClure)."""
-    squared = found.error.square().sum(-1)
+    squared = squared_length(found.error)
     return seen.weight * found.front * (width**2 / (width**2 + squared)) ** 2
 
 
@@ -198,11 +244,11 @@ def doubted(problem: Problem, now: Estimate) -> Problem | None:
     """
     doubt = False
     seen: list[Measurements | None] = []
-    for i, mine in enumerate(problem.seen):
+    for mine in problem.seen:
         if mine is None:
             seen.append(None)
             continue
-        errors = residuals(problem, now, i, by="nothing").error.norm(dim=-1)
+        errors = residuals(problem, now, mine, by="nothing").error.norm(dim=-1)
         errors = errors.masked_fill(mine.weight <= 0, torch.nan)
         factor = (errors.nanmedian(dim=1).values / MEDIAN_ERROR).nan_to_num(1.0).clamp(min=1.0)
         doubt |= bool((factor > 1).any())
@@ -229,11 +275,9 @@ def total_cost(problem: Problem, now: Estimate, width: float) -> float:
     total = float(((now.log_depth - problem.log_depth) / problem.depth_sigma).square().sum())
     if problem.focal_sigma > 0:
         total += float(now.log_focal / problem.focal_sigma) ** 2
-    for i, seen in enumerate(problem.seen):
-        if seen is None:
-            continue
-        found = residuals(problem, now, i, by="nothing")
-        squared = torch.where(found.front, found.error.square().sum(-1), FAR_OFF)
+    for seen in problem.batches():
+        found = residuals(problem, now, seen, by="nothing")
+        squared = torch.where(found.front, squared_length(found.error), FAR_OFF)
         total += float((seen.weight * (width**2 * squared / (width**2 + squared))).sum())
     return total
 
@@ -241,9 +285,8 @@ def total_cost(problem: Problem, now: Estimate, width: float) -> float:
 def typical_error(problem: Problem, now: Estimate) -> float:
     """Median error of what counts, in standard errors; 0 if nothing does."""
     errors = [
-        residuals(problem, now, i, by="nothing").error.norm(dim=-1)[seen.weight > 0]
-        for i, seen in enumerate(problem.seen)
-        if seen is not None
+        residuals(problem, now, seen, by="nothing").error.norm(dim=-1)[seen.weight > 0]
+        for seen in problem.batches()
     ]
     every = torch.cat(errors) if errors else torch.zeros(0)
     return float(every.median()) if len(every) else 0.0

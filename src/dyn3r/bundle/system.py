@@ -50,33 +50,55 @@ class System:
 
 def linearise(problem: Problem, now: Estimate, width: float) -> System:
     """Second derivatives and gradient (Gauss and Newton) with robust weights."""
-    n = len(now.R)
+    n, unknown = len(now.R), 6 * len(now.R) + 1
     depth_prior = problem.depth_sigma**-2
-    prior, right, diagonal = (now.R.new_zeros(6 * n + 1) for _ in range(3))
+    prior, right, diagonal = (now.R.new_zeros(unknown) for _ in range(3))
     information = torch.zeros_like(now.log_depth)
     depth_right = depth_prior * (now.log_depth - problem.log_depth)
     parts: list[Part | None] = [None] * n
-    for i, seen in enumerate(problem.seen):
-        if seen is None:
-            continue
-        found = residuals(problem, now, i)
+    for seen in problem.batches():
+        found, m = residuals(problem, now, seen), len(seen.frames)
         assert found.J is not None
         assert found.J_depth is not None
-        w = robust_weight(seen, found, width)[..., None]
-        weighted, m = found.J * w[..., None], len(seen.frames)
-        H = weighted.reshape(m, -1, 13).transpose(1, 2) @ found.J.reshape(m, -1, 13)
-        information[i] = (w * found.J_depth.square()).sum((0, 2))
-        depth_right[i] += (w * found.J_depth * found.error).sum((0, 2))
-        unknowns = _unknowns(i, seen.frames, n)
-        right.index_add_(0, unknowns, _joined((weighted * found.error[..., None]).sum((1, 2))))
-        diagonal.index_add_(0, unknowns, _spread_out(H).diagonal())
-        parts[i] = Part(unknowns, H, _joined((weighted * found.J_depth[..., None]).sum(2)).float())
+        w = robust_weight(seen, found, width)[..., None].float()
+        weighted, error = found.J * w[..., None], found.error.float()
+        J, across = found.J.reshape(m, -1, 13), weighted.reshape(m, -1, 13).transpose(1, 2)
+        H = (across @ J).double()
+        H = (H + H.transpose(1, 2)) / 2  # exactly symmetric, whichever half a solver reads
+        gradient = (across @ error.reshape(m, -1, 1))[..., 0].double()
+        pull = w * found.J_depth
+        information.index_add_(0, seen.first, _summed(pull * found.J_depth).double())
+        depth_right.index_add_(0, seen.first, _summed(pull * error).double())
+        for total, value in ((right, gradient), (diagonal, H.diagonal(dim1=1, dim2=2))):
+            cameras = total[:-1].view(n, 6)
+            cameras.index_add_(0, seen.first, value[:, :6])
+            cameras.index_add_(0, seen.frames, value[:, 6:12])
+            total[-1] += value[:, 12].sum()
+        mixed = _summed(weighted * found.J_depth[..., None], 2)
+        for i, rows in _by_frame(seen.first):
+            unknowns = _unknowns(i, seen.frames[rows], n)
+            parts[i] = Part(unknowns, H[rows], _joined(mixed[rows]))
     if problem.focal_sigma > 0:
         prior[-1] = problem.focal_sigma**-2
         right[-1] += now.log_focal * prior[-1]
     return System(
         parts, prior, prior + diagonal, right, information + depth_prior, depth_right, information
     )
+
+
+def _summed(x: Tensor, axis: int = -1) -> Tensor:
+    """Over an axis of two, faster than `sum`."""
+    one, two = x.unbind(axis)
+    return one + two
+
+
+def _by_frame(first: Int[Tensor, " m"]) -> Iterator[tuple[int, slice]]:
+    """The rows of each frame, which follow one another."""
+    frames, counts = first.unique_consecutive(return_counts=True)
+    start = 0
+    for i, count in zip(frames.tolist(), counts.tolist()):
+        yield i, slice(start, start + count)
+        start += count
 
 
 def _unknowns(i: int, frames: Tensor, n: int) -> Int[Tensor, " l"]:
