@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import dyn3r
 import dyn3r.pipeline
 import dyn3r.refine
+from dyn3r.alignment import AlignmentOptions
 from dyn3r.errors import InputError
 from dyn3r.network.config import NetworkConfig
 from dyn3r.network.initialise import initialise
@@ -48,6 +50,64 @@ def test_every_clip_length_gives_a_whole_scene(model: Model, frames: int) -> Non
     assert scene.metadata["notes"]
     assert "first pass" in seen
     assert "second pass" in seen
+
+
+def recommending(model: Model, **facts: str) -> Model:
+    return replace(model, facts={**model.facts, **facts})
+
+
+@pytest.mark.parametrize(
+    ("options", "facts", "twice"),
+    [
+        ({"motion": "flow"}, {}, True),
+        ({"motion": "flow"}, {"bundle": "on"}, False),
+        ({"motion": "attention"}, {"bundle": "on"}, True),
+        ({"motion": "flow", "bundle": False}, {"bundle": "on"}, True),
+        ({"motion": "flow", "bundle": True}, {}, True),  # not measured for such a model
+        ({"motion": "flow", "second_pass": True}, {"bundle": "on"}, True),
+        ({"motion": "attention", "second_pass": False}, {}, False),
+    ],
+)
+def test_a_second_pass_where_it_is_of_use(
+    model: Model, options: dict[str, object], facts: dict[str, str], twice: bool
+) -> None:
+    seen: list[str] = []
+    scene = dyn3r.reconstruct(
+        clip_of(3), recommending(model, **facts), dyn3r.Options(**options),  # type: ignore[arg-type]
+        progress=lambda stage, done, total: seen.append(stage),
+    )  # fmt: skip
+    assert ("second pass" in seen) == twice
+    assert np.isfinite(scene.depth).all()
+    assert ("second pass" in scene.metadata["seconds"]) == twice
+
+
+def test_where_nothing_moves_one_pass_says_what_two_say(model: Model) -> None:
+    still = dyn3r.clip_from_images(np.repeat(clip_of(1).images, 3, axis=0), size=64, fps=10.0)
+    twice, once = (
+        dyn3r.reconstruct(still, model, dyn3r.Options(motion="flow", second_pass=second))
+        for second in (True, False)
+    )
+    assert not twice.dynamic.any()
+    np.testing.assert_array_equal(once.depth, twice.depth)
+    np.testing.assert_array_equal(once.T_world_camera, twice.T_world_camera)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "bundle", "expected"), [(0, True, 384), (0, False, 0), (64, True, 64)]
+)
+def test_an_alignment_that_is_only_a_start_is_cheap(
+    model: Model, monkeypatch: pytest.MonkeyPatch, pixels: int, bundle: bool, expected: int
+) -> None:
+    asked, align = [], dyn3r.pipeline.align
+
+    def listening(*args: Any, **named: Any) -> Any:
+        asked.append(named["options"].pixels)
+        return align(*args, **named)
+
+    monkeypatch.setattr(dyn3r.pipeline, "align", listening)
+    options = dyn3r.Options(bundle=bundle, alignment=AlignmentOptions(pixels=pixels))
+    dyn3r.reconstruct(clip_of(2), model, options)
+    assert asked == [expected]
 
 
 def test_portrait_and_one_pass(model: Model) -> None:

@@ -210,11 +210,11 @@ class Search:
         self._measured: MeasuredFlow | None = None
         self._behind: Bool[np.ndarray, "n h w"] | None = None
 
-    def first_pass(self) -> Motion:
-        """Look for motion as if everything stood still."""
+    def first_pass(self, *, points: bool = False) -> tuple[Motion, PairPredictions]:
+        """Look for motion as if everything stood still. `points`: they are wanted in any case."""
         with self.seconds("first pass"):
-            # points are only needed to tell parallax from motion in measured flow
-            heads = self.flows or self.learns
+            # else they are only needed to tell parallax from motion in measured flow
+            heads = points or self.flows or self.learns
             first = self.watcher.predict("first pass", None, heads=heads, scores=self.attends)
         with self.seconds("motion"):
             if self.learns:
@@ -228,7 +228,7 @@ class Search:
                 else:
                     self._flow = self.watcher.by_flow(first, measured)
                 self._measured = measured if self.keep_flow else None
-        return self.update(first)
+        return self.update(first), first
 
     def second_pass(self, motion: Motion) -> Motion:
         """Look again, ignoring what moves; for a model that makes no points (SPEC 5)."""

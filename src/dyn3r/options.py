@@ -37,6 +37,11 @@ class Options:
     of the pictures; `sam2`, `sam2:WEIGHTS`: by SAM 2; `auto`: masks from flow as the file of the
     model that looks for motion recommends, others not. The alignment leaves out what either the
     masks found or the refined ones cover; the scene gets the refined ones (SPEC 8)."""
+    second_pass: bool | None = None
+    """Points are predicted once more with what moves ignored (SPEC 5; Easi3R), when it was looked
+    for by the same model. False: those of the first pass. None: yes, but not where bundle
+    adjustment, which the model's file recommends, makes depth and cameras agree with flow, and flow
+    or the motion head says what moves: there the same results come of either."""
     flow_term: bool = True
     """Cameras must agree with measured optical flow as well (MonST3R's third loss, weight
     `alignment.flow_weight`), from three frames on. Where flow and pointmaps contradict each other

@@ -27,6 +27,9 @@ LOOKS = 3
 ALIKE = 0.7
 """Masks of two looks that overlap so far (intersection over union) are the same."""
 
+START_PIXELS = 384
+"""Pixels per frame that cameras are found from if bundle adjustment follows."""
+
 __all__ = ["CUES", "Options", "reconstruct"]
 
 
@@ -78,16 +81,22 @@ def reconstruct(
     uses_flow = options.flow_term or wants_bundle
     search = Search(watcher, cue, seconds, keep_flow=uses_flow or on_findings is not None)
     motion = motion_from_masks(masks) if masks is not None else None
+    predictions = None
     if cue != "none":
-        motion = search.first_pass()
+        once = watcher is geometry and not _wants_second_pass(options, model, cue)
+        motion, first = search.first_pass(points=once)
+        if once:
+            predictions = first
+        del first
         if watcher is not geometry:
             motion = search.second_pass(motion)
-    with seconds("second pass" if cue != "none" else "prediction"):
-        stage = "second pass" if cue != "none" else "predicting points"
-        scores = watcher is geometry and (search.attends or on_findings is not None)
-        predictions = geometry.predict(stage, motion, heads=True, scores=scores)
-    if watcher is geometry and search.attends:
-        motion = search.update(predictions)
+    if predictions is None:
+        with seconds("second pass" if cue != "none" else "prediction"):
+            stage = "second pass" if cue != "none" else "predicting points"
+            scores = watcher is geometry and (search.attends or on_findings is not None)
+            predictions = geometry.predict(stage, motion, heads=True, scores=scores)
+        if watcher is geometry and search.attends:
+            motion = search.update(predictions)
     flow = search.flow_of_all_pairs() if uses_flow else None
     how = options.refine
     if how == "auto":
@@ -97,10 +106,13 @@ def reconstruct(
     better = _Refinement(clip, refiner, seconds, progress)
     bundling = wants_bundle and flow is not None
     moving = better.left_out(motion, refine=not bundling)
+    how_to_align = options.alignment
+    if bundling and how_to_align.pixels == 0:  # it is no more than where the adjustment starts
+        how_to_align = replace(how_to_align, pixels=START_PIXELS)
     with seconds("alignment"):
         alignment = align(
             predictions, dynamic=moving, flow=flow if options.flow_term else None,
-            options=options.alignment, progress=progress,
+            options=how_to_align, progress=progress,
         )  # fmt: skip
     solved_depth = None
     if bundling:
@@ -203,6 +215,15 @@ def _cue(motion: str, model: Model) -> str:
 def _wants_bundle(options: Options, model: Model) -> bool:
     """What None means for this model: its file may recommend it."""
     return model.facts.get("bundle") == "on" if options.bundle is None else options.bundle
+
+
+def _wants_second_pass(options: Options, model: Model, cue: str) -> bool:
+    """What None means: where flow settles cameras and depth as the model's file recommends, and
+    attention says nothing of what moves, a second pass changes nothing."""
+    if options.second_pass is not None:
+        return options.second_pass
+    recommended = model.facts.get("bundle") == "on" and _wants_bundle(options, model)
+    return not recommended or cue in ("attention", "both")
 
 
 def _wants_stereo(options: Options, model: Model, bundling: bool) -> bool:

@@ -18,7 +18,7 @@ from dyn3r.alignment.direct import two_frames
 from dyn3r.alignment.evaluate import sample_flow
 from dyn3r.alignment.finish import finish
 from dyn3r.alignment.initialise import pair_scores, starting_K
-from dyn3r.alignment.options import AlignmentOptions, Presets
+from dyn3r.alignment.options import PIXELS, AlignmentOptions, Presets
 from dyn3r.alignment.parts import Inputs
 from dyn3r.alignment.place import known_values
 from dyn3r.alignment.result import Alignment
@@ -96,7 +96,7 @@ def _cameras(
     """Cameras and pairs from sampled pixels, and the full-resolution depth that is known by now."""
     height, width = predictions.size_hw
     presets, adam = options.presets, options.solver == "adam"
-    pixels = height * width if adam else options.pixels
+    pixels = height * width if adam else options.pixels or PIXELS
     observations = sample(predictions, pixels, dynamic, options.device)
     scores = pair_scores(observations)
     usable = (scores > 0).cpu().numpy()

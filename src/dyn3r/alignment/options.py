@@ -38,6 +38,10 @@ class Presets:
         return np.isfinite(self.depth)
 
 
+PIXELS = 1536
+"""What `AlignmentOptions.pixels` 0 means."""
+
+
 @dataclass(frozen=True)
 class AlignmentOptions:
     """How pairwise predictions are put together."""
@@ -68,9 +72,10 @@ class AlignmentOptions:
     """Weight of moving pixels in the pair term while cameras are found, when masks are given. 1 is
     the published objective; smaller makes cameras rely on still pixels. The reported terms are
     always those of the published objective."""
-    pixels: int = 1536
+    pixels: int = 0
     """fast: pixels per frame that the cameras are found from, at the finest level. Larger: closer
-    to the full objective, and slower in proportion."""
+    to the full objective, and slower in proportion. 0: 1536, or 384 where bundle adjustment begins
+    with the result."""
     chunk_observations: int = 2_000_000
     """Pixels times pairs held in float32 at once while streaming; about 60 bytes each. Larger:
     more memory, slightly faster."""
@@ -100,9 +105,14 @@ class AlignmentOptions:
         weights = (self.smoothness_weight, self.flow_weight, self.depth_prior_weight)
         if min(*weights, self.translation_weight, self.dynamic_weight) < 0:
             raise InputError("weights of the alignment must not be negative")
-        if self.pixels < 16 or self.chunk_observations < 1 or self.iterations < 0:
+        if (
+            0 < self.pixels < 16
+            or self.pixels < 0
+            or self.chunk_observations < 1
+            or self.iterations < 0
+        ):
             raise InputError(
-                "alignment needs pixels >= 16, chunk_observations >= 1, iterations >= 0"
+                "alignment needs pixels >= 16 (or 0), chunk_observations >= 1, iterations >= 0"
             )
         if self.window < 0 or self.window == 1 or not 0 < self.overlap < 1:
             raise InputError("alignment needs a window of 0 or 2 and more, 0 < overlap < 1")

@@ -62,6 +62,10 @@ class Run:
     """Another model that finds what moves, named as in --model; --model then makes the geometry
     alone. Published numbers say MonST3R weights are best for masks and DUSt3R weights for cameras.
     """
+    second_pass: Literal["auto", "on", "off"] = "auto"
+    """Predict points once more with what moves ignored (Easi3R). auto: yes, but not where bundle
+    adjustment is on by the model's recommendation and flow says what moves: it changes nothing
+    there, and takes a seventh of the time."""
     flow: Literal["dis", "raft", "raft-small"] = "dis"
     """How optical flow is measured; dis needs no weights."""
     flow_term: Flag = True
@@ -111,9 +115,9 @@ class Run:
     """Horizontal field of view of the source in degrees, if it is known."""
     solver: Literal["fast", "adam"] = "fast"
     """How cameras are found; adam is the published solver, slow, for comparison."""
-    pixels: int = 1536
-    """Pixels of a frame that the cameras are found from. More: closer to the full objective, slower
-    in proportion, and seldom better cameras."""
+    pixels: int = 0
+    """Pixels of a frame that the alignment finds cameras from. More: closer to the full objective,
+    slower in proportion, and seldom better cameras. 0: 1536, or 384 before bundle adjustment."""
     memory_gb: float = 2.0
     """Pairwise predictions beyond this size go to a temporary file instead of memory; so does
     measured flow."""
@@ -199,6 +203,7 @@ class Run:
             graph=self.graph,
             motion=self.motion if self.motion in WAYS else "none",  # type: ignore[arg-type]
             flow=self.flow,
+            second_pass=SWITCH[self.second_pass],
             flow_term=self.flow_term,
             bundle=SWITCH[self.bundle],
             stereo=SWITCH[self.stereo],
