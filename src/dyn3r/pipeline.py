@@ -118,11 +118,13 @@ def reconstruct(
     if bundling:
         assert flow is not None
 
-        def bundled(moving: Bool[np.ndarray, "n h w"] | None) -> Alignment:
+        def bundled(
+            moving: Bool[np.ndarray, "n h w"] | None, near: Alignment | None = None
+        ) -> Alignment:
             with seconds("bundle adjustment"):
                 return bundle_adjust(
                     alignment, clip.images, flow, moving=moving, presets=options.alignment.presets,
-                    options=options.bundle_options, progress=progress,
+                    near=near, options=options.bundle_options, progress=progress,
                 )  # fmt: skip
 
         solved = bundled(moving)
@@ -130,9 +132,10 @@ def reconstruct(
             again = search.look_again(solved, alignment.depth)
             if again is None:
                 break
-            settled = look == LOOKS or motion is None or _alike(again.masks, motion.masks)
+            alike = motion is not None and _alike(again.masks, motion.masks)
+            settled = look == LOOKS or motion is None or alike
             motion, solved_depth = again, solved.depth
-            solved = bundled(better.left_out(motion, refine=settled))
+            solved = bundled(better.left_out(motion, refine=settled), solved if alike else None)
             if settled:
                 break
         if solved_depth is None and refiner is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+import dyn3r.bundle.bundle
 from dyn3r.alignment import Alignment
 from dyn3r.alignment.options import Presets
 from dyn3r.bundle import BundleOptions, bundle_adjust
@@ -72,6 +74,36 @@ def test_everything_gets_several_times_better(truth, start, clean) -> None:
     assert clean.T_world_camera.dtype == np.float64
     for name in ("confidence", "uncertainty", "frame_quality"):
         assert getattr(clean, name) is getattr(start, name)
+
+
+def test_from_a_solution_with_nearly_the_same_masks_the_same_one_is_found(
+    truth: Truth, start: Alignment, clean: Alignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving = np.zeros(truth.depth.shape, bool)
+    moving[:, 10:16, 10:18] = True
+    scratch = bundle_adjust(start, truth.images, truth.flow, moving=moving, options=OPEN)
+    solves, adjust = [], dyn3r.bundle.bundle.adjust
+
+    def counted(*args: Any, **named: Any) -> Any:
+        solves.append(1)
+        return adjust(*args, **named)
+
+    monkeypatch.setattr(dyn3r.bundle.bundle, "adjust", counted)
+    near = bundle_adjust(start, truth.images, truth.flow, moving=moving, near=clean, options=OPEN)
+    assert len(solves) <= 2  # nothing is explored
+    np.testing.assert_allclose(near.T_world_camera, scratch.T_world_camera, atol=2e-3)
+    np.testing.assert_allclose(near.K, scratch.K, rtol=2e-3)
+    assert np.median(np.abs(np.log(near.depth / scratch.depth))) < 2e-3
+    assert near.terms["parallax"] == clean.terms["parallax"]
+    assert near.terms["flow_error_before"] == pytest.approx(scratch.terms["flow_error_before"])
+
+
+def test_near_a_start_that_flow_did_not_improve_all_is_tried(
+    truth: Truth, start: Alignment
+) -> None:
+    again = bundle_adjust(start, truth.images, truth.flow, near=start, options=OPEN)
+    alone = bundle_adjust(start, truth.images, truth.flow, options=OPEN)
+    np.testing.assert_array_equal(again.T_world_camera, alone.T_world_camera)
 
 
 def test_what_was_given_is_not_changed(truth: Truth, start: Alignment) -> None:

@@ -143,6 +143,28 @@ def test_masks_and_cameras_take_turns_until_the_masks_settle(
     assert "is put behind the scene by it" in note
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_last_adjustment_starts_at_the_one_before_if_the_masks_are_alike(
+    model: Model, monkeypatch: pytest.MonkeyPatch, alike: bool
+) -> None:
+    starts, found, whole = [], [], dyn3r.pipeline.bundle_adjust
+
+    def listening(*args, near, **others):
+        starts.append(near)
+        found.append(whole(*args, near=near, **others))
+        return found[-1]
+
+    monkeypatch.setattr(dyn3r.pipeline, "bundle_adjust", listening)
+    monkeypatch.setattr(dyn3r.pipeline, "_alike", lambda *_: alike)
+    dyn3r.reconstruct(clip_of(4), model, dyn3r.Options(motion="flow"))
+    assert starts[0] is None
+    if alike:
+        assert len(starts) == 2
+        assert starts[1] is found[0]
+    else:
+        assert starts == [None] * 4
+
+
 def test_two_adjustments_are_enough_where_the_masks_are_settled(
     model: Model, calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from dyn3r.bundle.solve import (
     flow_cost,
     total_cost,
     turning_only,
+    typical_error,
 )
 from dyn3r.bundle.system import linearise
 from dyn3r.geometry.flow import MeasuredFlow
@@ -62,6 +63,7 @@ def bundle_adjust(
     *,
     moving: Bool[np.ndarray, "n h w"] | None = None,
     presets: Presets | None = None,
+    near: Alignment | None = None,
     options: BundleOptions | None = None,
     progress: Progress = no_progress,
 ) -> Alignment:
@@ -72,7 +74,9 @@ def bundle_adjust(
     length, what moves) stays as it was. `moving` takes no part, and what is next to it only in the
     depth of pixels. `presets` that the alignment held are held here. Then the depth of every pixel
     is found with these cameras; the change of depth is smooth except at the edges of the picture,
-    so things that move keep their shape and go with what is around them.
+    so things that move keep their shape and go with what is around them. `near`: what this function
+    made of the same alignment with nearly the same `moving`: the search starts there, and nothing
+    else is tried, in a third of the time.
 
     Returns the alignment with other `T_world_camera`, `K` and `depth`; confidence and uncertainty
     are still those of the pairs, `terms` gains flow_error_before and flow_error (median error in
@@ -88,7 +92,11 @@ def bundle_adjust(
     counts = [float((s.weight > 0).float().mean()) for s in problem.seen if s is not None]
     if not counts or sum(counts) / len(counts) < ENOUGH:
         return _noted(alignment, "too little flow is visible to improve the cameras by it")
-    problem, start, solution, parallax = _found(problem, start, options, progress)
+    if near is not None and "parallax" in near.terms:
+        found = _from_near(problem, start, alignment, near, options, progress)
+    else:
+        found = _found(problem, start, options, progress)
+    problem, start, solution, parallax = found
     last = _phase(progress, PHASES - 1)
     careful = doubted(problem, solution.estimate)
     if careful is not None:
@@ -126,20 +134,46 @@ def _found(
     left = flow_cost(problem, held.estimate) / max(flow_cost(problem, turning), 1e-12)
     if left > 1 - PARALLAX:
         return problem, start, held, 1 - left
-    loose = replace(
-        problem,
-        depth_sigma=torch.where(
-            problem.depth_sigma > KNOWN_SIGMA,
-            problem.depth_sigma * options.loosening,
-            problem.depth_sigma,
-        ),
-        focal_sigma=problem.focal_sigma * options.loosening,
-    )
+    loose = _loosened(problem, options)
     first = adjust(loose, held.estimate, options.iterations, progress=_phase(progress, 2))
     start, solution = _second_opinion(
         problem, loose, start, held.estimate, first, options, progress
     )
     return loose, start, replace(solution, typical_before=held.typical_before), 1 - left
+
+
+def _loosened(problem: Problem, options: BundleOptions) -> Problem:
+    """With weaker priors on what is not known."""
+    wide = problem.depth_sigma * options.loosening
+    return replace(
+        problem,
+        depth_sigma=torch.where(problem.depth_sigma > KNOWN_SIGMA, wide, problem.depth_sigma),
+        focal_sigma=problem.focal_sigma * options.loosening,
+    )
+
+
+def _from_near(
+    problem: Problem,
+    start: Estimate,
+    alignment: Alignment,
+    near: Alignment,
+    options: BundleOptions,
+    progress: Progress,
+) -> tuple[Problem, Estimate, Solution, float]:
+    """As `_found`, from a solution of nearly the same problem."""
+    before, parallax = typical_error(problem, start), near.terms["parallax"]
+    T = torch.linalg.inv(torch.from_numpy(near.T_world_camera.astype(np.float64)))
+    longer = float(near.K[0, 0, 0]) / float(alignment.K[0, 0, 0])
+    start = Estimate(
+        R=torch.where(problem.fixed[:, None, None], start.R, T[:, :3, :3]),
+        t=torch.where(problem.fixed[:, None], start.t, T[:, :3, 3]),
+        log_depth=_log_depth(near, problem.uv.long().numpy()),
+        log_focal=torch.tensor(longer, dtype=torch.float64).log(),
+    )
+    if parallax >= PARALLAX:
+        problem = _loosened(problem, options)
+    solution = adjust(problem, start, options.iterations, progress=_phase(progress, 2))
+    return problem, start, replace(solution, typical_before=before), parallax
 
 
 def _phase(progress: Progress, k: int) -> Progress:
