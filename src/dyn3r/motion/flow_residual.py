@@ -21,7 +21,7 @@ from dyn3r.geometry.registration import solve_camera
 from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.mask_network import load_mask_network, mask_probability
 from dyn3r.motion.options import MotionOptions
-from dyn3r.motion.static_flow import fit_static_flow, nearest_static_flow
+from dyn3r.motion.static_flow import fit_static_flow, length_of, nearest_static_flow
 from dyn3r.motion.stillness import covers_too_much
 from dyn3r.patches import patch_means
 from dyn3r.types import Motion, PairPredictions, Progress, no_progress
@@ -198,10 +198,10 @@ def _robust(
             still = nearest_static_flow(
                 fits[k], fields[k], inverse_depth[i], slack=options.depth_slack
             )
-            distance = np.linalg.norm(still - fields[k], axis=-1)
+            distance = length_of(still - fields[k])
             back = reverse.get((int(j), int(i)))
             miss = 0.0 if back is None else _round_trip(fields[k], flow.flow[back])
-            length = np.linalg.norm(fields[k], axis=-1)
+            length = length_of(fields[k])
             noise = np.sqrt(options.noise_px**2 + (options.noise_share * length) ** 2 + miss**2)
             # where the whole pair fits badly (wild depth, failing flow) only what stands out counts
             noise = np.maximum(noise, 1.48 * np.median(distance[seen]))
@@ -332,8 +332,12 @@ def _colour_difference(
     import cv2
 
     warped = _sample(target, field).astype(np.float32)
-    difference = np.abs(warped - source.astype(np.float32)).mean(-1)
+    difference = np.abs(warped - source.astype(np.float32)) @ EACH_COLOUR
     return cv2.boxFilter(difference, -1, (5, 5), borderType=cv2.BORDER_REFLECT)
+
+
+EACH_COLOUR = np.full(3, 1 / 3, np.float32)
+"""A mean over red, green and blue, as a product: much faster along so short an axis."""
 
 
 def _sample(values: np.ndarray, field: np.ndarray) -> np.ndarray:
@@ -349,7 +353,7 @@ def _sample(values: np.ndarray, field: np.ndarray) -> np.ndarray:
 def _round_trip(forward: np.ndarray, backward: np.ndarray) -> Float[np.ndarray, "h w"]:
     """How far from its start a pixel ends that goes there and back, in pixels, at most 100."""
     back = _sample(np.asarray(backward, dtype=np.float32), forward)
-    return np.minimum(np.linalg.norm(forward + back, axis=-1), 100.0)
+    return np.minimum(length_of(forward + back), 100.0)
 
 
 def _smooth(maps: np.ndarray, images: np.ndarray, radius: int) -> Float[np.ndarray, "n h w"]:
