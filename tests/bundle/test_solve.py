@@ -204,6 +204,25 @@ def test_sparse_steps_are_those_of_the_dense_matrix(monkeypatch, focal_sigma: fl
     same(system.step(problem, now, found, 1e-3), dense, 1e-8)
 
 
+@pytest.mark.parametrize("batch", [1, 200, 10**9])
+def test_how_many_are_worked_on_at_once_does_not_matter(monkeypatch, batch: int) -> None:
+    problem, now = problem_of(made_up(6, (32, 48)))
+    problem = replace(problem, seen=[None, *problem.seen[1:]])  # a frame without flow
+    monkeypatch.setattr("dyn3r.bundle.solve.BATCH", batch)
+    frames = [sorted(set(some.first.tolist())) for some in problem.batches]
+    assert sum(frames, []) == [1, 2, 3, 4, 5]  # in order, each in one batch
+    assert len(frames) == {1: 5, 10**9: 1}.get(batch, len(frames))
+    found = system.linearise(problem, now, WIDTH)
+    monkeypatch.setattr("dyn3r.bundle.solve.BATCH", 100)
+    other = replace(problem)
+    expected = system.linearise(other, now, WIDTH)
+    assert other.batches is not problem.batches
+    torch.testing.assert_close(found.right, expected.right)
+    torch.testing.assert_close(found.information, expected.information)
+    same(system.step(problem, now, found, 0.1), system.step(other, now, expected, 0.1), 1e-6)
+    assert total_cost(problem, now, WIDTH) == pytest.approx(total_cost(other, now, WIDTH))
+
+
 def test_where_many_frames_meet_the_matrix_stays_dense(tiny, monkeypatch) -> None:
     problem, now = tiny
     monkeypatch.setattr(system, "DENSE", 0)

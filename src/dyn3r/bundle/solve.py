@@ -9,8 +9,8 @@ Deng 2021); priors on depth and focal length where parallax is small (MegaSaM, L
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,19 +70,20 @@ class Problem:
     fixed: Bool[Tensor, " n"]
     """Cameras that must not move."""
 
-    def batches(self) -> Iterator[Measurements]:
+    @cached_property
+    def batches(self) -> list[Measurements]:
         """The measurements of all frames, frame by frame, so many at once that each operation on
         them is worth its call."""
+        out: list[Measurements] = []
         some: list[Measurements] = []
         for mine in self.seen:
             if mine is None:
                 continue
             if some and sum(len(s.frames) for s in (*some, mine)) * len(self.uv) > BATCH:
-                yield joined(some)
+                out.append(joined(some))
                 some = []
             some.append(mine)
-        if some:
-            yield joined(some)
+        return [*out, joined(some)] if some else out
 
 
 def joined(some: list[Measurements]) -> Measurements:
@@ -275,7 +276,7 @@ def total_cost(problem: Problem, now: Estimate, width: float) -> float:
     total = float(((now.log_depth - problem.log_depth) / problem.depth_sigma).square().sum())
     if problem.focal_sigma > 0:
         total += float(now.log_focal / problem.focal_sigma) ** 2
-    for seen in problem.batches():
+    for seen in problem.batches:
         found = residuals(problem, now, seen, by="nothing")
         squared = torch.where(found.front, squared_length(found.error), FAR_OFF)
         total += float((seen.weight * (width**2 * squared / (width**2 + squared))).sum())
@@ -286,7 +287,7 @@ def typical_error(problem: Problem, now: Estimate) -> float:
     """Median error of what counts, in standard errors; 0 if nothing does."""
     errors = [
         residuals(problem, now, seen, by="nothing").error.norm(dim=-1)[seen.weight > 0]
-        for seen in problem.batches()
+        for seen in problem.batches
     ]
     every = torch.cat(errors) if errors else torch.zeros(0)
     return float(every.median()) if len(every) else 0.0

@@ -56,7 +56,7 @@ def linearise(problem: Problem, now: Estimate, width: float) -> System:
     information = torch.zeros_like(now.log_depth)
     depth_right = depth_prior * (now.log_depth - problem.log_depth)
     parts: list[Part | None] = [None] * n
-    for seen in problem.batches():
+    for seen in problem.batches:
         found, m = residuals(problem, now, seen), len(seen.frames)
         assert found.J is not None
         assert found.J_depth is not None
