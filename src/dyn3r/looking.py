@@ -23,7 +23,7 @@ from dyn3r.motion import (
     fuse_motion,
     learned_motion,
     motion_from_masks,
-    unlike_others,
+    other_frames,
     with_more,
 )
 from dyn3r.motion.flow_residual import FlowEvidence, mean_inverse_depth, motion_from_evidence
@@ -330,15 +330,15 @@ def seen_again(
     *,
     progress: Progress = no_progress,
 ) -> FlowEvidence:
-    """Evidence with the masks drawn once more, by a network that also sees how unlike its place in
-    other frames each pixel is, with the cameras and depth of `solved`. Probability stays 0 in
+    """Evidence with the masks drawn once more, by a network that also sees what other frames show
+    in the place of each pixel, with the cameras and depth of `solved`. Probability stays 0 in
     frames without evidence."""
     assert evidence.parts is not None
     moving = evidence.refined > 0.5
     if behind is not None:
         moving |= behind
-    unlike = unlike_others(images, solved.depth, moving, solved.K, solved.T_world_camera, progress)
-    parts = second_parts(evidence.parts, evidence.refined, unlike)
+    others = other_frames(images, solved.depth, moving, solved.K, solved.T_world_camera, progress)
+    parts = second_parts(evidence.parts, evidence.refined, images, others)
     refined = mask_probability(load_second_network(), images, parts)
     refined[~np.isfinite(evidence.typical_px)] = 0.0
     return replace(evidence, refined=refined)

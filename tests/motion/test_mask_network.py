@@ -15,6 +15,7 @@ import dyn3r.motion.flow_residual
 from dyn3r.errors import CheckpointError, InputError
 from dyn3r.geometry.flow import MeasuredFlow
 from dyn3r.metrics.masks import region_similarity
+from dyn3r.motion.consensus import OtherFrames
 from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.flow_residual import COLOUR_NOISE, flow_evidence, flow_residual_motion
 from dyn3r.motion.mask_network import (
@@ -331,25 +332,38 @@ def test_the_shipped_network_draws_a_clearly_moving_blob(size_hw: tuple[int, int
     assert region_similarity(drawn, blob[None]).mean() > 0.5
 
 
+def others_of(unlike: np.ndarray, colour: float) -> OtherFrames:
+    shown = np.where(np.isfinite(unlike)[..., None], np.full((*unlike.shape, 3), colour), np.nan)
+    return OtherFrames(unlike, shown.astype(np.float32))
+
+
 def test_what_the_second_network_reads() -> None:
     _, parts = anything()
     probability = np.random.default_rng(2).random((3, H, W)).astype(np.float32)
     unlike = np.full((3, H, W), np.nan, np.float32)
     unlike[1], unlike[2] = 0.0, 255.0
-    read = second_parts(parts, probability, unlike)
+    dark = np.full((3, H, W, 3), 20, np.uint8)
+    dark[2, ..., 1:] = 255
+    read = second_parts(parts, probability, dark, others_of(unlike, 80.0))
     assert read.shape == (3, SECOND_PARTS, H, W)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read[:, :PARTS], parts)
     np.testing.assert_array_equal(read[:, PARTS], probability)
     assert read[:, PARTS + 1, 0, 0].tolist() == pytest.approx([0, 0, np.log(256) / 3])
     assert read[:, PARTS + 2, 0, 0].tolist() == [0, 1, 1]
+    assert read[0, PARTS + 3 :].tolist() == np.zeros((3, H, W)).tolist()
+    assert read[1, PARTS + 3 :, 0, 0].tolist() == pytest.approx([np.log(90 / 30)] * 3)
+    assert read[2, PARTS + 3 :, 0, 0].tolist() == pytest.approx(
+        [np.log(90 / 30), *[np.log(90 / 265)] * 2]
+    )
 
 
 def test_the_second_network_is_shipped_and_is_not_the_first() -> None:
     network = load_second_network()
     images, parts = anything()
     unlike = np.full((3, H, W), np.nan, np.float32)
-    said = mask_probability(network, images, second_parts(parts, parts[:, 0], unlike))
+    nothing = others_of(unlike, 0.0)
+    said = mask_probability(network, images, second_parts(parts, parts[:, 0], images, nothing))
     assert said.shape == (3, H, W)
     assert np.isfinite(said).all()
     folder = resources.files("dyn3r.weights")

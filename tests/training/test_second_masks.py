@@ -42,15 +42,19 @@ def test_a_clip_looked_at_twice(drawn: Path) -> None:
     for index, size in enumerate(OPTIONS.sizes_hw):
         with np.load(drawn / "second" / "clips" / f"{index:05d}.npz") as content:
             probability, unlike = content["probability"], content["unlike"]
+            colour = content["colour"]
         assert probability.shape == unlike.shape == (5, *size)
         assert probability.min() >= 0
         assert probability.max() <= 1
+        assert colour.shape == (5, *size, 3)
         known = np.isfinite(unlike)
         assert known.mean() > 0.05
         assert (unlike[known] >= 0).all()
         with np.load(drawn / "clips" / f"{index:05d}.npz") as content:
             still = known & ~content["moving"]
+            off = np.abs(colour.astype(float) - content["images"])[still]
         assert np.median(unlike[still]) < 10  # cameras and depth are nearly right
+        assert np.median(off) < 15
 
 
 def test_a_few_steps_write_a_network(drawn: Path, tmp_path: Path) -> None:

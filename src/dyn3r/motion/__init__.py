@@ -1,7 +1,7 @@
 """What moves: from attention (SPEC 4), optical flow (SPEC 7), or a motion head (ours)."""
 
 from dyn3r.motion.combine import combine_motion
-from dyn3r.motion.consensus import unlike_others
+from dyn3r.motion.consensus import OtherFrames, other_frames
 from dyn3r.motion.find import find_motion, motion_from_masks, with_more
 from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.flow_residual import flow_evidence, flow_residual_motion
@@ -10,6 +10,7 @@ from dyn3r.motion.options import MotionOptions
 from dyn3r.patches import token_mask
 
 __all__ = [
+    "OtherFrames",
     "FlowMotionOptions",
     "LearnedMotionOptions",
     "MotionOptions",
@@ -21,6 +22,6 @@ __all__ = [
     "learned_motion",
     "motion_from_masks",
     "token_mask",
-    "unlike_others",
+    "other_frames",
     "with_more",
 ]

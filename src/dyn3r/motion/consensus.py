@@ -9,6 +9,7 @@ camera.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -32,16 +33,26 @@ SMOOTH_PX = 0.8
 """Frames are blurred by this much before they are compared."""
 
 
-def unlike_others(
+@dataclass(frozen=True)
+class OtherFrames:
+    """What other frames show in the place of every pixel; NaN where too few of them show it."""
+
+    unlike: Float[np.ndarray, "n h w"]
+    """Median over those frames, in grey levels (0..255), of the channel that differs most."""
+    colour: Float[np.ndarray, "n h w 3"]
+    """RGB, 0..255, of the frame that differs by that much (the lower one of an even number), as
+    bright as this frame, `smoothed`: what would be seen here if nothing moved."""
+
+
+def other_frames(
     images: UInt8[np.ndarray, "n h w 3"],
     depth: Float[np.ndarray, "n h w"],
     moving: Bool[np.ndarray, "n h w"],
     K: Float[np.ndarray, "n 3 3"],
     T_world_camera: Float[np.ndarray, "n 4 4"],
     progress: Progress = no_progress,
-) -> Float[np.ndarray, "n h w"]:
-    """How unlike its place in other frames each pixel looks: median over the frames that show it,
-    in grey levels (0..255), of the channel that differs most; NaN where too few frames do.
+) -> OtherFrames:
+    """How unlike its place in other frames each pixel looks, and what they show there.
 
     `moving` is what is known so far: those pixels are not asked, and for what they show, the
     surface behind them is taken to be as far as the still pixels next to them. Colours within those
@@ -57,21 +68,22 @@ def unlike_others(
     @lru_cache(maxsize=2 * OTHERS)
     def looks(t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A frame, and the least and the largest of 3x3 pixels."""
-        smooth = cv2.GaussianBlur(images[t].astype(np.float32), (0, 0), SMOOTH_PX)
+        smooth = smoothed(images[t])
         return smooth, cv2.erode(smooth, square), cv2.dilate(smooth, square)
 
     radius = max(1, round(MARGIN * max(h, w)))
     wide = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     taken = [cv2.dilate(mask.astype(np.uint8), wide) for mask in moving]
     v, u = np.mgrid[:h, :w].astype(np.float32)
-    T, out = T_world_camera.astype(np.float32), np.empty((n, h, w), np.float32)
+    T = T_world_camera.astype(np.float32)
+    out = OtherFrames(np.empty((n, h, w), np.float32), np.empty((n, h, w, 3), np.float32))
     for t in range(n):
         progress("comparing frames", t, n)
         me = looks(t)[0]
         k = K[t].astype(np.float32)
         ray = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u)], -1)
         world = (ray * behind[t][..., None]) @ T[t, :3, :3].T + T[t, :3, 3]
-        found = []
+        found, shown = [], []
         for other in _others(t, n):
             k = K[other].astype(np.float32)
             seen = (world - T[other, :3, 3]) @ T[other, :3, :3]
@@ -84,15 +96,25 @@ def unlike_others(
             ask &= np.abs(np.log(there / z)) < SAME_PLACE
             if not ask.any():
                 continue
-            least, most = (cv2.remap(a, x, y, cv2.INTER_LINEAR) for a in looks(other)[1:])
+            colour, least, most = (cv2.remap(a, x, y, cv2.INTER_LINEAR) for a in looks(other))
             brighter = np.median((me - (least + most) / 2)[ask], axis=0)
             mine = me - brighter
-            off = np.maximum(np.maximum(least - mine, mine - most), 0).max(-1)
+            outside = np.maximum(least - mine, mine - most)
+            off = np.maximum(np.maximum(outside[..., 0], outside[..., 1]), outside[..., 2])
+            off = np.maximum(off, 0)
             if (off[ask] < ALIKE).mean() >= LEAST_ALIKE:
                 found.append(np.where(ask, off, np.nan))
-        out[t] = _median(found, (h, w))
+                shown.append(colour + brighter)
+        out.unlike[t], out.colour[t] = _median(found, shown, (h, w))
     progress("comparing frames", n, n)
     return out
+
+
+def smoothed(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+    """A frame as it is compared with others: without the finest noise."""
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), SMOOTH_PX))
 
 
 def without_movers(
@@ -125,12 +147,21 @@ def _others(t: int, count: int) -> list[int]:
     ]
 
 
-def _median(found: list[np.ndarray], size_hw: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+def _median(
+    found: list[np.ndarray], shown: list[np.ndarray], size_hw: tuple[int, int]
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w 3"]]:
     """Over the frames that show the place; NaN where they are too few."""
     if len(found) < LEAST_FRAMES:
-        return np.full(size_hw, np.nan, np.float32)
-    ordered = np.sort(np.stack(found), axis=0)  # NaN last
-    count = np.isfinite(ordered).sum(0)
+        return np.full(size_hw, np.nan, np.float32), np.full((*size_hw, 3), np.nan, np.float32)
+    off = np.stack(found)
+    order = np.argsort(off, axis=0)  # NaN last
+    count = np.isfinite(off).sum(0)
     low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(found) - 1)
-    middle = [np.take_along_axis(ordered, k[None], 0)[0] for k in (low, high)]
-    return np.where(count >= LEAST_FRAMES, (middle[0] + middle[1]) / 2, np.nan).astype(np.float32)
+    low, high = (np.take_along_axis(order, k[None], 0) for k in (low, high))
+    middle = (np.take_along_axis(off, low, 0) + np.take_along_axis(off, high, 0))[0] / 2
+    colour = np.take_along_axis(np.stack(shown), low[..., None], 0)[0]
+    known = count >= LEAST_FRAMES
+    return (
+        np.where(known, middle, np.nan).astype(np.float32),
+        np.where(known[..., None], colour, np.nan).astype(np.float32),
+    )

@@ -29,7 +29,7 @@ class FlowMotionOptions:
     `evidence`: smoothing, then `threshold`."""
     seen_again: bool = True
     """Where a network draws the masks, in looks after bundle adjustment: it also sees how unlike
-    its place in all other frames a pixel looks (`dyn3r.motion.unlike_others`)."""
+    its place in all other frames a pixel looks (`dyn3r.motion.other_frames`)."""
     depth_slack: float = 1.5
     """Predicted depth may be wrong by this factor before a pixel counts as moving. Larger: fewer
     false alarms, but what moves along epipolar lines is missed."""

@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from dyn3r.motion.consensus import OtherFrames, smoothed
 from dyn3r.network.small import load_small
 
 PARTS = 7
@@ -27,8 +28,11 @@ WIDTHS = (16, 32, 64, 96)
 """Channels at 1/2, 1/4, 1/8 and 1/16 of the frame."""
 WEIGHTS = "motion-masks.safetensors"
 
-SECOND_PARTS = PARTS + 3
-"""With what the first network said, unlikeness, and whether that is known."""
+SECOND_PARTS = PARTS + 6
+"""With what the first network said, unlikeness, whether that is known, and by how much brighter
+red, green and blue are in other frames."""
+DARK = 10.0
+"""Grey levels below which a ratio of colours says little."""
 SECOND_WIDTHS = (24, 48, 96, 160)
 """As `WIDTHS`, for the second look."""
 SECOND_WEIGHTS = "motion-masks-second-look.safetensors"
@@ -96,14 +100,20 @@ def load_second_network(path: str | Path | None = None) -> MaskNetwork:
 def second_parts(
     parts: Float[np.ndarray, "n 7 h w"],
     probability: Float[np.ndarray, "n h w"],
-    unlike: Float[np.ndarray, "n h w"],
-) -> Float[np.ndarray, "n 10 h w"]:
+    images: UInt8[np.ndarray, "n h w 3"],
+    others: OtherFrames,
+) -> Float[np.ndarray, "n 13 h w"]:
     """What the second network reads: evidence, what the first one made of it (0..1), and what
-    `unlike_others` says."""
-    known = np.isfinite(unlike)
-    difference = np.log1p(np.where(known, unlike, 0)) / 3
+    `other_frames` says: how unlike they are, and the logarithm of what red, green and blue are
+    there over what they are here. In a shadow the three are alike, and follow no outline of the
+    place."""
+    known = np.isfinite(others.unlike)
+    difference = np.log1p(np.where(known, others.unlike, 0)) / 3
+    mine = np.stack([smoothed(image) for image in images])
+    brighter = np.log((others.colour.clip(0, 255) + DARK) / (mine + DARK))
+    brighter = np.where(known[..., None], brighter, 0).transpose(0, 3, 1, 2)
     more = np.stack([probability, np.where(known, difference, 0), known], axis=1)
-    return np.concatenate([parts, more], axis=1, dtype=np.float32, casting="unsafe")
+    return np.concatenate([parts, more, brighter], axis=1, dtype=np.float32, casting="unsafe")
 
 
 def prepare(

@@ -78,12 +78,17 @@ def pictures_of(sample: Sample) -> UInt8[np.ndarray, "v h w 3"]:
     return np.ascontiguousarray(bright.astype(np.uint8))
 
 
-def clips_for_training(folder: Path, sized_by: str) -> tuple[Clips, Clips]:
-    """Clips to train on, and those held out. Raises InputError if there are none of the former."""
-    clips = load_clips(folder, False, sized_by)
+def clips_for_training(
+    folder: Path, sized_by: str, read: Callable[[Path], Clip] | None = None
+) -> tuple[Clips, Clips]:
+    """Clips to train on, and those held out, as `load_clips` has them.
+
+    Raises InputError if there are none of the former.
+    """
+    clips = load_clips(folder, False, sized_by, read)
     if not clips:
         raise InputError(f"{folder / 'clips'} holds no clips to train on: draw some first")
-    return clips, load_clips(folder, True, sized_by)
+    return clips, load_clips(folder, True, sized_by, read)
 
 
 def any_size(clips: Clips, rng: np.random.Generator) -> list[Clip]:
@@ -107,13 +112,21 @@ def write_weights(file: Path, state: dict[str, Tensor]) -> None:
     write_bytes(file, content, overwrite=True)  # save_file's are for the owner's eyes only
 
 
-def load_clips(folder: Path, held_out: bool, sized_by: str) -> Clips:
-    """Those held out, or the others; `sized_by`: an array (frames, h, w, ...)."""
+def read_clip_file(file: Path) -> Clip:
+    """The arrays of a clip."""
+    with np.load(file) as content:
+        return {name: content[name] for name in content.files}
+
+
+def load_clips(
+    folder: Path, held_out: bool, sized_by: str, read: Callable[[Path], Clip] | None = None
+) -> Clips:
+    """Those held out, or the others; `sized_by`: an array (frames, h, w, ...). `read`: what is
+    held of a file, if not all of it."""
     out: Clips = {}
     for file in sorted((folder / "clips").glob("?????.npz")):
         if (int(file.stem) % HELD_OUT == HELD_OUT - 1) == held_out:
-            with np.load(file) as content:
-                clip = {name: content[name] for name in content.files}
+            clip = (read or read_clip_file)(file)
             h, w = clip[sized_by].shape[1:3]
             out.setdefault((h, w), []).append(clip)
     return out

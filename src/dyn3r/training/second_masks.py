@@ -20,7 +20,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dyn3r.errors import InputError
-from dyn3r.motion.consensus import unlike_others
+from dyn3r.motion.consensus import OtherFrames, other_frames
 from dyn3r.motion.mask_network import (
     SECOND_PARTS,
     SECOND_WEIGHTS,
@@ -33,11 +33,10 @@ from dyn3r.motion.mask_network import (
 from dyn3r.training.drawn import (
     BASELINES,
     Clip,
-    Clips,
     clips_for_training,
     draw_files,
-    load_clips,
     pictures_of,
+    read_clip_file,
     worlds,
 )
 from dyn3r.training.masks import (
@@ -75,12 +74,13 @@ def second_clip(index: int, options: MaskTraining, world: object, first: Clip) -
     path = np.linalg.norm(T[:, :3, 3] - T[:, :3, 3].mean(0), axis=1).max()
     T[:, :3, :3] = T[:, :3, :3] @ turn.as_matrix()
     T[:, :3, 3] += rng.normal(0, careless * 0.01 * path + 1e-9, (len(T), 3))
-    unlike = unlike_others(
+    others = other_frames(
         first["images"], np.exp(-log).astype(np.float32), probability > 0.5,
         sample.K[0].numpy(), T,
     )  # fmt: skip
     return {
-        "probability": probability.astype(np.float16), "unlike": unlike.astype(np.float16),
+        "probability": probability.astype(np.float16), "unlike": others.unlike.astype(np.float16),
+        "colour": others.colour.astype(np.float16),
     }  # fmt: skip
 
 
@@ -92,8 +92,7 @@ def draw_second(folder: Path, options: MaskTraining, first: int = 0, stride: int
     )  # fmt: skip
 
     def draw(index: int) -> Clip:
-        with np.load(folder / "clips" / f"{index:05d}.npz") as content:
-            clip = {name: content[name] for name in content.files}
+        clip = read_clip_file(folder / "clips" / f"{index:05d}.npz")
         return second_clip(index, options, world_of(index, BASELINES), clip)
 
     draw_files(folder / "second", options.clips, draw, first, stride)
@@ -105,29 +104,23 @@ def train_second(folder: Path, options: MaskTraining) -> MaskNetwork:
     Raises InputError for a folder without clips to train on.
     """
     torch.manual_seed(options.seed)
-    both = [
-        _joined(one, two)
-        for one, two in zip(
-            clips_for_training(folder, "images"),
-            (load_clips(folder / "second", held_out, "unlike") for held_out in (False, True)),
-        )
-    ]
+
+    def read(file: Path) -> Clip:
+        again = folder / "second" / "clips" / file.name
+        if not again.exists():
+            raise InputError("some clips were looked at once only: draw the rest first")
+        return _joined(read_clip_file(file), read_clip_file(again))
+
+    clips, held_out = clips_for_training(folder, "images", read)
     network = MaskNetwork(SECOND_PARTS, SECOND_WIDTHS)
-    return train_network(network, both[0], both[1], folder / SECOND_WEIGHTS, options)
+    return train_network(network, clips, held_out, folder / SECOND_WEIGHTS, options)
 
 
-def _joined(first: Clips, second: Clips) -> Clips:
-    if {size: len(clips) for size, clips in first.items()} != {
-        size: len(clips) for size, clips in second.items()
-    }:
-        raise InputError("some clips were looked at once only: draw the rest first")
-    for size, clips in first.items():
-        for clip, more in zip(clips, second[size]):
-            parts = second_parts(
-                clip["parts"], more["probability"], more["unlike"].astype(np.float32)
-            )
-            clip["parts"] = parts.astype(np.float16)
-    return first
+def _joined(first: Clip, second: Clip) -> Clip:
+    """A clip with everything that the network reads as its parts."""
+    others = OtherFrames(*(second[name].astype(np.float32) for name in ("unlike", "colour")))
+    parts = second_parts(first["parts"], second["probability"], first["images"], others)
+    return {**first, "parts": parts.astype(np.float16)}
 
 
 def main() -> None:
