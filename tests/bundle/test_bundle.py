@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import dyn3r.bundle.bundle
 from dyn3r.alignment import Alignment
@@ -104,6 +105,20 @@ def test_near_a_start_that_flow_did_not_improve_all_is_tried(
     again = bundle_adjust(start, truth.images, truth.flow, near=start, options=OPEN)
     alone = bundle_adjust(start, truth.images, truth.flow, options=OPEN)
     np.testing.assert_array_equal(again.T_world_camera, alone.T_world_camera)
+
+
+def test_the_number_of_threads_is_as_before(truth: Truth, start: Alignment) -> None:
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        bundle_adjust(
+            start, truth.images, truth.flow,
+            progress=lambda *_: seen.append(torch.get_num_threads()),
+        )  # fmt: skip
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_was_given_is_not_changed(truth: Truth, start: Alignment) -> None:

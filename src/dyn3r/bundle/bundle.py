@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -85,7 +87,34 @@ def bundle_adjust(
     errors do not become smaller, the alignment comes back with a warning. Source: see
     `dyn3r.bundle.solve`.
     """
-    options, presets = options or BundleOptions(), presets or Presets()
+    with _one_thread():
+        return _bundle_adjust(
+            alignment, images, flow, moving, presets or Presets(), near, options or BundleOptions(),
+            progress,
+        )  # fmt: skip
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Operations here are many and small: on several threads they take twice as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _bundle_adjust(
+    alignment: Alignment,
+    images: np.ndarray,
+    flow: MeasuredFlow,
+    moving: np.ndarray | None,
+    presets: Presets,
+    near: Alignment | None,
+    options: BundleOptions,
+    progress: Progress,
+) -> Alignment:
     uv = grid_of_samples(alignment.depth.shape[1:], options.samples)
     around = None if moving is None else with_margin(moving, options.margin)
     problem, start = _problem(alignment, images, flow, uv, around, presets, options)

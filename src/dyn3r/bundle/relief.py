@@ -43,7 +43,7 @@ LEAST_CHANGE = 0.05
 """Smaller ones are not worth it."""
 LEAST_SHARE = 0.1
 """Of the still pixels that must be ground below the horizon."""
-LEAST_AGREEMENT = 0.3
+LEAST_AGREEMENT = 0.2
 """Of the ground that must agree."""
 
 
