@@ -121,6 +121,14 @@ def test_two_things_that_come_near_each_other_stay_two() -> None:
     np.testing.assert_allclose(backwards[::-1], out, rtol=1e-5)
 
 
+def test_a_thing_in_two_parts_beside_a_frame_where_nothing_moves() -> None:
+    both = box(30, 45) | box(47, 60)
+    moving = np.concatenate([np.zeros_like(both), both, np.zeros_like(both)])
+    out = stand_on_ground(painted(moving), moving)
+    assert_at(out[1][both[0]], floor_depth(61))  # nothing says that they are two
+    np.testing.assert_array_equal(out[[0, 2]], room(2))
+
+
 def test_a_wrong_contact_of_one_frame_is_outvoted() -> None:
     moving = walk()
     depth = painted(moving)

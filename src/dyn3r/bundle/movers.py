@@ -185,10 +185,12 @@ def _told_apart(
     the one before: a separate part that is most of another thing there is that thing."""
     import cv2
 
+    if not there:
+        return here
     out = []
     for thing in here:
         count, label = cv2.connectedComponents(thing.pixels.astype(np.uint8), connectivity=8)
-        same = max(there, key=lambda other: _overlap(thing.pixels, other.pixels), default=None)
+        same = max(there, key=lambda other: _overlap(thing.pixels, other.pixels))
         rest = thing.pixels.copy()
         for k in range(1, count if count > 2 else 0):
             part = label == k
