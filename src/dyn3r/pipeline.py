@@ -20,7 +20,7 @@ from dyn3r.pairs import make_pairs
 from dyn3r.refine import MaskRefiner, mask_refiner
 from dyn3r.scene import Scene
 from dyn3r.stereo import multi_view_depth
-from dyn3r.types import Clip, Motion, Progress, no_progress
+from dyn3r.types import Clip, Motion, PairPredictions, Progress, no_progress
 
 LOOKS = 3
 """Most times that flow is judged by the depth of an adjustment."""
@@ -81,13 +81,12 @@ def reconstruct(
     uses_flow = options.flow_term or wants_bundle
     search = Search(watcher, cue, seconds, keep_flow=uses_flow or on_findings is not None)
     motion = motion_from_masks(masks) if masks is not None else None
-    predictions = None
+    predictions: PairPredictions | None = None
     if cue != "none":
-        once = watcher is geometry and not _wants_second_pass(options, model, cue)
-        motion, first = search.first_pass(points=once)
-        if once:
-            predictions = first
-        del first
+        once = watcher is geometry and not _wants_second_pass(options, model, search.attends)
+        motion, predictions = search.first_pass(points=once)
+        if not once:
+            predictions = None  # memory
         if watcher is not geometry:
             motion = search.second_pass(motion)
     if predictions is None:
@@ -220,13 +219,13 @@ def _wants_bundle(options: Options, model: Model) -> bool:
     return model.facts.get("bundle") == "on" if options.bundle is None else options.bundle
 
 
-def _wants_second_pass(options: Options, model: Model, cue: str) -> bool:
+def _wants_second_pass(options: Options, model: Model, attends: bool) -> bool:
     """What None means: where flow settles cameras and depth as the model's file recommends, and
     attention says nothing of what moves, a second pass changes nothing."""
     if options.second_pass is not None:
         return options.second_pass
     recommended = model.facts.get("bundle") == "on" and _wants_bundle(options, model)
-    return not recommended or cue in ("attention", "both")
+    return attends or not recommended
 
 
 def _wants_stereo(options: Options, model: Model, bundling: bool) -> bool:

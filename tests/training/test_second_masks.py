@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from tests.training.test_masks import TINY, QuickWorld
+from tests.training.test_masks import TINY, QuickWorld, _quick  # noqa: F401  # a fixture
 
 import dyn3r.training.world
 from dyn3r.errors import InputError
@@ -21,11 +21,6 @@ from dyn3r.training.masks import MaskTraining, _batch, draw_clips
 from dyn3r.training.second_masks import draw_second, train_second
 
 OPTIONS = replace(TINY, frames=5, steps=2)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dyn3r.training.world, "World", QuickWorld)
 
 
 @pytest.fixture(scope="module")

@@ -105,12 +105,8 @@ class AlignmentOptions:
         weights = (self.smoothness_weight, self.flow_weight, self.depth_prior_weight)
         if min(*weights, self.translation_weight, self.dynamic_weight) < 0:
             raise InputError("weights of the alignment must not be negative")
-        if (
-            0 < self.pixels < 16
-            or self.pixels < 0
-            or self.chunk_observations < 1
-            or self.iterations < 0
-        ):
+        few = self.pixels < 16 and self.pixels != 0
+        if few or self.chunk_observations < 1 or self.iterations < 0:
             raise InputError(
                 "alignment needs pixels >= 16 (or 0), chunk_observations >= 1, iterations >= 0"
             )

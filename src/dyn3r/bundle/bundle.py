@@ -58,6 +58,18 @@ ENOUGH = 0.05
 """Flow must be visible on this share of the samples, or nothing is changed."""
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Operations here are many and small: on several threads they take twice as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def bundle_adjust(
     alignment: Alignment,
     images: UInt8[np.ndarray, "n h w 3"],
@@ -87,34 +99,7 @@ def bundle_adjust(
     errors do not become smaller, the alignment comes back with a warning. Source: see
     `dyn3r.bundle.solve`.
     """
-    with _one_thread():
-        return _bundle_adjust(
-            alignment, images, flow, moving, presets or Presets(), near, options or BundleOptions(),
-            progress,
-        )  # fmt: skip
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Operations here are many and small: on several threads they take twice as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _bundle_adjust(
-    alignment: Alignment,
-    images: np.ndarray,
-    flow: MeasuredFlow,
-    moving: np.ndarray | None,
-    presets: Presets,
-    near: Alignment | None,
-    options: BundleOptions,
-    progress: Progress,
-) -> Alignment:
+    options, presets = options or BundleOptions(), presets or Presets()
     uv = grid_of_samples(alignment.depth.shape[1:], options.samples)
     around = None if moving is None else with_margin(moving, options.margin)
     problem, start = _problem(alignment, images, flow, uv, around, presets, options)
@@ -191,14 +176,8 @@ def _from_near(
 ) -> tuple[Problem, Estimate, Solution, float]:
     """As `_found`, from a solution of nearly the same problem."""
     before, parallax = typical_error(problem, start), near.terms["parallax"]
-    T = torch.linalg.inv(torch.from_numpy(near.T_world_camera.astype(np.float64)))
-    longer = float(near.K[0, 0, 0]) / float(alignment.K[0, 0, 0])
-    start = Estimate(
-        R=torch.where(problem.fixed[:, None, None], start.R, T[:, :3, :3]),
-        t=torch.where(problem.fixed[:, None], start.t, T[:, :3, 3]),
-        log_depth=_log_depth(near, problem.uv.long().numpy()),
-        log_focal=torch.tensor(longer, dtype=torch.float64).log(),
-    )
+    longer = torch.tensor(near.K[0, 0, 0] / alignment.K[0, 0, 0], dtype=torch.float64)
+    start = replace(_estimate(near, problem.uv.long().numpy()), log_focal=longer.log())
     if parallax >= PARALLAX:
         problem = _loosened(problem, options)
     solution = adjust(problem, start, options.iterations, progress=_phase(progress, 2))
@@ -259,25 +238,30 @@ def _problem(
     options: BundleOptions,
 ) -> tuple[Problem, Estimate]:
     K = torch.from_numpy(alignment.K.astype(np.float64))
-    T = torch.linalg.inv(torch.from_numpy(alignment.T_world_camera.astype(np.float64)))
     known_T = np.zeros(len(K), bool)
     if presets.T_world_camera is not None and presets.fix_T:
         known_T = np.isfinite(presets.T_world_camera).all((1, 2))
     if not known_T.any():
         known_T[0] = True  # the world is the first camera's
     known_K = presets.K is not None and presets.fix_K and bool(np.isfinite(presets.K).any())
-    log_depth = _log_depth(alignment, uv)
+    start = _estimate(alignment, uv)
     problem = Problem(
         uv=torch.from_numpy(uv.astype(np.float64)),
         seen=[measurements_of(flow, m, i, uv, moving, options) for i, m in enumerate(images)],
         centre=K[:, :2, 2].clone(),
         focal=K[:, [0, 1], [0, 1]].clone(),
-        log_depth=log_depth,
-        depth_sigma=_depth_sigma(presets, uv, log_depth, options.depth_sigma),
+        log_depth=start.log_depth.clone(),
+        depth_sigma=_depth_sigma(presets, uv, start.log_depth, options.depth_sigma),
         focal_sigma=0.0 if known_K else options.focal_sigma / options.focal_count**0.5,
         fixed=torch.from_numpy(known_T),
     )
-    return problem, Estimate(T[:, :3, :3], T[:, :3, 3], log_depth.clone(), K.new_zeros(()))
+    return problem, start
+
+
+def _estimate(found: Alignment, uv: Int[np.ndarray, "k 2"]) -> Estimate:
+    """Cameras and depth of an alignment, with its own focal lengths."""
+    T = torch.linalg.inv(torch.from_numpy(found.T_world_camera.astype(np.float64)))
+    return Estimate(T[:, :3, :3], T[:, :3, 3], _log_depth(found, uv), T.new_zeros(()))
 
 
 def _depth_sigma(

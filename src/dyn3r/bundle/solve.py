@@ -148,7 +148,7 @@ def residuals(
     front = X[..., 2] > near
     z = torch.maximum(X[..., 2], near)[..., None]
     slope, scale = X[..., :2] / z, focal[j][:, None]
-    error = _whitened(seen.whiten, slope * scale + problem.centre[j][:, None] - seen.target)
+    error = _along(seen.whiten, slope * scale + problem.centre[j][:, None] - seen.target)
     if by == "nothing":
         return Residuals(error, front, None, None)
     # a step's direction needs no more than single precision, which is twice as fast
@@ -160,13 +160,9 @@ def residuals(
         return Residuals(error, front, None, J_depth)
     back = -(J_point.flatten(1, 2) @ R).view_as(J_point)
     sideways = X_i[..., :2] @ R[..., :2].transpose(-1, -2)
-    longer = _whitened(whiten, slope * scale.float()) - _along(J_point, sideways)
+    longer = _along(whiten, slope * scale.float()) - _along(J_point, sideways)
     J = torch.cat([back, _crossed(X_i, back), J_point, _crossed(X, J_point), longer[..., None]], -1)
     return Residuals(error, front, J, J_depth)
-
-
-def _whitened(whiten: Float[Tensor, "m k 2 2"], x: Float[Tensor, "m k 2"]) -> Tensor:
-    return whiten[..., 0] * x[..., :1] + whiten[..., 1] * x[..., 1:]
 
 
 def _along(rows: Float[Tensor, "m k 2 d"], x: Float[Tensor, "m k d"]) -> Float[Tensor, "m k 2"]:

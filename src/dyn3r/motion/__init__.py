@@ -10,10 +10,10 @@ from dyn3r.motion.options import MotionOptions
 from dyn3r.patches import token_mask
 
 __all__ = [
-    "OtherFrames",
     "FlowMotionOptions",
     "LearnedMotionOptions",
     "MotionOptions",
+    "OtherFrames",
     "combine_motion",
     "find_motion",
     "flow_evidence",
@@ -21,7 +21,7 @@ __all__ = [
     "fuse_motion",
     "learned_motion",
     "motion_from_masks",
-    "token_mask",
     "other_frames",
+    "token_mask",
     "with_more",
 ]

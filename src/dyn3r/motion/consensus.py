@@ -139,12 +139,7 @@ def without_movers(
 
 def _others(t: int, count: int) -> list[int]:
     rest = [k for k in range(max(0, t - REACH), min(count, t + REACH + 1)) if k != t]
-    if not rest:
-        return []
-    return [
-        rest[k]
-        for k in np.unique(np.linspace(0, len(rest) - 1, min(len(rest), OTHERS)).astype(int))
-    ]
+    return [rest[k] for k in np.linspace(0, len(rest) - 1, min(len(rest), OTHERS)).astype(int)]
 
 
 def _median(

@@ -4,8 +4,8 @@ Evidence that is averaged over pairs knows parts of a body, bleeds over its rim,
 alarms of a kind; where bodies end the picture shows. A U-Net (Ronneberger et al. 2015) reads both.
 It sees no depth, no category and one frame at a time; what moves is the evidence's to say.
 Once cameras are known, a second one also reads what the first said and how unlike other frames
-each pixel looks (`dyn3r.motion.consensus`). Both are trained on the synthetic world by
-`dyn3r.training.masks`; their weights are part of the package.
+each pixel looks (`dyn3r.motion.consensus`). They are trained on the synthetic world by
+`dyn3r.training.masks` and `dyn3r.training.second_masks`; their weights are part of the package.
 """
 
 from __future__ import annotations

@@ -31,8 +31,7 @@ def centred_grid(size_hw: tuple[int, int]) -> Float[np.ndarray, "h w 2"]:
 
 def length_of(field: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
     """|field|, several times as fast as `np.linalg.norm` along so short an axis."""
-    u, v = field[..., 0], field[..., 1]
-    return np.asarray(np.sqrt(u * u + v * v))
+    return np.asarray(np.sqrt(_product(field, field)))
 
 
 def fit_static_flow(

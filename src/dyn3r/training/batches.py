@@ -13,7 +13,7 @@ from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import PairBatch, mirrored, sample_pairs
 
 
-class _Batches(Dataset):
+class _Batches:
     """The batch of every step: a pure function of the options, the step, and the process' rank."""
 
     def __init__(self, options: TrainOptions, rank: int = 0) -> None:

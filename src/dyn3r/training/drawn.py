@@ -78,8 +78,14 @@ def pictures_of(sample: Sample) -> UInt8[np.ndarray, "v h w 3"]:
     return np.ascontiguousarray(bright.astype(np.uint8))
 
 
+def read_clip_file(file: Path) -> Clip:
+    """The arrays of a clip."""
+    with np.load(file) as content:
+        return {name: content[name] for name in content.files}
+
+
 def clips_for_training(
-    folder: Path, sized_by: str, read: Callable[[Path], Clip] | None = None
+    folder: Path, sized_by: str, read: Callable[[Path], Clip] = read_clip_file
 ) -> tuple[Clips, Clips]:
     """Clips to train on, and those held out, as `load_clips` has them.
 
@@ -112,21 +118,15 @@ def write_weights(file: Path, state: dict[str, Tensor]) -> None:
     write_bytes(file, content, overwrite=True)  # save_file's are for the owner's eyes only
 
 
-def read_clip_file(file: Path) -> Clip:
-    """The arrays of a clip."""
-    with np.load(file) as content:
-        return {name: content[name] for name in content.files}
-
-
 def load_clips(
-    folder: Path, held_out: bool, sized_by: str, read: Callable[[Path], Clip] | None = None
+    folder: Path, held_out: bool, sized_by: str, read: Callable[[Path], Clip] = read_clip_file
 ) -> Clips:
     """Those held out, or the others; `sized_by`: an array (frames, h, w, ...). `read`: what is
     held of a file, if not all of it."""
     out: Clips = {}
     for file in sorted((folder / "clips").glob("?????.npz")):
         if (int(file.stem) % HELD_OUT == HELD_OUT - 1) == held_out:
-            clip = (read or read_clip_file)(file)
+            clip = read(file)
             h, w = clip[sized_by].shape[1:3]
             out.setdefault((h, w), []).append(clip)
     return out

@@ -14,8 +14,10 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,6 +38,9 @@ from dyn3r.training.drawn import (
     worlds,
     write_weights,
 )
+
+if TYPE_CHECKING:
+    from dyn3r.training.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -121,15 +126,21 @@ def disturbed_log(
     return out
 
 
-def draw_clips(folder: Path, options: MaskTraining, first: int = 0, stride: int = 1) -> None:
-    """Write FOLDER/clips/*.npz, those that are not there yet; several processes may share it."""
+def worlds_of_clips(options: MaskTraining) -> Callable[[int], World]:
+    """The world that shows the clip of an index."""
     world_of = worlds(
         options.sizes_hw, options.seed, frames=options.frames, photos=options.photos,
         dynamic_share=0.85,
     )  # fmt: skip
+    return lambda index: world_of(index, BASELINES)
+
+
+def draw_clips(folder: Path, options: MaskTraining, first: int = 0, stride: int = 1) -> None:
+    """Write FOLDER/clips/*.npz, those that are not there yet; several processes may share it."""
+    world_of = worlds_of_clips(options)
 
     def draw(index: int) -> dict[str, np.ndarray]:
-        return draw_clip(index, options, world_of(index, BASELINES))
+        return draw_clip(index, options, world_of(index))
 
     draw_files(folder, options.clips, draw, first, stride)
 

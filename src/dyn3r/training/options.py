@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from dyn3r.errors import InputError
 from dyn3r.network.config import NetworkConfig
@@ -102,34 +104,21 @@ class TrainOptions:
     """Steps between evaluations on held-out scenes."""
 
     def __post_init__(self) -> None:
-        least = {
-            "steps": 1, "scenes_per_step": 1, "frames_per_scene": 2, "pairs_per_scene": 1,
-            "reuse": 1, "warmup_steps": 0, "data_workers": 0, "evaluate_every": 1,
-        }  # fmt: skip
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise InputError(
-                    f"training option {name} is {smallest} or more, not {getattr(self, name)}"
-                )
-        for name in ("coarse_share", "dynamic_share", "ema_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"training option {name} is a share from 0 to 1, not {getattr(self, name)}"
-                )
-        for name in ("learning_rate", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(
-                    f"training option {name} is a number above 0, not {getattr(self, name)}"
-                )
-        for name in (
-            "final_learning_rate", "weight_decay", "matching_weight", "shape_weight",
-            "motion_weight", "confidence_weight", "nearness", "save_minutes",
-        ):  # fmt: skip
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(
-                    f"training option {name} is a number of 0 or more, not {getattr(self, name)}"
-                )
-        if self.precision not in ("bfloat16", "float32"):
-            raise InputError(
-                f"training option precision is bfloat16 or float32, not {self.precision!r}"
-            )
+        rules: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+            ("steps scenes_per_step pairs_per_scene reuse evaluate_every",
+             lambda x: x >= 1, "1 or more"),
+            ("frames_per_scene", lambda x: x >= 2, "2 or more"),
+            ("warmup_steps data_workers", lambda x: x >= 0, "0 or more"),
+            ("coarse_share dynamic_share ema_decay",
+             lambda x: 0 <= x <= 1, "a share from 0 to 1"),
+            ("learning_rate clip_norm", lambda x: 0 < x < math.inf, "a number above 0"),
+            ("final_learning_rate weight_decay matching_weight shape_weight motion_weight "
+             "confidence_weight nearness save_minutes",
+             lambda x: 0 <= x < math.inf, "a number of 0 or more"),
+            ("precision", lambda x: x in ("bfloat16", "float32"), "bfloat16 or float32"),
+        )  # fmt: skip
+        for names, fits, what in rules:
+            for name in names.split():
+                value = getattr(self, name)
+                if not fits(value):
+                    raise InputError(f"training option {name} is {what}, not {value!r}")

@@ -31,13 +31,11 @@ from dyn3r.motion.mask_network import (
     second_parts,
 )
 from dyn3r.training.drawn import (
-    BASELINES,
     Clip,
     clips_for_training,
     draw_files,
     pictures_of,
     read_clip_file,
-    worlds,
 )
 from dyn3r.training.masks import (
     MaskTraining,
@@ -45,6 +43,7 @@ from dyn3r.training.masks import (
     disturbed_log,
     draw_clips,
     train_network,
+    worlds_of_clips,
 )
 
 BLUR_PX, WRONG_BY = (0.7, 5.0), (0.005, 0.1)
@@ -86,14 +85,11 @@ def second_clip(index: int, options: MaskTraining, world: object, first: Clip) -
 
 def draw_second(folder: Path, options: MaskTraining, first: int = 0, stride: int = 1) -> None:
     """Write FOLDER/second/clips/*.npz, those that are not there yet."""
-    world_of = worlds(
-        options.sizes_hw, options.seed, frames=options.frames, photos=options.photos,
-        dynamic_share=0.85,
-    )  # fmt: skip
+    world_of = worlds_of_clips(options)
 
     def draw(index: int) -> Clip:
         clip = read_clip_file(folder / "clips" / f"{index:05d}.npz")
-        return second_clip(index, options, world_of(index, BASELINES), clip)
+        return second_clip(index, options, world_of(index), clip)
 
     draw_files(folder / "second", options.clips, draw, first, stride)
 
