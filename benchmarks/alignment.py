@@ -1,4 +1,4 @@
-"""Alignment: objective against time for both solvers, on the golden problem and on larger ones.
+"""Geometry: objective against time for both solvers, on the golden problem and on larger ones.
 
     python benchmarks/alignment.py [--threads 2] [--frames 24] [--size 64 96] [--json FILE]
         [--plot FILE.png]    # needs matplotlib
@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dyn3r.alignment import Alignment, AlignmentOptions, align
+from dyn3r.alignment import AlignmentOptions, align
 from dyn3r.geometry import intrinsics, pixel_grid, rays, weighted_similarity
-from dyn3r.types import PairPredictions
+from dyn3r.types import Geometry, PairPredictions
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "alignment.npz"
 
@@ -104,8 +104,8 @@ def golden_problem() -> tuple[PairPredictions, dict[str, np.ndarray]]:
 def clip_problem() -> tuple[PairPredictions, np.ndarray, np.ndarray]:
     """What the embedded model says about the bundled clip: 24 frames, 190 pairs; and the truth."""
     import dyn3r
-    from dyn3r.demo import demo_clip_folder
-    from dyn3r.metrics.evaluate import read_truth
+    from dyn3r.assets.demo import demo_clip_folder
+    from dyn3r.evaluation.evaluate import read_truth
 
     model = dyn3r.load_model()
     clip = dyn3r.read_clip(demo_clip_folder() / "frames", size=model.image_size)
@@ -136,7 +136,7 @@ def compare(
     rows = {}
     for solver in ("fast", "adam"):
         began = time.perf_counter()
-        found: Alignment = align(predictions, options=AlignmentOptions(solver=solver, clean=False))
+        found: Geometry = align(predictions, options=AlignmentOptions(solver=solver, clean=False))
         rows[solver] = {
             "seconds": time.perf_counter() - began,
             "objective": found.terms["pairs"],

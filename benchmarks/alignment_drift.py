@@ -1,4 +1,4 @@
-"""Alignment: drift over a long loop, and time against length.
+"""Geometry: drift over a long loop, and time against length.
 
     python benchmarks/alignment_drift.py [--frames 600] [--window 100] [--pixels 768]
         [--whole] [--lengths]
@@ -22,7 +22,7 @@ import torch
 
 from alignment import path_error, surface_depth
 from dyn3r.alignment import AlignmentOptions, align
-from dyn3r.pairs import make_pairs
+from dyn3r.network.pair_graph import make_pairs
 from dyn3r.types import PairPredictions
 
 SIZE, FOCAL, RADIUS, REFERENCE = (24, 32), 30.0, 3.0, 20

@@ -1,4 +1,4 @@
-"""Alignment: how much memory a long clip takes, with predictions on disk in half precision.
+"""Geometry: how much memory a long clip takes, with predictions on disk in half precision.
 
     python benchmarks/alignment_memory.py [--frames 200] [--size 288 512] [--window 100]
         [--iterations 0] [--threads 1]
@@ -39,7 +39,7 @@ def camera_path(frames: int) -> np.ndarray:
 
 def write_predictions(folder: Path, frames: int, size_hw: tuple[int, int]) -> None:
     """Pointmaps with random pair scales, smooth errors of 2 % and pixel noise of 1 %."""
-    from dyn3r.pairs import make_pairs
+    from dyn3r.network.pair_graph import make_pairs
 
     random = np.random.default_rng(0)
     height, width = size_hw

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from dyn3r.network.checkpoint import load_network
+from dyn3r.network.checkpoints.reader import load_network
 from dyn3r.network.config import NetworkConfig
 from dyn3r.network.initialise import initialise
 from dyn3r.network.network import PointmapNetwork

@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))  # tests.bundle
 from tests.bundle.made_up import disturbed, focal_error, made_up, turn_error
 
-from dyn3r.bundle import bundle_adjust
+from dyn3r.bundle_adjustment import bundle_adjust
 
 SIZE_HW = (192, 352)
 

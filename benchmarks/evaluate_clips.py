@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 import dyn3r
-from dyn3r.metrics import evaluate
-from dyn3r.metrics.trajectory import trajectory_errors
+from dyn3r.evaluation import evaluate
+from dyn3r.evaluation.trajectory import trajectory_errors
 
 HEAD = ("clip", "model", "motion", "abs rel", "d<1.25", "abs rel (s+s)", "ATE/path", "rot deg",
         "focal", "J", "recall", "s")  # fmt: skip

@@ -32,7 +32,7 @@ def peak_gb() -> float:
 
 def write(path: Path, small: bool) -> dict[str, float]:
     """A checkpoint of random weights."""
-    from dyn3r.network.checkpoint import save_network
+    from dyn3r.network.checkpoints.reader import save_network
     from dyn3r.network.config import NetworkConfig
     from dyn3r.network.initialise import initialise
     from dyn3r.network.network import PointmapNetwork
@@ -62,11 +62,11 @@ def load(path: Path, precision: str) -> dict[str, float]:
 
 def run(path: Path, precision: str, out: Path) -> dict[str, float]:
     """The bundled clip's first frames to a scene, and the pairs' predictions for the comparison."""
-    from dyn3r.clip import read_clip
-    from dyn3r.demo import demo_clip_folder
+    from dyn3r.assets.demo import demo_clip_folder
+    from dyn3r.io.clip import read_clip
     from dyn3r.network.model import load_model
+    from dyn3r.network.pair_graph import make_pairs
     from dyn3r.network.predict import InferenceOptions, predict_pairs
-    from dyn3r.pairs import make_pairs
     from dyn3r.pipeline import reconstruct
 
     clip = read_clip(demo_clip_folder() / "frames", num_frames=FRAMES, size=SIZE)
@@ -106,7 +106,7 @@ def compare(folder: Path) -> dict[str, float]:
 
 def long_clip_seconds(seconds: dict[str, float]) -> float:
     """What a longer clip costs: encoding by frames, passes by pairs, the rest not counted."""
-    from dyn3r.pairs import make_pairs
+    from dyn3r.network.pair_graph import make_pairs
 
     pairs = len(make_pairs("swinstride-5-noncyclic", LONG_CLIP))
     passes = seconds.get("first pass", 0) + seconds.get("second pass", 0)

@@ -21,9 +21,7 @@ import numpy as np
 
 import dyn3r
 from dyn3r.alignment import align
-from dyn3r.bundle import bundle_adjust
-from dyn3r.geometry.flow import MeasuredFlow
-from dyn3r.looking import Watcher
+from dyn3r.bundle_adjustment import bundle_adjust
 from dyn3r.motion import (
     FlowMotionOptions,
     LearnedMotionOptions,
@@ -31,11 +29,12 @@ from dyn3r.motion import (
     fuse_motion,
     learned_motion,
 )
+from dyn3r.motion.estimation import Watcher
 from dyn3r.motion.flow_residual import FlowEvidence, motion_from_evidence
 from dyn3r.motion.learned import fused_score, learned_probability, log_odds
 from dyn3r.network.model import Model
-from dyn3r.pairs import make_pairs
-from dyn3r.types import PairPredictions, no_progress
+from dyn3r.network.pair_graph import make_pairs
+from dyn3r.types import FlowFields, PairPredictions, no_progress
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Seen:
     """What both cues and the truth say about a clip."""
 
     evidence: FlowEvidence
-    measured: MeasuredFlow
+    measured: FlowFields
     predictions: PairPredictions
     """Of the first pass; holds what the motion head says."""
     truth: np.ndarray
@@ -52,7 +51,7 @@ class Seen:
 
 def look(args: argparse.Namespace, model: Model) -> Iterator[Seen]:
     """Clip by clip, as a run with the default pair graph would, flow judged by solved depth."""
-    from dyn3r.training.world import World, WorldOptions
+    from dyn3r.training.synthetic.world import World, WorldOptions
 
     size = model.image_size
     settings = WorldOptions(

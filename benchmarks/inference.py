@@ -30,8 +30,8 @@ from dyn3r.network.config import NetworkConfig
 from dyn3r.network.initialise import initialise
 from dyn3r.network.model import prepare_model
 from dyn3r.network.network import PointmapNetwork
+from dyn3r.network.pair_graph import make_pairs
 from dyn3r.network.predict import encode_frames, predict_pairs
-from dyn3r.pairs import make_pairs
 from dyn3r.training.options import COMPACT
 
 FRAMES, SIZE_HW = 10, (288, 512)

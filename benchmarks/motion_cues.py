@@ -23,14 +23,13 @@ from pathlib import Path
 import numpy as np
 
 import dyn3r
-from dyn3r.files import write_json
-from dyn3r.looking import Watcher
-from dyn3r.metrics.evaluate import evaluate, read_truth
-from dyn3r.metrics.masks import mask_errors
-from dyn3r.motion import FlowMotionOptions, MotionOptions, combine_motion
+from dyn3r.evaluation.evaluate import evaluate, read_truth
+from dyn3r.evaluation.mask_metrics import mask_errors
+from dyn3r.io.atomic import write_json
+from dyn3r.motion import FlowMotionOptions, MotionOptions, combine_motion, mask_refiner
+from dyn3r.motion.estimation import Watcher
 from dyn3r.network.model import Model
-from dyn3r.pairs import make_pairs
-from dyn3r.refine import mask_refiner
+from dyn3r.network.pair_graph import make_pairs
 from dyn3r.types import Clip, Motion, PairPredictions, no_progress
 
 MEASURES = ("J", "JR", "F", "precision", "recall", "share")
@@ -57,7 +56,7 @@ def clips(folder: Path, size: int, frames: int | None) -> Iterator[Case]:
 
 
 def world(scenes: int, frames: int, seed: int) -> Iterator[Case]:
-    from dyn3r.training.world import World, WorldOptions
+    from dyn3r.training.synthetic.world import World, WorldOptions
 
     source = World(WorldOptions(frames=frames, dynamic_share=0.75), seed=seed)
     for step in range(scenes):

@@ -26,9 +26,9 @@ from PIL import Image
 from skimage import data
 
 import dyn3r
-from dyn3r.metrics import evaluate
-from dyn3r.metrics.trajectory import rotation_angle_deg
-from dyn3r.pictures import find_limits, panels
+from dyn3r.evaluation import evaluate
+from dyn3r.evaluation.trajectory import rotation_angle_deg
+from dyn3r.scene.pictures import find_limits, panels
 
 FOCAL, CENTRE, BASELINE_M, DOFFS = 994.978, (311.193, 254.877), 0.193001, 31.086
 

@@ -34,7 +34,7 @@ def demo_truth() -> Any:
     from PIL import Image
 
     from dyn3r import Scene
-    from dyn3r.demo import DEMO_FPS, demo_clip_folder
+    from dyn3r.assets.demo import DEMO_FPS, demo_clip_folder
     from dyn3r.types import FrameMapping
 
     folder = demo_clip_folder()
@@ -208,7 +208,7 @@ def make_pictures(folder: Path) -> None:
     """The pictures of docs/viewer.md: a real run of the page on the bundled clip's truth."""
     from tests.viewer.browser import Browser
 
-    from dyn3r.pictures import write_picture
+    from dyn3r.scene.drawing import write_picture
     from dyn3r.viewer import Look, Parts, view, write_screenshot
 
     def keep(name: str, picture: np.ndarray) -> None:

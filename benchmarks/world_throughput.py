@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from dyn3r.training.world import World, WorldOptions
+from dyn3r.training.synthetic.world import World, WorldOptions
 
 
 def measure(world: World, clips: int, threads: int, with_flow: bool) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import dyn3r
-from dyn3r.demo import demo_clip_folder
+from dyn3r.assets.demo import demo_clip_folder
 
 source = Path(sys.argv[1]) if len(sys.argv) > 1 else demo_clip_folder() / "frames"
 model = dyn3r.load_model("compact")

@@ -4,7 +4,7 @@ python examples/02_pairs_and_motion.py
 """
 
 import dyn3r
-from dyn3r.demo import demo_clip_folder
+from dyn3r.assets.demo import demo_clip_folder
 
 model = dyn3r.load_model("compact")
 clip = dyn3r.read_clip(demo_clip_folder() / "frames", size=model.image_size, num_frames=6)

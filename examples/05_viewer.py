@@ -6,7 +6,7 @@ python examples/05_viewer.py
 import numpy as np
 
 import dyn3r
-from dyn3r.demo import DEMO_FPS, demo_clip_folder
+from dyn3r.assets.demo import DEMO_FPS, demo_clip_folder
 from dyn3r.viewer import Look, save_recording, write_screenshot
 
 folder = demo_clip_folder()  # here: the ground truth of the bundled clip

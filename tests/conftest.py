@@ -11,6 +11,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: each needs no t
 from jaxtyping import install_import_hook
 
 # dyn3r.training's compiled kernels are not Python functions any more: left out
-CHECKED = ["alignment", "geometry", "metrics", "motion", "pairs", "scene"]
+CHECKED = ["alignment", "evaluation", "geometry", "motion", "network.pair_graph", "scene"]
 CHECKED += [f"network.{part}" for part in ("heads", "layers", "network", "predict", "rope")]
 install_import_hook([f"dyn3r.{name}" for name in CHECKED], "beartype.beartype")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import dyn3r
+import dyn3r.motion.mask_refiner
 import dyn3r.pipeline
-import dyn3r.refine
 from dyn3r.alignment import AlignmentOptions
 from dyn3r.errors import InputError
 from dyn3r.network.config import NetworkConfig
@@ -312,7 +312,7 @@ def test_refinement_by_name(model: Model) -> None:
     clip, masks = clip_of(4), np.zeros((4, 48, 64), bool)
     masks[:, 10:26, 10:30] = True
     scene = dyn3r.reconstruct(clip, model, dyn3r.Options(refine="edges"), masks=masks)
-    edges = dyn3r.refine.EdgeRefiner().refine(clip.images, masks)
+    edges = dyn3r.motion.mask_refiner.EdgeRefiner().refine(clip.images, masks)
     np.testing.assert_array_equal(scene.dynamic, edges)
     assert scene.metadata["options"]["refine"] == "edges"
     assert "refinement" in scene.metadata["seconds"]

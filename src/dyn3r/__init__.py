@@ -11,11 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
-    from dyn3r.alignment import Alignment, AlignmentOptions, align
-    from dyn3r.clip import clip_from_images, read_clip, read_masks
+    from dyn3r.alignment import AlignmentOptions, align
     from dyn3r.errors import (
         CheckpointError,
         Dyn3rError,
@@ -24,19 +21,20 @@ if TYPE_CHECKING:
         MissingExtraError,
         OutputError,
     )
-    from dyn3r.feed_forward import FeedForwardOptions, feedforward
-    from dyn3r.known_cameras import known_field_of_view, read_cameras
+    from dyn3r.io.camera_files import known_field_of_view
+    from dyn3r.io.clip import clip_from_images, read_clip, read_masks
     from dyn3r.motion import MotionOptions, find_motion
     from dyn3r.network.model import Model, load_model
+    from dyn3r.network.pair_graph import make_pairs
     from dyn3r.network.predict import InferenceOptions, encode_frames, predict_pairs
-    from dyn3r.pairs import make_pairs
     from dyn3r.pipeline import Options, reconstruct
     from dyn3r.scene import Scene
-    from dyn3r.types import Clip, Motion, PairPredictions, Tokens
+    from dyn3r.scene.known_cameras import read_cameras
+    from dyn3r.streaming import FeedForwardOptions, feedforward
+    from dyn3r.types import Clip, Geometry, Motion, PairPredictions, Tokens
 
 _HOME = {
-    "dyn3r.alignment": ("Alignment", "AlignmentOptions", "align"),
-    "dyn3r.clip": ("clip_from_images", "read_clip", "read_masks"),
+    "dyn3r.alignment": ("AlignmentOptions", "align"),
     "dyn3r.errors": (
         "CheckpointError",
         "Dyn3rError",
@@ -45,20 +43,30 @@ _HOME = {
         "MissingExtraError",
         "OutputError",
     ),
-    "dyn3r.feed_forward": ("FeedForwardOptions", "feedforward"),
-    "dyn3r.known_cameras": ("known_field_of_view", "read_cameras"),
+    "dyn3r.io.camera_files": ("known_field_of_view",),
+    "dyn3r.io.clip": ("clip_from_images", "read_clip", "read_masks"),
     "dyn3r.motion": ("MotionOptions", "find_motion"),
     "dyn3r.network.model": ("Model", "load_model"),
+    "dyn3r.network.pair_graph": ("make_pairs",),
     "dyn3r.network.predict": ("InferenceOptions", "encode_frames", "predict_pairs"),
-    "dyn3r.pairs": ("make_pairs",),
     "dyn3r.pipeline": ("Options", "reconstruct"),
-    "dyn3r.scene": ("Scene",),
-    "dyn3r.types": ("Clip", "Motion", "PairPredictions", "Tokens"),
+    "dyn3r.scene": ("Scene", "static_points", "summarise"),
+    "dyn3r.scene.known_cameras": ("read_cameras",),
+    "dyn3r.streaming": ("FeedForwardOptions", "feedforward"),
+    "dyn3r.types": (
+        "Clip",
+        "FlowFields",
+        "Geometry",
+        "Motion",
+        "PairPredictions",
+        "Priors",
+        "Tokens",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Alignment",
+    "Geometry",
     "AlignmentOptions",
     "CheckpointError",
     "Clip",
@@ -94,6 +102,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from dyn3r.types import package_version
+
+        return package_version()
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'dyn3r' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULE_OF[name]), name)

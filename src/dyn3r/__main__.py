@@ -2,6 +2,6 @@
 
 import sys
 
-from dyn3r.cli import main
+from dyn3r.cli.main import main
 
 sys.exit(main())

@@ -21,7 +21,7 @@ class CheckpointError(Dyn3rError):
 
 
 class GeometryError(Dyn3rError):
-    """Geometry that can't be determined from what was given, or presets that contradict."""
+    """Geometry that can't be determined from what was given, or priors that contradict."""
 
 
 class OutputError(Dyn3rError):

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dyn3r.alignment import AlignmentOptions, Presets
-from dyn3r.bundle import BundleOptions
+from dyn3r.alignment import AlignmentOptions
+from dyn3r.bundle_adjustment import BundleOptions
 from dyn3r.errors import InputError
-from dyn3r.motion import FlowMotionOptions, LearnedMotionOptions, MotionOptions
+from dyn3r.motion import FlowMotionOptions, LearnedMotionOptions, MotionOptions, mask_refiner
 from dyn3r.network.predict import InferenceOptions
-from dyn3r.refine import mask_refiner
+from dyn3r.types import Priors
 
 CUES = ("attention", "flow", "both", "learned", "flow+learned")
 
@@ -48,18 +48,18 @@ class Options:
     too much the term switches itself off."""
     bundle: bool | None = None
     """After the alignment, cameras, focal length and depth are made to agree with measured flow
-    (bundle adjustment, `dyn3r.bundle`), and flow is judged once more with that depth. From two
+    (bundle adjustment, `dyn3r.bundle_adjustment`), and flow is judged once more with that depth. From two
     frames on. False: what the pointmaps and the alignment alone say, as published. None: as the
     model's file recommends, else False; what it does to the predictions of large published
     networks, which need it less, has not been measured."""
     mover_depth: Literal["auto", "network", "ground"] = "auto"
     """How far away moving things are, of which flow says nothing. `network`: as predicted, relative
     to what is around them, or as `stereo` draws them; `ground`: as far as the still surface below
-    them, where that is nearer (`dyn3r.bundle.stand_on_ground`). `auto`: with `bundle`, what the
+    them, where that is nearer (`dyn3r.bundle_adjustment.stand_on_ground`). `auto`: with `bundle`, what the
     model's file recommends; else `network`."""
     stereo: bool | None = None
     """At the end, depth is drawn anew from all frames at once with the cameras found (plane sweep
-    and a small network, `dyn3r.stereo`): sharper, and finer than flow. False: as the alignment or
+    and a small network, `dyn3r.mvs`): sharper, and finer than flow. False: as the alignment or
     bundle adjustment left it. None: on where `bundle` is and the model's file recommends that."""
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     motion_options: MotionOptions = field(default_factory=MotionOptions)
@@ -83,10 +83,10 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it: of known cameras and depth only that they were given."""
-        presets = self.alignment.presets
-        bare = asdict(replace(self, alignment=replace(self.alignment, presets=Presets())))
-        bare["alignment"]["presets"] = {
+        priors = self.alignment.priors
+        bare = asdict(replace(self, alignment=replace(self.alignment, priors=Priors())))
+        bare["alignment"]["priors"] = {
             name: "given" if isinstance(value, np.ndarray) else value
-            for name, value in vars(presets).items()
+            for name, value in vars(priors).items()
         }
         return bare

@@ -8,19 +8,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from dyn3r.alignment import Alignment, align
-from dyn3r.bundle import bundle_adjust, level_ground, only_turns, stand_on_ground
+from dyn3r.alignment import align
+from dyn3r.bundle_adjustment import bundle_adjust, level_ground, only_turns
 from dyn3r.errors import InputError
-from dyn3r.long_clips import go_on
-from dyn3r.looking import OnFindings, Search, Stopwatch, Watcher
-from dyn3r.motion import motion_from_masks
+from dyn3r.geometry.ground_contact import stand_on_ground
+from dyn3r.motion import MaskRefiner, mask_refiner, motion_from_masks
+from dyn3r.motion.estimation import OnFindings, Search, Stopwatch, Watcher
+from dyn3r.mvs import multi_view_depth
 from dyn3r.network.model import Model
+from dyn3r.network.pair_graph import make_pairs
 from dyn3r.options import CUES, Options
-from dyn3r.pairs import make_pairs
-from dyn3r.refine import MaskRefiner, mask_refiner
 from dyn3r.scene import Scene
-from dyn3r.stereo import multi_view_depth
-from dyn3r.types import Clip, Motion, PairPredictions, Progress, no_progress
+from dyn3r.scene.resume import go_on
+from dyn3r.types import (
+    Clip,
+    Geometry,
+    Motion,
+    PairPredictions,
+    Progress,
+    no_progress,
+    package_version,
+)
 
 LOOKS = 3
 """Most times that flow is judged by the depth of an adjustment."""
@@ -53,7 +61,7 @@ def reconstruct(
     `continue_from`: an earlier result for the beginning of the clip, which may also start with any
     of its frames; those keep their geometry, and only what follows is computed (`go_on`).
     `on_findings`: called once, at the end, with what was seen of motion, for pictures
-    (`dyn3r.explain`); costs time and changes nothing.
+    (`dyn3r.scene.explanation`); costs time and changes nothing.
     Clips longer than `options.alignment.window` frames are aligned window by window.
     Raises InputError for options or masks that don't fit the clip, GeometryError where no geometry
     can be found at all.
@@ -118,11 +126,11 @@ def reconstruct(
         assert flow is not None
 
         def bundled(
-            moving: Bool[np.ndarray, "n h w"] | None, near: Alignment | None = None
-        ) -> Alignment:
+            moving: Bool[np.ndarray, "n h w"] | None, near: Geometry | None = None
+        ) -> Geometry:
             with seconds("bundle adjustment"):
                 return bundle_adjust(
-                    alignment, clip.images, flow, moving=moving, presets=options.alignment.presets,
+                    alignment, clip.images, flow, moving=moving, priors=options.alignment.priors,
                     near=near, options=options.bundle_options, progress=progress,
                 )  # fmt: skip
 
@@ -140,17 +148,17 @@ def reconstruct(
         if solved_depth is None and refiner is not None:
             solved = bundled(better.left_out(motion, refine=True))
         alignment = solved
-        held = options.alignment.presets.holds_depth(alignment.depth.shape)
+        held = options.alignment.priors.fixes_depth(alignment.depth.shape)
         if options.bundle_options.level_ground and only_turns(alignment) and not held.any():
             alignment = level_ground(alignment, clip.images, better.masks)
     if len(clip) > 1 and _wants_stereo(options, model, bundling):
         with seconds("multi-view depth"):
             alignment = multi_view_depth(
-                alignment, clip.images, moving=better.masks, presets=options.alignment.presets,
+                alignment, clip.images, moving=better.masks, priors=options.alignment.priors,
                 progress=progress,
             )  # fmt: skip
     if _mover_depth(options, model, bundling) == "ground" and better.masks is not None:
-        known = options.alignment.presets.holds_depth(alignment.depth.shape)
+        known = options.alignment.priors.fixes_depth(alignment.depth.shape)
         depth = stand_on_ground(alignment.depth, better.masks, known)
         alignment = replace(alignment, depth=depth)
     if on_findings is not None:
@@ -246,7 +254,7 @@ def _mover_depth(options: Options, model: Model, bundling: bool) -> str:
 
 def _scene(
     clip: Clip,
-    alignment: Alignment,
+    alignment: Geometry,
     motion: Motion | None,
     masks: Bool[np.ndarray, "n h w"] | None,
     note: str | None,
@@ -287,13 +295,11 @@ def _about(
     pairs: int,
 ) -> dict[str, Any]:
     """What was asked, of what, and how long it took; for a Scene's metadata."""
-    from dyn3r import __version__
-
     models = {"model": model.about}
     if motion_model is not None:
         models["motion_model"] = motion_model.about
     return {
-        "dyn3r_version": __version__,
+        "dyn3r_version": package_version(),
         "source": clip.source,
         **models,
         "device": str(model.device),

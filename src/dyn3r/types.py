@@ -24,6 +24,16 @@ Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total) with 0 <= done <= total; stage is a short human phrase."""
 
 
+def package_version() -> str:
+    """The installed version of dyn3r, for metadata; `unknown` in a checkout that is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dyn3r")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def no_progress(stage: str, done: int, total: int) -> None:
     """The progress callback that reports nothing."""
 
@@ -234,3 +244,86 @@ class Motion:
     """False if the clip was judged still, or too short to tell; then no pixel is masked."""
     reason: str
     """One sentence for a person: why motion was or was not found."""
+
+
+@dataclass(frozen=True)
+class FlowFields:
+    """Optical flow measured between frames of a clip."""
+
+    edges: np.ndarray
+    """(k, 2) directed pairs (i, j): where does a pixel of frame i go in j. Give both directions."""
+    flow: np.ndarray
+    """(k, h, w, 2) displacement (u, v) in pixels; any float type."""
+    visible: np.ndarray | None = None
+    """(k, h, w) bool: False where the flow is not to be believed (occluded, leaves the image)."""
+
+    def __post_init__(self) -> None:
+        if self.edges.ndim != 2 or self.edges.shape[1] != 2:
+            raise InputError("measured flow needs edges of shape (k, 2)")
+        if self.flow.ndim != 4 or self.flow.shape[-1] != 2 or len(self.flow) != len(self.edges):
+            raise InputError("measured flow needs one (h, w, 2) field for every edge")
+        if self.visible is not None and self.visible.shape != self.flow.shape[:3]:
+            raise InputError("the visibility of measured flow needs shape (k, h, w)")
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Cameras and depth that are known. NaN anywhere in a frame's value: not known for that frame.
+
+    All of it belongs to the prepared frames (the size of the pointmaps); K of the source pictures
+    is converted with `FrameMapping.K_from_source` first.
+    """
+
+    K: Float[np.ndarray, "n 3 3"] | None = None
+    """Intrinsics in pixels. Principal point and aspect ratio are kept even if K is not fixed."""
+    T_world_camera: Float[np.ndarray, "n 4 4"] | None = None
+    """Camera to world."""
+    depth: Float[np.ndarray, "n h w"] | None = None
+    """z in the camera, in the unit of T_world_camera; NaN pixels are not known."""
+    fix_K: bool = True
+    """True: the given K hold to the last digit. False: they are where the focal starts."""
+    fix_T: bool = True
+    """True: the given cameras hold to the last digit. False: they are a start."""
+    fix_depth: bool = True
+    """True: the given depths hold to the last digit. False: they are a start."""
+
+    def fixes_depth(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "n h w"]:
+        """Where, in maps of this shape, depth must not change."""
+        if self.depth is None or not self.fix_depth:
+            return np.zeros(shape, bool)
+        return np.isfinite(self.depth)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Cameras and depth of every frame in one world, and how far to trust them. Never NaN."""
+
+    T_world_camera: Float[np.ndarray, "n 4 4"]
+    """Camera to world, float64. The unit is arbitrary unless priors fix it."""
+    K: Float[np.ndarray, "n 3 3"]
+    """Intrinsics in pixels of the prepared frames; principal point (W/2, H/2) unless preset."""
+    depth: Float[np.ndarray, "n h w"]
+    """z in the camera, above 0, float32."""
+    confidence: Float[np.ndarray, "n h w"]
+    """The network's confidence in each pixel: the largest over the pairs that show it; 0 where
+    cleaning took the point away or no pair says anything."""
+    uncertainty: Float[np.ndarray, "n h w"]
+    """How far the pairs disagree about a pixel: their mean distance from its point, weighted by
+    log confidence, over its depth. 0.05 means 5 % of the depth; 10 where no pair says anything."""
+    pair_similarity: Float[np.ndarray, "m 4 4"]
+    """Maps the points of a pair to the world: s [R | T] as one matrix, rows as in the edges."""
+    frame_quality: Float[np.ndarray, " n"]
+    """Share of the confidence of a frame's pixels where the pairs agree within 10 % of the depth;
+    0 for frames that could not be determined."""
+    determined: Bool[np.ndarray, " n"]
+    """False: the camera of this frame is a guess (see warnings), not a measurement."""
+    terms: dict[str, float]
+    """The objective at the end, on all pixels: pairs, smoothness, flow, depth_prior unweighted,
+    and their weighted sum as total."""
+    history: Float[np.ndarray, "k 2"]
+    """Seconds since the start, and the objective as the solver saw it (fast: on sampled pixels)."""
+    warnings: tuple[str, ...] = ()
+    """Sentences for a person: what could not be determined, and what was done about it."""
+
+    def __len__(self) -> int:
+        return len(self.T_world_camera)

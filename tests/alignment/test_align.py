@@ -1,4 +1,4 @@
-"""align(): what goes in and comes out, presets, and input that determines little or nothing."""
+"""align(): what goes in and comes out, priors, and input that determines little or nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from dyn3r.alignment import AlignmentOptions, MeasuredFlow, Presets, align, clean_confidence
-from dyn3r.alignment.fast import levels
+from dyn3r.alignment import AlignmentOptions, align, clean_confidence
+from dyn3r.alignment.gauss_newton import levels
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.geometry import induced_flow, intrinsics
-from dyn3r.types import PairPredictions
+from dyn3r.types import FlowFields, PairPredictions, Priors
 
 from .golden_alignment import small_functions
 from .synthetic_pairs import (
@@ -78,8 +78,8 @@ def test_fixed_presets_hold_to_the_last_digit(solver: str) -> None:
     known[:, ::2] = np.nan
     T_known = T.copy()
     T_known[2] = np.nan
-    presets = Presets(K=K, T_world_camera=T_known, depth=known)
-    options = AlignmentOptions(solver=solver, iterations=10, presets=presets)
+    priors = Priors(K=K, T_world_camera=T_known, depth=known)
+    options = AlignmentOptions(solver=solver, iterations=10, priors=priors)
     found = align(predictions, options=options)
     np.testing.assert_array_equal(found.K, K)
     np.testing.assert_array_equal(found.T_world_camera[[0, 1, 3]], T[[0, 1, 3]])
@@ -92,10 +92,10 @@ def test_presets_as_a_start_are_only_a_start() -> None:
     T = cameras(4)
     predictions, depth = make(T, pairs_within(4), 0.02)
     wrong = np.tile(np.array([[33.0, 0, 16], [0, 33.0, 12], [0, 0, 1]]), (4, 1, 1))
-    presets = Presets(
+    priors = Priors(
         K=wrong, T_world_camera=T, depth=1.1 * depth, fix_K=False, fix_T=False, fix_depth=False
     )
-    found = align(predictions, options=AlignmentOptions(presets=presets))
+    found = align(predictions, options=AlignmentOptions(priors=priors))
     assert found.K[0, 0, 0] == pytest.approx(FOCAL, rel=0.02)
     assert depth_error(found.depth, depth) < 0.02
     assert path_error(found.T_world_camera, T) < 0.02
@@ -105,7 +105,7 @@ def test_known_cameras_set_the_unit_of_length() -> None:
     T = cameras(4)
     T[:, :3, 3] *= 7
     predictions, depth = make(cameras(4), pairs_within(4), 0.01)
-    found = align(predictions, options=AlignmentOptions(presets=Presets(T_world_camera=T)))
+    found = align(predictions, options=AlignmentOptions(priors=Priors(T_world_camera=T)))
     assert np.median(found.depth / (7 * depth)) == pytest.approx(1, abs=0.03)
 
 
@@ -116,7 +116,7 @@ def test_flow_pulls_the_cameras_towards_the_truth() -> None:
     K = intrinsics(torch.full((5,), FOCAL, dtype=torch.float64), SIZE)
     true_T = torch.from_numpy(T)
     flow = induced_flow(torch.from_numpy(depth)[i], K[i], true_T[i], K[j], true_T[j]).numpy()
-    measured = MeasuredFlow(predictions.edges, flow)
+    measured = FlowFields(predictions.edges, flow)
     without = align(predictions)
     found = align(predictions, flow=measured, options=AlignmentOptions(flow_weight=1.0))
     assert path_error(found.T_world_camera, T) < 0.5 * path_error(without.T_world_camera, T)
@@ -285,8 +285,8 @@ def test_predictions_that_do_not_fit_are_refused(change: dict, message: str) -> 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:
     predictions, _depth = make(T6, ALL6)
-    with pytest.raises(InputError, match=r"presets\.K of shape"):
-        align(predictions, options=AlignmentOptions(presets=Presets(K=np.zeros((2, 3, 3)))))
+    with pytest.raises(InputError, match=r"priors\.K of shape"):
+        align(predictions, options=AlignmentOptions(priors=Priors(K=np.zeros((2, 3, 3)))))
     with pytest.raises(InputError, match="unknown solver"):
         AlignmentOptions(solver="newton")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="negative"):

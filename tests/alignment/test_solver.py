@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from dyn3r.alignment import Alignment, AlignmentOptions, MeasuredFlow, align
+from dyn3r.alignment import AlignmentOptions, align
 from dyn3r.alignment.adam import objective
-from dyn3r.alignment.along_rays import best_depth, on_rays
-from dyn3r.alignment.evaluate import Fixed, Problem, SampledFlow, fit_depth, look
-from dyn3r.alignment.fast import blocks_of, moved
-from dyn3r.alignment.initialise import pair_scores, start, starting_K
-from dyn3r.alignment.linear import solve
+from dyn3r.alignment.depth_along_rays import best_depth, on_rays
+from dyn3r.alignment.gauss_newton import blocks_of, moved
+from dyn3r.alignment.linear_solver import solve
 from dyn3r.alignment.normal_equations import (
     SOFTEN,
     Layout,
@@ -22,18 +20,21 @@ from dyn3r.alignment.normal_equations import (
     flow_part,
     pair_part,
 )
+from dyn3r.alignment.sampled_objective import AlignmentProblem, Fixed, SampledFlow, fit_depth, look
+from dyn3r.alignment.spanning_tree import pair_scores, start, starting_K
 from dyn3r.alignment.state import State, sample
+from dyn3r.types import FlowFields, Geometry
 
 from .golden_alignment import golden, golden_predictions
 from .synthetic_pairs import cameras, depth_error, make, pairs_within, path_error
 
 
 @pytest.fixture(scope="module")
-def plain() -> Alignment:
+def plain() -> Geometry:
     return align(golden_predictions())
 
 
-def test_beats_the_published_solver_on_the_golden_problem(plain: Alignment) -> None:
+def test_beats_the_published_solver_on_the_golden_problem(plain: Geometry) -> None:
     g = golden()
     assert plain.terms["pairs"] < float(g["plain_final_loss"])
     assert path_error(plain.T_world_camera, g["gt_poses"]) <= float(g["plain_ate_rpet_rper"][0])
@@ -43,7 +44,7 @@ def test_beats_the_published_solver_on_the_golden_problem(plain: Alignment) -> N
     assert plain.determined.all()
 
 
-def test_reported_terms_are_those_of_the_reported_state(plain: Alignment) -> None:
+def test_reported_terms_are_those_of_the_reported_state(plain: Geometry) -> None:
     g = golden()
     options = AlignmentOptions()
     every = sample(golden_predictions(), 48 * 64)
@@ -65,7 +66,7 @@ def test_reported_terms_are_those_of_the_reported_state(plain: Alignment) -> Non
 
 def test_full_objective_is_lower_than_the_published_solver_reaches() -> None:
     g = golden()
-    flow = MeasuredFlow(g["edges"], np.moveaxis(g["flow_ij"], 1, -1))
+    flow = FlowFields(g["edges"], np.moveaxis(g["flow_ij"], 1, -1))
     found = align(
         golden_predictions(),
         dynamic=g["gt_dynamic"],
@@ -76,12 +77,14 @@ def test_full_objective_is_lower_than_the_published_solver_reaches() -> None:
     assert path_error(found.T_world_camera, g["gt_poses"]) <= float(g["full_ate_rpet_rper"][0])
 
 
-def simple_problem(state: State, observations, options: AlignmentOptions, **more) -> Problem:
+def simple_problem(
+    state: State, observations, options: AlignmentOptions, **more
+) -> AlignmentProblem:
     n = observations.num_frames
     nothing = torch.zeros(n, dtype=torch.bool)
     none = torch.zeros(n, len(observations.uv), dtype=torch.bool)
     fixed = Fixed(nothing, nothing, none, False)
-    return Problem(observations, observations.weights, options, fixed, state.depth, **more)
+    return AlignmentProblem(observations, observations.weights, options, fixed, state.depth, **more)
 
 
 def small_start(noise: float = 0.05, options: AlignmentOptions | None = None, **more):

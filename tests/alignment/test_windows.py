@@ -11,12 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyn3r.alignment import AlignmentOptions, MeasuredFlow, Presets, align, clean_confidence
-from dyn3r.alignment.clean import compared_frames
-from dyn3r.alignment.initialise import _grow
-from dyn3r.alignment.reading import READ_BYTES, read_part, row_chunks
+from dyn3r.alignment import AlignmentOptions, align, clean_confidence
+from dyn3r.alignment.chunked_io import READ_BYTES, read_part, row_chunks
+from dyn3r.alignment.spanning_tree import _grow
 from dyn3r.alignment.windows import windows
 from dyn3r.errors import InputError
+from dyn3r.geometry.visibility import compared_frames
+from dyn3r.types import FlowFields, Priors
 
 from .golden_alignment import small_functions
 from .synthetic_pairs import (
@@ -144,7 +145,7 @@ def test_a_known_camera_without_pairs_or_unit_stays_where_it_is() -> None:
     for t in (1, 3):
         T[t] = cameras(6)[t]
         T[t, :3, 3] += [5.0, -2.0, 1.0]
-    found = align(predictions, options=replace(FAST, presets=Presets(T_world_camera=T)))
+    found = align(predictions, options=replace(FAST, priors=Priors(T_world_camera=T)))
     np.testing.assert_array_equal(found.T_world_camera[[1, 3]], T[[1, 3]])
     assert found.determined.all()
     assert all_finite(found)
@@ -155,7 +156,7 @@ def test_flow_and_masks_in_windows() -> None:
     edges = np.array([(t, t + 1) for t in range(15)])
     dynamic = np.zeros((16, *SIZE), bool)
     dynamic[:, :8, :8] = True
-    flow = MeasuredFlow(edges, np.zeros((15, *SIZE, 2), np.float32))
+    flow = FlowFields(edges, np.zeros((15, *SIZE, 2), np.float32))
     options = replace(FAST, window=8, flow_weight=1e-3, smoothness_weight=1e-3)
     found = align(predictions, dynamic=dynamic, flow=flow, options=options)
     assert depth_error(found.depth, depth) < 0.05

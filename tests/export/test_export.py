@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dyn3r.commands.export import Export
+from dyn3r.cli.export import Export
 from dyn3r.errors import InputError, OutputError
 from dyn3r.export import FORMATS
-from dyn3r.export.cameras import continuous, quaternions_wxyz
+from dyn3r.export.camera_conventions import continuous, quaternions_wxyz
 from dyn3r.export.naming import frame_stems
 from dyn3r.scene import Scene
 from tests.export.known_world import known_scene

@@ -10,10 +10,10 @@ from PIL import Image
 
 from dyn3r.errors import InputError
 from dyn3r.export.options import ExportOptions
-from dyn3r.export.source_pictures import read_source_pictures
+from dyn3r.export.source_images import read_source_pictures
 from dyn3r.export.upsampling import upsample_guided
-from dyn3r.pictures import write_video
 from dyn3r.scene import Scene
+from dyn3r.scene.drawing import write_video
 from dyn3r.types import FrameMapping
 from tests.export.known_world import (
     MAPPING,
@@ -92,7 +92,7 @@ def test_masks_are_white_where_things_move(tmp_path):
 
 
 def test_masks_export_is_what_read_masks_reads(tmp_path):
-    from dyn3r.mask_files import read_masks
+    from dyn3r.io.mask_files import read_masks
     from dyn3r.types import Clip
 
     scene = tiny_scene()
@@ -246,7 +246,7 @@ def test_guided_keeps_unknown_depth_unknown():
 
 
 def test_a_video_gives_the_frames_that_the_clip_kept(tmp_path):
-    from dyn3r.clip import read_clip
+    from dyn3r.io.clip import read_clip
 
     pictures = [np.full((48, 64, 3), 10 * k + 5, np.uint8) for k in range(20)]
     write_video(iter(pictures), tmp_path / "v.mp4", fps=10)

@@ -12,7 +12,7 @@ import pytest
 import trimesh
 
 from dyn3r.export import ExportOptions
-from dyn3r.export.cameras import invert_rigid, y_up
+from dyn3r.export.camera_conventions import invert_rigid, y_up
 from dyn3r.export.clouds import linear_colors
 from dyn3r.export.glb import glb_bytes
 from dyn3r.export.tracks import project

@@ -10,7 +10,7 @@ import pytest
 from dyn3r.errors import InputError
 from dyn3r.flow import measure_flow
 from dyn3r.flow.dis import DisFlow
-from dyn3r.flow.measure import undirected_pairs
+from dyn3r.flow.fields import undirected_pairs
 
 
 @dataclass

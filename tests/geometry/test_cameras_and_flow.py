@@ -10,7 +10,6 @@ import torch
 
 from dyn3r.errors import InputError
 from dyn3r.geometry import (
-    MeasuredFlow,
     focal_from_points,
     forward_backward_visible,
     induced_flow,
@@ -22,6 +21,7 @@ from dyn3r.geometry import (
     transform,
     unproject,
 )
+from dyn3r.types import FlowFields
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "misc_alignment.npz"))
 
@@ -103,6 +103,6 @@ def test_principal_point_is_the_published_one() -> None:
 
 def test_measured_flow_refuses_what_does_not_fit() -> None:
     with pytest.raises(InputError, match=r"one .* field for every edge"):
-        MeasuredFlow(np.zeros((2, 2), int), np.zeros((1, 4, 4, 2)))
+        FlowFields(np.zeros((2, 2), int), np.zeros((1, 4, 4, 2)))
     with pytest.raises(InputError, match="visibility"):
-        MeasuredFlow(np.zeros((1, 2), int), np.zeros((1, 4, 4, 2)), np.ones((1, 4, 5), bool))
+        FlowFields(np.zeros((1, 2), int), np.zeros((1, 4, 4, 2)), np.ones((1, 4, 5), bool))

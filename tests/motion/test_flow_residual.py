@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dyn3r.errors import InputError
+from dyn3r.evaluation.mask_metrics import region_similarity
 from dyn3r.geometry.cameras import intrinsics, invert, transform, unproject
-from dyn3r.geometry.flow import MeasuredFlow, induced_flow
-from dyn3r.metrics.masks import region_similarity
+from dyn3r.geometry.induced_flow import induced_flow
+from dyn3r.motion.attention_cue import motion_from_masks
 from dyn3r.motion.combine import combine_motion
-from dyn3r.motion.find import motion_from_masks
 from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.flow_residual import (
     _smooth,
@@ -22,15 +22,15 @@ from dyn3r.motion.flow_residual import (
     flow_residual_motion,
     mean_inverse_depth,
 )
-from dyn3r.motion.static_flow import _solve, fit_static_flow, nearest_static_flow
-from dyn3r.types import PairPredictions
+from dyn3r.motion.rigid_flow import _solve, fit_static_flow, nearest_static_flow
+from dyn3r.types import FlowFields, PairPredictions
 
 H, W, N = 64, 96, 4
 
 
 class Filmed(NamedTuple):
     images: np.ndarray
-    flow: MeasuredFlow
+    flow: FlowFields
     predictions: PairPredictions
     moving: np.ndarray
 
@@ -73,7 +73,7 @@ def film(
         np.array(points2, np.float32).reshape(*stack, 3), np.full(stack, 2.0, np.float32),
     )  # fmt: skip
     # all of it is to be believed: nothing is hidden from anything here
-    flow = MeasuredFlow(edges, np.array(fields, np.float32).reshape(*stack, 2))
+    flow = FlowFields(edges, np.array(fields, np.float32).reshape(*stack, 2))
     images = rng.integers(0, 255, (frames, H, W, 3), dtype=np.uint8)
     images[moving] = 255
     return Filmed(images, flow, predictions, moving)
@@ -138,7 +138,7 @@ def test_wrong_flow_that_does_not_come_back_is_forgiven() -> None:
     specks = np.random.default_rng(0).random((N, H, W)) < 0.02
     for row, (i, _) in enumerate(shot.flow.edges):
         wild[row][specks[i]] += 20
-    spoilt = shot._replace(flow=MeasuredFlow(shot.flow.edges, wild))
+    spoilt = shot._replace(flow=FlowFields(shot.flow.edges, wild))
     assert overlap(spoilt, PLAIN) > 0.95
 
 
@@ -155,7 +155,7 @@ def test_flow_dragged_along_is_taken_back_by_the_colours() -> None:
         rim[t, v.min() - 6 : v.max() + 7, u.min() - 6 : u.max() + 7] = True
     for row, (i, j) in enumerate(shot.flow.edges):
         dragged[row][rim[i]] = (-4.0 * (j - i), -6.0 * (j - i))
-    flow = MeasuredFlow(shot.flow.edges, dragged)
+    flow = FlowFields(shot.flow.edges, dragged)
     spoilt = shot._replace(images=images, flow=flow)
     plain = replace(PLAIN, threshold=0.35, masks="evidence")
     with_colours = overlap(spoilt, replace(plain, photometric=True))
@@ -212,7 +212,7 @@ def test_one_frame_and_blind_pairs() -> None:
     assert not motion.has_motion
     assert "can't be told" in motion.reason
     shot = film()
-    dark = MeasuredFlow(shot.flow.edges, shot.flow.flow, np.zeros(shot.flow.flow.shape[:3], bool))
+    dark = FlowFields(shot.flow.edges, shot.flow.flow, np.zeros(shot.flow.flow.shape[:3], bool))
     motion = flow_residual_motion(shot.predictions, shot.images, dark)
     assert "can't be told" in motion.reason
     two = film(frames=2)

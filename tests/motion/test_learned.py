@@ -13,10 +13,8 @@ from PIL import Image
 from tests.factories import tiny_network
 
 import dyn3r
-from dyn3r.commands.run import Run
+from dyn3r.cli.run import Run
 from dyn3r.errors import InputError
-from dyn3r.explain import Explanation
-from dyn3r.feed_forward import FeedForwardOptions, feedforward
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.motion import (
     LearnedMotionOptions,
@@ -27,12 +25,14 @@ from dyn3r.motion import (
 )
 from dyn3r.motion.flow_residual import FlowEvidence
 from dyn3r.motion.learned import SUREST, fused_score, learned_probability, log_odds
-from dyn3r.network.checkpoint import save_network
+from dyn3r.network.checkpoints.reader import save_network
 from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.network.network import PointmapNetwork
+from dyn3r.network.pair_graph import make_pairs
 from dyn3r.network.predict import InferenceOptions, encode_frames, predict_pairs
-from dyn3r.pairs import make_pairs
+from dyn3r.scene.explanation import Explanation
+from dyn3r.streaming import FeedForwardOptions, feedforward
 from dyn3r.types import Clip, PairPredictions
 
 H, W = 48, 64

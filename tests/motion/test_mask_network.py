@@ -13,9 +13,8 @@ from torch import Tensor
 
 import dyn3r.motion.flow_residual
 from dyn3r.errors import CheckpointError, InputError
-from dyn3r.geometry.flow import MeasuredFlow
-from dyn3r.metrics.masks import region_similarity
-from dyn3r.motion.consensus import OtherFrames
+from dyn3r.evaluation.mask_metrics import region_similarity
+from dyn3r.motion.background_model import OtherFrames
 from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.flow_residual import COLOUR_NOISE, flow_evidence, flow_residual_motion
 from dyn3r.motion.mask_network import (
@@ -30,6 +29,7 @@ from dyn3r.motion.mask_network import (
     prepare,
     second_parts,
 )
+from dyn3r.types import FlowFields
 
 H, W = 32, 48
 STILL = np.array([2.0, 0.0])
@@ -149,7 +149,7 @@ def test_who_draws_and_where_the_limit_is() -> None:
 
 def shot(
     edges: list[tuple[int, int]], visible: np.ndarray | None = None
-) -> tuple[np.ndarray, MeasuredFlow, np.ndarray]:
+) -> tuple[np.ndarray, FlowFields, np.ndarray]:
     """Frames of noise in which all moves by STILL pixels a frame, a block by OWN more; (frames,
     flow, the block's mask)."""
     random = np.random.default_rng(5)
@@ -161,13 +161,13 @@ def shot(
     for row, (i, j) in enumerate(edges):
         fields[row] = (STILL + OWN * moving[i][..., None]) * (j - i)
     images = random.integers(0, 256, (n, H, W, 3), dtype=np.uint8)
-    return images, MeasuredFlow(np.array(edges), fields, visible), moving
+    return images, FlowFields(np.array(edges), fields, visible), moving
 
 
 OPTIONS = FlowMotionOptions(masks="evidence", depth_slack=1.0, smoothing=0.0)
 
 
-def parts_of(images: np.ndarray, flow: MeasuredFlow) -> np.ndarray:
+def parts_of(images: np.ndarray, flow: FlowFields) -> np.ndarray:
     evidence = flow_evidence(
         None, images, flow, inverse_depth=np.ones(images.shape[:3]), options=OPTIONS
     )
@@ -187,7 +187,7 @@ def slow_colour_difference(source: np.ndarray, target: np.ndarray, field: np.nda
     return np.array([[wide[v : v + 5, u : u + 5].mean() for u in range(W)] for v in range(H)])
 
 
-def slow_parts(images: np.ndarray, flow: MeasuredFlow) -> np.ndarray:
+def slow_parts(images: np.ndarray, flow: FlowFields) -> np.ndarray:
     """From the definition, with the still scene's flow as known."""
     rows = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
     said: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in images]
@@ -309,7 +309,7 @@ def test_the_published_method_has_no_parts_and_asks_no_network(
     assert flow_evidence(predictions, images, flow, options=options).parts is None
 
 
-shipped = Path(str(resources.files("dyn3r") / "weights" / WEIGHTS))
+shipped = Path(str(resources.files("dyn3r") / "assets" / "weights" / WEIGHTS))
 
 
 @pytest.mark.skipif(not shipped.exists(), reason="the mask network is not trained yet")
@@ -366,7 +366,7 @@ def test_the_second_network_is_shipped_and_is_not_the_first() -> None:
     said = mask_probability(network, images, second_parts(parts, parts[:, 0], images, nothing))
     assert said.shape == (3, H, W)
     assert np.isfinite(said).all()
-    folder = resources.files("dyn3r.weights")
+    folder = resources.files("dyn3r.assets.weights")
     with (
         resources.as_file(folder / WEIGHTS) as first,
         pytest.raises(CheckpointError, match="mask network for the second look"),

@@ -18,10 +18,10 @@ from dyn3r.motion.attention import (
     relative_deviation,
     score_statistics,
 )
+from dyn3r.motion.multi_otsu import last_otsu_threshold, upsample
 from dyn3r.motion.segments import cluster_tokens, refine_by_clusters
 from dyn3r.motion.stillness import otsu_separability
-from dyn3r.motion.threshold import last_otsu_threshold, upsample
-from dyn3r.patches import token_mask
+from dyn3r.network.patches import token_mask
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from torch._utils import _rebuild_tensor_v2
 
 from dyn3r.errors import CheckpointError, OutputError
-from dyn3r.network.checkpoint_files import read_checkpoint, write_checkpoint
-from dyn3r.network.constructor_text import parse_constructor, parse_json_config
+from dyn3r.network.checkpoints.constructor_text import parse_constructor, parse_json_config
+from dyn3r.network.checkpoints.files import read_checkpoint, write_checkpoint
 
 PUBLISHED = (
     "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='ManyAR_PatchEmbed', "

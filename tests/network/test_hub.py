@@ -15,12 +15,13 @@ import torch
 from huggingface_hub import constants, file_download
 from safetensors.torch import save
 
-from dyn3r.commands.models import Download, ListModels
+from dyn3r.cli.models import Download, ListModels
 from dyn3r.errors import CheckpointError, InputError
-from dyn3r.network import hub as hub_module
-from dyn3r.network.hub import cached_files, download, is_offline, licence_is_news
+from dyn3r.network.checkpoints import hub as hub_module
+from dyn3r.network.checkpoints.catalogue import PUBLISHED, PublishedModel
+from dyn3r.network.checkpoints.hub import cached_files, download, is_offline, licence_is_news
+from dyn3r.network.checkpoints.locate import locate
 from dyn3r.network.model import load_model
-from dyn3r.network.registry import PUBLISHED, PublishedModel, locate
 from tests.network.golden_network import SIZES, golden_network
 from tests.network.local_hub import COMMIT, LocalHub, local_hub
 
@@ -331,7 +332,7 @@ def test_no_room(hub, monkeypatch):
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")(10, 10, 1000)
-    monkeypatch.setattr("dyn3r.network.transfer.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("dyn3r.network.checkpoints.download.shutil.disk_usage", lambda path: usage)
     refused("GB left")
 
 
@@ -394,7 +395,7 @@ def test_download_command(hub, capsys):
 
 def test_the_environment_is_respected(hub, tmp_path):
     """In a process of its own, because huggingface_hub reads its variables when it is imported."""
-    script = f"from dyn3r.commands.models import Download; Download(({NAME!r},), quiet=True)()"
+    script = f"from dyn3r.cli.models import Download; Download(({NAME!r},), quiet=True)()"
     home = tmp_path / "elsewhere"
     environment = {**os.environ, "HF_HOME": str(home), "HF_ENDPOINT": hub.hub_url}
     environment.pop("HF_HUB_CACHE", None)

@@ -23,12 +23,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from dyn3r.commands.models import Convert
+from dyn3r.cli.models import Convert
 from dyn3r.errors import CheckpointError, OutputError
-from dyn3r.network.checkpoint import describe_checkpoint, load_network, save_network
-from dyn3r.network.checkpoint_files import read_checkpoint, write_checkpoint
+from dyn3r.network.checkpoints.convert import convert_checkpoint
+from dyn3r.network.checkpoints.files import read_checkpoint, write_checkpoint
+from dyn3r.network.checkpoints.reader import describe_checkpoint, load_network, save_network
 from dyn3r.network.config import NetworkConfig
-from dyn3r.network.convert import convert_checkpoint
 from dyn3r.network.model import load_model
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.network.predict import InferenceOptions, predict_pairs

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from dyn3r.training import camera_effects, lighting, raycast, shading, world
-from dyn3r.training.scenes import SceneArrays
+from dyn3r.training.synthetic import camera_effects, lighting, raycast, shading, world
+from dyn3r.training.synthetic.scenes import SceneArrays
 
 SIZE_HW = (48, 64)
 

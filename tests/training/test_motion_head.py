@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from dyn3r.errors import CheckpointError
-from dyn3r.network.checkpoint import describe_checkpoint, load_network, save_network
+from dyn3r.network.checkpoints.reader import describe_checkpoint, load_network, save_network
 from dyn3r.network.config import NetworkConfig
 from dyn3r.network.initialise import MOTION_PRIOR, grow, initialise
 from dyn3r.network.network import Decoded, PointmapNetwork

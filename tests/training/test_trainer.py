@@ -15,7 +15,7 @@ import torch
 
 import dyn3r
 from dyn3r.errors import InputError
-from dyn3r.network.checkpoint import load_network
+from dyn3r.network.checkpoints.reader import load_network
 from dyn3r.network.config import NetworkConfig
 from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.model import prepare_model
@@ -25,8 +25,8 @@ from dyn3r.training.batches import _Batches, _Rounds, batch_loader
 from dyn3r.training.group import Group
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import mirrored, sample_pairs
+from dyn3r.training.synthetic.world import World, WorldOptions
 from dyn3r.training.trainer import _restore, _step, train
-from dyn3r.training.world import World, WorldOptions
 
 TINY = NetworkConfig(
     enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,
@@ -66,7 +66,7 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path: Path)
 
 def test_a_trained_model_recommends_what_the_embedded_one_does(tmp_path: Path) -> None:
     _, facts = load_network(train(tmp_path, replace(OPTIONS, steps=1)))
-    _, embedded = load_network(Path(dyn3r.__file__).parent / "weights/compact.safetensors")
+    _, embedded = load_network(Path(dyn3r.__file__).parent / "assets/weights/compact.safetensors")
     for fact in ("motion_cue", "bundle", "mover_depth", "refine"):
         assert facts[fact] == embedded[fact]
 

@@ -9,7 +9,7 @@ from dyn3r.errors import InputError
 
 pytest.importorskip("numba")
 
-from dyn3r.training.world import Sample, World, WorldOptions
+from dyn3r.training.synthetic.world import Sample, World, WorldOptions
 
 
 @pytest.fixture(scope="module")

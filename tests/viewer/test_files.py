@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from PIL import Image
 
-from dyn3r.commands.view import View
+from dyn3r.cli.view import View
 from dyn3r.errors import InputError, OutputError
 from dyn3r.viewer import (
     Look,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dyn3r.alignment.align import align
-from dyn3r.alignment.clean import clean_confidence
-from dyn3r.alignment.options import AlignmentOptions, Presets
-from dyn3r.alignment.result import Alignment
-from dyn3r.geometry.flow import MeasuredFlow
+from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.geometry.visibility import clean_confidence
+from dyn3r.types import FlowFields, Geometry, Priors
 
 __all__ = [
-    "Alignment",
+    "Geometry",
     "AlignmentOptions",
-    "MeasuredFlow",
-    "Presets",
+    "FlowFields",
+    "Priors",
     "align",
     "clean_confidence",
 ]

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyn3r.alignment.evaluate import Problem, pair_factor
 from dyn3r.alignment.objective import (
     camera_movement,
     depth_change,
     flow_disagreement,
     pair_disagreement,
 )
+from dyn3r.alignment.sampled_objective import AlignmentProblem, pair_factor
 from dyn3r.alignment.state import PAIR_SCALE, State
 from dyn3r.geometry import invert, project, rays, transform
 
@@ -51,7 +51,7 @@ class Unknowns:
             self.pair_log_scale,
         ]
 
-    def state(self, problem: Problem) -> State:
+    def state(self, problem: AlignmentProblem) -> State:
         """The state they stand for, differentiable, with what is fixed put back."""
         fixed, start = problem.fixed, self.start
         T = torch.cat([_rotation(self.quat), self.shift[..., None]], -1)
@@ -87,7 +87,7 @@ def _principal_point(K: Float[Tensor, "n 3 3"]) -> Tensor:
     return mask
 
 
-def objective(state: State, problem: Problem, with_flow: bool = True) -> Float[Tensor, ""]:
+def objective(state: State, problem: AlignmentProblem, with_flow: bool = True) -> Float[Tensor, ""]:
     """The whole objective as a differentiable function of the state."""
     seen, options = problem.observations, problem.options
     points = state.depth[..., None] * rays(state.K, seen.uv)
@@ -111,7 +111,7 @@ def objective(state: State, problem: Problem, with_flow: bool = True) -> Float[T
     return total
 
 
-def solve_adam(state: State, problem: Problem, report: Callable[[float], None]) -> State:
+def solve_adam(state: State, problem: AlignmentProblem, report: Callable[[float], None]) -> State:
     """300 steps with a rate that falls linearly from 0.01 to 0.001."""
     steps = problem.options.iterations or ITERATIONS
     unknowns = Unknowns(state, problem.options.shared_focal)

@@ -12,21 +12,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyn3r.alignment.adam import ITERATIONS
-from dyn3r.alignment.checks import check_inputs
-from dyn3r.alignment.dense import dense_maps
-from dyn3r.alignment.direct import two_frames
-from dyn3r.alignment.evaluate import sample_flow
-from dyn3r.alignment.finish import finish
-from dyn3r.alignment.initialise import pair_scores, starting_K
-from dyn3r.alignment.options import PIXELS, AlignmentOptions, Presets
-from dyn3r.alignment.parts import Inputs
-from dyn3r.alignment.place import known_values
-from dyn3r.alignment.result import Alignment
+from dyn3r.alignment.components import Inputs
+from dyn3r.alignment.dense_maps import dense_maps
+from dyn3r.alignment.input_checks import check_inputs
+from dyn3r.alignment.merge_components import known_values
+from dyn3r.alignment.options import PIXELS, AlignmentOptions
+from dyn3r.alignment.postprocess import finish
+from dyn3r.alignment.sampled_objective import sample_flow
+from dyn3r.alignment.spanning_tree import pair_scores, starting_K
 from dyn3r.alignment.state import sample
+from dyn3r.alignment.two_view import two_frames
 from dyn3r.alignment.windows import Whole, solve_windows, windows
 from dyn3r.errors import GeometryError
-from dyn3r.geometry import MeasuredFlow
-from dyn3r.types import PairPredictions, Progress, no_progress
+from dyn3r.types import FlowFields, Geometry, PairPredictions, Priors, Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +33,10 @@ def align(
     predictions: PairPredictions,
     *,
     dynamic: Bool[np.ndarray, "n h w"] | None = None,
-    flow: MeasuredFlow | None = None,
+    flow: FlowFields | None = None,
     options: AlignmentOptions | None = None,
     progress: Progress = no_progress,
-) -> Alignment:
+) -> Geometry:
     """Put directed pairs' pointmaps into one world (SPEC 6).
 
     `predictions` may be anybody's: plain arrays edges, points1, conf1, points2, conf2 of any float
@@ -49,11 +47,11 @@ def align(
     Clips longer than `options.window` are solved window by window; time and memory are linear in
     the frames and pairs.
 
-    Raises InputError if shapes do not fit together, GeometryError if no pair is usable or presets
+    Raises InputError if shapes do not fit together, GeometryError if no pair is usable or priors
     leave nothing to solve.
     """
     options = AlignmentOptions() if options is None else options
-    check_inputs(predictions, dynamic, flow, options.presets)
+    check_inputs(predictions, dynamic, flow, options.priors)
     began = time.perf_counter()
     history: list[tuple[float, float]] = []
     report = _reporter(began, history, options, predictions.num_frames, progress)
@@ -89,13 +87,13 @@ def _reporter(
 def _cameras(
     predictions: PairPredictions,
     dynamic: np.ndarray | None,
-    flow: MeasuredFlow | None,
+    flow: FlowFields | None,
     options: AlignmentOptions,
     report: Callable[[float], None],
 ) -> tuple[Whole, Float[Tensor, "n h w"] | None]:
     """Cameras and pairs from sampled pixels, and the full-resolution depth that is known by now."""
     height, width = predictions.size_hw
-    presets, adam = options.presets, options.solver == "adam"
+    priors, adam = options.priors, options.solver == "adam"
     pixels = height * width if adam else options.pixels or PIXELS
     observations = sample(predictions, pixels, dynamic, options.device)
     scores = pair_scores(observations)
@@ -104,7 +102,7 @@ def _cameras(
         raise GeometryError(
             "no pair of frames has usable points: is the video black, or the model the wrong one?"
         )
-    K, K_given, focal_found = starting_K(predictions, scores, options.shared_focal, presets.K)
+    K, K_given, focal_found = starting_K(predictions, scores, options.shared_focal, priors.K)
     notes = []
     if not usable.all():
         notes.append(f"{int((~usable).sum())} of {len(usable)} pairs had no usable points")
@@ -112,14 +110,14 @@ def _cameras(
         notes.append(
             "no frame shows its own focal length: a field of view of 53 degrees is assumed"
         )
-    if predictions.num_frames <= 2 and presets.T_world_camera is None and presets.depth is None:
+    if predictions.num_frames <= 2 and priors.T_world_camera is None and priors.depth is None:
         state, depth, determined = two_frames(predictions, observations, scores, K, K_given)
         return Whole(state, usable, determined, 0.0, notes), depth
     inputs = Inputs(
         observations=observations,
         scores=scores,
         K=K,
-        known=known_values(presets, observations, K_given),
+        known=known_values(priors, observations, K_given),
         flow=sample_flow(flow, observations),
         options=options,
     )
@@ -127,10 +125,10 @@ def _cameras(
     whole.notes[:0] = notes
     if adam:
         return whole, whole.state.depth.reshape(-1, height, width).cpu()
-    return whole, _known_depth(presets)
+    return whole, _known_depth(priors)
 
 
-def _known_depth(presets: Presets) -> Float[Tensor, "n h w"] | None:
-    if presets.depth is None or not presets.fix_depth:
+def _known_depth(priors: Priors) -> Float[Tensor, "n h w"] | None:
+    if priors.depth is None or not priors.fix_depth:
         return None
-    return torch.from_numpy(np.array(presets.depth, dtype=np.float32))
+    return torch.from_numpy(np.array(priors.depth, dtype=np.float32))

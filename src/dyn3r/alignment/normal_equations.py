@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.alignment.linear import Block
+from dyn3r.alignment.linear_solver import Block
 
 SOFTEN = 0.8
 """Share of the curvature along a residual that is left out; 0 is re-weighting, 1 Newton."""

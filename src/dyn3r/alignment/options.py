@@ -4,39 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from jaxtyping import Bool, Float
-
 from dyn3r.errors import InputError
-
-
-@dataclass(frozen=True)
-class Presets:
-    """Cameras and depth that are known. NaN anywhere in a frame's value: not known for that frame.
-
-    All of it belongs to the prepared frames (the size of the pointmaps); K of the source pictures
-    is converted with `FrameMapping.K_from_source` first.
-    """
-
-    K: Float[np.ndarray, "n 3 3"] | None = None
-    """Intrinsics in pixels. Principal point and aspect ratio are kept even if K is not fixed."""
-    T_world_camera: Float[np.ndarray, "n 4 4"] | None = None
-    """Camera to world."""
-    depth: Float[np.ndarray, "n h w"] | None = None
-    """z in the camera, in the unit of T_world_camera; NaN pixels are not known."""
-    fix_K: bool = True
-    """True: the given K hold to the last digit. False: they are where the focal starts."""
-    fix_T: bool = True
-    """True: the given cameras hold to the last digit. False: they are a start."""
-    fix_depth: bool = True
-    """True: the given depths hold to the last digit. False: they are a start."""
-
-    def holds_depth(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "n h w"]:
-        """Where, in maps of this shape, depth must not change."""
-        if self.depth is None or not self.fix_depth:
-            return np.zeros(shape, bool)
-        return np.isfinite(self.depth)
-
+from dyn3r.types import Priors
 
 PIXELS = 1536
 """What `AlignmentOptions.pixels` 0 means."""
@@ -96,7 +65,7 @@ class AlignmentOptions:
     clip. Larger: fewer floaters, slower in proportion; 0: all (published), quadratic in frames."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1, ..."""
-    presets: Presets = field(default_factory=Presets)
+    priors: Priors = field(default_factory=Priors)
     """Known cameras and depth."""
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.alignment.reading import read_part, row_chunks
+from dyn3r.alignment.chunked_io import read_part, row_chunks
 from dyn3r.geometry import pixel_grid, rays
 from dyn3r.types import PairPredictions
 

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.alignment.initialise import register_pairs
+from dyn3r.alignment.components import Inputs, Solved, solve_part
+from dyn3r.alignment.merge_components import Known, from_first_camera, place_components
 from dyn3r.alignment.objective import depth_change
-from dyn3r.alignment.parts import Inputs, Solved, solve_part
-from dyn3r.alignment.place import Known, from_first_camera, place_components
+from dyn3r.alignment.spanning_tree import register_pairs
 from dyn3r.alignment.state import PAIR_SCALE, Observations, State
 from dyn3r.geometry import transform
 

@@ -21,10 +21,10 @@ from dyn3r.export import (
     rerun_recording,
     trajectories,
     usd,
-    video,
+    video_file,
 )
 from dyn3r.export.options import ExportOptions
-from dyn3r.files import atomic_file, atomic_folder
+from dyn3r.io.atomic import atomic_file, atomic_folder
 from dyn3r.scene import Scene
 from dyn3r.types import Progress, no_progress
 
@@ -74,7 +74,10 @@ FORMATS: dict[str, Exporter] = {
     "depth-exr": Exporter(depth_maps.write_openexr, "depth-exr", "depth, OpenEXR float32"),
     "masks": Exporter(depth_maps.write_masks, "masks", "motion masks, PNG"),
     "video": Exporter(
-        video.write_side_by_side, "side_by_side.mp4", "frames, depth, motion, confidence", (".mp4",)
+        video_file.write_side_by_side,
+        "side_by_side.mp4",
+        "frames, depth, motion, confidence",
+        (".mp4",),
     ),
 }
 """Every format by its name."""

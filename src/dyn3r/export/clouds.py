@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from dyn3r.background import depth_edges
 from dyn3r.export.options import ExportOptions
-from dyn3r.scene import PointCloud, Scene
+from dyn3r.scene import PointCloud, Scene, static_points
+from dyn3r.scene.background import depth_edges
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ def find_clouds(scene: Scene, options: ExportOptions, *, default_points: int) ->
     none = PointCloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8))
     static, moving = none, [none] * len(scene)
     if options.which != "dynamic":
-        static = scene.static_points(
+        static = static_points(
+            scene,
             min_confidence=scene.confidence_threshold(options.drop),
             max_points=limit,
             keep=lambda t: ~depth_edges(scene.depth[t]),

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dyn3r.export.cameras import corner_K, invert_rigid, one_K, quaternions_wxyz
-from dyn3r.export.frames import Size, intrinsics, read_frames, size_hw
+from dyn3r.export.camera_conventions import corner_K, invert_rigid, one_K, quaternions_wxyz
+from dyn3r.export.frame_images import Size, intrinsics, read_frames, size_hw
 from dyn3r.export.naming import frame_stems
 from dyn3r.export.options import ExportOptions
 from dyn3r.export.pixels import write_mask, write_photo
 from dyn3r.export.tracks import Tracks, find_tracks
-from dyn3r.imaging import IMAGE_SUFFIXES
+from dyn3r.io.images import IMAGE_SUFFIXES
 from dyn3r.scene import Scene
 from dyn3r.types import Progress
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from dyn3r.export.frames import chosen_size, intrinsics, read_frames
+from dyn3r.export.frame_images import chosen_size, intrinsics, read_frames
 from dyn3r.export.naming import frame_stems
 from dyn3r.export.options import ExportOptions
 from dyn3r.export.pixels import write_deep, write_exr, write_mask
-from dyn3r.files import write_json
+from dyn3r.io.atomic import write_json
 from dyn3r.scene import Scene
 from dyn3r.types import Progress
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dyn3r.export.cameras import (
+from dyn3r.export.camera_conventions import (
     OPENGL_FROM_OPENCV,
     continuous,
     corner_K,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from dyn3r.imaging import IMAGE_SUFFIXES
+from dyn3r.io.images import IMAGE_SUFFIXES
 from dyn3r.scene import Scene
 
 

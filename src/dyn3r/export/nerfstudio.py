@@ -14,15 +14,15 @@ import numpy as np
 from jaxtyping import Float
 
 from dyn3r.errors import InputError
-from dyn3r.export.cameras import OPENGL_FROM_OPENCV, corner_K, move, one_K, z_up
+from dyn3r.export.camera_conventions import OPENGL_FROM_OPENCV, corner_K, move, one_K, z_up
 from dyn3r.export.depth_maps import depth_to_16_bit
-from dyn3r.export.frames import Size, chosen_size, intrinsics, read_frames, size_hw
+from dyn3r.export.frame_images import Size, chosen_size, intrinsics, read_frames, size_hw
 from dyn3r.export.naming import frame_stems
 from dyn3r.export.options import ExportOptions
 from dyn3r.export.pixels import write_deep, write_mask, write_photo
 from dyn3r.export.ply import ply_bytes
-from dyn3r.files import write_json
-from dyn3r.scene import PointCloud, Scene
+from dyn3r.io.atomic import write_json
+from dyn3r.scene import PointCloud, Scene, static_points
 from dyn3r.types import Progress
 
 DEFAULT_POINTS = 100_000
@@ -63,7 +63,8 @@ def write_nerfstudio(
         places.append(place)
     progress("writing pictures", len(scene), len(scene))
     T = z_up(scene)
-    cloud = scene.static_points(
+    cloud = static_points(
+        scene,
         min_confidence=scene.confidence_threshold(options.drop),
         max_points=options.max_points or DEFAULT_POINTS,
     )

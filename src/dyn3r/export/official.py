@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dyn3r.background import grow
 from dyn3r.export.glb import glb_bytes
 from dyn3r.export.options import ExportOptions
 from dyn3r.export.pixels import write_mask, write_photo
 from dyn3r.export.trajectories import tum_text
-from dyn3r.export.video import UNKNOWN_FPS, side_by_side
-from dyn3r.pictures import Picture, depth_picture, find_limits, write_video
+from dyn3r.export.video_file import UNKNOWN_FPS, side_by_side
 from dyn3r.scene import Scene
+from dyn3r.scene.background import grow
+from dyn3r.scene.drawing import Picture, depth_picture, write_video
+from dyn3r.scene.pictures import find_limits
 from dyn3r.types import Progress
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dyn3r.errors import MissingExtraError
-from dyn3r.export.cameras import corner_K, y_up
+from dyn3r.export.camera_conventions import corner_K, y_up
 from dyn3r.export.clouds import find_clouds
 from dyn3r.export.depth_maps import depth_to_16_bit
 from dyn3r.export.options import ExportOptions

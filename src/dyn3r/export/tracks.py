@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
-from dyn3r.background import depth_edges, grow, most_confident_per_voxel
-from dyn3r.export.cameras import invert_rigid
+from dyn3r.export.camera_conventions import invert_rigid
 from dyn3r.scene import Scene
+from dyn3r.scene.background import depth_edges, grow, most_confident_per_voxel
 from dyn3r.types import Progress, no_progress
 
 _DEPTH_AGREES = 0.02  # relative

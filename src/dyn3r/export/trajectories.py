@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from dyn3r.export.cameras import quaternions_wxyz
+from dyn3r.export.camera_conventions import quaternions_wxyz
 from dyn3r.export.options import ExportOptions, QuaternionOrder
 from dyn3r.scene import Scene
 from dyn3r.types import Progress

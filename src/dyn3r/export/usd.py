@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dyn3r.errors import MissingExtraError
-from dyn3r.export.cameras import OPENGL_FROM_OPENCV, corner_K, move, y_up
+from dyn3r.export.camera_conventions import OPENGL_FROM_OPENCV, corner_K, move, y_up
 from dyn3r.export.clouds import find_clouds, linear_colors
 from dyn3r.export.options import ExportOptions
 from dyn3r.scene import PointCloud, Scene

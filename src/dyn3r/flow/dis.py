@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from dyn3r.errors import InputError
-from dyn3r.flow.protocol import check_pictures
+from dyn3r.flow.estimator import check_pictures
 
 MIN_SIDE = 32
 """Smaller pictures are enlarged to this before the search; the patches are 8 pixels wide."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from dyn3r.errors import CheckpointError, InputError, MissingExtraError
-from dyn3r.flow.protocol import check_pictures
+from dyn3r.flow.estimator import check_pictures
 
 MIN_SIDE = 128
 """RAFT's pyramid of correlations needs an eighth of each side to be at least 16."""

@@ -12,16 +12,17 @@ from dyn3r.geometry.cameras import (
     transform,
     unproject,
 )
-from dyn3r.geometry.flow import MeasuredFlow, forward_backward_visible, induced_flow
+from dyn3r.geometry.induced_flow import forward_backward_visible, induced_flow
 from dyn3r.geometry.registration import (
     Similarity,
     robust_similarity,
     solve_camera,
     weighted_similarity,
 )
+from dyn3r.types import FlowFields
 
 __all__ = [
-    "MeasuredFlow",
+    "FlowFields",
     "Similarity",
     "focal_from_points",
     "forward_backward_visible",

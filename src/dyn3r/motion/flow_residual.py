@@ -16,15 +16,15 @@ from jaxtyping import Bool, Float, UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.geometry.cameras import focal_from_points, intrinsics
-from dyn3r.geometry.flow import MeasuredFlow, induced_flow
+from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.geometry.registration import solve_camera
 from dyn3r.motion.flow_options import FlowMotionOptions
 from dyn3r.motion.mask_network import load_mask_network, mask_probability
 from dyn3r.motion.options import MotionOptions
-from dyn3r.motion.static_flow import fit_static_flow, length_of, nearest_static_flow
+from dyn3r.motion.rigid_flow import fit_static_flow, length_of, nearest_static_flow
 from dyn3r.motion.stillness import covers_too_much
-from dyn3r.patches import patch_means
-from dyn3r.types import Motion, PairPredictions, Progress, no_progress
+from dyn3r.network.patches import patch_means
+from dyn3r.types import FlowFields, Motion, PairPredictions, Progress, no_progress
 
 _log = logging.getLogger(__name__)
 _PATCH = 16
@@ -57,7 +57,7 @@ class FlowEvidence:
 def flow_residual_motion(
     predictions: PairPredictions | None,
     clip_images: UInt8[np.ndarray, "n h w 3"],
-    flow: MeasuredFlow,
+    flow: FlowFields,
     *,
     inverse_depth: Float[np.ndarray, "..."] | None = None,
     options: FlowMotionOptions | None = None,
@@ -89,7 +89,7 @@ def flow_residual_motion(
 
 
 def motion_from_evidence(
-    evidence: FlowEvidence, flow: MeasuredFlow, *, options: FlowMotionOptions | None = None
+    evidence: FlowEvidence, flow: FlowFields, *, options: FlowMotionOptions | None = None
 ) -> Motion:
     """The masks of `flow_residual_motion` from the evidence that it gathers."""
     options = options or FlowMotionOptions()
@@ -117,7 +117,7 @@ def motion_from_evidence(
 def flow_evidence(
     predictions: PairPredictions | None,
     clip_images: UInt8[np.ndarray, "n h w 3"],
-    flow: MeasuredFlow,
+    flow: FlowFields,
     *,
     inverse_depth: Float[np.ndarray, "..."] | None = None,
     options: FlowMotionOptions | None = None,
@@ -173,7 +173,7 @@ Evidence = tuple[Float[np.ndarray, "n h w"], Float[np.ndarray, " n"]]
 def _robust(
     inverse_depth: Float[np.ndarray, "n h w"],
     images: UInt8[np.ndarray, "n h w 3"],
-    flow: MeasuredFlow,
+    flow: FlowFields,
     options: FlowMotionOptions,
     progress: Progress,
 ) -> _Gathered:
@@ -220,7 +220,7 @@ def _robust(
 def _published(
     predictions: PairPredictions,
     images: UInt8[np.ndarray, "n h w 3"],
-    flow: MeasuredFlow,
+    flow: FlowFields,
     options: FlowMotionOptions,
     progress: Progress,
 ) -> Evidence:
@@ -308,7 +308,7 @@ class _Gathered:
         return (self.evidence / count).astype(np.float32), np.array(typical, dtype=np.float32)
 
 
-def _visible(flow: MeasuredFlow, rows: slice) -> Bool[np.ndarray, "k h w"]:
+def _visible(flow: FlowFields, rows: slice) -> Bool[np.ndarray, "k h w"]:
     if flow.visible is not None:
         return np.asarray(flow.visible[rows], dtype=bool)
     return np.ones(flow.flow[rows].shape[:3], bool)
@@ -375,7 +375,7 @@ def _smooth(maps: np.ndarray, images: np.ndarray, radius: int) -> Float[np.ndarr
 
 
 def _why_still(
-    masks: np.ndarray, evidence: FlowEvidence, flow: MeasuredFlow, options: FlowMotionOptions
+    masks: np.ndarray, evidence: FlowEvidence, flow: FlowFields, options: FlowMotionOptions
 ) -> str | None:
     """Why the clip counts as still, or None if something moves."""
     if not len(flow.edges) or not np.isfinite(evidence.typical_px).any():
@@ -399,7 +399,7 @@ def _check(
     predictions: PairPredictions | None,
     inverse_depth: np.ndarray | None,
     images: np.ndarray,
-    flow: MeasuredFlow,
+    flow: FlowFields,
     options: FlowMotionOptions,
 ) -> None:
     n, h, w = images.shape[:3]

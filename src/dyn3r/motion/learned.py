@@ -17,7 +17,7 @@ from dyn3r.errors import InputError
 from dyn3r.motion.flow_residual import FlowEvidence
 from dyn3r.motion.options import MotionOptions
 from dyn3r.motion.stillness import covers_too_much
-from dyn3r.patches import patch_means
+from dyn3r.network.patches import patch_means
 from dyn3r.types import Motion, PairPredictions
 
 _log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ Evidence that is averaged over pairs knows parts of a body, bleeds over its rim,
 alarms of a kind; where bodies end the picture shows. A U-Net (Ronneberger et al. 2015) reads both.
 It sees no depth, no category and one frame at a time; what moves is the evidence's to say.
 Once cameras are known, a second one also reads what the first said and how unlike other frames
-each pixel looks (`dyn3r.motion.consensus`). They are trained on the synthetic world by
-`dyn3r.training.masks` and `dyn3r.training.second_masks`; their weights are part of the package.
+each pixel looks (`dyn3r.motion.background_model`). They are trained on the synthetic world by
+`dyn3r.training.mask_training` and `dyn3r.training.background_mask_training`; their weights are part of the package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from dyn3r.motion.consensus import OtherFrames, smoothed
+from dyn3r.motion.background_model import OtherFrames, smoothed
 from dyn3r.network.small import load_small
 
 PARTS = 7
@@ -81,7 +81,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 def load_mask_network(path: str | Path | None = None) -> MaskNetwork:
-    """The network inside the package, or one that was trained by `dyn3r.training.masks`.
+    """The network inside the package, or one that was trained by `dyn3r.training.mask_training`.
 
     Raises CheckpointError for a file that is no such network.
     """

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from dyn3r.errors import CheckpointError, InputError
-from dyn3r.network.checkpoint import load_network
+from dyn3r.network.checkpoints.locate import locate
+from dyn3r.network.checkpoints.reader import load_network
 from dyn3r.network.network import PointmapNetwork
-from dyn3r.network.registry import locate
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def load_model(
     """Load a model by its registered name, a checkpoint file or a hub folder.
 
     name: an embedded model (`compact`, offline), a published one (downloaded on first use; see
-    `dyn3r.network.registry`), or a path. device: `auto` takes a CUDA GPU if there is one, else the
+    `dyn3r.network.checkpoints.catalogue`), or a path. device: `auto` takes a CUDA GPU if there is one, else the
     CPU. precision: `auto` is bfloat16 where the hardware multiplies it fast, else float32.
     progress: called while weights are downloaded. Raises CheckpointError (not a usable checkpoint,
     unknown name) or InputError (no such device).

@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.errors import InputError
-from dyn3r.mapped import allocate, release_pages
+from dyn3r.io.memory_map import allocate, release_pages
 from dyn3r.network.config import PATCH
 from dyn3r.network.model import Model
 from dyn3r.network.network import Decoded
-from dyn3r.patches import token_mask
+from dyn3r.network.patches import token_mask
 from dyn3r.types import Clip, PairPredictions, Progress, Tokens, no_progress
 
 HALF_LIMIT = 65504.0

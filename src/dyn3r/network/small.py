@@ -23,7 +23,9 @@ def load_small(network: Network, path: str | Path | None, packaged: str, what: s
     from safetensors.torch import load_file
 
     file = (
-        Path(str(resources.files("dyn3r") / "weights" / packaged)) if path is None else Path(path)
+        Path(str(resources.files("dyn3r") / "assets" / "weights" / packaged))
+        if path is None
+        else Path(path)
     )
     try:
         network.load_state_dict({k: v.float() for k, v in load_file(file).items()})

@@ -44,7 +44,7 @@ class _Batches:
 
 
 def _world(options: TrainOptions, size_hw: tuple[int, int], frames: int, seed: int) -> Any:
-    from dyn3r.training.world import World, WorldOptions
+    from dyn3r.training.synthetic.world import World, WorldOptions
 
     settings = WorldOptions(
         size_hw=size_hw, frames=frames, dynamic_share=options.dynamic_share, photos=options.photos

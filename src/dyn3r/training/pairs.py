@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from dyn3r.training.world import Sample
+    from dyn3r.training.synthetic.world import Sample
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dyn3r.errors import InputError
-from dyn3r.network.checkpoint import load_network, save_network
+from dyn3r.network.checkpoints.reader import load_network, save_network
 from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.network import Decoded, PointmapNetwork
 from dyn3r.training.batches import batch_loader, held_out_batches

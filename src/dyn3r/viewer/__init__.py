@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dyn3r.scene import Scene
+from dyn3r.viewer.appearance import Look, Parts
 from dyn3r.viewer.live import LiveOptions, LiveViewer
-from dyn3r.viewer.look import Look, Parts
+from dyn3r.viewer.playback import listed
 from dyn3r.viewer.record import save_recording
-from dyn3r.viewer.show import listed
 from dyn3r.viewer.turntable import TurntableOptions, write_screenshot, write_turntable
 
 if TYPE_CHECKING:

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from dyn3r.errors import Dyn3rError
-from dyn3r.pictures import find_limits
 from dyn3r.scene import Scene
-from dyn3r.viewer.cameras import BrowserCameras
+from dyn3r.scene.pictures import find_limits
+from dyn3r.viewer.appearance import Look, Parts
 from dyn3r.viewer.clock import Clock
 from dyn3r.viewer.controls import Actions, Controls
 from dyn3r.viewer.downloads import page_file, screenshot_file, turntable_file
-from dyn3r.viewer.look import Look, Parts
+from dyn3r.viewer.filmstrip import strip_picture, strip_width
+from dyn3r.viewer.frustums import BrowserCameras
 from dyn3r.viewer.page import Page
-from dyn3r.viewer.show import EVERYTHING, Show
-from dyn3r.viewer.stage import Stage
-from dyn3r.viewer.strip import strip_picture, strip_width
+from dyn3r.viewer.playback import EVERYTHING, Show
+from dyn3r.viewer.scene_nodes import Stage
 
 logger = logging.getLogger(__name__)
 

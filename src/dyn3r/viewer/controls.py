@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dyn3r.viewer.look import COLOURINGS, Look, Parts
+from dyn3r.viewer.appearance import COLOURINGS, Look, Parts
 
 _LABELS = ("background", "moving", "cameras", "path", "picture", "axes")
 

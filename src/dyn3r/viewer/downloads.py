@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dyn3r.pictures import write_video
 from dyn3r.scene import Scene
+from dyn3r.scene.drawing import write_video
 from dyn3r.types import Progress
-from dyn3r.viewer.look import Look, Parts
+from dyn3r.viewer.appearance import Look, Parts
+from dyn3r.viewer.playback import Show
 from dyn3r.viewer.record import record
-from dyn3r.viewer.show import Show
 from dyn3r.viewer.splat import Painter, View
 from dyn3r.viewer.turntable import TurntableOptions, turntable_pictures
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dyn3r.background import grow, on_grid
 from dyn3r.errors import InputError
+from dyn3r.scene.background import grow, on_grid
 from dyn3r.viewer.live_frame import LiveFrame, grid_step
 from dyn3r.viewer.packing import Packed, add_cloud, quat_wxyz
 from dyn3r.viewer.page import FOV_RAD, Page

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dyn3r.background import depth_edges
 from dyn3r.errors import InputError
+from dyn3r.scene.background import depth_edges
 from dyn3r.viewer.packing import Packed, pack
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dyn3r.errors import InputError
 from dyn3r.scene import Scene
-from dyn3r.viewer.look import Look, Parts
+from dyn3r.viewer.appearance import Look, Parts
+from dyn3r.viewer.playback import listed
 from dyn3r.viewer.record import record
-from dyn3r.viewer.show import listed
 
 if TYPE_CHECKING:
     from dyn3r.viewer.app import Viewer

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
-from dyn3r.background import choose_static, depth_edges, grow, on_grid
-from dyn3r.pictures import Limits, confidence_picture, depth_picture, find_limits, motion_picture
 from dyn3r.scene import Scene
-from dyn3r.viewer.look import Look
+from dyn3r.scene.background import choose_static, depth_edges, grow, on_grid
+from dyn3r.scene.drawing import confidence_picture, depth_picture, motion_picture
+from dyn3r.scene.pictures import Limits, find_limits
+from dyn3r.viewer.appearance import Look
 from dyn3r.viewer.packing import Packed, pack
 
 MAX_BACKGROUND = 400_000
@@ -92,7 +93,7 @@ def positions(scene: Scene, t: int, pixels: Int[np.ndarray, " k"]) -> Float32[np
 def colours(
     scene: Scene, t: int, pixels: Int[np.ndarray, " k"], color: str, limits: Limits
 ) -> UInt8[np.ndarray, "k 3"]:
-    """Colours of these pixels of frame t; the maps and limits of `dyn3r.pictures`."""
+    """Colours of these pixels of frame t; the maps and limits of `dyn3r.scene.pictures`."""
     if len(pixels) == 0:
         return np.zeros((0, 3), np.uint8)
     image = scene.images[t].reshape(-1, 3)[pixels]

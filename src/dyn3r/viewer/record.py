@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dyn3r.errors import OutputError
-from dyn3r.files import check_writable, write_bytes
+from dyn3r.io.atomic import check_writable, write_bytes
 from dyn3r.scene import Scene
-from dyn3r.viewer.look import Look, Parts
+from dyn3r.viewer.appearance import Look, Parts
 from dyn3r.viewer.page import Page
-from dyn3r.viewer.show import Show, listed
+from dyn3r.viewer.playback import Show, listed
 
 SUFFIXES = (".html", ".htm", ".viser")
 

@@ -8,16 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from dyn3r.pictures import Picture
 from dyn3r.scene import Scene
-from dyn3r.viewer.look import Look
-from dyn3r.viewer.page import FOV_RAD
-from dyn3r.viewer.plan import (
+from dyn3r.scene.drawing import Picture
+from dyn3r.viewer.appearance import Look
+from dyn3r.viewer.layout import (
     PlaybackPlan,
     camera_path_segments,
     camera_segments,
     plan_playback,
 )
+from dyn3r.viewer.page import FOV_RAD
 from dyn3r.viewer.points import ScenePoints
 
 BACKGROUND = (24, 24, 27)

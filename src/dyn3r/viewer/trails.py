@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
-from dyn3r.background import depth_edges
 from dyn3r.scene import Scene
+from dyn3r.scene.background import depth_edges
 from dyn3r.types import Progress, no_progress
 
 _SPACING = 10  # pixels between the points that are followed

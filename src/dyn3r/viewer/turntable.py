@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from dyn3r.errors import InputError
-from dyn3r.files import check_writable
-from dyn3r.pictures import Picture, write_picture, write_video
+from dyn3r.io.atomic import check_writable
 from dyn3r.scene import Scene
+from dyn3r.scene.drawing import Picture, write_picture, write_video
 from dyn3r.types import Progress, no_progress
-from dyn3r.viewer.look import Look
+from dyn3r.viewer.appearance import Look
 from dyn3r.viewer.splat import Painter, View
 
 

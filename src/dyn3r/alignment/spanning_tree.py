@@ -1,0 +1,230 @@
+"""Where the solver starts: a spanning tree of registered pairs (SPEC 6, Start)."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dyn3r.alignment.chunked_io import read_part
+from dyn3r.alignment.state import Observations, State
+from dyn3r.geometry import (
+    focal_from_points,
+    intrinsics,
+    robust_similarity,
+    solve_camera,
+)
+from dyn3r.geometry.registration import Similarity
+from dyn3r.types import PairPredictions
+
+logger = logging.getLogger(__name__)
+
+ENOUGH = 0.05
+"""Share of a view's pixels that registration wants still and usable before it takes them alone."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A first state and what could not be had."""
+
+    state: State
+    component: list[int]
+    """Per frame: 0 for the largest connected part, 1, 2, ... for others, -1 for no usable pair."""
+    unsolved: list[int]
+    """Frames of a component whose camera could not be found and is borrowed from a neighbour."""
+    scores: Float[Tensor, " m"]
+    """mean(C_i) mean(C_j) of every pair, 0 for pairs that can't be used."""
+
+
+def pair_scores(observations: Observations) -> Float[Tensor, " m"]:
+    """mean(C_i) * mean(C_j) at the sampled pixels; 0 if a side has almost no usable pixel."""
+    weights = observations.weights
+    usable = (weights > 0).float().mean(-1) > 0.02
+    mean = weights.exp().mean(-1) * usable
+    count = len(observations.edges)
+    return mean[:count] * mean[count:]
+
+
+def registration_weights(observations: Observations) -> Float[Tensor, "v p"]:
+    """Weights that leave out moving pixels, except in views that would have too few left."""
+    if observations.moving is None:
+        return observations.weights
+    still = observations.weights * ~observations.moving[observations.frame]
+    enough = (still > 0).float().mean(-1, keepdim=True) > ENOUGH
+    return torch.where(enough, still, observations.weights)
+
+
+def _grow(
+    scores: list[float], edges: list[list[int]], n: int
+) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Maximum spanning trees (Prim): for every component its root edge and (edge, new frame)s."""
+    touching: list[list[int]] = [[] for _ in range(n)]
+    for e, (i, j) in enumerate(edges):
+        if scores[e] > 0:
+            touching[i].append(e)
+            touching[j].append(e)
+    known: set[int] = set()
+    trees: list[tuple[int, list[tuple[int, int]]]] = []
+    for root in sorted((e for e in range(len(edges)) if scores[e] > 0), key=lambda e: -scores[e]):
+        if known.intersection(edges[root]):
+            continue  # its tree is complete already
+        waiting: list[tuple[float, int]] = []
+        steps: list[tuple[int, int]] = []
+        fresh = list(dict.fromkeys(edges[root]))
+        while True:
+            for frame in fresh:
+                known.add(frame)
+                for e in touching[frame]:
+                    heapq.heappush(waiting, (-scores[e], e))
+            while waiting and known.issuperset(edges[waiting[0][1]]):
+                heapq.heappop(waiting)
+            if not waiting:
+                break
+            best = heapq.heappop(waiting)[1]
+            new = edges[best][1] if edges[best][0] in known else edges[best][0]
+            fresh = [new]
+            steps.append((best, new))
+        trees.append((root, steps))
+    return trees
+
+
+def chain_pairs(
+    observations: Observations, scores: Float[Tensor, " m"]
+) -> tuple[Float[Tensor, "n p 3"], list[int]]:
+    """World points of every frame by registering pair after pair along the spanning trees.
+
+    Returns them (0 for frames without a usable pair) and the component of every frame. Each
+    component has the camera frame of its root edge's frame i for a world.
+    """
+    count, n = len(observations.edges), observations.num_frames
+    edges, weights = observations.edges.tolist(), registration_weights(observations)
+    world = observations.points.new_zeros(n, observations.points.shape[1], 3)
+    component = [-1] * n
+    trees = _grow(scores.tolist(), edges, n)
+    trees.sort(key=lambda tree: -len(tree[1]))
+    for number, (root, steps) in enumerate(trees):
+        for view, frame in ((root, edges[root][0]), (count + root, edges[root][1])):
+            world[frame], component[frame] = observations.points[view], number
+        for edge, new in steps:
+            new_is_j = new == edges[edge][1]
+            old_view, new_view = (edge, count + edge) if new_is_j else (count + edge, edge)
+            old = edges[edge][0] if new_is_j else edges[edge][1]
+            fit = robust_similarity(observations.points[old_view], world[old], weights[old_view])
+            world[new], component[new] = fit.apply(observations.points[new_view]), number
+    return world, component
+
+
+def register_pairs(observations: Observations, world: Float[Tensor, "n p 3"]) -> Similarity:
+    """The similarity of every pair that takes both of its sides to the world points (float64)."""
+    count = len(observations.edges)
+    weights = registration_weights(observations)
+    source = torch.cat([observations.points[:count], observations.points[count:]], 1)
+    target = world[observations.frame]
+    target = torch.cat([target[:count], target[count:]], 1)
+    fit = robust_similarity(source, target, torch.cat([weights[:count], weights[count:]], 1), 5)
+    return Similarity(fit.scale.double().clamp_min(1e-6), fit.R.double(), fit.t.double())
+
+
+def first_focals(
+    predictions: PairPredictions, scores: Float[Tensor, " m"], shared: bool
+) -> tuple[Float[Tensor, " n"], bool]:
+    """Focal length of every frame from the first pointmap of its own best pair (SPEC 6).
+
+    Frames without one get the median of the others. Also says whether any could be had; if not,
+    a field of view of 53 degrees along the long side is assumed.
+    """
+    assert predictions.points1 is not None
+    edges, n = np.asarray(predictions.edges), predictions.num_frames
+    focals = torch.full((n,), torch.nan, dtype=torch.float64)
+    for frame in range(n):
+        rows = np.nonzero(edges[:, 0] == frame)[0]
+        if len(rows) and float(scores[rows].max()) > 0:
+            row = int(rows[int(scores[rows].argmax())])
+            points = read_part(predictions.points1, row).astype(np.float32)
+            focals[frame] = focal_from_points(torch.from_numpy(points).double())
+    known = focals[torch.isfinite(focals)]
+    if len(known) == 0:
+        return torch.full((n,), float(max(predictions.size_hw)), dtype=torch.float64), False
+    middle = known.quantile(0.5)
+    focals = torch.where(torch.isfinite(focals), focals, middle)
+    return (torch.full_like(focals, float(middle)) if shared else focals), True
+
+
+def first_cameras(
+    observations: Observations,
+    world: Float[Tensor, "n p 3"],
+    pairs: Similarity,
+    scores: Float[Tensor, " m"],
+    K: Float[Tensor, "n 3 3"],
+) -> tuple[Float[Tensor, "n 4 4"], list[int]]:
+    """Cameras from each frame's own best pair (its points are in that camera), others by PnP."""
+    count, n = len(observations.edges), observations.num_frames
+    weights = registration_weights(observations)
+    T = torch.eye(4, dtype=torch.float64).repeat(n, 1, 1)
+    unsolved = []
+    for frame in range(n):
+        own = torch.nonzero((observations.edges[:, 0] == frame) & (scores > 0))[:, 0]
+        if len(own):
+            best = own[scores[own].argmax()]
+            T[frame, :3, :3], T[frame, :3, 3] = pairs.R[best], pairs.t[best]
+            continue
+        views = torch.nonzero(observations.edges[:, 1] == frame)[:, 0]
+        views = views[scores[views] > 0]
+        found = None
+        if len(views):
+            w = weights[count + int(views[scores[views].argmax()])]
+            sure = (w > 0) & (w >= w[w > 0].quantile(0.3) if bool((w > 0).any()) else w > 0)
+            found = solve_camera(
+                world[frame][sure].cpu().numpy(),
+                observations.uv[sure].cpu().numpy(),
+                K[frame].cpu().numpy(),
+            )
+        if found is None:
+            unsolved.append(frame)
+        else:
+            T[frame] = torch.from_numpy(found[0])
+    return T, unsolved
+
+
+def start(observations: Observations, K: Tensor, scores: Tensor) -> Start:
+    """Everything of the first state except depth, which follows in closed form."""
+    world, component = chain_pairs(observations, scores)
+    pairs = register_pairs(observations, world)
+    T, unsolved = first_cameras(observations, world, pairs, scores, K)
+    unsolved = [t for t in unsolved if component[t] >= 0]
+    missing = set(unsolved) | {t for t in range(len(component)) if component[t] < 0}
+    others = [t for t in range(len(component)) if t not in missing]
+    for frame in sorted(missing):  # a neighbour's camera is the least surprising guess
+        same = [t for t in others if component[t] == component[frame]] or others
+        if same:
+            T[frame] = T[min(same, key=lambda t: abs(t - frame))]
+    device = observations.points.device
+    state = State(
+        T_world_camera=T.to(device),
+        K=K.to(device),
+        depth=observations.points.new_ones(observations.num_frames, observations.points.shape[1]),
+        pair_scale=pairs.scale,
+        pair_R=pairs.R,
+        pair_t=pairs.t,
+    )
+    return Start(state, component, unsolved, scores)
+
+
+def starting_K(
+    predictions: PairPredictions, scores: Tensor, shared: bool, preset: np.ndarray | None
+) -> tuple[Float[Tensor, "n 3 3"], Bool[np.ndarray, " n"], bool]:
+    """K to start with, which frames' K are preset, and whether focals could be had at all."""
+    focals, found = first_focals(predictions, scores, shared)
+    K = intrinsics(focals, predictions.size_hw)
+    given = np.zeros(len(K), dtype=bool)
+    if preset is not None:
+        given = np.isfinite(preset).all((1, 2))
+        K[torch.from_numpy(given)] = torch.from_numpy(np.asarray(preset, dtype=np.float64)[given])
+        if shared and given.any() and not given.all():
+            K[torch.from_numpy(~given)] = K[int(np.nonzero(given)[0][0])].clone()
+    return K, given, found

@@ -1,0 +1,1 @@
+"""What is shipped with the code: the embedded weights and the demo clip."""

@@ -1,0 +1,43 @@
+"""`dyn3r demo`: the bundled clip, and how good the result is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dyn3r.cli.console import Flag
+from dyn3r.cli.run import Run
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Reconstruct the bundled clip and compare the result with its ground truth."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")] = Path("demo-output")
+    """Folder for the results."""
+    model: str = "compact"
+    """As in `dyn3r run`."""
+    overwrite: Flag = False
+    """Replace the results in OUT."""
+    quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
+    """Say nothing but errors."""
+
+    def __call__(self) -> None:
+        from dyn3r.assets.demo import demo_clip_folder
+        from dyn3r.evaluation import evaluate
+        from dyn3r.io.atomic import write_json
+        from dyn3r.scene import Scene
+
+        clip = demo_clip_folder()
+        Run(
+            source=clip / "frames", output=self.output, model=self.model,
+            overwrite=self.overwrite, quiet=self.quiet,
+        )()  # fmt: skip
+        result = evaluate(Scene.load(self.output), clip)
+        write_json(self.output / "evaluation.json", result.to_json(), overwrite=True)
+        if not self.quiet:
+            print("\nHow good it is (the bundled clip is rendered, so the truth is known):")
+            print(result.table())

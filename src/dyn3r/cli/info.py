@@ -1,0 +1,31 @@
+"""`dyn3r info`: what a file is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a scene, a checkpoint or a model is."""
+
+    target: tyro.conf.Positional[str]
+    """A folder that `dyn3r run` wrote, a scene file, a checkpoint file or a model's name."""
+
+    def __call__(self) -> None:
+        path = Path(self.target)
+        if path.suffix == ".dyn3r" or (path.is_dir() and (path / "scene.dyn3r").exists()):
+            from dyn3r.scene import Scene, summarise
+
+            print("\n".join(summarise(Scene.load(path))))
+            return
+        from dyn3r.network.checkpoints.locate import locate
+        from dyn3r.network.checkpoints.reader import describe_checkpoint
+
+        found = locate(self.target)
+        print("\n".join(describe_checkpoint(found.path)))
+        for name, value in found.facts.items():
+            print(f"{name:<11} {value}")

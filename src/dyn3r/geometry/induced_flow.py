@@ -1,0 +1,52 @@
+"""Optical flow that follows from geometry, and which measured flow can be believed."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dyn3r.geometry.cameras import invert, pixel_grid, project, transform, unproject
+
+
+def induced_flow(
+    depth1: Float[Tensor, "*batch h w"],
+    K1: Float[Tensor, "*batch 3 3"],
+    T_world_camera1: Float[Tensor, "*batch 4 4"],
+    K2: Float[Tensor, "*batch 3 3"],
+    T_world_camera2: Float[Tensor, "*batch 4 4"],
+) -> Float[Tensor, "*batch h w 2"]:
+    """Displacement (u, v) in pixels that a still scene shows from camera 1 to camera 2 (SPEC 6)."""
+    size_hw = (int(depth1.shape[-2]), int(depth1.shape[-1]))
+    points1 = unproject(depth1, K1)
+    flat = points1.reshape(*points1.shape[:-3], -1, 3)
+    uv2 = project(transform(invert(T_world_camera2) @ T_world_camera1, flat), K2)
+    return uv2.reshape(*points1.shape[:-1], 2) - pixel_grid(size_hw, depth1.device, depth1.dtype)
+
+
+def forward_backward_visible(
+    forward: Float[Tensor, "*batch h w 2"],
+    backward: Float[Tensor, "*batch h w 2"],
+    tolerance_px: float = 3.0,
+    as_published: bool = False,
+) -> Bool[Tensor, "*batch h w"]:
+    """Pixels whose flow lands inside the other image and comes back to within `tolerance_px`.
+
+    The distance is that between the pixel and where the round trip ends. The published programs
+    take |du + dv| of that difference instead, which lets (9, -9) pass; `as_published` does too.
+    """
+    height, width = int(forward.shape[-3]), int(forward.shape[-2])
+    forward_flat = forward.reshape(-1, height, width, 2)
+    grid = pixel_grid((height, width), forward.device, forward.dtype)
+    target = forward_flat + grid
+    span = target.new_tensor([max(width - 1, 1), max(height - 1, 1)])
+    returned = torch.nn.functional.grid_sample(
+        backward.reshape(-1, height, width, 2).movedim(-1, 1),
+        target / span * 2 - 1,
+        align_corners=True,
+        padding_mode="border",
+    ).movedim(1, -1)
+    inside = ((target >= 0) & (target <= span)).all(-1)
+    miss = forward_flat + returned
+    distance = miss.sum(-1).abs() if as_published else miss.norm(dim=-1)
+    return (inside & (distance < tolerance_px)).reshape(forward.shape[:-1])

@@ -1,0 +1,1 @@
+"""Files in and out: clips, masks, cameras, atomic writes and memory maps."""

@@ -1,0 +1,86 @@
+"""Frames of a video or folder one at a time, as they are decoded: for what can't wait for the end.
+
+The same frames, names and times as `read_clip` gives, at source resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dyn3r.errors import InputError
+from dyn3r.io.clip import choose_pictures, frame_name, picture_files
+from dyn3r.io.images import IMAGE_SUFFIXES, open_image, to_rgb
+from dyn3r.io.video import open_video, plan_sampling, sampled_frames
+
+
+class StreamedFrame(NamedTuple):
+    """A picture as it comes, before it is prepared."""
+
+    image: Image.Image | np.ndarray
+    """RGB, any size, the same for all frames of a stream."""
+    name: str
+    time_s: float
+    """Seconds since the start of the source."""
+
+
+@dataclass(frozen=True)
+class FrameStream:
+    """Iterate over it once; frames are decoded when they are asked for."""
+
+    frames: Iterator[StreamedFrame]
+    fps: float
+    """Frames per second of the frames kept."""
+    expected: int | None
+    """How many frames will probably come, where the source says enough to tell."""
+    source: str
+
+    def __iter__(self) -> Iterator[StreamedFrame]:
+        return self.frames
+
+
+def stream_frames(
+    path: str | Path, *, fps: float = 0.0, num_frames: int | None = None, start: float = 0.0
+) -> FrameStream:
+    """Open a video, a folder of pictures or a picture; arguments as for `read_clip`.
+
+    Raises:
+        InputError: nothing there, nothing readable (a damaged picture: when it is reached), or an
+            option out of range.
+    """
+    if not fps >= 0 or not start >= 0 or (num_frames is not None and num_frames < 1):
+        raise InputError("fps and start must not be negative, and one frame is the least")
+    source = Path(path)
+    if not source.exists():
+        raise InputError(f"{source} does not exist")
+    if source.is_file() and source.suffix.lower() not in IMAGE_SUFFIXES:
+        return _of_video(source, fps, num_frames, start)
+    files = picture_files(source) if source.is_dir() else [source]
+    chosen, times, rate = choose_pictures(source, files, fps, num_frames, start)
+    frames = (
+        StreamedFrame(to_rgb(open_image(file)), file.name, float(time_s))
+        for file, time_s in zip(chosen, times)
+    )
+    return FrameStream(frames, rate, len(chosen), str(source))
+
+
+def _of_video(source: Path, fps: float, num_frames: int | None, start: float) -> FrameStream:
+    with open_video(source) as container:
+        plan = plan_sampling(container, fps=fps, start_s=start, limit=num_frames)
+
+    def frames() -> Iterator[StreamedFrame]:
+        came = False
+        with open_video(source) as container:
+            for sample in sampled_frames(container, plan):
+                came = True
+                yield StreamedFrame(sample.image, frame_name(sample.index), sample.time_s)
+        if not came:
+            where = f" after {start:g} s" if start else ""
+            raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
+
+    return FrameStream(frames(), plan.rate / plan.step, plan.expected, str(source))

@@ -1,0 +1,124 @@
+"""Motion masks that a user brings: read, matched with a clip's frames, put onto their pixels."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+from dyn3r.errors import InputError
+from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, resize_nearest, visible_files
+from dyn3r.types import Clip, FrameMapping
+
+# Lossy formats smear masks, so they don't count as mask files.
+_MASK_SUFFIXES = IMAGE_SUFFIXES - {".jpg", ".jpeg"}
+
+
+def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
+    """Read motion masks and bring them onto the frames of `clip`: True moves.
+
+    Masks are matched by name with the frames (`dog_07.png` with `dog_07.jpg`); or, if there are as
+    many masks as frames, by their order; or by the number at the end of their names (mask `00012`
+    for `frame_000012`). Any value above 0 counts as moving, as in the DAVIS label pictures.
+
+    Args:
+        path: a folder of PNGs (or other lossless pictures), or an `.npz` with one array
+            (k, H, W) under `mask`, `masks` or `dynamic`; at source resolution or already at the
+            size of the prepared frames.
+        clip: the frames they belong to.
+
+    Raises:
+        InputError: nothing there, sizes that don't fit, or masks that can't be matched.
+    """
+    source = Path(path)
+    if source.is_dir():
+        files = sorted(
+            (f for f in visible_files(source) if f.suffix.lower() in _MASK_SUFFIXES),
+            key=natural_key,
+        )
+        if not files:
+            raise InputError(f"{source} has no mask pictures (PNG) in it")
+        picks = match_frames([f.stem for f in files], clip.names, source)
+        return np.stack([_onto_frames(_mask_values(files[k]), clip.mapping) for k in picks])
+    if source.suffix.lower() == ".npz" and source.is_file():
+        masks = _masks_of_npz(source)
+        picks = match_frames([str(k) for k in range(len(masks))], clip.names, source)
+        return _onto_frames(masks[picks] > 0, clip.mapping)
+    raise InputError(f"{source} is neither a folder of masks nor an .npz file")
+
+
+def match_frames(stems: list[str], names: Sequence[str], source: Path) -> list[int]:
+    """For each frame of a clip, the index of what belongs to it among files or array rows.
+
+    By name if every frame's name (less its ending) is there; or by order if there are as many; or
+    by the last number in the names.
+
+    Args:
+        stems: names, less endings, of what is to be matched.
+        names: the clip's frame names.
+        source: where the stems come from, for the message.
+
+    Raises:
+        InputError: none of the three works.
+    """
+    wanted = [Path(name).stem for name in names]
+    by_stem = {stem: k for k, stem in enumerate(stems)}
+    if all(stem in by_stem for stem in wanted):
+        return [by_stem[stem] for stem in wanted]
+    if len(stems) == len(names):
+        return list(range(len(names)))
+    by_number = {_last_number(stem): k for k, stem in enumerate(stems)}
+    numbers = [_last_number(stem) for stem in wanted]
+    if None not in numbers and len(by_number) == len(stems) and set(numbers) <= set(by_number):
+        return [by_number[number] for number in numbers]
+    raise InputError(
+        f"{source} holds {len(stems)} frames where the clip has {len(names)}, and the names don't "
+        f"tell which belong together (the clip's first frame is {names[0]})"
+    )
+
+
+def _last_number(name: str) -> int | None:
+    numbers = re.findall(r"[0-9]+", name)
+    return int(numbers[-1]) if numbers else None
+
+
+def _mask_values(file: Path) -> Bool[np.ndarray, "H W"]:
+    image = open_image(file)
+    if image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    values = np.asarray(image) > 0  # palette pictures: the label, not the colour
+    return np.any(values, axis=2) if values.ndim == 3 else values
+
+
+def _masks_of_npz(source: Path) -> Shaped[np.ndarray, "k H W"]:
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            known = [k for k in ("mask", "masks", "dynamic") if k in arrays.files]
+            keys = known[:1] or (arrays.files if len(arrays.files) == 1 else [])
+            if not keys:
+                raise InputError(f"{source} needs an array named 'mask' of shape (frames, H, W)")
+            masks = arrays[keys[0]]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source} cannot be read as masks: {error}") from error
+    if masks.ndim != 3 or masks.dtype.kind not in "buif":
+        raise InputError(
+            f"the masks in {source} must be of shape (frames, H, W), not {masks.shape}"
+        )
+    return masks
+
+
+def _onto_frames(masks: np.ndarray, mapping: FrameMapping) -> np.ndarray:
+    hw = masks.shape[-2:]
+    if hw == mapping.source_hw:
+        return resize_nearest(masks, mapping)
+    if hw == mapping.size_hw:
+        return masks
+    (source_h, source_w), (height, width) = mapping.source_hw, mapping.size_hw
+    raise InputError(
+        f"a mask of {hw[1]}x{hw[0]} pixels fits neither the source ({source_w}x{source_h}) "
+        f"nor the prepared frames ({width}x{height})"
+    )

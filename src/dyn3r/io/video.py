@@ -1,0 +1,211 @@
+"""Frames out of video files with PyAV: sampled, rotated, one at a time (SPEC 2).
+
+Only what is asked for is decoded: reading starts at the key frame before `start_s`, stops after
+the last frame that is kept, and never holds more than one source frame.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from dyn3r.errors import InputError
+from dyn3r.io.images import first_line
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+logger = logging.getLogger(__name__)
+
+# Formats that read other files or draw text as pictures: not what a video file should do.
+_REFUSED_FORMATS = frozenset({"hls", "concat", "dash", "tty", "image2", "sdp", "rtsp"})
+_MAX_PIXELS = 16384 * 8192
+
+
+@dataclass(frozen=True)
+class VideoSample:
+    """One frame that is kept."""
+
+    index: int
+    """Its number in the video, from 0 (after a seek: by its time and the frame rate)."""
+    time_s: float
+    """Seconds since the start of the video."""
+    image: Image.Image
+    """Upright RGB picture at source resolution."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video are kept."""
+
+    rate: float
+    """Frames per second of the video."""
+    step: int
+    """Every step-th frame is kept."""
+    start_s: float
+    """Seconds to skip at the beginning."""
+    limit: int | None
+    """Most frames to keep."""
+    expected: int | None
+    """Frames that will probably be kept, where the file says enough to tell."""
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[InputContainer]:
+    """Open a video file for `sampled_frames`.
+
+    Raises:
+        InputError: not a video that FFmpeg can read, without pictures, or of an absurd size.
+    """
+    import av
+
+    options = {"protocol_whitelist": "file"}
+    try:
+        container = av.open(str(path.absolute()), options=options)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as a video ({_reason(error)}): is it one, and complete?"
+        ) from error
+    with container:
+        if not _REFUSED_FORMATS.isdisjoint(container.format.name.split(",")):
+            raise InputError(f"{path} is no video file (it looks like '{container.format.name}')")
+        if not container.streams.video:
+            raise InputError(f"{path} has no video in it")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise InputError(f"{path} has video of a kind that cannot be decoded here")
+        if stream.codec_context.width * stream.codec_context.height > _MAX_PIXELS:
+            raise InputError(f"{path} has too many pixels a frame to be read safely")
+        stream.thread_type = "AUTO"
+        yield container
+
+
+def plan_sampling(
+    container: InputContainer, *, fps: float = 0.0, start_s: float = 0.0, limit: int | None = None
+) -> Sampling:
+    """Every round(video_fps / fps)-th frame if fps > 0, else every frame (SPEC 2)."""
+    stream = container.streams.video[0]
+    guess = stream.average_rate or stream.guessed_rate or stream.base_rate
+    rate = float(guess) if guess else 0.0
+    if not (math.isfinite(rate) and rate > 0):
+        rate = 25.0  # FFmpeg's own assumption where a file says nothing
+    step = max(1, round(rate / fps)) if fps > 0 else 1
+    total = stream.frames or round(_duration_s(container, stream) * rate) or None
+    expected = None
+    if total is not None:
+        expected = math.ceil(max(0, total - round(start_s * rate)) / step)
+    if limit is not None and expected is not None:
+        expected = min(expected, limit)
+    return Sampling(rate, step, start_s, limit, expected)
+
+
+def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[VideoSample]:
+    """Yield the frames that `sampling` keeps, in order.
+
+    A frame is kept when its time is at least step / rate seconds (less half a frame) after the
+    last one kept: with a constant rate that is every step-th frame, with a variable one the frames
+    are spread evenly over time. Damage is skipped over with a warning in the log.
+    """
+    stream = container.streams.video[0]
+    rate = sampling.rate
+    begin_s = float((stream.start_time or 0) * (stream.time_base or 0))
+    if sampling.start_s > 0:
+        _seek(container, stream, begin_s + sampling.start_s)
+    kept = corrupt = 0
+    index: int | None = None
+    due_s = sampling.start_s or -math.inf
+    for frame in _decoded_frames(container, stream):
+        if index is None:
+            first_s = begin_s if frame.time is None else frame.time
+            index = round((first_s - begin_s) * rate) if sampling.start_s > 0 else 0
+        else:
+            index += 1
+        time_s = index / rate if frame.time is None else frame.time - begin_s
+        if time_s < due_s - 0.5 / rate:
+            continue
+        if frame.is_corrupt:
+            corrupt += 1
+            continue
+        yield VideoSample(index, time_s, _upright(frame))
+        kept += 1
+        due_s = time_s + sampling.step / rate if sampling.step > 1 else -math.inf
+        if kept == sampling.limit:
+            return
+    if corrupt:
+        logger.warning("%s: %d damaged frames were left out", Path(container.name).name, corrupt)
+    if sampling.expected is not None and kept + corrupt < 0.9 * sampling.expected - 1:
+        logger.warning(
+            "%s ends early: %d frames were read where about %d were expected",
+            Path(container.name).name,
+            kept,
+            sampling.expected,
+        )
+
+
+def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Decode on, past damaged packets; a damaged end is the end."""
+    import av
+
+    damaged = 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            frames = packet.decode()
+        except StopIteration:
+            break
+        except av.error.EOFError:
+            break
+        except av.error.InvalidDataError:
+            damaged += 1
+            if damaged > 1000:
+                break
+            continue
+        except (av.error.FFmpegError, OSError) as error:
+            logger.warning("reading stopped: %s", _reason(error))
+            break
+        yield from frames
+    if damaged:
+        logger.warning("%s: %d damaged packets were left out", Path(container.name).name, damaged)
+
+
+def _seek(container: InputContainer, stream: VideoStream, time_s: float) -> None:
+    import av
+
+    if not stream.time_base:
+        return
+    try:
+        container.seek(int(time_s / stream.time_base), stream=stream, backward=True)
+    except (av.error.FFmpegError, OSError):
+        logger.info("this video has no index: reading from its beginning")
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else 0.0
+
+
+def _upright(frame: VideoFrame) -> Image.Image:
+    """RGB with the rotation that the file asks players to apply (counter-clockwise degrees)."""
+    image = frame.to_image()
+    turns = {
+        90: Image.Transpose.ROTATE_90,
+        180: Image.Transpose.ROTATE_180,
+        270: Image.Transpose.ROTATE_270,
+    }
+    angle = round(getattr(frame, "rotation", 0) / 90) * 90 % 360
+    return image.transpose(turns[angle]) if angle else image
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or first_line(error)

@@ -1,0 +1,170 @@
+"""SAM 2 as a refiner (Ravi et al. 2024), through transformers (extra `sam2`).
+
+Easi3R's protocol (SPEC 8): the masks of the odd frames are prompts from which the video predictor
+makes those of the even frames, and the reverse; what comes out is SAM 2's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from dyn3r.errors import CheckpointError, InputError, MissingExtraError
+from dyn3r.motion.mask_refiner import check_masks
+from dyn3r.types import Progress, no_progress
+
+DEFAULT_WEIGHTS = "facebook/sam2.1-hiera-large"
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained
+
+
+@dataclass(frozen=True)
+class Sam2Refiner:
+    """Masks by SAM 2's video predictor; its network is loaded with the first clip."""
+
+    weights: str = DEFAULT_WEIGHTS
+    """A name on the hub (fetched once by transformers), or a folder with `config.json` and
+    `model.safetensors`."""
+    device: str = "cpu"
+    """Where it runs; on a GPU in bfloat16."""
+    max_prompts: int = 8
+    """Prompted frames, the nearest in time, that a frame looks at. More: slower, more memory."""
+
+    def __post_init__(self) -> None:
+        if self.max_prompts < 2:
+            raise InputError(f"SAM 2 needs at least 2 prompted frames, not {self.max_prompts}")
+
+    @property
+    def name(self) -> str:
+        """`sam2`."""
+        return "sam2"
+
+    def refine(
+        self,
+        images: UInt8[np.ndarray, "n h w 3"],
+        masks: Bool[np.ndarray, "n h w"],
+        *,
+        progress: Progress = no_progress,
+    ) -> Bool[np.ndarray, "n h w"]:
+        """See `MaskRefiner.refine`. Empty masks prompt nothing, as a miss is no sign of absence.
+
+        Frames that nothing of the other parity can prompt keep their masks (a clip of one frame).
+        Raises MissingExtraError without transformers, CheckpointError if the weights can't be had.
+        """
+        check_masks(images, masks)
+        out = masks.copy()
+        wanted = np.arange(len(masks))
+        filled = masks.any(axis=(1, 2))
+        done = 0
+        for parity in (1, 0):
+            prompts = wanted[filled & (wanted % 2 == parity)]
+            others = wanted[wanted % 2 != parity]
+            if not len(prompts) or not len(others):
+                continue
+            for t, mask in self._track(images, masks, prompts):
+                if t % 2 != parity:
+                    out[t] = mask
+                    done += 1
+                    progress("refining masks", min(done, len(masks)), len(masks))
+        progress("refining masks", len(masks), len(masks))
+        return out
+
+    def _track(
+        self, images: np.ndarray, masks: np.ndarray, prompts: np.ndarray
+    ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
+        """Masks of all frames of a clip from those of some, one pass on from the first prompt and
+        one back from it."""
+        network = self._network
+        size = int(network.image_size)
+        session = self._session(images, size)
+        thing = session.obj_id_to_idx(1)
+        h, w = masks.shape[1:]
+        found = []
+        with torch.inference_mode():
+            for t in prompts.tolist():
+                session.add_mask_inputs(thing, t, _prompt(masks[t], size))
+                session.obj_with_new_inputs = [1]
+                network(session, frame_idx=t)
+            first = int(prompts[0])
+            for reverse in (False, True):
+                steps = network.propagate_in_video_iterator(session, first, reverse=reverse)
+                for step in steps:
+                    logits = step.pred_masks.float().reshape(1, 1, *step.pred_masks.shape[-2:])
+                    mask = F.interpolate(logits, (h, w), mode="bilinear")[0, 0] > 0
+                    found.append((int(step.frame_idx), mask.cpu().numpy()))
+        return found
+
+    def _session(self, images: np.ndarray, size: int) -> Any:
+        made = import_module("transformers").Sam2VideoInferenceSession(
+            inference_device=self.device,
+            inference_state_device="cpu",
+            dtype=self._network.dtype,
+        )
+        # frames are prepared when they are looked at: a clip of 1024x1024 floats fills the memory
+        made.processed_frames = _Frames(images, size, self._network.dtype)
+        return made
+
+    @cached_property
+    def _network(self) -> Any:
+        try:
+            library = import_module("transformers")
+            kind = library.Sam2VideoModel
+        except (ImportError, AttributeError, RuntimeError) as problem:
+            raise MissingExtraError("transformers (4.56 or newer)", "sam2", "SAM 2") from problem
+        number = torch.bfloat16 if torch.device(self.device).type == "cuda" else torch.float32
+        try:
+            with _quiet(library):
+                network = kind.from_pretrained(self.weights, dtype=number, use_safetensors=True)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as problem:
+            text = " ".join(str(problem).split())[:160]
+            raise CheckpointError(
+                f"SAM 2's weights '{self.weights}' can't be loaded ({text}); give a folder with "
+                "config.json and model.safetensors, or refine by edges"
+            ) from problem
+        network.config.max_cond_frame_num = self.max_prompts
+        return network.to(self.device).eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """Without the library's own progress bars, which would mix with ours."""
+    bars = library.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+class _Frames:
+    """The frames as the network wants them: square, normalised; made when asked for."""
+
+    def __init__(self, images: np.ndarray, size: int, dtype: torch.dtype) -> None:
+        self.images, self.size, self.dtype = images, size, dtype
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, t: int) -> Float[Tensor, "3 s s"]:
+        picture = torch.from_numpy(self.images[t].copy()).permute(2, 0, 1)[None].float() / 255
+        square = (self.size, self.size)
+        small = F.interpolate(picture, square, mode="bilinear", antialias=True)[0]
+        mean, deviation = (torch.tensor(x)[:, None, None] for x in (_MEAN, _DEVIATION))
+        return ((small - mean) / deviation).to(self.dtype)
+
+
+def _prompt(mask: Bool[np.ndarray, "h w"], size: int) -> Float[Tensor, "1 1 s s"]:
+    values = torch.from_numpy(mask.astype(np.float32))[None, None]
+    large = F.interpolate(values, (size, size), mode="bilinear", antialias=True)
+    return (large >= 0.5).float()

@@ -1,0 +1,1 @@
+"""Checkpoint files: reading, converting, downloading and the catalogue of known models."""

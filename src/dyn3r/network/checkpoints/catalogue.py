@@ -1,0 +1,147 @@
+"""Which models exist: ours, inside the package, and others', on the hub. One table each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from dyn3r.errors import CheckpointError
+
+Use = Literal["pointmaps", "flow", "masks"]
+
+NON_COMMERCIAL = "CC BY-NC-SA 4.0 (non-commercial; the weights are their authors', not ours)"
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """Weights of ours that are installed with the package; they need no connection."""
+
+    file: str
+    """Name of the file in dyn3r/assets/weights."""
+    description: str
+    """One line for people who choose."""
+    licence: str = "Apache-2.0"
+    use: Use = "pointmaps"
+    """`pointmaps`: a two-view network for `--model`."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies in this installation (it may be missing)."""
+        return Path(str(resources.files("dyn3r") / "assets" / "weights" / self.file))
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """Weights that others publish; fetched once, then kept in the user's cache."""
+
+    description: str
+    """One line for people who choose."""
+    licence: str
+    paper: str
+    repository: str = ""
+    """Repository on the hub, `owner/name`; empty if `url` says where the weights are."""
+    files: tuple[str, ...] = ("config.json", "model.safetensors")
+    """Files that are needed; `*.json` stands for whatever of that kind the repository has."""
+    url: str = ""
+    """Address of the single file, for weights that are not on the hub."""
+    parameters: int | None = None
+    """How many numbers the weights are, where known."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """File -> SHA-256 in hexadecimal digits, where it is known *before* the download; may be the
+    leading digits only. What the server itself says about a file is checked in any case."""
+    use: Use = "pointmaps"
+    """`pointmaps`: a two-view network for `--model`; `flow`, `masks`: for optional stages."""
+
+    @property
+    def approximate_bytes(self) -> int | None:
+        """Size in float32 as it follows from the number of parameters; None if that is unknown."""
+        return None if self.parameters is None else 4 * self.parameters
+
+
+EMBEDDED: dict[str, EmbeddedModel] = {
+    "compact": EmbeddedModel(
+        "compact.safetensors",
+        "small and fast, for scenes in which things move; trained on dyn3r's own synthetic world",
+    ),
+    "compact-static": EmbeddedModel(
+        "compact-static.safetensors",
+        "the same before it saw things move: its training ended on static scenes",
+    ),
+}
+"""Name -> file in dyn3r/assets/weights."""
+
+_DUST3R = "Wang et al., DUSt3R: Geometric 3D Vision Made Easy, CVPR 2024"
+_MONST3R = "Zhang et al., MonST3R: Estimating Geometry in the Presence of Motion, ICLR 2025"
+_RAFT = "Teed and Deng, RAFT: Recurrent All-Pairs Field Transforms for Optical Flow, ECCV 2020"
+_SAM2 = "Ravi et al., SAM 2: Segment Anything in Images and Videos, ICLR 2025"
+_DPT, _LINEAR = 571_171_208, 532_342_784  # ViT-L with either head, counted on our network
+
+
+def _raft(size: str, file: str, parameters: int) -> PublishedModel:
+    """Address, digits and number of parameters are those of torchvision's own table."""
+    return PublishedModel(
+        f"RAFT {size} (torchvision's {file.rpartition('-')[0][5:]}): optical flow",
+        "BSD-3-Clause (torchvision); trained on data with terms of their own",
+        _RAFT,
+        files=(file,),
+        url=f"https://download.pytorch.org/models/{file}",
+        parameters=parameters,
+        sha256={file: file.rpartition("-")[2].removesuffix(".pth")},
+        use="flow",
+    )
+
+
+def _sam2(size: str) -> PublishedModel:
+    return PublishedModel(
+        f"SAM 2.1 {size}: refines motion masks",
+        "Apache-2.0",
+        _SAM2,
+        f"facebook/sam2.1-hiera-{size}",
+        ("*.json", "model.safetensors"),
+        use="masks",
+    )
+
+
+PUBLISHED: dict[str, PublishedModel] = {
+    "dust3r-512-dpt": PublishedModel(
+        "DUSt3R, ViT-L, smooth heads, frames of 512 pixels",
+        NON_COMMERCIAL, _DUST3R, "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt", parameters=_DPT,
+    ),
+    "dust3r-512-linear": PublishedModel(
+        "DUSt3R, ViT-L, linear heads, frames of 512 pixels",
+        NON_COMMERCIAL, _DUST3R, "naver/DUSt3R_ViTLarge_BaseDecoder_512_linear",
+        parameters=_LINEAR,
+    ),
+    "dust3r-224-linear": PublishedModel(
+        "DUSt3R, ViT-L, linear heads, frames of 224x224 pixels",
+        NON_COMMERCIAL, _DUST3R, "naver/DUSt3R_ViTLarge_BaseDecoder_224_linear",
+        parameters=_LINEAR,
+    ),
+    "monst3r-512-dpt": PublishedModel(
+        "MonST3R: DUSt3R fine-tuned on scenes that move",
+        NON_COMMERCIAL, _MONST3R, "Junyi42/MonST3R_PO-TA-S-W_ViTLarge_BaseDecoder_512_dpt",
+        parameters=_DPT,
+    ),
+    "raft": _raft("large", "raft_large_C_T_SKHT_V2-ff5fadd5.pth", 5_257_536),
+    "raft-small": _raft("small", "raft_small_C_T_V2-01064c6d.pth", 990_162),
+    **{f"sam2.1-{size}": _sam2(size) for size in ("tiny", "small", "base-plus", "large")},
+}  # fmt: skip
+"""Name -> where its authors publish it."""
+
+
+def published_model(name: str) -> PublishedModel:
+    """The table's entry. Raises CheckpointError for a name that nobody publishes."""
+    if name in EMBEDDED:
+        raise CheckpointError(f"{name} comes with the package; there is nothing to download")
+    if name not in PUBLISHED:
+        raise CheckpointError(f"no published model named {name!r}; known: {', '.join(PUBLISHED)}")
+    return PUBLISHED[name]
+
+
+def published_facts(model: PublishedModel) -> dict[str, str]:
+    """Licence, paper and origin of a published model, for a Scene's or a checkpoint's metadata."""
+    origin = {"repository": model.repository} if model.repository else {"url": model.url}
+    return {"licence": model.licence, "paper": model.paper, **origin}

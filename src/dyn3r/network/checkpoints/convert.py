@@ -1,0 +1,43 @@
+"""Published checkpoints -> our own file, so that a lab can host its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dyn3r.errors import CheckpointError
+from dyn3r.io.atomic import check_writable
+from dyn3r.network.checkpoints.locate import locate
+from dyn3r.network.checkpoints.reader import load_network, save_network
+from dyn3r.types import Progress, no_progress
+
+
+def convert_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    half: bool = False,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> dict[str, str]:
+    """Write a checkpoint of any layout (or a registered model) as one of our safetensors files.
+
+    half: store float16 instead of float32. Licence, paper and origin are kept in the file's
+    metadata, where `load_model` finds them; they are returned.
+    Raises CheckpointError for a source that is no checkpoint or whose numbers half precision can't
+    hold, OutputError if `target` exists and `overwrite` is False.
+    """
+    check_writable(target, overwrite=overwrite)
+    entry = locate(str(source), progress=progress)
+    network, facts = load_network(entry.path)
+    origin = {name: value for name, value in entry.facts.items() if name != "file"}
+    facts = {**facts, **origin, "converted_from": Path(entry.name).name}
+    dtype = torch.float16 if half else torch.float32
+    largest = torch.finfo(dtype).max
+    for name, tensor in network.state_dict().items():
+        if not float(tensor.abs().max()) <= largest:  # also refuses what is no number
+            what = "half precision can't hold" if half else "are not finite"
+            raise CheckpointError(f"{source}: the weights {name} have values that {what}")
+    save_network(target, network, facts, dtype=dtype, overwrite=overwrite)
+    return facts

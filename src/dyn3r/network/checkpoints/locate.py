@@ -1,0 +1,65 @@
+"""Finding a model by name or path, downloading a published one where needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dyn3r.errors import CheckpointError
+from dyn3r.network.checkpoints import hub
+from dyn3r.network.checkpoints.catalogue import EMBEDDED, PUBLISHED, Use, published_facts
+from dyn3r.types import Progress, no_progress
+
+
+@dataclass(frozen=True)
+class LocatedModel:
+    """A model found on this machine."""
+
+    name: str
+    """Its registered name, or the path it was given by."""
+    path: Path
+    """A checkpoint file or a folder."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Licence, paper and origin, for a Scene's metadata."""
+
+
+def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progress) -> LocatedModel:
+    """Find a model by registered name or path; a published one is downloaded if it is not cached.
+
+    use: what it is wanted for; a name registered for another use is refused. A cached model is
+    taken as it is, without asking any server. The licence of a published model is logged the first
+    time that it is used on this machine.
+    Raises CheckpointError if there is no such name or file, or the download is not possible.
+    """
+    uses: dict[str, Use] = {key: model.use for key, model in EMBEDDED.items()}
+    uses |= {key: model.use for key, model in PUBLISHED.items()}
+    if uses.get(name, use) != use:
+        raise CheckpointError(f"{name} is a model for {uses[name]}, here one for {use} is needed")
+    if name in EMBEDDED:
+        model = EMBEDDED[name]
+        if not model.path.exists():
+            raise CheckpointError(f"the embedded model {name!r} is missing from this installation")
+        facts = {"licence": model.licence, "description": model.description}
+        return LocatedModel(name, model.path, facts)
+    if name in PUBLISHED:
+        path = hub.cached_files(name) or hub.download(name, progress=progress)
+        hub.tell_licence_once(name)
+        facts = published_facts(PUBLISHED[name])
+        if PUBLISHED[name].repository and path.parent.name == "snapshots":
+            facts["revision"] = path.name
+        return LocatedModel(name, path, facts)
+    path = Path(name).expanduser()
+    if not path.exists():
+        known = ", ".join(key for key in uses if uses[key] == use)
+        raise CheckpointError(f"no model or file named {name!r}; known models: {known}")
+    return LocatedModel(str(path), path, {"file": str(path), **_facts_by_file_name(path)})
+
+
+def _facts_by_file_name(path: Path) -> dict[str, str]:
+    """A published file that was brought by hand keeps its licence if its name tells what it is."""
+    place = str(path.absolute()).lower()
+    for model in PUBLISHED.values():
+        if model.repository and model.repository.rpartition("/")[2].lower() in place:
+            return published_facts(model)
+    return {}

@@ -1,0 +1,140 @@
+"""Networks from checkpoint files and back (SPEC 1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dyn3r.errors import CheckpointError
+from dyn3r.network.checkpoints.files import (
+    CONFIG_KEY,
+    FORMAT_KEY,
+    CheckpointContent,
+    read_checkpoint,
+    write_checkpoint,
+)
+from dyn3r.network.config import NetworkConfig
+from dyn3r.network.network import PointmapNetwork
+
+
+def describe_checkpoint(path: str | Path) -> list[str]:
+    """Lines of text for a person: what a checkpoint file is. Raises CheckpointError."""
+    content = read_checkpoint(path)
+    config = _config(content)
+    numbers = sum(t.numel() for t in content.tensors.values())
+    types = sorted({str(t.dtype).removeprefix("torch.") for t in content.tensors.values()})
+    lines = [
+        f"checkpoint  {path} ({content.origin})",
+        f"weights     {numbers / 1e6:.1f} M numbers in {len(content.tensors)} tensors, "
+        + ", ".join(types),
+        f"encoder     {config.enc_depth} blocks of {config.enc_embed_dim}, "
+        f"{config.enc_num_heads} heads",
+        f"decoder     2 x {config.dec_depth} blocks of {config.dec_embed_dim}, "
+        f"{config.dec_num_heads} heads",
+        f"head        {config.head}" + (", says what moves" if config.motion_head else ""),
+        f"frames      trained for a long side of {config.image_size} pixels",
+    ]
+    return lines + [f"{name:<11} {value}" for name, value in facts_of(content).items()]
+
+
+def facts_of(content: CheckpointContent) -> dict[str, str]:
+    """The free entries of a checkpoint's metadata: licence, training and so on."""
+    hidden = (FORMAT_KEY, CONFIG_KEY)
+    return {name: str(v) for name, v in content.extras.items() if name not in hidden}
+
+
+def _config(content: CheckpointContent) -> NetworkConfig:
+    if content.origin == "dyn3r-safetensors":
+        return NetworkConfig.from_dict(content.config)
+    return NetworkConfig.from_published(content.config)
+
+
+def load_network(path: str | Path) -> tuple[PointmapNetwork, dict[str, str]]:
+    """A network and the facts its file tells about it (licence, training, ...).
+
+    Reads a published `.pth`, a hub folder or one of our safetensors files, strictly.
+    The network is built without allocating its weights first; they are taken from the file as they
+    are (half precision stays half precision). Raises CheckpointError with one line if the file is
+    no checkpoint of this family, or holds too much, too little or wrong shapes.
+    """
+    content = read_checkpoint(path)
+    with torch.device("meta"):
+        network = PointmapNetwork(_config(content))
+    tensors = _published_completions(dict(content.tensors), network)
+    _check(tensors, network, Path(path))
+    network.load_state_dict(tensors, strict=True, assign=True)
+    return network.eval().requires_grad_(False), facts_of(content)
+
+
+def _published_completions(
+    tensors: dict[str, Tensor], network: PointmapNetwork
+) -> dict[str, Tensor]:
+    """Fill in what published files may leave out because it repeats something else."""
+    if not any(name.startswith("dec_blocks2.") for name in tensors):
+        copies = {
+            name.replace("dec_blocks.", "dec_blocks2.", 1): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("dec_blocks.")
+        }
+        tensors = {**tensors, **copies}
+    for name in network.state_dict():
+        # one tensor under two names: safetensors files keep only one of them
+        if name not in tensors and (twin := _twin(name)) and twin in tensors:
+            tensors[name] = tensors[twin]
+    # both names must end up as the same parameter; the later name is the one in force (SPEC 1)
+    for name in list(tensors):
+        if ".scratch.layer_rn." in name and (twin := _twin(name)):
+            tensors[twin] = tensors[name]
+    return tensors
+
+
+def _twin(name: str) -> str | None:
+    """`scratch.layer1_rn` <-> `scratch.layer_rn.0`, and so on."""
+    for level in range(4):
+        first, second = f".scratch.layer{level + 1}_rn.", f".scratch.layer_rn.{level}."
+        if first in name:
+            return name.replace(first, second)
+        if second in name:
+            return name.replace(second, first)
+    return None
+
+
+def _check(tensors: Mapping[str, Tensor], network: PointmapNetwork, path: Path) -> None:
+    """One clear line instead of PyTorch's list of hundreds of names."""
+    expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    missing = sorted(set(expected) - set(tensors))
+    surplus = sorted(set(tensors) - set(expected))
+    wrong = [n for n, shape in expected.items() if n in tensors and tensors[n].shape != shape]
+    if missing:
+        raise CheckpointError(f"{path}: {len(missing)} weights are missing, e.g. {missing[0]}")
+    if surplus:
+        raise CheckpointError(f"{path}: {len(surplus)} unknown weights, e.g. {surplus[0]}")
+    if wrong:
+        raise CheckpointError(
+            f"{path}: {wrong[0]} has shape {tuple(tensors[wrong[0]].shape)}, "
+            f"the configuration asks for {expected[wrong[0]]}"
+        )
+
+
+def save_network(
+    path: str | Path,
+    network: PointmapNetwork,
+    facts: Mapping[str, str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> None:
+    """Write our safetensors layout: weights once each, configuration and facts in the metadata.
+
+    `facts` are free text entries (training steps, licence, date). Raises OutputError if the file
+    exists and `overwrite` is False.
+    """
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in network.state_dict().items()
+        if ".scratch.layer_rn." not in name  # twins of layerN_rn
+    }
+    write_checkpoint(path, tensors, network.config.to_dict(), dict(facts), overwrite=overwrite)

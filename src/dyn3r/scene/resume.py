@@ -1,0 +1,126 @@
+"""Going on from an earlier scene: only what is new is computed, tied to what is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dyn3r.alignment import AlignmentOptions
+from dyn3r.errors import InputError
+from dyn3r.scene.scene import Scene
+from dyn3r.types import Clip, Priors
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What is left to compute of a clip whose beginning an earlier scene knows."""
+
+    earlier: Scene
+    clip: Clip
+    """The last frames of the earlier scene, then the new ones."""
+    skipped: int
+    """Frames at the beginning of the whole clip that `clip` leaves out."""
+    shared: int
+    """How many frames of `clip` the earlier scene has."""
+    alignment: AlignmentOptions
+    """Holds cameras, depth and focal of the shared frames to what they were."""
+
+    def join(self, later: Scene) -> Scene:
+        """The earlier scene, to the last digit, followed by the new frames of `later`."""
+        earlier, new = self.earlier, slice(self.shared, None)
+
+        def both(name: str) -> np.ndarray | None:
+            first, second = getattr(earlier, name), getattr(later, name)
+            if first is None or second is None or first.shape[1:] != second.shape[1:]:
+                return None
+            return np.concatenate([first, second[new]])
+
+        names = "images depth confidence dynamic K T_world_camera times_s"
+        optional = "uncertainty frame_quality dynamic_map"
+        fields: dict[str, Any] = {name: both(name) for name in f"{names} {optional}".split()}
+        start = len(earlier) - self.shared
+        notes = [
+            *earlier.metadata.get("notes", []),
+            f"frames {len(earlier)} to {len(earlier) + len(later) - self.shared - 1} were added "
+            f"later; the notes that follow count frames from frame {start}",
+            *later.metadata.get("notes", []),
+        ]
+        past = {"frames": len(earlier), "metadata": earlier.metadata}
+        return Scene(
+            **fields,
+            mapping=earlier.mapping,
+            names=earlier.names + later.names[self.shared :],
+            fps=earlier.fps,
+            metadata={**later.metadata, "notes": notes, "continued_from": past},
+        )
+
+
+def go_on(clip: Clip, earlier: Scene, alignment: AlignmentOptions) -> Continuation:
+    """Find where a clip goes on from an earlier scene.
+
+    The clip begins with a frame of the earlier scene (the first or a later one, told by its name),
+    has all that follow, and then new ones. Of those it shares, the last window x overlap are used.
+
+    Raises InputError if they share no frames, the shared frames differ, or nothing is new.
+    """
+    given = alignment.priors
+    if not (given.K is None and given.T_world_camera is None and given.depth is None):
+        raise InputError("priors and an earlier scene to go on from can't be combined")
+    _check_same_frames(clip, earlier)
+    first = earlier.names.index(clip.names[0])
+    known = len(earlier) - first
+    overlap = max(1, round((alignment.window or 100) * alignment.overlap))
+    shared = min(known, overlap)
+    rows = slice(known - shared, None)
+    part = replace(
+        clip, images=clip.images[rows], names=clip.names[rows], times_s=clip.times_s[rows]
+    )
+    priors = _presets(earlier, shared, len(part), alignment.shared_focal)
+    return Continuation(earlier, part, known - shared, shared, replace(alignment, priors=priors))
+
+
+def _check_same_frames(clip: Clip, earlier: Scene) -> None:
+    last = earlier.names[-1]
+    if clip.names[0] not in earlier.names:
+        raise InputError(
+            f"the clip can't go on from the earlier scene: its first frame {clip.names[0]} is not "
+            f"in there (it ends with {last}); start earlier, with the same frames per second"
+        )
+    if clip.size_hw != earlier.size_hw or clip.mapping != earlier.mapping:
+        raise InputError(
+            f"the clip has frames of {clip.size_hw[1]}x{clip.size_hw[0]} pixels and the earlier "
+            f"scene {earlier.size_hw[1]}x{earlier.size_hw[0]}: source, size and crop must agree"
+        )
+    first = earlier.names.index(clip.names[0])
+    known = len(earlier) - first
+    if clip.names[:known] != earlier.names[first : first + len(clip)]:
+        raise InputError(
+            f"frames are missing between {clip.names[0]} and {last}: "
+            "read the clip with the frames per second of the earlier scene"
+        )
+    if len(clip) <= known:
+        raise InputError(f"nothing to go on with: the clip has no frame after {last}")
+    if not np.array_equal(clip.images[:known], earlier.images[first:]):
+        raise InputError(
+            "the clip's pictures differ from those of the earlier scene: is it the same source?"
+        )
+
+
+def _presets(earlier: Scene, shared: int, num_frames: int, shared_focal: bool) -> Priors:
+    """What the earlier scene knows of its last frames; NaN elsewhere and where it was unsure."""
+    height, width = earlier.size_hw
+    K = np.full((num_frames, 3, 3), np.nan)
+    T = np.full((num_frames, 4, 4), np.nan)
+    depth = np.full((num_frames, height, width), np.nan, np.float32)
+    K[:shared], T[:shared] = earlier.K[-shared:], earlier.T_world_camera[-shared:]
+    if shared_focal:
+        K[shared:] = earlier.K[-1]
+    sure = (earlier.confidence[-shared:] > 0) & (earlier.depth[-shared:] > 0)
+    depth[:shared] = np.where(sure, earlier.depth[-shared:], np.nan)
+    quality = earlier.frame_quality
+    if quality is not None and (quality[-shared:] > 0).any():
+        lost = np.flatnonzero(quality[-shared:] <= 0)  # their cameras were guesses
+        T[lost], depth[lost] = np.nan, np.nan
+    return Priors(K=K, T_world_camera=T, depth=depth)

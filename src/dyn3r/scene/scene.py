@@ -1,0 +1,251 @@
+"""Scene: what a run finds out about a clip. Frames, depth, cameras and motion, in one value.
+
+Camera axes are x right, y down, z forward; integer pixel coordinates are pixel centres; lengths
+have one arbitrary scale per scene unless the metadata says "metres". See docs/conventions.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from dyn3r.errors import InputError
+from dyn3r.scene.checks import checked_fields
+from dyn3r.scene.file import read_fields, write_fields
+from dyn3r.types import FrameMapping
+
+Which = Literal["all", "static", "dynamic"]
+
+
+class PointCloud(NamedTuple):
+    """Coloured points; unpacks as `points_world, colors`."""
+
+    points_world: Float32[np.ndarray, "k 3"]
+    colors: UInt8[np.ndarray, "k 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A clip with its geometry. Checked when made; see `save` and `load` for the file.
+
+    Letters in shapes: n frames, h w pixels of the prepared frames, gh gw the patch grid.
+
+    Raises:
+        InputError: shapes that do not fit together, values that are not finite or out of range,
+            cameras that are no rigid transforms, metadata that JSON can't hold.
+    """
+
+    # Shape checkers leave the constructor alone: it brings numbers to the types below and refuses
+    # what does not fit, with messages for people.
+    __no_type_check__: ClassVar[bool] = True
+
+    images: UInt8[np.ndarray, "n h w 3"]
+    """RGB, 0..255."""
+    depth: Float32[np.ndarray, "n h w"]
+    """z along the optical axis, above 0; 0 where it is unknown."""
+    confidence: Float32[np.ndarray, "n h w"]
+    """0 or more, larger is surer; the scale is the model's. 0 where cleaning rejected the pixel."""
+    dynamic: Bool[np.ndarray, "n h w"]
+    """True on pixels of things that move in the world."""
+    K: Float[np.ndarray, "n 3 3"]
+    """Intrinsics of the prepared frames in pixels, without skew, for integer pixel centres."""
+    T_world_camera: Float[np.ndarray, "n 4 4"]
+    """Maps camera coordinates to world coordinates."""
+    mapping: FrameMapping
+    """Prepared pixels <-> source pixels; the same for every frame."""
+    names: tuple[str, ...]
+    """One per frame."""
+    times_s: Float[np.ndarray, " n"]
+    """Seconds since the start of the source."""
+    fps: float = 0.0
+    """Frames per second of these frames; 0 if there is no telling."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What JSON can hold: model, options, versions, timings, warnings."""
+    uncertainty: Float32[np.ndarray, "n h w"] | None = None
+    """How far the pairs disagree about a pixel, as a share of its depth; 0 or more."""
+    frame_quality: Float[np.ndarray, " n"] | None = None
+    """0..1 per frame: share of its confidence where the pairs agree, 0 for a lost frame."""
+    dynamic_map: Float32[np.ndarray, "n gh gw"] | None = None
+    """The motion map behind `dynamic` on the patch grid, 0..1."""
+
+    def __post_init__(self) -> None:
+        for name, value in checked_fields(vars(self)).items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels."""
+        return (int(self.images.shape[1]), int(self.images.shape[2]))
+
+    @property
+    def median_depth(self) -> float:
+        """Median of the known depths (1.0 if none is known): the scene's natural unit of length."""
+        step = max(1, self.depth.size // 1_000_000)
+        sample = self.depth.reshape(-1)[::step]
+        known = sample[sample > 0]
+        return float(np.median(known)) if len(known) else 1.0
+
+    def confidence_threshold(self, drop: float) -> float:
+        """The confidence that a share `drop` (0..1) of the kept pixels of the clip lies below."""
+        if not 0 <= drop <= 1:
+            raise InputError(f"the share of pixels to drop must lie in 0..1, not {drop}")
+        step = max(1, self.confidence.size // 1_000_000)
+        sample = self.confidence.reshape(-1)[::step]
+        kept = sample[sample > 0]
+        return float(np.quantile(kept, drop)) if len(kept) and drop > 0 else 0.0
+
+    def select(
+        self, t: int, *, min_confidence: float = 0.0, which: Which = "all"
+    ) -> Bool[np.ndarray, "h w"]:
+        """The pixels of frame t that have a point: depth known, not rejected, confident enough.
+
+        `np.flatnonzero(scene.select(t, ...))` are the pixel indices (row-major) of the points that
+        `points(t, ...)` returns, in its order.
+        """
+        if which not in ("all", "static", "dynamic"):
+            raise InputError(f"which must be all, static or dynamic, not {which!r}")
+        confidence = self.confidence[t]
+        chosen = (self.depth[t] > 0) & (confidence > 0) & (confidence >= min_confidence)
+        if which == "static":
+            chosen &= ~self.dynamic[t]
+        elif which == "dynamic":
+            chosen &= self.dynamic[t]
+        return chosen
+
+    def points(self, t: int, *, min_confidence: float = 0.0, which: Which = "all") -> PointCloud:
+        """World points and colours of the pixels that `select` chooses in frame t."""
+        return self.points_of(t, self.select(t, min_confidence=min_confidence, which=which))
+
+    def points_of(self, t: int, chosen: Bool[np.ndarray, "h w"]) -> PointCloud:
+        """World points and colours of the pixels of frame t that are True in `chosen`."""
+        rows, columns = np.nonzero(chosen)
+        return PointCloud(
+            _unproject(
+                columns, rows, self.depth[t, rows, columns], self.K[t], self.T_world_camera[t]
+            ),
+            self.images[t, rows, columns],
+        )
+
+    def points_image(self, t: int) -> Float32[np.ndarray, "h w 3"]:
+        """World point of every pixel of frame t; NaN where the depth is unknown."""
+        rows, columns = np.indices(self.size_hw)
+        points = _unproject(columns, rows, self.depth[t], self.K[t], self.T_world_camera[t])
+        points[self.depth[t] <= 0] = np.nan
+        return points
+
+    def K_source(self) -> Float[np.ndarray, "n 3 3"]:
+        """Intrinsics at the resolution of the source pictures (integer pixel centres)."""
+        return self.mapping.K_to_source(self.K)
+
+    def at_source(self, picture: np.ndarray, *, outside: Any = 0) -> np.ndarray:
+        """A map (h,w,...) of one frame at source resolution, by nearest neighbour.
+
+        Nearest, because averaging across an edge invents depths between the two sides; the result
+        is blocky where the source is larger. Source pixels outside the crop window get `outside`.
+        """
+        height, width = self.size_hw
+        if picture.shape[:2] != (height, width):
+            raise InputError(f"the map must have {height}x{width} pixels, not {picture.shape[:2]}")
+        source_h, source_w = self.mapping.source_hw
+        u = self.mapping.from_source(np.stack([np.arange(source_w)] * 2, -1).astype(float))[:, 0]
+        v = self.mapping.from_source(np.stack([np.arange(source_h)] * 2, -1).astype(float))[:, 1]
+        columns, rows = np.rint(u).astype(int), np.rint(v).astype(int)
+        out = picture[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
+        out[(rows < 0) | (rows >= height)] = outside
+        out[:, (columns < 0) | (columns >= width)] = outside
+        return out
+
+    def depth_source(self, t: int) -> Float32[np.ndarray, "source_h source_w"]:
+        """Depth of frame t at source resolution (see `at_source`); 0 where it is unknown.
+
+        Goes with `K_source()`. Edge-aware upsampling is not done here.
+        """
+        return self.at_source(self.depth[t])
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        precision: Literal["half", "full"] = "half",
+    ) -> Path:
+        """Write the native file, whole or not at all, and return its path.
+
+        `path` ends in `.dyn3r`, or is a folder that gets a `scene.dyn3r`. Images, masks, cameras
+        and times are exact. Depth, confidence and uncertainty are rounded to half precision
+        relative to a power of two per frame (relative error at most 2^-11 = 0.05 %) unless
+        `precision` is "full". What was loaded saves to the same bytes again. docs/scene-format.md.
+
+        Raises:
+            OutputError: the file exists and `overwrite` is False, or can't be written.
+        """
+        return write_fields(vars(self), path, overwrite=overwrite, precision=precision)
+
+    @staticmethod
+    def load(path: str | Path) -> Scene:
+        """Read a scene from its file or from the folder that holds `scene.dyn3r`.
+
+        Raises:
+            InputError: not a scene, damaged, too large, or written by a newer dyn3r.
+        """
+        where, fields = read_fields(path)
+        try:
+            return Scene(**fields)
+        except InputError as error:
+            raise InputError(f"{where} is damaged: {error}") from error
+
+    def export(
+        self, format: str, path: str | Path, *, overwrite: bool = False, **options: Any
+    ) -> Path:
+        """Write the scene for another program: `scene.export("colmap", "out", source="clip.mp4")`.
+
+        `format` is a name of `dyn3r.export.FORMATS`, `options` are the fields of
+        `dyn3r.export.ExportOptions`. Returns `path`. docs/exports.md.
+
+        Raises:
+            InputError, OutputError, MissingExtraError: see `dyn3r.export.export`.
+        """
+        from dyn3r.export import ExportOptions, export
+
+        return export(self, format, path, ExportOptions(**options), overwrite=overwrite)
+
+    def show(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        block: bool | None = None,
+        embed: bool = False,
+        height: int = 600,
+    ) -> Any:
+        """Show the scene: in a notebook below the cell, else in the browser. docs/viewer.md.
+
+        Returns the `Viewer` (`url`, `play`, `stop`, ...). A script waits here until Ctrl-C unless
+        `block` is False; a notebook or prompt goes on. `embed` puts the scene itself into the
+        notebook, `height` pixels high, so that it needs no server and stays when the notebook is
+        saved or sent (megabytes; returns None).
+
+        Raises:
+            InputError: nothing can listen on `host`, or `embed` outside a notebook.
+        """
+        from dyn3r.viewer.notebook import show
+
+        return show(self, host=host, port=port, block=block, embed=embed, height=height)
+
+
+def _unproject(
+    u: np.ndarray, v: np.ndarray, depth: np.ndarray, K: np.ndarray, T_world_camera: np.ndarray
+) -> np.ndarray:
+    """Pixels with depth -> world points (..., 3) float32. Plain pinhole, K without skew."""
+    x = ((u - K[0, 2]) / K[0, 0]).astype(np.float32) * depth
+    y = ((v - K[1, 2]) / K[1, 1]).astype(np.float32) * depth
+    camera = np.stack([x, y, depth], axis=-1)
+    R, t = T_world_camera[:3, :3].astype(np.float32), T_world_camera[:3, 3].astype(np.float32)
+    return camera @ R.T + t

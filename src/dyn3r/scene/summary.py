@@ -1,0 +1,49 @@
+"""A scene in a few lines of text, for `dyn3r info`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dyn3r.scene.scene import Scene
+
+
+def summarise(scene: Scene) -> list[str]:
+    """Lines of text that say what is in `scene`."""
+    h, w = scene.size_hw
+    source_h, source_w = scene.mapping.source_hw
+    length = float(scene.times_s[-1] - scene.times_s[0])
+    known = scene.depth[scene.depth > 0]
+    low, high = np.percentile(known, [5, 95]) if len(known) else (0.0, 0.0)
+    fx = scene.K[:, 0, 0]
+    fov = np.degrees(2 * np.arctan(w / 2 / np.median(fx)))
+    steps = np.linalg.norm(np.diff(scene.T_world_camera[:, :3, 3], axis=0), axis=1)
+    unit = str(scene.metadata.get("unit", "arbitrary units"))
+    lines = [
+        f"frames      {len(scene)} of {w}x{h} (source {source_w}x{source_h}), {length:.2f} s",
+        f"depth       median {scene.median_depth:.3g}, 5..95 % {low:.3g}..{high:.3g}, {unit}",
+        f"camera      path length {steps.sum():.3g}, focal {np.median(fx):.1f} px "
+        f"({fov:.0f} degrees wide)",
+        f"motion      {100 * scene.dynamic.mean():.1f} % of the pixels move, "
+        f"{int(scene.dynamic.any(axis=(1, 2)).sum())} of {len(scene)} frames have any",
+        f"rejected    {100 * (scene.confidence == 0).mean():.1f} % of the pixels",
+    ]
+    return lines + _about(scene.metadata)
+
+
+def _about(metadata: dict[str, Any]) -> list[str]:
+    """What the run says about itself: plain values, the model's name, the seconds, the notes."""
+    lines = []
+    for key, value in metadata.items():
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            value = value["name"]
+        if key == "seconds" and isinstance(value, dict):
+            value = f"{sum(value.values()):.1f} in all"
+        if isinstance(value, (str, int, float)):
+            lines.append(f"{key:<11} {value}")
+    for key in ("notes", "warnings"):
+        texts = metadata.get(key)
+        if isinstance(texts, list):
+            lines += [f"{key[:-1]:<11} {text}" for text in texts]
+    return lines

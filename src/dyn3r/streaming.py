@@ -1,0 +1,262 @@
+"""Feed-forward mode: every frame paired with one reference, nothing optimised (SPEC 9).
+
+Source: MonST3R's "real-time" mode. docs/feedforward.md says what it is good for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+
+from dyn3r.errors import GeometryError, InputError
+from dyn3r.flow import FlowEstimator, flow_estimator, measure_flow
+from dyn3r.geometry import focal_from_points, intrinsics, invert, solve_camera, transform
+from dyn3r.io.clip import DEFAULT_IMAGE_FPS, frame_name
+from dyn3r.io.frame_stream import StreamedFrame
+from dyn3r.io.images import prepare_images
+from dyn3r.motion import flow_residual_motion
+from dyn3r.network.model import Model
+from dyn3r.network.predict import encode_frames, predict_pairs
+from dyn3r.scene.frame_results import (
+    FeedForwardOptions,
+    FrameResult,
+    feedforward_metadata,
+    feedforward_scene,
+)
+from dyn3r.types import Clip, FrameMapping, Tokens
+
+__all__ = [
+    "FeedForwardOptions",
+    "FrameResult",
+    "feedforward",
+    "feedforward_metadata",
+    "feedforward_scene",
+]
+
+MIN_DEPTH = 1e-6
+POINTS_FOR_CAMERA = 4000
+"""About as many pixels of a frame are used to find its camera."""
+
+
+Frame = StreamedFrame | Image.Image | np.ndarray
+
+
+def feedforward(
+    frames: Clip | Iterable[Frame],
+    model: Model,
+    options: FeedForwardOptions | None = None,
+) -> Iterator[FrameResult]:
+    """Depth and camera of every frame, in order, each as soon as its picture is there.
+
+    The first result waits for the second frame, as depth wants two views; from then on every frame
+    gives its result at once, after one encoding and one decoded pair. Memory does not grow.
+
+    Args:
+        frames: a clip, or any iterable of pictures of one size: frames of `stream_frames`, PIL
+            pictures, uint8 arrays (h,w,3). They are prepared as `read_clip` does.
+        model: the network.
+        options: see `FeedForwardOptions`.
+
+    Raises:
+        InputError: `middle` asked of a stream; while iterating: no frames, or of different sizes.
+        GeometryError: while iterating: the reference has no usable depth.
+    """
+    options = options or FeedForwardOptions()
+    if options.motion == "auto":
+        cue = model.facts.get("motion_cue", "attention")
+        # this mode reads neither attention nor motion heads: flow stands in for the latter
+        by_flow = cue in ("flow", "both", "learned", "flow+learned")
+        options = replace(options, motion="flow" if by_flow else "none")
+    reference = None
+    if options.reference == "middle":
+        if not isinstance(frames, Clip):
+            raise InputError("the middle frame can only be the reference of a whole clip")
+        middle = len(frames) // 2
+        reference = frames.images[middle], frames.images[max(middle - 1, 0)]
+    return _run(_prepared(frames, model, options), model, options, reference)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A frame as the network wants it."""
+
+    index: int
+    name: str
+    time_s: float
+    image: np.ndarray
+    mapping: FrameMapping
+
+
+def _prepared(
+    frames: Clip | Iterable[Frame], model: Model, options: FeedForwardOptions
+) -> Iterator[_Prepared]:
+    if isinstance(frames, Clip):
+        for k, image in enumerate(frames.images):
+            yield _Prepared(k, frames.names[k], float(frames.times_s[k]), image, frames.mapping)
+        return
+    first: FrameMapping | None = None
+    for k, frame in enumerate(frames):
+        if not isinstance(frame, StreamedFrame):
+            frame = StreamedFrame(frame, frame_name(k), k / DEFAULT_IMAGE_FPS)
+        images, mapping = prepare_images([frame.image], size=options.size or model.image_size)
+        first = first or mapping
+        if mapping != first:
+            (h, w), (h0, w0) = mapping.source_hw, first.source_hw
+            raise InputError(
+                f"all frames must have one size, but {frame.name} is {w}x{h} and the first is "
+                f"{w0}x{h0}"
+            )
+        yield _Prepared(k, frame.name, frame.time_s, images[0], mapping)
+
+
+def _run(
+    frames: Iterator[_Prepared],
+    model: Model,
+    options: FeedForwardOptions,
+    reference_and_partner: tuple[np.ndarray, np.ndarray] | None,
+) -> Iterator[FrameResult]:
+    """Hand over frame by frame; the first is held back until it has a partner."""
+    first, second = next(frames, None), next(frames, None)
+    if first is None:
+        raise InputError("no frames came: at least one is needed")
+    image, partner = reference_and_partner or (first.image, (second or first).image)
+    reference = _Reference(model, image, partner, options.min_inliers)
+    masks = _Masks(options) if options.motion == "flow" else None
+    result = reference.place(first)
+    if second is None:
+        yield result
+        return
+    following = reference.place(second)
+    if masks is None:
+        yield from (result, following)
+    else:
+        yield masks.compare(result, [following])
+        masks.past.append(result)
+        yield masks.apply(following)
+    for frame in frames:
+        result = reference.place(frame)
+        yield result if masks is None else masks.apply(result)
+
+
+class _Reference:
+    """The frame that all others are seen against: its tokens, its points, and the focal length."""
+
+    def __init__(
+        self, model: Model, image: np.ndarray, partner: np.ndarray, min_inliers: float
+    ) -> None:
+        self.model, self.image, self.min_inliers = model, image, min_inliers
+        self.tokens = encode_frames(model, image[None])
+        pair = self._pair(partner)
+        self.points, self.confidence = pair[0], pair[1]
+        self.size_hw = (int(image.shape[0]), int(image.shape[1]))
+        weights = np.log(self.confidence.clip(1.0))
+        f_px = focal_from_points(torch.from_numpy(self.points), torch.from_numpy(weights))
+        if not bool(torch.isfinite(f_px)):
+            raise GeometryError("the network sees no depth at all in the reference frame")
+        self.K = intrinsics(f_px.double(), self.size_hw).numpy()
+        self.last = np.eye(4)
+
+    def place(self, frame: _Prepared) -> FrameResult:
+        """The frame's camera by PnP, and its depth in that camera."""
+        if np.array_equal(frame.image, self.image):
+            points, confidence = self.points, self.confidence
+            T_world_camera, quality = np.eye(4), 1.0
+        else:
+            own, own_confidence, points, confidence = self._pair(frame.image)
+            points = points * self._scale(own, own_confidence)
+            T_world_camera, quality = self._camera(points, confidence)
+        self.last = T_world_camera
+        depth = self._depth(points, T_world_camera)
+        return FrameResult(
+            index=frame.index, name=frame.name, time_s=frame.time_s, image=frame.image,
+            depth=depth, confidence=np.where(depth > 0, confidence, 0).astype(np.float32),
+            dynamic=np.zeros(self.size_hw, bool), K=self.K, T_world_camera=T_world_camera,
+            quality=quality, mapping=frame.mapping,
+        )  # fmt: skip
+
+    def _pair(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """points1, conf1, points2, conf2 of the pair (reference, image), all in its camera."""
+        tokens = self.tokens
+        if not np.array_equal(image, self.image):
+            tokens = Tokens.join([self.tokens, encode_frames(self.model, image[None])])
+        images = np.stack([self.image, image][: len(tokens.features)])
+        edges = np.array([[0, len(images) - 1]])
+        seen = predict_pairs(self.model, images, edges, tokens=tokens, scores=False)
+        (chunk,) = seen.chunks()
+        return tuple(
+            values[0].numpy() for values in (chunk.points1, chunk.conf1, chunk.points2, chunk.conf2)
+        )
+
+    def _scale(self, own: np.ndarray, own_confidence: np.ndarray) -> float:
+        """Brings a pair to the scale of the reference's points: median of the depth ratios."""
+        usable = (own[..., 2] > MIN_DEPTH) & (self.points[..., 2] > MIN_DEPTH)
+        if not usable.any():
+            return 1.0
+        sure = np.minimum(own_confidence, self.confidence)
+        usable &= sure >= np.median(sure[usable])
+        return float(np.median(self.points[usable][:, 2] / own[usable][:, 2]))
+
+    def _camera(self, points: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, float]:
+        """T_world_camera from the sure points, and the share of them that agrees with it.
+
+        The points of what moves count too: view 2 is predicted as it is at its own time.
+        """
+        h, w = self.size_hw
+        stride = max(1, round((h * w / POINTS_FOR_CAMERA) ** 0.5))
+        v, u = np.mgrid[stride // 2 : h : stride, stride // 2 : w : stride]
+        sure = confidence[v, u] >= np.quantile(confidence[v, u], 0.3)
+        uv = np.stack([u[sure], v[sure]], -1).astype(np.float64)
+        found = solve_camera(points[v, u][sure].astype(np.float64), uv, self.K)
+        if found is None or found[1] < self.min_inliers:
+            return self.last, 0.0
+        return found
+
+    def _depth(self, points: np.ndarray, T_world_camera: np.ndarray) -> np.ndarray:
+        T_camera_world = invert(torch.from_numpy(T_world_camera)).float()
+        camera = transform(T_camera_world, torch.from_numpy(points).reshape(-1, 3))
+        z = camera[:, 2].reshape(self.size_hw).numpy()
+        return np.where(np.isfinite(z) & (z > MIN_DEPTH), z, 0).astype(np.float32)
+
+
+class _Masks:
+    """What moves in a frame, from optical flow to some frames before it."""
+
+    def __init__(self, options: FeedForwardOptions) -> None:
+        self.options = options
+        self.estimator: FlowEstimator = flow_estimator(options.flow)
+        self.past: deque[FrameResult] = deque(maxlen=max(options.flow_back))
+
+    def apply(self, result: FrameResult) -> FrameResult:
+        """The result with its mask, by comparison with frames before."""
+        back = [k for k in self.options.flow_back if k <= len(self.past)]
+        masked = self.compare(result, [self.past[-k] for k in back or [1]])
+        self.past.append(result)
+        return masked
+
+    def compare(self, result: FrameResult, others: Sequence[FrameResult]) -> FrameResult:
+        """The result with the mask of what flow to the other frames contradicts."""
+        seen = [result, *others]
+        images = np.stack([r.image for r in seen])
+        edges = np.array([[0, k + 1] for k in range(len(others))])
+        motion = flow_residual_motion(
+            None, images, measure_flow(images, edges, self.estimator),
+            inverse_depth=np.stack([_inverse(r.depth) for r in seen]),
+            options=self.options.flow_motion,
+        )  # fmt: skip
+        return replace(result, dynamic=motion.masks[0])
+
+
+def _inverse(depth: np.ndarray) -> Float[np.ndarray, "h w"]:
+    """Inverse depth with median 1; far away where it is unknown."""
+    known = depth > 0
+    if not known.any():
+        return np.ones(depth.shape)
+    median = float(np.median(depth[known]))
+    inverse = np.divide(median, depth, out=np.zeros(depth.shape), where=known)
+    return inverse.clip(0.02, 5.0)

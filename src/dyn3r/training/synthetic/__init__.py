@@ -1,0 +1,1 @@
+"""The synthetic world: procedurally made scenes with exact ground truth."""

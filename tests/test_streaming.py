@@ -1,0 +1,233 @@
+"""Feed-forward mode: frames as they come, against a world whose every number is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dyn3r
+from dyn3r import streaming as feed_forward
+from dyn3r.errors import GeometryError, InputError
+from dyn3r.io.frame_stream import stream_frames
+from dyn3r.motion import FlowMotionOptions
+from dyn3r.network.model import Model, prepare_model
+from dyn3r.streaming import FeedForwardOptions, feedforward, feedforward_scene
+from dyn3r.types import PairPredictions, Tokens
+from tests.factories import tiny_network
+from tests.test_cli import write_video
+
+H, W, F = 48, 64, 60.0
+K = np.array([[F, 0, W / 2], [0, F, H / 2], [0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return prepare_model(tiny_network(), "tiny", device="cpu")
+
+
+def camera(t: int) -> np.ndarray:
+    """Frame t's camera in the world: it turns, and goes right and ahead."""
+    angle = 0.03 * t
+    T = np.eye(4)
+    T[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    T[:3, 3] = [0.1 * t, 0.0, 0.05 * t]
+    return T
+
+
+def known_depth(t: int) -> np.ndarray:
+    """Bumpy, and another one in every frame."""
+    v, u = np.mgrid[:H, :W]
+    return (4 + np.sin(u / 9 + t) + np.cos(v / 7)).astype(np.float32)
+
+
+def in_camera(t: int) -> np.ndarray:
+    v, u = np.mgrid[:H, :W]
+    rays = np.stack([(u - W / 2) / F, (v - H / 2) / F, np.ones((H, W))], -1)
+    return known_depth(t)[..., None] * rays
+
+
+class KnownWorld:
+    """Stands in for the network: perfect pointmaps, every pair in a scale of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
+        self.images = np.zeros((frames, H, W, 3), np.uint8)
+        self.images[:, 0, 0, 0] = np.arange(frames)  # a frame's number is its first pixel
+        self.pairs: list[tuple[int, int]] = []
+        monkeypatch.setattr(feed_forward, "encode_frames", self.encode)
+        monkeypatch.setattr(feed_forward, "predict_pairs", self.predict)
+
+    def encode(self, model: Model, images: np.ndarray) -> Tokens:
+        import torch
+
+        return Tokens(torch.zeros(len(images), 12, 1), (3, 4))
+
+    def predict(self, model, images, edges, *, tokens, scores) -> PairPredictions:
+        i, j = (int(images[k, 0, 0, 0]) for k in edges[0])
+        self.pairs.append((i, j))
+        scale = 1 + 0.3 * len(self.pairs)
+        T = np.linalg.inv(camera(i)) @ camera(j)
+        points2 = in_camera(j) @ T[:3, :3].T + T[:3, 3]
+        ones = np.full((1, H, W), 2.0, np.float32)
+        points1 = scale * in_camera(i)[None]
+        return PairPredictions(edges, 2, points1, ones, scale * points2[None], ones)
+
+
+@pytest.mark.parametrize("reference", ["first", "middle"])
+def test_perfect_pointmaps_give_the_true_cameras(
+    reference: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = KnownWorld(monkeypatch, 6)
+    clip = dyn3r.clip_from_images(world.images, size=64)
+    options = FeedForwardOptions(reference=reference)  # type: ignore[arg-type]
+    results = list(feedforward(clip, model, options))
+    start = 0 if reference == "first" else 3
+    assert {i for i, _ in world.pairs} == {start}
+    # the world's unit is that of the reference's points, the first pair's: 1.3 times ours
+    for t, result in enumerate(results):
+        T = np.linalg.inv(camera(start)) @ camera(t)
+        assert result.index == t
+        np.testing.assert_allclose(result.T_world_camera[:3, :3], T[:3, :3], atol=1e-4)
+        np.testing.assert_allclose(result.T_world_camera[:3, 3], 1.3 * T[:3, 3], atol=1e-3)
+        np.testing.assert_allclose(result.depth, 1.3 * known_depth(t), rtol=1e-3)
+        np.testing.assert_allclose(result.K, K, rtol=1e-3)
+        assert result.quality > 0.99
+    scene = feedforward_scene(results, fps=clip.fps)
+    assert scene.names == clip.names
+    np.testing.assert_array_equal(scene.frame_quality, [r.quality for r in results])
+
+
+def test_a_frame_comes_out_before_the_one_after_the_next_is_read(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, read = KnownWorld(monkeypatch, 5), []
+
+    def frames() -> Iterator[np.ndarray]:
+        for t, image in enumerate(world.images):
+            read.append(t)
+            yield image
+
+    for t, result in enumerate(feedforward(frames(), model)):
+        assert result.index == t
+        assert len(read) == max(2, t + 1)
+
+
+def test_a_lost_frame_keeps_the_camera_before_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = KnownWorld(monkeypatch, 4)
+    perfect = world.predict
+
+    def broken(model, images, edges, **others) -> PairPredictions:
+        seen = perfect(model, images, edges, **others)
+        if images[1, 0, 0, 0] == 2:
+            noise = np.random.default_rng(0).normal(size=(1, H, W, 3))
+            seen = replace(seen, points2=noise)
+        return seen
+
+    monkeypatch.setattr(feed_forward, "predict_pairs", broken)
+    results = list(feedforward(dyn3r.clip_from_images(world.images, size=64), model))
+    assert [r.quality > 0 for r in results] == [True, True, False, True]
+    np.testing.assert_array_equal(results[2].T_world_camera, results[1].T_world_camera)
+    metadata = feed_forward.feedforward_metadata(model, "x", FeedForwardOptions(), results)
+    assert "lost frames: 1, the first is frame_000002" in metadata["notes"][1]
+
+
+def test_a_reference_without_depth_is_refused(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = KnownWorld(monkeypatch, 2)
+    monkeypatch.setattr(
+        feed_forward, "predict_pairs",
+        lambda *a, **k: replace(world.predict(*a, **k), points1=-np.ones((1, H, W, 3))),
+    )  # fmt: skip
+    with pytest.raises(GeometryError, match="no depth"):
+        next(feedforward(world.images, model))
+
+
+@pytest.mark.parametrize("back", [(1,), (1, 3)])
+def test_what_moves_is_masked_from_the_first_frame_on(model: Model, back: tuple) -> None:
+    random = np.random.default_rng(0)
+
+    def texture(cells: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        noise = Image.fromarray(random.integers(0, 256, (*cells, 3), dtype=np.uint8))
+        return np.asarray(noise.resize(size, Image.Resampling.BICUBIC))
+
+    wall, thing = texture((20, 36), (288, 160)), texture((10, 10), (64, 64))
+    images, truth = [], np.zeros((5, 160, 256), bool)
+    for t in range(5):
+        image, left = wall[:, t : t + 256].copy(), 20 + 5 * t
+        image[50:114, left : left + 64] = thing
+        truth[t, 50:114, left : left + 64] = True
+        images.append(image)
+    # a random network's depth is noise, so no depth is believed
+    flat = replace(FeedForwardOptions(), motion="flow", flow_back=back, size=256)
+    flat = replace(flat, flow_motion=FlowMotionOptions(geometry="flat"))
+    results = list(feedforward(images, model, flat))
+    for result, mask in zip(results, truth):
+        both = (result.dynamic & mask).sum() / (result.dynamic | mask).sum()
+        assert both > 0.7
+    recommends = replace(model, facts={"motion_cue": "none"})
+    assert not any(r.dynamic.any() for r in feedforward(images, recommends))
+
+
+def test_the_real_network_and_one_frame(model: Model) -> None:
+    random = np.random.default_rng(1)
+    images = list(random.integers(0, 256, (3, 70, 90, 3), dtype=np.uint8))
+    results = list(feedforward((Image.fromarray(i) for i in images), model))
+    assert [r.image.shape for r in results] == [(48, 64, 3)] * 3
+    assert all(np.isfinite(r.T_world_camera).all() and np.isfinite(r.depth).all() for r in results)
+    (one,) = feedforward(images[:1], model)
+    assert one.quality == 1
+    np.testing.assert_array_equal(one.T_world_camera, np.eye(4))
+
+
+def test_what_can_not_be_done(model: Model) -> None:
+    with pytest.raises(InputError, match="whole clip"):
+        feedforward([np.zeros((H, W, 3), np.uint8)], model, FeedForwardOptions(reference="middle"))
+    with pytest.raises(InputError, match="no frames"):
+        next(feedforward([], model))
+    different = [np.zeros((H, W, 3), np.uint8), np.zeros((2 * H, W, 3), np.uint8)]
+    with pytest.raises(InputError, match="one size"):
+        list(feedforward(different, model))
+    with pytest.raises(InputError, match="several pairs"):
+        FeedForwardOptions(motion="attention")  # type: ignore[arg-type]
+    for wrong in ({"flow_back": ()}, {"flow_back": (0,)}, {"min_inliers": 2}, {"reference": "x"}):
+        with pytest.raises(InputError):
+            FeedForwardOptions(**wrong)
+    with pytest.raises(InputError, match="no results"):
+        feedforward_scene([])
+
+
+def test_streams_give_the_frames_of_read_clip(tmp_path: Path, model: Model) -> None:
+    video = write_video(tmp_path / "clip.mp4", frames=7)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for k in (10, 9, 2):
+        Image.fromarray(np.full((48, 64, 3), k, np.uint8)).save(folder / f"f_{k}.png")
+    for source, options in (
+        (video, {"fps": 5.0}), (video, {"start": 0.2, "num_frames": 2}), (folder, {"start": 0.03}),
+        (folder, {"fps": 2.0}), (folder / "f_9.png", {}),
+    ):  # fmt: skip
+        clip = dyn3r.read_clip(source, size=64, **options)
+        stream = stream_frames(source, **options)
+        frames = list(feed_forward._prepared(stream, model, FeedForwardOptions(size=64)))
+        assert tuple(f.name for f in frames) == clip.names
+        np.testing.assert_array_equal([f.time_s for f in frames], clip.times_s)
+        np.testing.assert_array_equal([f.image for f in frames], clip.images)
+        assert stream.fps == clip.fps
+        assert frames[0].mapping == clip.mapping
+    for wrong in ({"fps": -1.0}, {"start": 100.0}, {"num_frames": 0}):
+        with pytest.raises(InputError):
+            list(stream_frames(folder, **wrong))
+    with pytest.raises(InputError, match="does not exist"):
+        stream_frames(tmp_path / "nothing")
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(InputError, match="video"):
+        stream_frames(tmp_path / "text.mp4")
+    with pytest.raises(InputError, match="after 100"):
+        list(stream_frames(video, start=100.0))
