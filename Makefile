@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+# an empty CONSTRAINTS takes the newest versions
+CONSTRAINTS ?= -c constraints.txt
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS)
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test test-fast check docs format clean
 
 setup: $(VENV)/.ready
 
@@ -17,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # and what the tests need besides
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,docs]'
 	touch $@
 
 demo: setup
@@ -25,12 +27,21 @@ demo: setup
 	@echo
 	@echo "The scene is in demo-output/. To open it in the browser:  $(BIN)/dyn3r view demo-output"
 
-test: check
+test: check docs
 	$(BIN)/python -m pytest -n auto
+
+# what runs in a minute
+test-fast: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+# the documentation as a site, in build/site; a broken link is an error
+docs: $(VENV)/.ready-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(VENV)/.ready-dev

@@ -1,15 +1,15 @@
-"""Geometry: drift over a long loop, and time against length.
+"""Alignment: drift over a long loop, and time against length.
 
-    python benchmarks/alignment_drift.py [--frames 600] [--window 100] [--pixels 768]
-        [--whole] [--lengths]
+    python -m benchmarks.alignment_drift [--frames 600] [--window 100] [--pixels 768]
+        [--whole] [--lengths]    # run from the root of the repository
 
-A camera flies a circle over a bumpy surface, looking down, and turns once about its axis; frames
-are 24x32 pixels, pairs as in swinstride-4-noncyclic. Every pair has a random scale, smooth errors
-of 2 %, pixel noise of 1 % and 3 % outliers, independent of the other pairs': a network's errors are
-not independent, so read this as a lower bound of the drift.
+A camera flies a circle over a surface, looks down, and rotates once about its axis. Frames are
+24x32 pixels, pairs as in swinstride-4-noncyclic. Every pair has a random scale, smooth errors of
+2 %, pixel noise of 1 % and 3 % outliers, independent between pairs. The errors of a network are not
+independent, so this is a lower bound of the drift.
 
-Estimate and truth are put together at the first camera (position, turn, and the scale of depth in
-the first 20 frames). Drift is what is left at the last frame, where the circle closes.
+Estimate and truth are registered at the first camera (position, rotation, and the scale of depth in
+the first 20 frames). Drift is the error of the last frame, where the circle closes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import time
 
 import numpy as np
 import torch
+from benchmarks.alignment import path_error, surface_depth
 
-from alignment import path_error, surface_depth
-from dyn3r.alignment import AlignmentOptions, align
+from dyn3r.alignment.align import align
+from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.types import PairPredictions
 
@@ -73,7 +74,7 @@ def report(
     name: str, predictions: PairPredictions, depth: np.ndarray, window: int, pixels: int
 ) -> None:
     """Align, and print drift at the last frame."""
-    options = AlignmentOptions(window=window, pixels=pixels, clean=False)
+    options = AlignmentOptions(window=window, pixels=pixels)
     began = time.process_time()
     found = align(predictions, options=options)
     seconds = time.process_time() - began
@@ -91,7 +92,7 @@ def report(
         f"{name:24} {len(predictions):5} pairs {seconds:6.1f} CPU s  drift at the end: "
         f"{shift / length:.2%} of the path, {angle:.2f} degrees, scale {growth - 1:+.2%}; "
         f"path error after a similarity {path_error(found.T_world_camera, T) / length:.3%}; "
-        f"pair term {found.terms['pairs']:.5f}; {len(found.history)} evaluations, "
+        f"pair term {found.diagnostics.terms['pairs']:.5f}; {len(found.diagnostics.history)} evaluations, "
         f"{n - int(found.determined.sum())} frames undetermined",
         flush=True,
     )

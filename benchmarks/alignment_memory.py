@@ -1,14 +1,13 @@
-"""Geometry: how much memory a long clip takes, with predictions on disk in half precision.
+"""Alignment: memory for a long clip with predictions on disk in half precision.
 
-    python benchmarks/alignment_memory.py [--frames 200] [--size 288 512] [--window 100]
-        [--iterations 0] [--threads 1]
+    python -m benchmarks.alignment_memory [--frames 200] [--size 288 512] [--window 100]
+        [--iterations 0] [--threads 1]    # run from the root of the repository
 
 Writes synthetic predictions of swinstride-5-noncyclic (200 frames: 1950 directed pairs, 4.6 GB) to
-a temporary folder, aligns them in a process of its own, and watches that process from outside:
+a temporary folder, aligns them in a separate process, and samples the memory of that process:
 
-- anonymous: memory that is the program's own (RssAnon), what a limit on memory is about;
-- resident: everything, with the pages of mapped files (VmRSS; VmHWM is its peak as the kernel saw
-  it).
+- anonymous: memory of the process itself (RssAnon), which memory limits apply to;
+- resident: all memory, with the pages of mapped files (VmRSS; VmHWM is the peak of the kernel).
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-
-from alignment import depth_error, path_error, surface_depth
+from benchmarks.alignment import depth_error, path_error, surface_depth
 
 NAMES = ("points1", "conf1", "points2", "conf2")
 
@@ -76,10 +74,11 @@ def write_predictions(folder: Path, frames: int, size_hw: tuple[int, int]) -> No
 
 
 def align_folder(folder: Path, window: int, iterations: int, threads: int) -> None:
-    """What the watched process does."""
+    """Align in the watched process."""
     import torch
 
-    from dyn3r.alignment import AlignmentOptions, align
+    from dyn3r.alignment.align import align
+    from dyn3r.alignment.options import AlignmentOptions
     from dyn3r.types import PairPredictions
 
     torch.set_num_threads(threads)
@@ -103,7 +102,7 @@ def align_folder(folder: Path, window: int, iterations: int, threads: int) -> No
     print(f"aligned in {time.perf_counter() - began:.1f} s; stages ended at (s): {stages}")
     print(f"path error {path_error(found.T_world_camera, truth['T']):.4f} scene units")
     print(f"depth error {depth_error(found.depth[::10], truth['depth'][::10]):.4f}")
-    print("warnings:", *found.warnings, sep="\n  ")
+    print("warnings:", *found.diagnostics.notes, sep="\n  ")
 
 
 def watch(process: subprocess.Popen) -> dict[str, float]:
@@ -142,7 +141,8 @@ def main() -> None:
         print(
             f"{arguments.frames} frames, {count} directed pairs, {size:.2f} GB on disk", flush=True
         )
-        command = [sys.executable, __file__, "--align", name]
+        module = "benchmarks.alignment_memory"
+        command = [sys.executable, "-m", module, "--align", name]
         for option in ("window", "iterations", "threads"):
             command += [f"--{option}", str(getattr(arguments, option))]
         process = subprocess.Popen(command)

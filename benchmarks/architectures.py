@@ -1,15 +1,14 @@
-"""Which shape of network learns most in a given time: the study behind the compact network.
+"""Comparison of network shapes at equal training time: the study behind the compact network.
 
     python benchmarks/architectures.py runs/shapes --photos my-photographs/ --steps 600
     python benchmarks/architectures.py runs/shapes --device cuda --steps 20000 --scenes-per-step 32
 
-Every shape is trained from nothing by `dyn3r train`'s trainer, with the same scenes in the same
-order, for the time that the first one (the compact network) needs for `--steps`: what one step
-costs is measured first, all shapes taking turns, and the number of steps follows from it. Then
-each is measured on scenes that none of them saw. A folder per shape; stop it at any time and call
-it again to go on; `--only` names some of the shapes. The table has, per shape: parameters, size
-as a file, the time of one directed pair at 160x224 (encoder, decoders, heads; times that of the
-compact network), steps, and the errors `dyn3r.training.trainer.evaluate` gives.
+Every shape is trained from scratch by the trainer of `dyn3r train`, on the same scenes in the same
+order, for the time that the compact network needs for `--steps`. The cost of a step is measured
+first, in turns, and gives the number of steps. Then each network is evaluated on held-out scenes.
+Every shape has its own folder; the benchmark can be stopped and resumed at any time; `--only`
+selects shapes. Columns: parameters, file size, time of one directed pair at 160x224 relative to the
+compact network, steps, and the errors of `dyn3r.training.trainer.evaluate`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from dyn3r.training.options import COMPACT, TrainOptions
 from dyn3r.training.trainer import evaluate, train
 
 SHAPES: dict[str, tuple[str, NetworkConfig]] = {
-    "compact": ("encoder 8 x 256, decoders 8 x 192: as shipped", COMPACT),
+    "compact": ("encoder 8 x 256, decoders 8 x 192: compact", COMPACT),
     "shallow": (
         "encoder 4 x 384, decoders 4 x 256",
         replace(
@@ -67,12 +66,12 @@ SHAPES: dict[str, tuple[str, NetworkConfig]] = {
     ),
 }  # fmt: skip
 AGAIN = "compact-again"
-"""The compact network with another seed: how much of a difference is chance."""
+"""Compact network with another seed: shows how large random differences are."""
 ROUNDS = 5
 
 
 def main() -> None:
-    """Measure costs, train what is not trained, print the table."""
+    """Measure costs, train missing networks, print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,9 +103,11 @@ def main() -> None:
 
 
 def measured_costs(folder: Path, options: TrainOptions, device: str) -> dict[str, dict[str, float]]:
-    """Seconds of a training step (coarse and fine frames, in their shares) and of a directed pair
-    at 160x224, of all shapes; the shapes take turns, and the least of each over the rounds is kept
-    in FOLDER/costs.json: what others do on the machine only adds to it."""
+    """Measure seconds per training step and per directed pair at 160x224 for all shapes.
+
+    A step is the mean of coarse and fine frames in their shares. The shapes take turns; the minimum
+    over the rounds, which other load on the machine affects least, is kept in FOLDER/costs.json.
+    """
     file = folder / "costs.json"
     if file.exists():
         return dict(json.loads(file.read_text()))
@@ -114,9 +115,9 @@ def measured_costs(folder: Path, options: TrainOptions, device: str) -> dict[str
     laps: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SHAPES}
     for round_ in range(ROUNDS + 1):
         for name, (_, shape) in SHAPES.items():
-            lap = _one_round(shape, options, device)
-            if round_:  # the first warms up
-                laps[name].append(lap)
+            measured = _one_round(shape, options, device)
+            if round_:  # the first is a warm-up
+                laps[name].append(measured)
     costs = {}
     for name, rounds in laps.items():
         coarse, fine, pair = (min(values) for values in zip(*rounds))
@@ -130,19 +131,21 @@ def measured_costs(folder: Path, options: TrainOptions, device: str) -> dict[str
 def _one_round(
     shape: NetworkConfig, options: TrainOptions, device: str
 ) -> tuple[float, float, float]:
-    """Seconds of a step with coarse frames, with fine ones, and of a directed pair without
-    gradients. A step is imitated by the sum of all that the network gives as its loss."""
+    """Measure seconds of a step with coarse frames, with fine frames, and of a directed pair.
+
+    The loss of a step is the mean of the network's output; a pair is without gradients.
+    """
     network = PointmapNetwork(shape)
     initialise(network, 0)
     network = network.to(device)
     frames = options.scenes_per_step * options.frames_per_scene
     pairs = options.scenes_per_step * options.pairs_per_scene
-    laps = []
+    seconds = []
     for h, w in ((96, 128), (160, 224)):
         images = torch.rand(frames, 3, h, w, device=device) * 2 - 1
         pick = torch.arange(pairs, device=device) % frames
         network.train()
-        began = _now(device)
+        start = _now(device)
         with torch.autocast(device.split(":")[0], torch.bfloat16):
             tokens = network.encode(images)
             out = network.decode(
@@ -152,20 +155,20 @@ def _one_round(
         assert out.points1 is not None
         assert out.points2 is not None
         (out.points1.float().mean() + out.points2.float().mean()).backward()
-        laps.append(_now(device) - began)
+        seconds.append(_now(device) - start)
     network.eval()
     pair = []
     for _ in range(5):
-        began = _now(device)
+        start = _now(device)
         with torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16):
             tokens = network.encode(images[:2])
             network.decode(tokens[:1], tokens[1:], scores=False)
-        pair.append(_now(device) - began)
-    return laps[0], laps[1], min(pair)
+        pair.append(_now(device) - start)
+    return seconds[0], seconds[1], min(pair)
 
 
 def _now(device: str) -> float:
-    """Seconds: of this process' threads on a CPU, which other programs share, else of the clock."""
+    """Return the CPU time of this process in seconds, or on a GPU the wall-clock time."""
     if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -175,7 +178,7 @@ def _now(device: str) -> float:
 def table(
     folder: Path, costs: dict[str, dict[str, float]], options: TrainOptions, batches: int
 ) -> str:
-    """Markdown rows of all shapes that are trained."""
+    """Format Markdown rows of all trained shapes."""
     held_out = held_out_batches(options, batches)
     lines = [
         "| shape | parameters | file | pair | steps | abs rel | points of view 2 | loss |",
@@ -188,13 +191,13 @@ def table(
         text, _ = SHAPES[name.removesuffix("-again")]
         network, facts = load_network(file)
         count = sum(p.numel() for p in network.parameters())
-        got = evaluate(network.float(), held_out, "cpu")
+        scores = evaluate(network.float(), held_out, "cpu")
         cost = costs[name.removesuffix("-again")]["pair"] / costs["compact"]["pair"]
         lines.append(
             f"| {text}{', another seed' if name == AGAIN else ''} | {count / 1e6:.1f} M "
             f"| {count * 2 / 1e6:.0f} MB | {cost:.2f} | {facts['steps']} "
-            f"| {got['held_out_abs_rel']:.3f} | {got['held_out_point_error']:.3f} "
-            f"| {got['held_out_loss']:.3f} |"
+            f"| {scores['held_out_abs_rel']:.3f} | {scores['held_out_point_error']:.3f} "
+            f"| {scores['held_out_loss']:.3f} |"
         )
     return "\n".join(lines)
 

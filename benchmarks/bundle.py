@@ -1,12 +1,11 @@
-"""Processor time and memory of bundle adjustment on made-up clips of several lengths.
+"""Bundle adjustment: processor time and memory on synthetic clips of several lengths.
 
-    python benchmarks/bundle.py [FRAMES ...]      # default: 24 100 300
+    python -m benchmarks.bundle [FRAMES ...]    # default: 24 100 300; run from the repository root
 
-The scene is that of the tests: a bumpy surface, a camera that sways, flow wrong by 0.2 pixels, a
-start wrong in every respect; 352x192 pixels, pairs of swinstride-4-noncyclic. Per length: seconds
-of one core for an adjustment from the alignment, and for another one that starts near its solution
-(as the last one of a run does), and the most memory in use beyond what the clip itself takes (on
-Linux).
+The scene is that of the tests: a bumpy surface, a swaying camera, flow with an error of 0.2 pixels,
+a wrong initial geometry; 352x192 pixels, pairs of swinstride-4-noncyclic. Columns: seconds of one
+core for an adjustment from the alignment, and for one with a warm start (as the last one of a run),
+and the peak of memory beyond that of the clip itself (Linux).
 """
 
 from __future__ import annotations
@@ -17,41 +16,39 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
+from tests.bundle_adjustment.made_up import disturbed, focal_error, made_up, turn_error
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # tests.bundle
-from tests.bundle.made_up import disturbed, focal_error, made_up, turn_error
-
-from dyn3r.bundle_adjustment import bundle_adjust
+from dyn3r.bundle_adjustment.adjust import bundle_adjust
+from dyn3r.bundle_adjustment.threads import single_threaded
 
 SIZE_HW = (192, 352)
 
 
 def measure(frames: int) -> None:
-    """One row of the table, in a process of its own."""
-    torch.set_num_threads(1)
+    """Print one row of the table."""
     truth = made_up(frames, SIZE_HW, graph="swinstride-4-noncyclic")
     start = disturbed(truth)
     before = memory_now()
-    laps, near = [], None
+    laps, found = [], None
     for _ in range(2):
         began = time.process_time()
-        near = bundle_adjust(start, truth.images, truth.flow, near=near)
+        with single_threaded():
+            found = bundle_adjust(start, truth.images, truth.flow, warm_start=found)
         laps.append(time.process_time() - began)
     most = memory_peak() - before
-    assert near is not None
+    assert found is not None
     print(
         f"| {frames} | {len(truth.flow.edges)} | {laps[0]:.1f} s | {laps[1]:.1f} s "
         f"| {most:.2f} GB | {turn_error(start.T_world_camera, truth):.2f} -> "
-        f"{turn_error(near.T_world_camera, truth):.2f} deg "
+        f"{turn_error(found.T_world_camera, truth):.2f} deg "
         f"| {np.expm1(focal_error(start.K, truth)):.1%} -> "
-        f"{np.expm1(focal_error(near.K, truth)):.1%} |",
+        f"{np.expm1(focal_error(found.K, truth)):.1%} |",
         flush=True,
     )
 
 
 def memory_now() -> float:
-    """GB in use; what `memory_peak` says begins anew."""
+    """GB in use; `memory_peak` is reset."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -60,7 +57,7 @@ def memory_now() -> float:
 
 
 def memory_peak() -> float:
-    """The most GB in use since `memory_now`."""
+    """Largest GB in use since `memory_now`."""
     return _of_status("VmHWM")
 
 
@@ -77,10 +74,12 @@ def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         measure(int(sys.argv[2]))
         return
-    print("| frames | pairs | from the alignment | near a solution | memory | rotation | focal |")
+    print("| frames | pairs | from the alignment | warm start | memory | rotation | focal |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for frames in [int(word) for word in sys.argv[1:]] or [24, 100, 300]:
-        subprocess.run([sys.executable, __file__, "--one", str(frames)], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.bundle", "--one", str(frames)], check=True
+        )
 
 
 if __name__ == "__main__":

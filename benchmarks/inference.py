@@ -1,15 +1,15 @@
-"""Seconds per directed pair and peak memory: a plain path against ours, in one run.
+"""Time per directed pair and peak memory of a plain implementation and of ours.
 
     python benchmarks/inference.py            # ViT-L (571 M random weights), 512x288, 10 frames
-    python benchmarks/inference.py --quick    # the embedded network's size, to try the script
+    python benchmarks/inference.py --quick    # the embedded network's size, to test the script
 
-Plain is what the published programs do: each pair encodes both its frames, float32, both passes
-with heads, attention maps written out, and the attention statistic taken from the full maps. Ours
-encodes each frame once, decodes in bfloat16 where the machine has it, needs no heads in the first
-pass and forms no attention map. Each path runs in a process of its own, so that its peak memory is
-its own. The plain path is timed on a few pairs (it has no part shared between pairs), ours on the
-whole clip. The two take turns for several rounds and the medians are compared, so that a machine
-that others use too does not decide the result.
+The plain implementation follows the published programs: both frames of each pair are encoded, in
+float32, with heads in both passes, attention maps written out, and the attention statistic computed
+from the full maps. Ours encodes each frame once, decodes in bfloat16 where the hardware supports
+it, needs no heads in the first pass and forms no attention map. Each runs in its own process, so
+that peak memory is measured separately. The plain one is timed on a few pairs (pairs share no
+work), ours on the whole clip. They take turns for several rounds, and medians are compared, against
+the influence of other load on the machine.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def clip_and_pairs() -> tuple[np.ndarray, np.ndarray]:
 
 
 class AttentionMaps:
-    """Written-out attention that keeps the map of a cross-attention, for the plain path."""
+    """Written-out attention that also computes the attention statistic from the full map."""
 
     def __init__(self) -> None:
         self.means: list[Tensor] = []
@@ -73,8 +73,8 @@ def plain(quick: bool, pairs: int) -> dict[str, float]:
             for second_pass in (False, True):
                 maps.means.clear()
                 one, two = net.encode(x[i : i + 1]), net.encode(x[j : j + 1])
-                still = torch.zeros(one.features.shape[:2], dtype=torch.bool)
-                dynamic = (still, still.clone().fill_(False)) if second_pass else None
+                static = torch.zeros(one.features.shape[:2], dtype=torch.bool)
+                dynamic = (static, static.clone()) if second_pass else None
                 net.decode(one, two, dynamic, heads=True, scores=False)
             seconds.append(time.perf_counter() - start)
     return {"seconds_per_pair": float(np.median(seconds)), "pairs": pairs}

@@ -21,13 +21,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from dyn3r.motion.estimation import Watcher
 
 import dyn3r
 from dyn3r.evaluation.evaluate import evaluate, read_truth
 from dyn3r.evaluation.mask_metrics import mask_errors
 from dyn3r.io.atomic import write_json
-from dyn3r.motion import FlowMotionOptions, MotionOptions, combine_motion, mask_refiner
-from dyn3r.motion.estimation import Watcher
+from dyn3r.motion.combine import combine_motion
+from dyn3r.motion.options import FlowCueOptions, MotionOptions
+from dyn3r.motion.refiners import mask_refiner
 from dyn3r.network.model import Model
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.types import Clip, Motion, PairPredictions, no_progress
@@ -75,7 +77,7 @@ def all_cues(case: Case, model: Model, flow_name: str, ablation: bool) -> dict[s
     measured = watcher.measure_flow()
 
     def by_flow(**changes: object) -> Motion:
-        watcher.options = replace(options, flow_motion=FlowMotionOptions(**changes))  # type: ignore[arg-type]
+        watcher.options = replace(options, flow_motion=FlowCueOptions(**changes))  # type: ignore[arg-type]
         return watcher.by_flow(first, measured)
 
     def by_attention(seen: PairPredictions, choice: MotionOptions | None = None) -> Motion:
@@ -96,13 +98,13 @@ def all_cues(case: Case, model: Model, flow_name: str, ablation: bool) -> dict[s
         out["learned"] = watcher.by_motion_head(first)
         out["flow+learned"] = watcher.by_flow_and_motion_head(first, measured)[1]
     if ablation:
-        easi3r, monst3r = MotionOptions.easi3r(), FlowMotionOptions.monst3r()
+        easi3r, monst3r = AttentionCueOptions.easi3r(), FlowCueOptions.monst3r()
         out |= {
             "attention, first pass": attention,
             "attention, as published": by_attention(again, easi3r),
             "attention, contrast test": by_attention(again, MotionOptions(still_test="contrast")),
             "flow, flat geometry": by_flow(geometry="flat"),
-            "flow, trusting depth": by_flow(depth_slack=1.0),
+            "flow, trusting depth": by_flow(depth_tolerance=1.0),
             "flow, not smoothed": by_flow(smoothing=0.0),
             "flow, as published": by_flow(**vars(monst3r)),
             "both, intersection": combine_motion(attention, flow, "intersection"),

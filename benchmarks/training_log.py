@@ -1,4 +1,4 @@
-"""Curves of one or more training runs, from their log.jsonl; needs matplotlib.
+"""Plot training curves of runs from their log.jsonl; needs matplotlib.
 
 python benchmarks/training_log.py runs/mine [runs/other ...] -o curves.png
 """
@@ -22,6 +22,7 @@ PANELS = {
 
 
 def main() -> None:
+    """Plot all panels into one image."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, default=Path("training.png"))
@@ -29,7 +30,7 @@ def main() -> None:
     figure = Figure(figsize=(13, 7), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     for run in args.runs:
-        rows = [json.loads(line) for line in (run / "log.jsonl").open()]
+        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         for panel, (name, title) in zip(axes, PANELS.items()):
             points = [(row["step"], row[name]) for row in rows if name in row]
             if points:

@@ -1,14 +1,14 @@
-"""The viewer on 65 frames of 512x288: how long it takes to load, what it sends, how it plays.
+"""The viewer on 65 frames of 512x288: loading time, bytes sent, frame rate.
 
     python benchmarks/viewer.py                       # a headless websocket client
     python benchmarks/viewer.py --browser             # and a headless Chromium, if there is one
-    python benchmarks/viewer.py --pictures docs/images  # also make the pictures of docs/viewer.md
+    python benchmarks/viewer.py --images docs/images  # make the images of docs/viewer.md instead
 
-The clip is the bundled one, there and back, enlarged and cropped, with its true depth, cameras and
-masks. The client is a process of its own that speaks viser's protocol and counts what arrives: the
-bytes until everything was sent, then frames and bytes while the clip plays at 30 frames a second.
-CPU times are the server's; they hold on a busy machine, too, where seconds of the clock do not.
-Chromium draws in software here; with a graphics card it is far faster.
+The clip is the bundled one, played forwards and backwards, enlarged and cropped, with its true
+depth, cameras and masks. The client is a separate process that speaks viser's protocol. It counts
+the bytes until the scene is complete, then frames and bytes while the clip plays at 30 frames per
+second. CPU times are the server's; unlike wall-clock times they are valid on a busy machine.
+Chromium renders in software here; with a graphics card it is much faster.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FRAMES, SIZE_WH, PLAY_FPS = 65, (512, 288), 30.0
 
 
 def demo_truth() -> Any:
-    """The bundled clip as a scene made of its ground truth."""
+    """Ground truth of the bundled clip as a scene."""
     from PIL import Image
 
     from dyn3r import Scene
@@ -47,7 +47,7 @@ def demo_truth() -> Any:
     with np.load(folder / "camera.npz") as file:
         K, T_world_camera = file["K"], file["cam2world"]
     n, h, w = depth.shape
-    # Confidence as a network has it: less at jumps of depth and far away.
+    # Confidence similar to a network's: lower at depth discontinuities and far away.
     slope = np.hypot(*np.gradient(depth, axis=(1, 2))) / np.maximum(depth, 1e-6)
     confidence = np.where(depth > 0, 1 + 8 / (1 + 20 * slope) / np.maximum(depth, 1), 0)
     return Scene(
@@ -65,7 +65,7 @@ def demo_truth() -> Any:
 
 
 def benchmark_scene() -> Any:
-    """65 frames of 512x288 made from the bundled clip."""
+    """Scene of 65 frames of 512x288 from the bundled clip."""
     import cv2
 
     from dyn3r import Scene
@@ -77,9 +77,9 @@ def benchmark_scene() -> Any:
     scale = w / truth.size_hw[1]
     top = (round(truth.size_hw[0] * scale) - h) // 2
 
-    def enlarge(pictures: np.ndarray, how: int) -> np.ndarray:
+    def enlarge(maps: np.ndarray, method: int) -> np.ndarray:
         size = (w, round(truth.size_hw[0] * scale))
-        return np.stack([cv2.resize(p, size, interpolation=how)[top : top + h] for p in pictures])
+        return np.stack([cv2.resize(m, size, interpolation=method)[top : top + h] for m in maps])
 
     K = truth.K.copy()
     K[:, :2] *= scale
@@ -102,7 +102,7 @@ def benchmark_scene() -> Any:
 
 
 def client(url: str, seconds: float) -> None:
-    """Count what a page gets, and print it as JSON: first all of the scene, then what plays."""
+    """Count what a browser receives while loading and while playing; print it as JSON."""
     import msgspec
     import viser
     import zstandard
@@ -155,8 +155,8 @@ def client(url: str, seconds: float) -> None:
 
 
 def measure(viewer: Any, seconds: float) -> dict[str, float]:
-    """What a headless client sees while the viewer plays."""
-    viewer.play(False)
+    """Measurements of a headless client while the viewer plays."""
+    viewer.pause()
     viewer.seek(0)
     command = [sys.executable, __file__, "--client", viewer.url, "--seconds", str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -166,16 +166,16 @@ def measure(viewer: Any, seconds: float) -> dict[str, float]:
         start = time.process_time()
         result = json.loads(process.stdout.readline())
         spent = time.process_time() - start
-    viewer.play(False)
+    viewer.pause()
     frames = max(1.0, seconds * result["frames_per_s"])
     return {**result, "server_cpu_ms_per_frame": 1000 * spent / frames}
 
 
 def measure_browser(viewer: Any, seconds: float) -> dict[str, float]:
-    """Chromium: until the cloud is on the screen, and pictures drawn while it plays."""
+    """Measurements of Chromium: seconds until the points are visible, and frame rate."""
     from tests.viewer.browser import Browser
 
-    viewer.play(False)
+    viewer.pause()
     viewer.seek(0)
     with tempfile.TemporaryDirectory() as profile:
         start = time.perf_counter()
@@ -196,23 +196,23 @@ def measure_browser(viewer: Any, seconds: float) -> dict[str, float]:
                 requestAnimationFrame(step);
             }})"""
             drawn, changes, milliseconds = browser.run(script)
-    viewer.play(False)
+    viewer.pause()
     return {
         "seen_after_s": seen_s,
-        "pictures_per_s": 1000 * drawn / milliseconds,
+        "images_per_s": 1000 * drawn / milliseconds,
         "clip_frames_per_s": 1000 * changes / milliseconds,
     }
 
 
-def make_pictures(folder: Path) -> None:
-    """The pictures of docs/viewer.md: a real run of the page on the bundled clip's truth."""
+def make_images(folder: Path) -> None:
+    """Write the images of docs/viewer.md: the page on the bundled clip's ground truth."""
     from tests.viewer.browser import Browser
 
     from dyn3r.scene.drawing import write_picture
-    from dyn3r.viewer import Look, Parts, view, write_screenshot
+    from dyn3r.viewer import Appearance, Visibility, view, write_screenshot
 
-    def keep(name: str, picture: np.ndarray) -> None:
-        write_picture(np.ascontiguousarray(picture), folder / f"viewer-{name}.jpg", overwrite=True)
+    def keep(name: str, image: np.ndarray) -> None:
+        write_picture(np.ascontiguousarray(image), folder / f"viewer-{name}.jpg", overwrite=True)
 
     scene = demo_truth()
     notices = "document.querySelectorAll('.mantine-Notification-closeButton')"
@@ -227,19 +227,19 @@ def make_pictures(folder: Path) -> None:
         viewer.seek(8)
         time.sleep(3)
         keep("first", browser.screenshot())
-        viewer.show_strip(True)
-        viewer.set_parts(Parts(trail=10, cameras=False))
+        viewer.show_filmstrip(visible=True)
+        viewer.set_visibility(Visibility(trail_length=10, cameras=False))
         viewer.seek(14)
         time.sleep(3)
         keep("trails", browser.screenshot())
-        viewer.show_strip(False)
-        viewer.set_parts(Parts(every=5, cameras=False, picture=False))
-        viewer.set_look(Look(drop_static=0.1))
+        viewer.show_filmstrip(visible=False)
+        viewer.set_visibility(Visibility(frame_stride=5, cameras=False, image=False))
+        viewer.set_appearance(Appearance(drop_static=0.1))
         time.sleep(3)
         keep("all-frames", browser.screenshot())
-        viewer.set_look(Look())
-        viewer.set_parts(Parts())
-        viewer.follow(True)
+        viewer.set_appearance(Appearance())
+        viewer.set_visibility(Visibility())
+        viewer.follow_camera(enabled=True)
         viewer.seek(14)
         time.sleep(3)
         keep("follow", browser.screenshot())
@@ -249,17 +249,18 @@ def make_pictures(folder: Path) -> None:
 
 
 def main() -> None:
+    """Run the benchmark, or write the images."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=8.0, help="how long the clip plays")
-    parser.add_argument("--browser", action="store_true", help="measure a Chromium, too")
-    parser.add_argument("--pictures", type=Path, help="make the documentation's pictures here")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of playback")
+    parser.add_argument("--browser", action="store_true", help="measure a Chromium as well")
+    parser.add_argument("--images", type=Path, help="write the images of docs/viewer.md here")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.client:
         client(options.client, options.seconds)
         return
-    if options.pictures:
-        make_pictures(options.pictures)
+    if options.images:
+        make_images(options.images)
         return
     from dyn3r.viewer import save_recording, view
 
@@ -268,12 +269,12 @@ def main() -> None:
     viewer = view(scene, port=0, block=False)
     result: dict[str, Any] = {"prepare_s": time.perf_counter() - start}
     result["prepare_cpu_s"] = time.process_time() - cpu
-    points = viewer.stage.background, viewer.stage.moving
+    points = viewer.scene_nodes.background, viewer.scene_nodes.moving
     result["points"] = [int(sum(len(node.points) for node in nodes)) for nodes in points]
     result["client"] = measure(viewer, options.seconds)
-    viewer.show_strip(True)
-    result["client with picture strip"] = measure(viewer, options.seconds)
-    viewer.show_strip(False)
+    viewer.show_filmstrip(visible=True)
+    result["client with filmstrip"] = measure(viewer, options.seconds)
+    viewer.show_filmstrip(visible=False)
     if options.browser:
         result["browser"] = measure_browser(viewer, options.seconds)
     viewer.stop()

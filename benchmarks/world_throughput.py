@@ -1,4 +1,4 @@
-"""Frames and pairs per second of the synthetic world on one thread, and on several.
+"""Rendering speed of the synthetic world: frames and pairs per second, by threads.
 
 python benchmarks/world_throughput.py [PHOTOS_FOLDER] [THREADS]
 """
@@ -12,7 +12,7 @@ from dyn3r.training.synthetic.world import World, WorldOptions
 
 
 def measure(world: World, clips: int, threads: int, with_flow: bool) -> str:
-    """One line: frames and pairs a second, and processor time per frame; best of three."""
+    """Measure frames and pairs per second, and CPU time per frame; best of three."""
     frames = clips * world.options.frames
     best_wall, best_cpu = float("inf"), float("inf")
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""A video, or the bundled clip, into a scene; then a few things one does with it.
+"""Reconstruct a video, or the bundled clip, and use the scene.
 
 python examples/01_reconstruct.py [VIDEO_OR_FOLDER]
 """
@@ -15,13 +15,15 @@ from dyn3r.assets.demo import demo_clip_folder
 source = Path(sys.argv[1]) if len(sys.argv) > 1 else demo_clip_folder() / "frames"
 model = dyn3r.load_model("compact")
 clip = dyn3r.read_clip(source, size=model.image_size, num_frames=8)
-scene = dyn3r.reconstruct(clip, model)
+scene = dyn3r.reconstruct(clip, model, dyn3r.Options(method="auto"))
 
 focal = scene.K[0, 0, 0]
-print(f"{len(scene)} frames, focal length {focal:.0f} pixels at {scene.size_hw[1]} wide")
-print(f"median depth {scene.median_depth:.3f}, {scene.dynamic.mean():.1%} of the pixels move")
+print(f"{len(scene)} frames, focal length {focal:.0f} pixels at a width of {scene.size_hw[1]}")
+print(
+    f"median depth {scene.median_depth:.3f}, {scene.dynamic.mean():.1%} of the pixels are dynamic"
+)
 steps = np.linalg.norm(np.diff(scene.T_world_camera[:, :3, 3], axis=0), axis=1)
-print(f"the camera travels {steps.sum() / scene.median_depth:.3f} median depths")
+print(f"camera path: {steps.sum() / scene.median_depth:.3f} median depths")
 
 points, colors = scene.points(0, min_confidence=scene.confidence_threshold(0.2))
 print(f"frame 0: {len(points)} points, the first at {points[0].round(3)} with colour {colors[0]}")

@@ -1,4 +1,4 @@
-"""A scene from your own depth, cameras and masks; shown, and written as a page and a picture.
+"""A scene from your own depth, cameras and masks, written as a web page and an image.
 
 python examples/05_viewer.py
 """
@@ -7,9 +7,9 @@ import numpy as np
 
 import dyn3r
 from dyn3r.assets.demo import DEMO_FPS, demo_clip_folder
-from dyn3r.viewer import Look, save_recording, write_screenshot
+from dyn3r.viewer import Appearance, save_recording, write_screenshot
 
-folder = demo_clip_folder()  # here: the ground truth of the bundled clip
+folder = demo_clip_folder()  # here: ground truth of the bundled clip
 clip = dyn3r.read_clip(folder / "frames", size=320, fps=DEMO_FPS)
 depth = np.load(folder / "depth.npz")["depth"]
 camera = np.load(folder / "camera.npz")
@@ -27,7 +27,7 @@ scene = dyn3r.Scene(
     fps=clip.fps,
 )
 
-# scene.show() opens it in the browser, or below the cell in a notebook. As files:
-page = save_recording(scene, "scene.html", look=Look(step_static=2), overwrite=True)
+# scene.show() opens the scene in the browser, or below the cell in a notebook. As files:
+page = save_recording(scene, "scene.html", appearance=Appearance(step_static=2), overwrite=True)
 write_screenshot(scene, "scene.png", frame=8, overwrite=True)
 print(f"open {page} in any browser; scene.png is its first view")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # shared machines: don't spin at barriers
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: each needs no threads of its own
@@ -10,7 +11,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: each needs no t
 
 from jaxtyping import install_import_hook
 
-# dyn3r.training's compiled kernels are not Python functions any more: left out
-CHECKED = ["alignment", "evaluation", "geometry", "motion", "network.pair_graph", "scene"]
-CHECKED += [f"network.{part}" for part in ("heads", "layers", "network", "predict", "rope")]
-install_import_hook([f"dyn3r.{name}" for name in CHECKED], "beartype.beartype")
+SOURCE = Path(__file__).parents[1] / "src"
+UNCHECKED = {"__init__", "__main__", "options"}
+"""Options refuse wrong values themselves, with messages for people."""
+
+
+def checked_modules() -> list[str]:
+    """Every module but options, the command line and the world's compiled kernels."""
+    out = []
+    for file in sorted((SOURCE / "dyn3r").rglob("*.py")):
+        name = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
+        if file.stem not in UNCHECKED and not name.startswith(("dyn3r.cli", "dyn3r.training")):
+            out.append(name)
+    return out
+
+
+install_import_hook(checked_modules(), "beartype.beartype")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dyn3r.io.clip import clip_from_images
 from dyn3r.scene import Scene
-from dyn3r.types import FrameMapping
+from dyn3r.types import Clip, FrameMapping, Geometry
 
 if TYPE_CHECKING:
     from dyn3r.network.network import PointmapNetwork
@@ -68,3 +69,31 @@ def tiny_network() -> PointmapNetwork:
     )  # fmt: skip
     initialise(network, seed=0)
     return network.eval().requires_grad_(False)
+
+
+def moving_square(frames: int, hw: tuple[int, int] = (48, 64)) -> Clip:
+    """A textured background that slides, and a square that moves on its own."""
+    random = np.random.default_rng(0)
+    wall = random.integers(0, 256, (hw[0], hw[1] + 4 * frames, 3), dtype=np.uint8)
+    images = np.stack([wall[:, 2 * t : 2 * t + hw[1]] for t in range(frames)])
+    for t in range(frames):
+        images[t, 10:26, 4 * t : 4 * t + 16] = (200, 30, 30)
+    return clip_from_images(images, size=max(hw), fps=10.0)
+
+
+def geometry_of(
+    T_world_camera: np.ndarray, K: np.ndarray, depth: np.ndarray, **changes: Any
+) -> Geometry:
+    """Geometry with these cameras and this depth, everything else plain."""
+    n, h, w = depth.shape
+    fields: dict[str, Any] = {
+        "T_world_camera": np.asarray(T_world_camera, np.float64),
+        "K": np.asarray(K, np.float64),
+        "depth": depth.astype(np.float32),
+        "confidence": np.full((n, h, w), 2, np.float32),
+        "sigma_log_depth": np.full((n, h, w), 0.05, np.float32),
+        "valid": np.ones((n, h, w), bool),
+        "frame_quality": np.ones(n),
+        "determined": np.ones(n, bool),
+    }
+    return Geometry(**(fields | changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,15 +11,22 @@ import pytest
 import torch
 
 import dyn3r
-import dyn3r.motion.mask_refiner
 import dyn3r.pipeline
-from dyn3r.alignment import AlignmentOptions
 from dyn3r.errors import InputError
+from dyn3r.motion.attention_cue import AttentionEvidence
+from dyn3r.motion.cue import KnownMotion, MotionCue
+from dyn3r.motion.masks import masks_converged, motion_from_masks
+from dyn3r.motion.options import MotionOptions
+from dyn3r.motion.smoothing import EdgeRefiner
 from dyn3r.network.config import NetworkConfig
 from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.network.network import PointmapNetwork
-from tests.factories import tiny_network
+from dyn3r.options import Options, RefinementOptions, resolve
+from dyn3r.pipeline import MAX_ROUNDS, reconstruct
+from dyn3r.scene.findings import Findings, Recorder, collect_findings
+from dyn3r.types import Clip, FlowFields, Geometry, Motion, Priors, RunContext
+from tests.factories import geometry_of, moving_square, tiny_network
 
 
 @pytest.fixture(scope="module")
@@ -26,170 +34,10 @@ def model() -> Model:
     return prepare_model(tiny_network(), "tiny", device="cpu")
 
 
-def clip_of(frames: int, hw: tuple[int, int] = (48, 64)) -> dyn3r.Clip:
-    """A textured background that slides, and a square that moves on its own."""
-    random = np.random.default_rng(0)
-    wall = random.integers(0, 256, (hw[0], hw[1] + 4 * frames, 3), dtype=np.uint8)
-    images = np.stack([wall[:, 2 * t : 2 * t + hw[1]] for t in range(frames)])
-    for t in range(frames):
-        images[t, 10:26, 4 * t : 4 * t + 16] = (200, 30, 30)
-    return dyn3r.clip_from_images(images, size=max(hw), fps=10.0)
-
-
-@pytest.mark.parametrize("frames", [1, 2, 3, 6])
-def test_every_clip_length_gives_a_whole_scene(model: Model, frames: int) -> None:
-    seen: list[str] = []
-    scene = dyn3r.reconstruct(
-        clip_of(frames), model, progress=lambda stage, done, total: seen.append(stage)
-    )
-    assert len(scene) == frames
-    assert scene.depth.shape == (frames, 48, 64)
-    assert (scene.depth > 0).all()
-    assert np.isfinite(scene.T_world_camera).all()
-    assert scene.metadata["model"]["name"] == "tiny"
-    assert scene.metadata["notes"]
-    assert "first pass" in seen
-    assert "second pass" in seen
-
-
-def recommending(model: Model, **facts: str) -> Model:
-    return replace(model, facts={**model.facts, **facts})
-
-
-@pytest.mark.parametrize(
-    ("options", "facts", "twice"),
-    [
-        ({"motion": "flow"}, {}, True),
-        ({"motion": "flow"}, {"bundle": "on"}, False),
-        ({"motion": "attention"}, {"bundle": "on"}, True),
-        ({"motion": "flow", "bundle": False}, {"bundle": "on"}, True),
-        ({"motion": "flow", "bundle": True}, {}, True),  # not measured for such a model
-        ({"motion": "flow", "second_pass": True}, {"bundle": "on"}, True),
-        ({"motion": "attention", "second_pass": False}, {}, False),
-    ],
-)
-def test_a_second_pass_where_it_is_of_use(
-    model: Model, options: dict[str, object], facts: dict[str, str], twice: bool
-) -> None:
-    seen: list[str] = []
-    scene = dyn3r.reconstruct(
-        clip_of(3), recommending(model, **facts), dyn3r.Options(**options),  # type: ignore[arg-type]
-        progress=lambda stage, done, total: seen.append(stage),
-    )  # fmt: skip
-    assert ("second pass" in seen) == twice
-    assert np.isfinite(scene.depth).all()
-    assert ("second pass" in scene.metadata["seconds"]) == twice
-
-
-def test_where_nothing_moves_one_pass_says_what_two_say(model: Model) -> None:
-    still = dyn3r.clip_from_images(np.repeat(clip_of(1).images, 3, axis=0), size=64, fps=10.0)
-    twice, once = (
-        dyn3r.reconstruct(still, model, dyn3r.Options(motion="flow", second_pass=second))
-        for second in (True, False)
-    )
-    assert not twice.dynamic.any()
-    np.testing.assert_array_equal(once.depth, twice.depth)
-    np.testing.assert_array_equal(once.T_world_camera, twice.T_world_camera)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "bundle", "expected"), [(0, True, 384), (0, False, 0), (64, True, 64)]
-)
-def test_an_alignment_that_is_only_a_start_is_cheap(
-    model: Model, monkeypatch: pytest.MonkeyPatch, pixels: int, bundle: bool, expected: int
-) -> None:
-    asked, align = [], dyn3r.pipeline.align
-
-    def listening(*args: Any, **named: Any) -> Any:
-        asked.append(named["options"].pixels)
-        return align(*args, **named)
-
-    monkeypatch.setattr(dyn3r.pipeline, "align", listening)
-    options = dyn3r.Options(bundle=bundle, alignment=AlignmentOptions(pixels=pixels))
-    dyn3r.reconstruct(clip_of(2), model, options)
-    assert asked == [expected]
-
-
-def test_portrait_and_one_pass(model: Model) -> None:
-    seen: list[str] = []
-    scene = dyn3r.reconstruct(
-        clip_of(3, (64, 48)),
-        model,
-        dyn3r.Options(motion="none", graph="complete"),
-        progress=lambda stage, done, total: seen.append(stage),
-    )
-    assert scene.size_hw == (64, 48)
-    assert not scene.dynamic.any()
-    assert "predicting points" in seen
-    assert "first pass" not in seen
-    assert scene.metadata["pairs"] == 6
-
-
-@pytest.mark.parametrize("frames", [1, 2, 5])
-@pytest.mark.parametrize("motion", ["flow", "both"])
-def test_motion_from_flow(model: Model, motion: str, frames: int) -> None:
-    seen: list[str] = []
-    scene = dyn3r.reconstruct(
-        clip_of(frames),
-        model,
-        dyn3r.Options(motion=motion),  # type: ignore[arg-type]
-        progress=lambda stage, done, total: seen.append(stage),
-    )
-    assert len(scene) == frames
-    assert ("measuring flow" in seen) == (frames > 1)
-
-
-def test_a_model_may_recommend_how_motion_is_found(model: Model) -> None:
-    seen: list[str] = []
-    recommends = replace(model, facts={"motion_cue": "flow"})
-    dyn3r.reconstruct(clip_of(3), recommends, progress=lambda stage, *_: seen.append(stage))
-    assert "measuring flow" in seen
-
-
-def test_given_masks_are_taken_as_they_are(model: Model) -> None:
-    clip = clip_of(4)
-    masks = np.zeros((4, 48, 64), bool)
-    masks[:, 10:26, 10:30] = True
-    scene = dyn3r.reconstruct(clip, model, masks=masks)
-    np.testing.assert_array_equal(scene.dynamic, masks)
-    with pytest.raises(InputError, match="masks"):
-        dyn3r.reconstruct(clip, model, masks=masks[:2])
-
-
-def test_the_same_run_twice_gives_the_same_scene(model: Model) -> None:
-    one, two = (dyn3r.reconstruct(clip_of(4), model) for _ in range(2))
-    np.testing.assert_array_equal(one.depth, two.depth)
-    np.testing.assert_array_equal(one.T_world_camera, two.T_world_camera)
-    np.testing.assert_array_equal(one.dynamic, two.dynamic)
-
-
-def test_masked_tokens_change_the_points_of_pairs_that_see_them(model: Model) -> None:
-    clip, edges = clip_of(3), np.array([[0, 1], [1, 2]])
-    masks = np.zeros((3, 48, 64), bool)
-    masks[1, :16, :16] = True
-    plain = dyn3r.predict_pairs(model, clip, edges)
-    masked = dyn3r.predict_pairs(model, clip, edges, masks)
-    assert np.abs(masked.points1[0] - plain.points1[0]).max() > 0  # frame 1 is view 2 here
-    np.testing.assert_array_equal(masked.points1[1], plain.points1[1])  # and view 1 here
-
-
-def test_black_and_identical_frames_do_not_break_it(model: Model) -> None:
-    for images in (np.zeros((3, 48, 64, 3), np.uint8), np.full((3, 48, 64, 3), 90, np.uint8)):
-        scene = dyn3r.reconstruct(dyn3r.clip_from_images(images, size=64), model)
-        assert np.isfinite(scene.depth).all()
-        assert np.isfinite(scene.T_world_camera).all()
-
-
-def test_options_are_checked() -> None:
-    with pytest.raises(InputError, match="masks as an argument"):
-        dyn3r.Options(motion="sonar")  # type: ignore[arg-type]
-
-
-def test_full_size_class_on_the_meta_device() -> None:
-    """The published size has the published number of parameters (SPEC 1; about 571 M)."""
-    with torch.device("meta"):
-        network = PointmapNetwork(NetworkConfig())
-    assert 570e6 < sum(p.numel() for p in network.parameters()) < 573e6
+@pytest.fixture(scope="module")
+def refining() -> Model:
+    facts = {"bundle": "on", "motion_cue": "flow", "refine": "edges", "mover_depth": "ground"}
+    return prepare_model(tiny_network(), "refining", device="cpu", facts=facts)
 
 
 def other_model() -> Model:
@@ -199,64 +47,141 @@ def other_model() -> Model:
     return prepare_model(network, "other", device="cpu")
 
 
-@pytest.mark.parametrize("motion", ["attention", "flow", "both"])
-def test_masks_from_one_model_and_geometry_from_another(model: Model, motion: str) -> None:
-    clip, other = clip_of(3), other_model()
-    # (bundle adjustment judges flow once more, by the depth of the geometry model)
-    options = dyn3r.Options(motion=motion, bundle=False)  # type: ignore[arg-type]
-    alone = dyn3r.reconstruct(clip, other, options)
-    both = dyn3r.reconstruct(clip, model, options, motion_model=other)
+def stages() -> tuple[list[str], RunContext]:
+    seen: list[str] = []
+    return seen, RunContext(progress=lambda stage, done, total: seen.append(stage))
+
+
+def explained(clip: Clip, model: Model, options: Options, **named: Any) -> tuple[Any, Findings]:
+    recorder = Recorder()
+    context = RunContext(observe=recorder)
+    scene = reconstruct(clip, model, options, context=context, **named)
+    return scene, collect_findings(recorder, context)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 6])
+def test_every_clip_length_gives_a_whole_scene(model: Model, frames: int) -> None:
+    seen, context = stages()
+    scene = reconstruct(moving_square(frames), model, context=context)
+    assert len(scene) == frames
+    assert scene.depth.shape == (frames, 48, 64)
+    assert (scene.depth > 0).all()
+    assert np.isfinite(scene.T_world_camera).all()
+    assert scene.metadata["model"]["name"] == "tiny"
+    assert scene.metadata["plan"]["method"] == "easi3r"
+    assert scene.metadata["notes"]
+    assert "first pass" in seen
+    assert "second pass" in seen
+
+
+def test_all_stages_run_and_leave_their_marks(refining: Model) -> None:
+    seen, context = stages()
+    scene = reconstruct(moving_square(4), refining, context=context)
+    for stage in ("first pass", "measuring flow", "bundle adjustment", "multi-view depth"):
+        assert stage in seen
+    assert "second pass" not in seen
+    seconds = scene.metadata["seconds"]
+    assert {"flow", "first pass", "alignment", "bundle adjustment", "motion"} <= set(seconds)
+    assert "flow_error" in scene.metadata["objective"]
+    assert scene.metadata["plan"]["mask_refiner"] == "edges"
+
+
+def test_where_nothing_moves_two_passes_agree(model: Model) -> None:
+    still = dyn3r.clip_from_images(np.repeat(moving_square(1).images, 3, axis=0), size=64, fps=10.0)
+    twice, once = (
+        reconstruct(still, model, Options(motion=MotionOptions(cue="flow", second_pass=second)))
+        for second in (True, False)
+    )
+    assert not twice.dynamic.any()
+    np.testing.assert_array_equal(once.depth, twice.depth)
+    np.testing.assert_array_equal(once.T_world_camera, twice.T_world_camera)
+
+
+def test_portrait_and_one_pass(model: Model) -> None:
+    seen, context = stages()
+    options = Options(method="dust3r", pairs="complete")
+    scene = reconstruct(moving_square(3, (64, 48)), model, options, context=context)
+    assert scene.size_hw == (64, 48)
+    assert not scene.dynamic.any()
+    assert "predicting points" in seen
+    assert "first pass" not in seen
+    assert "measuring flow" not in seen
+    assert scene.metadata["pairs"] == 6
+
+
+def test_given_masks_are_kept(model: Model) -> None:
+    clip = moving_square(4)
+    masks = np.zeros((4, 48, 64), bool)
+    masks[:, 10:26, 10:30] = True
+    scene = reconstruct(clip, model, masks=masks)
+    np.testing.assert_array_equal(scene.dynamic, masks)
+    with pytest.raises(InputError, match="masks"):
+        reconstruct(clip, model, masks=masks[:2])
+
+
+def test_the_same_run_twice_gives_the_same_scene(model: Model) -> None:
+    one, two = (reconstruct(moving_square(3), model) for _ in range(2))
+    np.testing.assert_array_equal(one.depth, two.depth)
+    np.testing.assert_array_equal(one.T_world_camera, two.T_world_camera)
+    np.testing.assert_array_equal(one.dynamic, two.dynamic)
+
+
+def test_masked_tokens_change_the_points_of_pairs_that_see_them(model: Model) -> None:
+    clip, edges = moving_square(3), np.array([[0, 1], [1, 2]])
+    masks = np.zeros((3, 48, 64), bool)
+    masks[1, :16, :16] = True
+    plain = dyn3r.predict_pairs(model, clip, edges)
+    masked = dyn3r.predict_pairs(model, clip, edges, masks)
+    assert np.abs(masked.points1[0] - plain.points1[0]).max() > 0  # frame 1 is view 2 here
+    np.testing.assert_array_equal(masked.points1[1], plain.points1[1])  # and view 1 here
+
+
+@pytest.mark.parametrize("grey", [0, 90])
+def test_plain_frames_do_not_break_it(model: Model, grey: int) -> None:
+    images = np.full((3, 48, 64, 3), grey, np.uint8)
+    scene = reconstruct(dyn3r.clip_from_images(images, size=64), model)
+    assert np.isfinite(scene.depth).all()
+    assert np.isfinite(scene.T_world_camera).all()
+
+
+def test_full_size_class_on_the_meta_device() -> None:
+    """The published size has the published number of parameters (SPEC 1; about 571 M)."""
+    with torch.device("meta"):
+        network = PointmapNetwork(NetworkConfig())
+    assert 570e6 < sum(p.numel() for p in network.parameters()) < 573e6
+
+
+@pytest.mark.parametrize("cue", ["attention", "both"])
+def test_masks_from_one_model_and_geometry_from_another(model: Model, cue: str) -> None:
+    clip, other = moving_square(3), other_model()
+    options = Options(motion=MotionOptions(cue=cue))  # type: ignore[arg-type]
+    alone = reconstruct(clip, other, options)
+    both = reconstruct(clip, model, options, motion_model=other)
     np.testing.assert_array_equal(both.dynamic, alone.dynamic)
     assert both.metadata["model"]["name"] == "tiny"
     assert both.metadata["motion_model"]["name"] == "other"
     # what comes after the masks is as if they had been given
-    given = dyn3r.reconstruct(clip, model, dyn3r.Options(bundle=False), masks=alone.dynamic)
+    given = reconstruct(clip, model, masks=alone.dynamic)
     np.testing.assert_array_equal(both.depth, given.depth)
     np.testing.assert_array_equal(both.T_world_camera, given.T_world_camera)
 
 
-def test_the_same_model_twice_finds_the_same_masks(model: Model) -> None:
-    one = dyn3r.reconstruct(clip_of(3), model)
-    two = dyn3r.reconstruct(clip_of(3), model, motion_model=model)
-    np.testing.assert_array_equal(one.dynamic, two.dynamic)
-
-
-def test_the_motion_model_recommends_how_motion_is_found(model: Model) -> None:
-    seen: list[str] = []
-    recommends = replace(model, facts={"motion_cue": "flow"})
-    dyn3r.reconstruct(
-        clip_of(3), model, motion_model=recommends, progress=lambda stage, *_: seen.append(stage)
-    )
-    assert "measuring flow" in seen
-
-
-def test_a_motion_model_without_anything_to_look_for_is_refused(model: Model) -> None:
-    with pytest.raises(InputError, match="of no use"):
-        dyn3r.reconstruct(clip_of(2), model, dyn3r.Options(motion="none"), motion_model=model)
-    masks = np.zeros((2, 48, 64), bool)
-    with pytest.raises(InputError, match="of no use"):
-        dyn3r.reconstruct(clip_of(2), model, masks=masks, motion_model=model)
-
-
-@pytest.mark.parametrize("frames", [1, 3])
-@pytest.mark.parametrize("motion", ["attention", "flow", "both", "none"])
-def test_findings_hold_both_cues_and_change_nothing(model: Model, motion: str, frames: int) -> None:
-    clip, seen = clip_of(frames), []
-    options = dyn3r.Options(motion=motion)  # type: ignore[arg-type]
-    plain = dyn3r.reconstruct(clip, model, options)
-    scene = dyn3r.reconstruct(clip, model, options, on_findings=seen.append)
+@pytest.mark.parametrize(
+    ("frames", "cue"), [(1, "both"), (3, "attention"), (3, "flow"), (3, "both"), (3, "none")]
+)
+def test_findings_hold_both_cues_and_change_nothing(model: Model, cue: str, frames: int) -> None:
+    clip, options = moving_square(frames), Options(motion=MotionOptions(cue=cue))  # type: ignore[arg-type]
+    plain = reconstruct(clip, model, options)
+    scene, found = explained(clip, model, options)
     np.testing.assert_array_equal(scene.depth, plain.depth)
     np.testing.assert_array_equal(scene.dynamic, plain.dynamic)
     np.testing.assert_array_equal(scene.T_world_camera, plain.T_world_camera)
-    (found,) = seen
-    assert found.cue == motion
-    assert set(found.attention.attention_maps) == {"mu1", "sd1", "mu2", "sd2"}
+    assert found.cue == cue
+    assert isinstance(found.attention.evidence, AttentionEvidence)
+    assert set(found.attention.evidence.statistics) == {"mu1", "sd1", "mu2", "sd2"}
     assert found.flow.masks.shape == scene.dynamic.shape
     assert found.inverse_depth.shape == scene.depth.shape
-    if motion == "none":
-        assert found.motion is None
-    else:
-        np.testing.assert_array_equal(found.motion.masks, scene.dynamic)
+    np.testing.assert_array_equal(found.motion.masks, scene.dynamic)
     if frames == 1:
         assert found.steps is None
     else:
@@ -264,72 +189,177 @@ def test_findings_hold_both_cues_and_change_nothing(model: Model, motion: str, f
         np.testing.assert_array_equal(found.steps.edges, expected)
 
 
-class Grown:
-    """A refiner that moves masks a pixel down, and says so."""
+def test_findings_with_given_masks_and_with_a_motion_model(model: Model) -> None:
+    masks, clip = np.zeros((3, 48, 64), bool), moving_square(3)
+    masks[:, 10:26, 10:30] = True
+    assert explained(clip, model, Options(), masks=masks)[1].cue == "given"
+    other, by_flow = other_model(), Options(motion=MotionOptions(cue="flow"))
+    one = explained(clip, model, by_flow, motion_model=other)[1].attention.evidence
+    two = explained(clip, other, by_flow)[1].attention.evidence
+    assert isinstance(one, AttentionEvidence)
+    assert isinstance(two, AttentionEvidence)
+    for name, values in one.statistics.items():
+        np.testing.assert_allclose(values, two.statistics[name], atol=1e-5)
 
-    name = "grown"
 
-    def refine(self, images: np.ndarray, masks: np.ndarray, *, progress=None) -> np.ndarray:
+class MovedDown:
+    """A refiner that moves masks a pixel down."""
+
+    name = "moved"
+
+    def refine(self, images: np.ndarray, masks: np.ndarray, *, progress: Any = None) -> np.ndarray:
         assert images.shape[:3] == masks.shape
         return np.roll(masks, 1, axis=1)
 
 
-@pytest.mark.parametrize("bundle", [False, True])
 def test_refined_masks_are_saved_and_united_for_the_cameras(
-    model: Model, monkeypatch: pytest.MonkeyPatch, bundle: bool
+    model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[np.ndarray] = []
-    aligned, bundled = dyn3r.pipeline.align, dyn3r.pipeline.bundle_adjust
+    align = dyn3r.pipeline.align
 
-    def align(predictions, *, dynamic, **others):
+    def listening(predictions: Any, *, dynamic: np.ndarray, **others: Any) -> Geometry:
         seen.append(dynamic)
-        return aligned(predictions, dynamic=dynamic, **others)
+        return align(predictions, dynamic=dynamic, **others)
 
-    def bundle_adjust(*args, moving, **others):
-        seen.append(moving)
-        return bundled(*args, moving=moving, **others)
-
-    monkeypatch.setattr(dyn3r.pipeline, "align", align)
-    monkeypatch.setattr(dyn3r.pipeline, "bundle_adjust", bundle_adjust)
+    monkeypatch.setattr(dyn3r.pipeline, "align", listening)
     masks = np.zeros((3, 48, 64), bool)
     masks[:, 10:26, 10:30] = True
-    found: list = []
-    scene = dyn3r.reconstruct(
-        clip_of(3), model, dyn3r.Options(bundle=bundle), masks=masks, refiner=Grown(),
-        on_findings=found.append,
-    )  # fmt: skip
+    scene = reconstruct(moving_square(3), model, masks=masks, refiner=MovedDown())
     np.testing.assert_array_equal(scene.dynamic, np.roll(masks, 1, axis=1))
-    # refined once, when the masks are final: before the last solver of cameras
-    assert len(seen) == (3 if bundle else 1)
-    np.testing.assert_array_equal(seen[-1], masks | np.roll(masks, 1, axis=1))
-    for earlier in seen[:-1]:
-        np.testing.assert_array_equal(earlier, masks)
-    np.testing.assert_array_equal(found[0].motion.masks, masks)
-    assert "refined by grown: 10.4% -> 10.4%" in scene.metadata["notes"][1]
+    np.testing.assert_array_equal(seen, [masks | np.roll(masks, 1, axis=1)])
+    assert "refined by moved: 10.4% -> 10.4%" in scene.metadata["notes"][1]
 
 
 def test_refinement_by_name(model: Model) -> None:
-    clip, masks = clip_of(4), np.zeros((4, 48, 64), bool)
+    clip, masks = moving_square(4), np.zeros((4, 48, 64), bool)
     masks[:, 10:26, 10:30] = True
-    scene = dyn3r.reconstruct(clip, model, dyn3r.Options(refine="edges"), masks=masks)
-    edges = dyn3r.motion.mask_refiner.EdgeRefiner().refine(clip.images, masks)
-    np.testing.assert_array_equal(scene.dynamic, edges)
-    assert scene.metadata["options"]["refine"] == "edges"
-    assert "refinement" in scene.metadata["seconds"]
-    # where nothing moves there is nothing to refine
-    still = dyn3r.reconstruct(clip_of(2), model, dyn3r.Options(refine="sam2", motion="none"))
-    assert not still.dynamic.any()
-    with pytest.raises(InputError, match="choose none, edges"):
-        dyn3r.Options(refine="polish")
+    scene = reconstruct(clip, model, Options(motion=MotionOptions(refine="edges")), masks=masks)
+    np.testing.assert_array_equal(scene.dynamic, EdgeRefiner().refine(clip.images, masks))
+    assert "mask refinement" in scene.metadata["seconds"]
+    # a static scene has nothing to refine, so no weights are asked for
+    none = Options(motion=MotionOptions(refine="sam2", cue="none"))
+    assert not reconstruct(moving_square(2), model, none).dynamic.any()
 
 
-def test_findings_with_given_masks_and_with_a_motion_model(model: Model) -> None:
-    masks, seen = np.zeros((3, 48, 64), bool), []
-    masks[:, 10:26, 10:30] = True
-    dyn3r.reconstruct(clip_of(3), model, masks=masks, on_findings=seen.append)
-    assert seen[0].cue == "given"
-    other, flow = other_model(), dyn3r.Options(motion="flow")
-    dyn3r.reconstruct(clip_of(3), model, flow, motion_model=other, on_findings=seen.append)
-    dyn3r.reconstruct(clip_of(3), other, flow, on_findings=seen.append)
-    for name, map_ in seen[1].attention.attention_maps.items():
-        np.testing.assert_allclose(map_, seen[2].attention.attention_maps[name], atol=1e-5)
+class Answers(MotionCue):
+    """A cue whose updates are known beforehand."""
+
+    def __init__(self, answers: list[np.ndarray]) -> None:
+        self.answers = iter(answers)
+
+    def detect(self, seen: Any, flow: Any, context: Any) -> Motion:
+        raise AssertionError("not asked")
+
+    def update(self, motion: Motion, *rest: Any) -> Motion:
+        return motion_from_masks(next(self.answers))
+
+
+@pytest.fixture
+def adjusted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The named arguments of every bundle adjustment, which returns other cameras each time."""
+    calls: list[dict[str, Any]] = []
+
+    def bundle_adjust(start: Geometry, images: np.ndarray, flow: FlowFields, **named: Any) -> Any:
+        result = replace(start, depth=start.depth + len(calls) + 1, parallax=0.5)
+        calls.append({"start": start, "result": result, **named})
+        return result
+
+    monkeypatch.setattr(dyn3r.pipeline, "bundle_adjust", bundle_adjust)
+    return calls
+
+
+Refine = Callable[..., tuple[Geometry, Motion]]
+
+
+@pytest.fixture
+def refine(refining: Model) -> Refine:
+    """`dyn3r.pipeline.refine` on four frames, from masks, with a cue."""
+    clip = moving_square(4)
+    K = np.tile(np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), (4, 1, 1))
+    initial = geometry_of(np.tile(np.eye(4), (4, 1, 1)), K, np.ones((4, 48, 64)))
+    flow = FlowFields(np.zeros((1, 2), int), np.zeros((1, 48, 64, 2), np.float32))
+
+    def run(masks: np.ndarray, cue: MotionCue, refiner: Any = None, **options: Any) -> Any:
+        plan = resolve(Options(**options), refining, clip)
+        motion = motion_from_masks(masks)
+        return dyn3r.pipeline.refine(clip, initial, motion, flow, cue, refiner, plan, RunContext())
+
+    return run
+
+
+def block(left: int, right: int) -> np.ndarray:
+    masks = np.zeros((4, 48, 64), bool)
+    masks[:, :, left:right] = True
+    return masks
+
+
+def test_masks_and_cameras_alternate_until_the_masks_converge(refine: Refine, adjusted) -> None:
+    second, third = block(16, 32), block(16, 31)
+    geometry, motion = refine(block(0, 16), Answers([second, third]))
+    np.testing.assert_array_equal(motion.masks, third)
+    for call, masks in zip(adjusted, (block(0, 16), second, third)):
+        np.testing.assert_array_equal(call["dynamic"], masks)
+    assert len(adjusted) == 3
+    assert all(call["start"] is adjusted[0]["start"] for call in adjusted)  # always the prior
+    assert [call.get("warm_start") for call in adjusted[:2]] == [None, None]
+    assert adjusted[2]["warm_start"] is adjusted[1]["result"]  # nearly the same problem
+    assert geometry is adjusted[2]["result"]
+
+
+def test_rounds_are_bounded(refine: Refine, adjusted) -> None:
+    answers = [block(16 * (k % 4), 16 * (k % 4) + 16) for k in range(1, 9)]
+    _, motion = refine(block(0, 16), Answers(answers))
+    assert len(adjusted) == MAX_ROUNDS + 1
+    assert adjusted[-1].get("warm_start") is None
+    np.testing.assert_array_equal(motion.masks, answers[MAX_ROUNDS - 1])
+
+
+def test_a_cue_without_updates_needs_one_adjustment(refine: Refine, adjusted) -> None:
+    known = KnownMotion(motion_from_masks(block(0, 16)))
+    _, motion = refine(block(0, 16), known)
+    assert len(adjusted) == 1
+    np.testing.assert_array_equal(motion.masks, block(0, 16))
+    # with refined masks one more
+    adjusted.clear()
+    _, motion = refine(block(0, 16), known, MovedDown())
+    assert len(adjusted) == 2
+    np.testing.assert_array_equal(adjusted[1]["dynamic"], motion.masks | block(0, 16))
+
+
+@pytest.mark.parametrize(
+    ("rotation_only", "wanted", "known", "corrected"),
+    [(True, True, False, True), (True, False, False, False), (False, True, False, False),
+     (True, True, True, False)],
+)  # fmt: skip
+def test_ground_is_corrected_where_the_camera_only_rotates(
+    refine: Refine, adjusted, monkeypatch: pytest.MonkeyPatch, rotation_only, wanted, known,
+    corrected,
+) -> None:  # fmt: skip
+    def correct(geometry: Geometry, images: np.ndarray, masks: np.ndarray) -> Geometry:
+        np.testing.assert_array_equal(masks, block(0, 16))
+        return replace(geometry, depth=np.full_like(geometry.depth, 7))
+
+    monkeypatch.setattr(dyn3r.pipeline, "correct_ground_tilt", correct)
+    monkeypatch.setattr(dyn3r.pipeline, "is_rotation_only", lambda _: rotation_only)
+    priors = Priors()
+    if known:
+        depth = np.full((4, 48, 64), np.nan, np.float32)
+        depth[0, 0, 0] = 2.0
+        priors = Priors(depth=depth)
+    geometry, _ = refine(
+        block(0, 16), KnownMotion(motion_from_masks(block(0, 16))),
+        refinement=RefinementOptions(ground_correction=wanted), priors=priors,
+    )  # fmt: skip
+    assert bool((geometry.depth == 7).all()) == corrected
+
+
+def test_convergence_is_measured_by_intersection_over_union() -> None:
+    one, other = np.zeros((2, 10, 10), bool), np.zeros((2, 10, 10), bool)
+    assert masks_converged(one, other)
+    one[0, :, :8] = True
+    assert not masks_converged(one, other)
+    other[0, :, :6] = True
+    assert masks_converged(one, other)
+    other[1] = True
+    assert not masks_converged(one, other)

@@ -1,4 +1,4 @@
-"""Feed-forward mode: frames as they come, against a world whose every number is known."""
+"""Frame-by-frame mode, against a scene with known cameras and depth."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import pytest
 from PIL import Image
 
 import dyn3r
-from dyn3r import streaming as feed_forward
+from dyn3r import streaming
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.io.frame_stream import stream_frames
-from dyn3r.motion import FlowMotionOptions
 from dyn3r.network.model import Model, prepare_model
-from dyn3r.streaming import FeedForwardOptions, feedforward, feedforward_scene
+from dyn3r.streaming import StreamOptions, scene_from_frames, stream_scene
 from dyn3r.types import PairPredictions, Tokens
 from tests.factories import tiny_network
-from tests.test_cli import write_video
+from tests.videos import write_video
 
 H, W, F = 48, 64, 60.0
 K = np.array([[F, 0, W / 2], [0, F, H / 2], [0, 0, 1]])
@@ -58,8 +57,8 @@ class KnownWorld:
         self.images = np.zeros((frames, H, W, 3), np.uint8)
         self.images[:, 0, 0, 0] = np.arange(frames)  # a frame's number is its first pixel
         self.pairs: list[tuple[int, int]] = []
-        monkeypatch.setattr(feed_forward, "encode_frames", self.encode)
-        monkeypatch.setattr(feed_forward, "predict_pairs", self.predict)
+        monkeypatch.setattr(streaming, "encode_frames", self.encode)
+        monkeypatch.setattr(streaming, "predict_pairs", self.predict)
 
     def encode(self, model: Model, images: np.ndarray) -> Tokens:
         import torch
@@ -83,8 +82,8 @@ def test_perfect_pointmaps_give_the_true_cameras(
 ) -> None:
     world = KnownWorld(monkeypatch, 6)
     clip = dyn3r.clip_from_images(world.images, size=64)
-    options = FeedForwardOptions(reference=reference)  # type: ignore[arg-type]
-    results = list(feedforward(clip, model, options))
+    options = StreamOptions(reference=reference)  # type: ignore[arg-type]
+    results = list(stream_scene(clip, model, options))
     start = 0 if reference == "first" else 3
     assert {i for i, _ in world.pairs} == {start}
     # the world's unit is that of the reference's points, the first pair's: 1.3 times ours
@@ -96,7 +95,7 @@ def test_perfect_pointmaps_give_the_true_cameras(
         np.testing.assert_allclose(result.depth, 1.3 * known_depth(t), rtol=1e-3)
         np.testing.assert_allclose(result.K, K, rtol=1e-3)
         assert result.quality > 0.99
-    scene = feedforward_scene(results, fps=clip.fps)
+    scene = scene_from_frames(results, fps=clip.fps)
     assert scene.names == clip.names
     np.testing.assert_array_equal(scene.frame_quality, [r.quality for r in results])
 
@@ -111,7 +110,7 @@ def test_a_frame_comes_out_before_the_one_after_the_next_is_read(
             read.append(t)
             yield image
 
-    for t, result in enumerate(feedforward(frames(), model)):
+    for t, result in enumerate(stream_scene(frames(), model)):
         assert result.index == t
         assert len(read) == max(2, t + 1)
 
@@ -129,11 +128,11 @@ def test_a_lost_frame_keeps_the_camera_before_it(
             seen = replace(seen, points2=noise)
         return seen
 
-    monkeypatch.setattr(feed_forward, "predict_pairs", broken)
-    results = list(feedforward(dyn3r.clip_from_images(world.images, size=64), model))
+    monkeypatch.setattr(streaming, "predict_pairs", broken)
+    results = list(stream_scene(dyn3r.clip_from_images(world.images, size=64), model))
     assert [r.quality > 0 for r in results] == [True, True, False, True]
     np.testing.assert_array_equal(results[2].T_world_camera, results[1].T_world_camera)
-    metadata = feed_forward.feedforward_metadata(model, "x", FeedForwardOptions(), results)
+    metadata = streaming.stream_metadata(model, "x", StreamOptions(), results)
     assert "lost frames: 1, the first is frame_000002" in metadata["notes"][1]
 
 
@@ -142,65 +141,92 @@ def test_a_reference_without_depth_is_refused(
 ) -> None:
     world = KnownWorld(monkeypatch, 2)
     monkeypatch.setattr(
-        feed_forward, "predict_pairs",
+        streaming, "predict_pairs",
         lambda *a, **k: replace(world.predict(*a, **k), points1=-np.ones((1, H, W, 3))),
     )  # fmt: skip
     with pytest.raises(GeometryError, match="no depth"):
-        next(feedforward(world.images, model))
+        next(stream_scene(world.images, model))
 
 
-@pytest.mark.parametrize("back", [(1,), (1, 3)])
-def test_what_moves_is_masked_from_the_first_frame_on(model: Model, back: tuple) -> None:
+def sliding_square() -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames of a wall that slides to the left and a square that moves to the right; its masks."""
     random = np.random.default_rng(0)
 
     def texture(cells: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         noise = Image.fromarray(random.integers(0, 256, (*cells, 3), dtype=np.uint8))
         return np.asarray(noise.resize(size, Image.Resampling.BICUBIC))
 
-    wall, thing = texture((20, 36), (288, 160)), texture((10, 10), (64, 64))
+    wall, square = texture((20, 36), (288, 160)), texture((10, 10), (64, 64))
     images, truth = [], np.zeros((5, 160, 256), bool)
     for t in range(5):
         image, left = wall[:, t : t + 256].copy(), 20 + 5 * t
-        image[50:114, left : left + 64] = thing
+        image[50:114, left : left + 64] = square
         truth[t, 50:114, left : left + 64] = True
         images.append(image)
-    # a random network's depth is noise, so no depth is believed
-    flat = replace(FeedForwardOptions(), motion="flow", flow_back=back, size=256)
-    flat = replace(flat, flow_motion=FlowMotionOptions(geometry="flat"))
-    results = list(feedforward(images, model, flat))
+    return images, truth
+
+
+@pytest.mark.parametrize("back", [(1,), (1, 3)])
+def test_motion_is_masked_from_the_first_frame_on(
+    model: Model, back: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, truth = sliding_square()
+    # the depth of an untrained network is noise: constant depth instead
+    monkeypatch.setattr(streaming, "_inverse", lambda depth: np.ones(depth.shape))
+    monkeypatch.setattr(streaming, "FLOW_BACK", back)
+    results = list(stream_scene(images, model, StreamOptions(motion="flow", size=256)))
     for result, mask in zip(results, truth):
-        both = (result.dynamic & mask).sum() / (result.dynamic | mask).sum()
-        assert both > 0.7
-    recommends = replace(model, facts={"motion_cue": "none"})
-    assert not any(r.dynamic.any() for r in feedforward(images, recommends))
+        assert (result.dynamic & mask).sum() / (result.dynamic | mask).sum() > 0.7
+
+
+def test_motion_is_read_from_flow_where_it_is_recommended_or_asked_for(model: Model) -> None:
+    by_flow = replace(model, facts={"motion_cue": "flow"})
+    by_both = replace(model, facts={"motion_cue": "both"})
+    for options, chosen, expected in (
+        (StreamOptions(), model, "none"),  # attention cannot be read here
+        (StreamOptions(), by_flow, "flow"),
+        (StreamOptions(), by_both, "flow"),
+        (StreamOptions(motion="none"), by_flow, "none"),
+        (StreamOptions(motion="flow"), model, "flow"),
+    ):
+        assert streaming.resolve_stream(options, chosen).motion == expected
+
+
+def test_unknown_depth_is_far_away() -> None:
+    depth = np.array([[2.0, 4.0], [0.0, 2.0]], np.float32)
+    np.testing.assert_allclose(streaming._inverse(depth), [[1, 0.5], [0.02, 1]])
+    np.testing.assert_array_equal(streaming._inverse(np.zeros((2, 2), np.float32)), np.ones((2, 2)))
 
 
 def test_the_real_network_and_one_frame(model: Model) -> None:
     random = np.random.default_rng(1)
     images = list(random.integers(0, 256, (3, 70, 90, 3), dtype=np.uint8))
-    results = list(feedforward((Image.fromarray(i) for i in images), model))
+    results = list(stream_scene((Image.fromarray(i) for i in images), model))
     assert [r.image.shape for r in results] == [(48, 64, 3)] * 3
     assert all(np.isfinite(r.T_world_camera).all() and np.isfinite(r.depth).all() for r in results)
-    (one,) = feedforward(images[:1], model)
+    (one,) = stream_scene(images[:1], model)
     assert one.quality == 1
     np.testing.assert_array_equal(one.T_world_camera, np.eye(4))
 
 
-def test_what_can_not_be_done(model: Model) -> None:
+def test_what_is_refused(model: Model) -> None:
     with pytest.raises(InputError, match="whole clip"):
-        feedforward([np.zeros((H, W, 3), np.uint8)], model, FeedForwardOptions(reference="middle"))
+        stream_scene([np.zeros((H, W, 3), np.uint8)], model, StreamOptions(reference="middle"))
     with pytest.raises(InputError, match="no frames"):
-        next(feedforward([], model))
+        next(stream_scene([], model))
     different = [np.zeros((H, W, 3), np.uint8), np.zeros((2 * H, W, 3), np.uint8)]
     with pytest.raises(InputError, match="one size"):
-        list(feedforward(different, model))
-    with pytest.raises(InputError, match="several pairs"):
-        FeedForwardOptions(motion="attention")  # type: ignore[arg-type]
-    for wrong in ({"flow_back": ()}, {"flow_back": (0,)}, {"min_inliers": 2}, {"reference": "x"}):
-        with pytest.raises(InputError):
-            FeedForwardOptions(**wrong)
-    with pytest.raises(InputError, match="no results"):
-        feedforward_scene([])
+        list(stream_scene(different, model))
+    for name, wrong, message in (
+        ("motion", "attention", "several pairs"),
+        ("reference", "last", "first or middle"),
+    ):
+        options = StreamOptions()
+        object.__setattr__(options, name, wrong)  # past the type checks of the tests
+        with pytest.raises(InputError, match=message):
+            options.__post_init__()
+    with pytest.raises(InputError, match="no frames to make"):
+        scene_from_frames([])
 
 
 def test_streams_give_the_frames_of_read_clip(tmp_path: Path, model: Model) -> None:
@@ -215,7 +241,7 @@ def test_streams_give_the_frames_of_read_clip(tmp_path: Path, model: Model) -> N
     ):  # fmt: skip
         clip = dyn3r.read_clip(source, size=64, **options)
         stream = stream_frames(source, **options)
-        frames = list(feed_forward._prepared(stream, model, FeedForwardOptions(size=64)))
+        frames = list(streaming._prepared(stream, model, StreamOptions(size=64)))
         assert tuple(f.name for f in frames) == clip.names
         np.testing.assert_array_equal([f.time_s for f in frames], clip.times_s)
         np.testing.assert_array_equal([f.image for f in frames], clip.images)

@@ -1,4 +1,4 @@
-"""dyn3r: ordinary video with moving things in, 4D scene out.
+"""dyn3r: video with moving objects in, 4D scene out.
 
     import dyn3r
     scene = dyn3r.reconstruct(dyn3r.read_clip("cat.mp4"), dyn3r.load_model())
@@ -12,7 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dyn3r.alignment import AlignmentOptions, align
+    from dyn3r.alignment.align import align
+    from dyn3r.alignment.options import AlignmentOptions
     from dyn3r.errors import (
         CheckpointError,
         Dyn3rError,
@@ -23,18 +24,31 @@ if TYPE_CHECKING:
     )
     from dyn3r.io.camera_files import known_field_of_view
     from dyn3r.io.clip import clip_from_images, read_clip, read_masks
-    from dyn3r.motion import MotionOptions, find_motion
+    from dyn3r.motion.attention_cue import find_motion
+    from dyn3r.motion.options import MotionOptions
     from dyn3r.network.model import Model, load_model
+    from dyn3r.network.options import InferenceOptions
     from dyn3r.network.pair_graph import make_pairs
-    from dyn3r.network.predict import InferenceOptions, encode_frames, predict_pairs
-    from dyn3r.pipeline import Options, reconstruct
-    from dyn3r.scene import Scene
+    from dyn3r.network.predict import encode_frames, predict_pairs
+    from dyn3r.options import FlowOptions, Options, Plan, RefinementOptions, resolve
+    from dyn3r.pipeline import reconstruct, resume
+    from dyn3r.scene import Scene, static_points, summarise
     from dyn3r.scene.known_cameras import read_cameras
-    from dyn3r.streaming import FeedForwardOptions, feedforward
-    from dyn3r.types import Clip, Geometry, Motion, PairPredictions, Tokens
+    from dyn3r.streaming import StreamOptions, stream_scene
+    from dyn3r.types import (
+        Clip,
+        FlowFields,
+        Geometry,
+        Motion,
+        PairPredictions,
+        Priors,
+        RunContext,
+        Tokens,
+    )
 
 _HOME = {
-    "dyn3r.alignment": ("AlignmentOptions", "align"),
+    "dyn3r.alignment.align": ("align",),
+    "dyn3r.alignment.options": ("AlignmentOptions",),
     "dyn3r.errors": (
         "CheckpointError",
         "Dyn3rError",
@@ -45,14 +59,17 @@ _HOME = {
     ),
     "dyn3r.io.camera_files": ("known_field_of_view",),
     "dyn3r.io.clip": ("clip_from_images", "read_clip", "read_masks"),
-    "dyn3r.motion": ("MotionOptions", "find_motion"),
+    "dyn3r.motion.attention_cue": ("find_motion",),
+    "dyn3r.motion.options": ("MotionOptions",),
     "dyn3r.network.model": ("Model", "load_model"),
+    "dyn3r.network.options": ("InferenceOptions",),
     "dyn3r.network.pair_graph": ("make_pairs",),
-    "dyn3r.network.predict": ("InferenceOptions", "encode_frames", "predict_pairs"),
-    "dyn3r.pipeline": ("Options", "reconstruct"),
+    "dyn3r.network.predict": ("encode_frames", "predict_pairs"),
+    "dyn3r.options": ("FlowOptions", "Options", "Plan", "RefinementOptions", "resolve"),
+    "dyn3r.pipeline": ("reconstruct", "resume"),
     "dyn3r.scene": ("Scene", "static_points", "summarise"),
     "dyn3r.scene.known_cameras": ("read_cameras",),
-    "dyn3r.streaming": ("FeedForwardOptions", "feedforward"),
+    "dyn3r.streaming": ("StreamOptions", "stream_scene"),
     "dyn3r.types": (
         "Clip",
         "FlowFields",
@@ -60,18 +77,20 @@ _HOME = {
         "Motion",
         "PairPredictions",
         "Priors",
+        "RunContext",
         "Tokens",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "Geometry",
     "AlignmentOptions",
     "CheckpointError",
     "Clip",
     "Dyn3rError",
-    "FeedForwardOptions",
+    "FlowFields",
+    "FlowOptions",
+    "Geometry",
     "GeometryError",
     "InferenceOptions",
     "InputError",
@@ -82,13 +101,16 @@ __all__ = [
     "Options",
     "OutputError",
     "PairPredictions",
+    "Plan",
+    "Priors",
+    "RefinementOptions",
+    "RunContext",
     "Scene",
+    "StreamOptions",
     "Tokens",
-    "__version__",
     "align",
     "clip_from_images",
     "encode_frames",
-    "feedforward",
     "find_motion",
     "known_field_of_view",
     "load_model",
@@ -98,6 +120,12 @@ __all__ = [
     "read_clip",
     "read_masks",
     "reconstruct",
+    "resolve",
+    "resume",
+    "static_points",
+    "stream_scene",
+    "summarise",
+    "__version__",
 ]
 
 

@@ -1,92 +1,259 @@
-"""What a reconstruction does: the options of all its stages in one value."""
+"""What is asked of a reconstruction (`Options`), and what is done (`Plan`)."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from dyn3r.alignment import AlignmentOptions
-from dyn3r.bundle_adjustment import BundleOptions
+from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import InputError
-from dyn3r.motion import FlowMotionOptions, LearnedMotionOptions, MotionOptions, mask_refiner
-from dyn3r.network.predict import InferenceOptions
-from dyn3r.types import Priors
+from dyn3r.motion.options import AttentionCueOptions, Cue, FlowCueOptions, MotionOptions
+from dyn3r.network.checkpoints.recommendation import Recommendation
+from dyn3r.network.options import InferenceOptions
+from dyn3r.network.pair_graph import parse_graph
+from dyn3r.types import Clip, Priors
 
-CUES = ("attention", "flow", "both", "learned", "flow+learned")
+Method = Literal["dust3r", "monst3r", "easi3r", "refined"]
+METHODS: tuple[Method, ...] = ("dust3r", "monst3r", "easi3r", "refined")
+
+MONST3R_SMOOTHNESS = 0.01
+"""Weight of the camera smoothness term. Source: MonST3R; SPEC 6."""
+INITIAL_PIXELS = 384
+"""Pixels a frame that the alignment uses where bundle adjustment follows. Source: the same cameras
+after it as with 1536 on the development clips (docs/results.md)."""
+LONG_CLIP = 95
+"""Frames above which the pair graph is narrower. Source: the published DAVIS protocol, SPEC 3."""
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Measured optical flow."""
+
+    estimator: Literal["dis", "raft", "raft-small"] = "dis"
+    """`dis`: dense inverse search, no weights; `raft`, `raft-small`: torchvision's networks."""
+    in_alignment: bool | None = None
+    """Use the flow term of the alignment (MonST3R's third loss, weight `alignment.flow_weight`).
+    auto: as the method says; all but `dust3r` have it."""
+
+
+@dataclass(frozen=True)
+class RefinementOptions:
+    """What is done after the alignment. auto: as the method and the checkpoint say."""
+
+    bundle_adjustment: bool | None = None
+    """Adjust cameras, focal length and depth to measured flow."""
+    ground_correction: bool = True
+    """Where a clip has no parallax, reduce disparity shift until the ground is level."""
+    multi_view_depth: bool | None = None
+    """Re-estimate depth from all frames with the cameras found (plane sweep and a network)."""
+    ground_contact: bool | None = None
+    """Place moving objects at the depth of the ground they stand on, where that is nearer."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a reconstruction does; every stage has its own options."""
+    """What is asked of a reconstruction; every stage has its own options."""
 
-    graph: str = "auto"
-    """Which pairs of frames are compared. `auto`: swinstride-5-noncyclic, and width 4 above 95
-    frames. Wider windows cost time and make the cameras steadier."""
-    motion: Literal["auto", "attention", "flow", "both", "learned", "flow+learned", "none"] = "auto"
-    """How what moves is found, to be ignored in a second pass. `attention`: in the network's own
-    attention (Easi3R); `flow`: where measured optical flow contradicts a still scene; `both`: what
-    either says; `learned`: what the network's motion head says, if it has one; `flow+learned`: flow
-    and motion head weighed against each other; `none`: one pass, everything is static. `auto`: what
-    the file of the model that looks for motion recommends, else attention."""
-    flow: str = "dis"
-    """How optical flow is measured, where it is: `dis` (no weights), `raft`, `raft-small`."""
-    refine: str = "auto"
-    """How the masks found are made better: `none`; `edges`: by a vote over time and along the edges
-    of the pictures; `sam2`, `sam2:WEIGHTS`: by SAM 2; `auto`: masks from flow as the file of the
-    model that looks for motion recommends, others not. The alignment leaves out what either the
-    masks found or the refined ones cover; the scene gets the refined ones (SPEC 8)."""
-    second_pass: bool | None = None
-    """Points are predicted once more with what moves ignored (SPEC 5; Easi3R), when it was looked
-    for by the same model. False: those of the first pass. None: yes, but not where bundle
-    adjustment, which the model's file recommends, makes depth and cameras agree with flow, and flow
-    or the motion head says what moves: there the same results come of either."""
-    flow_term: bool = True
-    """Cameras must agree with measured optical flow as well (MonST3R's third loss, weight
-    `alignment.flow_weight`), from three frames on. Where flow and pointmaps contradict each other
-    too much the term switches itself off."""
-    bundle: bool | None = None
-    """After the alignment, cameras, focal length and depth are made to agree with measured flow
-    (bundle adjustment, `dyn3r.bundle_adjustment`), and flow is judged once more with that depth. From two
-    frames on. False: what the pointmaps and the alignment alone say, as published. None: as the
-    model's file recommends, else False; what it does to the predictions of large published
-    networks, which need it less, has not been measured."""
-    mover_depth: Literal["auto", "network", "ground"] = "auto"
-    """How far away moving things are, of which flow says nothing. `network`: as predicted, relative
-    to what is around them, or as `stereo` draws them; `ground`: as far as the still surface below
-    them, where that is nearer (`dyn3r.bundle_adjustment.stand_on_ground`). `auto`: with `bundle`, what the
-    model's file recommends; else `network`."""
-    stereo: bool | None = None
-    """At the end, depth is drawn anew from all frames at once with the cameras found (plane sweep
-    and a small network, `dyn3r.mvs`): sharper, and finer than flow. False: as the alignment or
-    bundle adjustment left it. None: on where `bundle` is and the model's file recommends that."""
-    inference: InferenceOptions = field(default_factory=InferenceOptions)
-    motion_options: MotionOptions = field(default_factory=MotionOptions)
-    flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)
-    learned_motion: LearnedMotionOptions = field(default_factory=LearnedMotionOptions)
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
+    """The recipe. `dust3r`: one pass, static scene; `monst3r`: motion from flow, flow and
+    smoothness terms; `easi3r`: motion from attention, second pass; `refined`: motion from flow,
+    bundle adjustment, multi-view depth. `auto`: what the checkpoint recommends, else `easi3r` with
+    a test for still clips."""
+    pairs: str = "auto"
+    """Which pairs of frames the network compares: complete, swin-W, swinstride-W, swin2stride-W,
+    logwin-W (each also -noncyclic) or oneref-R. `auto`: swinstride-5-noncyclic, width 4 above 95
+    frames. Wider windows cost time and give steadier cameras."""
+    motion: MotionOptions = field(default_factory=MotionOptions)
+    flow: FlowOptions = field(default_factory=FlowOptions)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
-    bundle_options: BundleOptions = field(default_factory=BundleOptions)
+    refinement: RefinementOptions = field(default_factory=RefinementOptions)
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
+    priors: Priors = field(default_factory=Priors)
+    """Known cameras, intrinsics and depth."""
 
     def __post_init__(self) -> None:
-        if self.motion not in ("auto", *CUES, "none"):
-            raise InputError(
-                f"motion is auto, {', '.join(CUES)} or none, not {self.motion!r}; "
-                "give masks as an argument"
-            )
-        if self.mover_depth not in ("auto", "network", "ground"):
-            raise InputError(
-                f"mover_depth is auto, network or ground, not {self.mover_depth!r:.40}"
-            )
-        if self.refine not in ("none", "auto"):
-            mask_refiner(self.refine)  # refuses unknown names
+        if self.method not in ("auto", *METHODS):
+            raise InputError(f"method is auto, {', '.join(METHODS)}, not {self.method!r:.40}")
+        if self.pairs != "auto":
+            parse_graph(self.pairs)  # refuses unknown names
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every decision of a reconstruction, made once by `resolve`."""
+
+    method: Method
+    pairs: str
+    cue: Cue | Literal["given"]
+    attention_cue: AttentionCueOptions
+    flow_cue: FlowCueOptions
+    second_pass: bool
+    mask_refiner: str
+    flow_estimator: str
+    measure_flow: bool
+    flow_in_alignment: bool
+    alignment: AlignmentOptions
+    bundle_adjustment: bool
+    ground_correction: bool
+    multi_view_depth: bool
+    ground_contact: bool
+    inference: InferenceOptions
+    priors: Priors
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether motion is read from attention."""
+        return self.cue in ("attention", "both")
+
+    @property
+    def reads_flow(self) -> bool:
+        """Whether motion is read from flow."""
+        return self.cue in ("flow", "both")
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it: of known cameras and depth only that they were given."""
-        priors = self.alignment.priors
-        bare = asdict(replace(self, alignment=replace(self.alignment, priors=Priors())))
-        bare["alignment"]["priors"] = {
+        """Values for JSON; of known cameras and depth only that they were given."""
+        out = asdict(replace(self, priors=Priors()))
+        out["priors"] = {
             name: "given" if isinstance(value, np.ndarray) else value
-            for name, value in vars(priors).items()
+            for name, value in vars(self.priors).items()
         }
-        return bare
+        return out
+
+    def __str__(self) -> str:
+        """One decision a line."""
+        return "\n".join(f"{name:<20} {value}" for name, value in self.to_json().items())
+
+
+class RecommendingModel(Protocol):
+    """A model that may recommend how it is used."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def recommendation(self) -> Recommendation:
+        """Read and validated where the checkpoint was read."""
+        ...
+
+
+def resolve(
+    options: Options,
+    model: RecommendingModel,
+    clip: Clip,
+    *,
+    motion_model: RecommendingModel | None = None,
+    masks_given: bool = False,
+) -> Plan:
+    """Turn every "auto" and None into a decision. Pure: the same inputs give the same plan.
+
+    `motion_model`: finds motion; `model` then makes the geometry only. `masks_given`: motion is
+    known. Raises InputError where the options contradict each other.
+    """
+    advice = model.recommendation
+    method = _method(options, advice)
+    cue = _cue(options, method, (motion_model or model).recommendation, masks_given=masks_given)
+    if motion_model is not None and cue in ("none", "given"):
+        raise InputError("a motion model has no effect when motion is not estimated")
+    several = len(clip) > 1
+    adjust = several and _or(options.refinement.bundle_adjustment, method == "refined")
+    flow_in_alignment = _or(options.flow.in_alignment, method != "dust3r")
+    mvs = method == "refined" and adjust and (advice.mvs or not advice.refinement)
+    attends, exact = cue in ("attention", "both"), options.method in ("easi3r", "monst3r")
+    return Plan(
+        method=method,
+        pairs=_pair_graph(options.pairs, len(clip)),
+        cue=cue,
+        attention_cue=_attention_cue(options, exact=exact),
+        flow_cue=_flow_cue(options),
+        second_pass=_second_pass(options, method, attends=attends, adjust=adjust, cue=cue),
+        mask_refiner=_mask_refiner(
+            options,
+            (motion_model or model).recommendation,
+            ours=cue in ("flow", "both") and not exact,
+        ),
+        flow_estimator=options.flow.estimator,
+        measure_flow=several and (flow_in_alignment or adjust or cue in ("flow", "both")),
+        flow_in_alignment=flow_in_alignment,
+        alignment=_alignment(options, method, adjust=adjust),
+        bundle_adjustment=adjust,
+        ground_correction=options.refinement.ground_correction,
+        multi_view_depth=several and _or(options.refinement.multi_view_depth, mvs),
+        ground_contact=_or(options.refinement.ground_contact, adjust and advice.ground_contact),
+        inference=options.inference,
+        priors=options.priors,
+    )
+
+
+def _or(asked: bool | None, default: bool) -> bool:  # noqa: FBT001 (a choice of two values)
+    return default if asked is None else asked
+
+
+def _method(options: Options, advice: Recommendation) -> Method:
+    if options.method != "auto":
+        return options.method
+    return "refined" if advice.refinement else "easi3r"
+
+
+def _cue(
+    options: Options, method: Method, advice: Recommendation, *, masks_given: bool
+) -> Cue | Literal["given"]:
+    if masks_given:
+        return "given"
+    if options.motion.cue != "auto":
+        return options.motion.cue
+    if options.method == "auto":
+        return advice.cue
+    by_method: dict[Method, Cue] = {"dust3r": "none", "monst3r": "flow", "easi3r": "attention"}
+    return by_method.get(method, advice.cue if advice.refinement else "flow")
+
+
+def _second_pass(
+    options: Options,
+    method: Method,
+    *,
+    attends: bool,
+    adjust: bool,
+    cue: str,
+) -> bool:
+    """Refinement on flow makes it superfluous where attention has no say (docs/results.md)."""
+    if cue in ("none", "given"):
+        return False
+    default = {"dust3r": False, "monst3r": False, "easi3r": True}
+    return _or(options.motion.second_pass, default.get(method, attends or not adjust))
+
+
+def _attention_cue(options: Options, *, exact: bool) -> AttentionCueOptions:
+    recipe = AttentionCueOptions.easi3r() if exact else AttentionCueOptions()
+    return replace(recipe, still_test=_or(options.motion.still_test, recipe.still_test))
+
+
+def _flow_cue(options: Options) -> FlowCueOptions:
+    recipe = FlowCueOptions.monst3r() if options.method == "monst3r" else FlowCueOptions()
+    return replace(recipe, still_test=_or(options.motion.still_test, recipe.still_test))
+
+
+def _mask_refiner(options: Options, advice: Recommendation, *, ours: bool) -> str:
+    if options.motion.refine != "auto":
+        return options.motion.refine
+    return advice.mask_smoothing if ours else "none"
+
+
+def _alignment(options: Options, method: Method, *, adjust: bool) -> AlignmentOptions:
+    """The alignment's options; 0 pixels and weight 0 stand for the method's own."""
+    chosen = options.alignment
+    if adjust and chosen.pixels == 0:  # only the initial value of bundle adjustment
+        chosen = replace(chosen, pixels=INITIAL_PIXELS)
+    if method == "monst3r" and chosen.smoothness_weight == 0:
+        chosen = replace(chosen, smoothness_weight=MONST3R_SMOOTHNESS)
+    return chosen
+
+
+def _pair_graph(name: str, num_frames: int) -> str:
+    """The published default for video (SPEC 3)."""
+    if name != "auto":
+        return name
+    return f"swinstride-{5 if num_frames <= LONG_CLIP else 4}-noncyclic"

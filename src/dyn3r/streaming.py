@@ -1,13 +1,14 @@
-"""Feed-forward mode: every frame paired with one reference, nothing optimised (SPEC 9).
+"""Frame by frame: every frame is paired with one reference, nothing is optimised (SPEC 9).
 
-Source: MonST3R's "real-time" mode. docs/feedforward.md says what it is good for.
+Source: MonST3R's "real-time" mode. docs/streaming.md says what it is good for.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,63 +17,91 @@ from PIL import Image
 
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.flow import FlowEstimator, flow_estimator, measure_flow
-from dyn3r.geometry import focal_from_points, intrinsics, invert, solve_camera, transform
+from dyn3r.geometry.cameras import focal_from_points, intrinsics, invert, transform
+from dyn3r.geometry.registration import solve_camera
 from dyn3r.io.clip import DEFAULT_IMAGE_FPS, frame_name
 from dyn3r.io.frame_stream import StreamedFrame
 from dyn3r.io.images import prepare_images
-from dyn3r.motion import flow_residual_motion
+from dyn3r.motion.flow_residual import flow_residual_motion
+from dyn3r.motion.options import FlowCueOptions
 from dyn3r.network.model import Model
 from dyn3r.network.predict import encode_frames, predict_pairs
-from dyn3r.scene.frame_results import (
-    FeedForwardOptions,
-    FrameResult,
-    feedforward_metadata,
-    feedforward_scene,
-)
-from dyn3r.types import Clip, FrameMapping, Tokens
+from dyn3r.scene.frame_results import FrameResult, scene_from_frames
+from dyn3r.types import Clip, FrameMapping, Tokens, package_version
 
 __all__ = [
-    "FeedForwardOptions",
     "FrameResult",
-    "feedforward",
-    "feedforward_metadata",
-    "feedforward_scene",
+    "StreamOptions",
+    "scene_from_frames",
+    "stream_metadata",
+    "stream_scene",
 ]
 
 MIN_DEPTH = 1e-6
 POINTS_FOR_CAMERA = 4000
 """About as many pixels of a frame are used to find its camera."""
-
+MIN_INLIERS = 0.2
+"""A frame is lost if a smaller share of its points agrees with any one camera."""
+FLOW_BACK = (1, 3)
+"""Flow is measured to the frames so many before: a short and a longer baseline."""
 
 Frame = StreamedFrame | Image.Image | np.ndarray
 
 
-def feedforward(
+@dataclass(frozen=True)
+class StreamOptions:
+    """Options of frame-by-frame mode."""
+
+    reference: Literal["first", "middle"] = "first"
+    """The frame that all others are paired with, whose camera is the world. `middle` is nearer to
+    all of them and needs a whole clip."""
+    motion: Literal["auto", "flow", "none"] = "auto"
+    """`flow`: moving objects from optical flow to earlier frames; `none`: nothing is masked.
+    `auto`: flow if the checkpoint recommends it. Attention needs several pairs of every frame and
+    cannot be read here."""
+    flow: Literal["dis", "raft", "raft-small"] = "dis"
+    """The optical flow estimator."""
+    size: int | None = None
+    """Long side of the prepared frames in pixels, a multiple of 16; default: as trained."""
+
+    def __post_init__(self) -> None:
+        if self.reference not in ("first", "middle"):
+            raise InputError(f"the reference is first or middle, not {self.reference!r}")
+        if self.motion not in ("auto", "flow", "none"):
+            raise InputError(
+                f"motion in frame-by-frame mode is auto, flow or none, not {self.motion!r}: "
+                "attention needs several pairs of every frame"
+            )
+
+
+def resolve_stream(options: StreamOptions, model: Model) -> StreamOptions:
+    """The options with "auto" decided by the model's recommendation."""
+    if options.motion != "auto":
+        return options
+    return replace(options, motion="none" if model.recommendation.cue == "attention" else "flow")
+
+
+def stream_scene(
     frames: Clip | Iterable[Frame],
     model: Model,
-    options: FeedForwardOptions | None = None,
+    options: StreamOptions | None = None,
 ) -> Iterator[FrameResult]:
-    """Depth and camera of every frame, in order, each as soon as its picture is there.
+    """Depth and camera of every frame, in order, each as soon as its image is there.
 
     The first result waits for the second frame, as depth wants two views; from then on every frame
     gives its result at once, after one encoding and one decoded pair. Memory does not grow.
 
     Args:
-        frames: a clip, or any iterable of pictures of one size: frames of `stream_frames`, PIL
-            pictures, uint8 arrays (h,w,3). They are prepared as `read_clip` does.
+        frames: a clip, or any iterable of images of one size: frames of `stream_frames`, PIL
+            images, uint8 arrays (h,w,3). They are prepared as `read_clip` does.
         model: the network.
-        options: see `FeedForwardOptions`.
+        options: see `StreamOptions`.
 
     Raises:
         InputError: `middle` asked of a stream; while iterating: no frames, or of different sizes.
         GeometryError: while iterating: the reference has no usable depth.
     """
-    options = options or FeedForwardOptions()
-    if options.motion == "auto":
-        cue = model.facts.get("motion_cue", "attention")
-        # this mode reads neither attention nor motion heads: flow stands in for the latter
-        by_flow = cue in ("flow", "both", "learned", "flow+learned")
-        options = replace(options, motion="flow" if by_flow else "none")
+    options = resolve_stream(options or StreamOptions(), model)
     reference = None
     if options.reference == "middle":
         if not isinstance(frames, Clip):
@@ -94,7 +123,7 @@ class _Prepared:
 
 
 def _prepared(
-    frames: Clip | Iterable[Frame], model: Model, options: FeedForwardOptions
+    frames: Clip | Iterable[Frame], model: Model, options: StreamOptions
 ) -> Iterator[_Prepared]:
     if isinstance(frames, Clip):
         for k, image in enumerate(frames.images):
@@ -118,15 +147,15 @@ def _prepared(
 def _run(
     frames: Iterator[_Prepared],
     model: Model,
-    options: FeedForwardOptions,
+    options: StreamOptions,
     reference_and_partner: tuple[np.ndarray, np.ndarray] | None,
 ) -> Iterator[FrameResult]:
     """Hand over frame by frame; the first is held back until it has a partner."""
     first, second = next(frames, None), next(frames, None)
     if first is None:
-        raise InputError("no frames came: at least one is needed")
+        raise InputError("there are no frames: at least one is needed")
     image, partner = reference_and_partner or (first.image, (second or first).image)
-    reference = _Reference(model, image, partner, options.min_inliers)
+    reference = _Reference(model, image, partner)
     masks = _Masks(options) if options.motion == "flow" else None
     result = reference.place(first)
     if second is None:
@@ -147,10 +176,8 @@ def _run(
 class _Reference:
     """The frame that all others are seen against: its tokens, its points, and the focal length."""
 
-    def __init__(
-        self, model: Model, image: np.ndarray, partner: np.ndarray, min_inliers: float
-    ) -> None:
-        self.model, self.image, self.min_inliers = model, image, min_inliers
+    def __init__(self, model: Model, image: np.ndarray, partner: np.ndarray) -> None:
+        self.model, self.image = model, image
         self.tokens = encode_frames(model, image[None])
         pair = self._pair(partner)
         self.points, self.confidence = pair[0], pair[1]
@@ -205,7 +232,7 @@ class _Reference:
     def _camera(self, points: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, float]:
         """T_world_camera from the sure points, and the share of them that agrees with it.
 
-        The points of what moves count too: view 2 is predicted as it is at its own time.
+        Points of moving objects count too: view 2 is predicted as it is at its own time.
         """
         h, w = self.size_hw
         stride = max(1, round((h * w / POINTS_FOR_CAMERA) ** 0.5))
@@ -213,7 +240,7 @@ class _Reference:
         sure = confidence[v, u] >= np.quantile(confidence[v, u], 0.3)
         uv = np.stack([u[sure], v[sure]], -1).astype(np.float64)
         found = solve_camera(points[v, u][sure].astype(np.float64), uv, self.K)
-        if found is None or found[1] < self.min_inliers:
+        if found is None or found[1] < MIN_INLIERS:
             return self.last, 0.0
         return found
 
@@ -225,29 +252,28 @@ class _Reference:
 
 
 class _Masks:
-    """What moves in a frame, from optical flow to some frames before it."""
+    """Masks of moving objects from optical flow to earlier frames."""
 
-    def __init__(self, options: FeedForwardOptions) -> None:
-        self.options = options
+    def __init__(self, options: StreamOptions) -> None:
         self.estimator: FlowEstimator = flow_estimator(options.flow)
-        self.past: deque[FrameResult] = deque(maxlen=max(options.flow_back))
+        self.past: deque[FrameResult] = deque(maxlen=max(FLOW_BACK))
 
     def apply(self, result: FrameResult) -> FrameResult:
         """The result with its mask, by comparison with frames before."""
-        back = [k for k in self.options.flow_back if k <= len(self.past)]
+        back = [k for k in FLOW_BACK if k <= len(self.past)]
         masked = self.compare(result, [self.past[-k] for k in back or [1]])
         self.past.append(result)
         return masked
 
     def compare(self, result: FrameResult, others: Sequence[FrameResult]) -> FrameResult:
-        """The result with the mask of what flow to the other frames contradicts."""
+        """The result with the mask of pixels whose flow contradicts a static scene."""
         seen = [result, *others]
         images = np.stack([r.image for r in seen])
         edges = np.array([[0, k + 1] for k in range(len(others))])
         motion = flow_residual_motion(
             None, images, measure_flow(images, edges, self.estimator),
             inverse_depth=np.stack([_inverse(r.depth) for r in seen]),
-            options=self.options.flow_motion,
+            options=FlowCueOptions(),
         )  # fmt: skip
         return replace(result, dynamic=motion.masks[0])
 
@@ -260,3 +286,24 @@ def _inverse(depth: np.ndarray) -> Float[np.ndarray, "h w"]:
     median = float(np.median(depth[known]))
     inverse = np.divide(median, depth, out=np.zeros(depth.shape), where=known)
     return inverse.clip(0.02, 5.0)
+
+
+def stream_metadata(
+    model: Model, source: str, options: StreamOptions, results: Sequence[FrameResult]
+) -> dict[str, Any]:
+    """Metadata of a Scene from frame-by-frame mode."""
+    notes = ["frame-by-frame mode: every frame against one reference, nothing was optimised"]
+    lost = [r.name for r in results if r.quality == 0]
+    if lost:
+        notes.append(
+            f"lost frames: {len(lost)}, the first is {lost[0]}: too far from the reference"
+        )
+    return {
+        "dyn3r_version": package_version(),
+        "source": source,
+        "mode": "stream",
+        "model": model.about,
+        "device": str(model.device),
+        "options": asdict(options),
+        "notes": notes,
+    }

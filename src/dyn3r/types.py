@@ -7,9 +7,12 @@ Integer pixel coordinates are pixel centres.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -25,7 +28,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def package_version() -> str:
-    """The installed version of dyn3r, for metadata; `unknown` in a checkout that is not installed."""
+    """The installed version of dyn3r; `unknown` in a checkout that is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -36,6 +39,38 @@ def package_version() -> str:
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """The progress callback that reports nothing."""
+
+
+def no_observer(name: str, value: object) -> None:
+    """The observer that ignores everything."""
+
+
+def no_surroundings(stage: str) -> AbstractContextManager[None]:  # noqa: ARG001 (a callback)
+    """The context around a stage that does nothing."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What accompanies a run and changes no result."""
+
+    progress: Progress = no_progress
+    """Called while a stage works."""
+    observe: Callable[[str, object], None] = no_observer
+    """Called as observe(name, value) with intermediate values, for explanations and debugging."""
+    around: Callable[[str], AbstractContextManager[None]] = no_surroundings
+    """Entered around every stage, with its name: for what belongs to the process, such as the
+    number of threads, which the library itself leaves alone."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds spent in each stage so far."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the time of a stage; a stage that is entered again adds up."""
+        start = time.monotonic()
+        with self.around(name):
+            yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
 
 @dataclass(frozen=True)
@@ -184,11 +219,6 @@ class PairPredictions:
     """Attention statistic of the view-1 stack: a score for every token of frame **j** (SPEC 4)."""
     scores2: Float[np.ndarray, "m gh gw c"] | None = None
     """Attention statistic of the view-2 stack: a score for every token of frame **i**."""
-    motion1: np.ndarray | None = None
-    """(m,h,w) probability that what frame i shows there moves in the world. None if heads were off
-    or the network has no motion head."""
-    motion2: np.ndarray | None = None
-    """(m,h,w) the same for frame j."""
 
     def __len__(self) -> int:
         return len(self.edges)
@@ -226,24 +256,29 @@ class PairPredictions:
 
 @dataclass(frozen=True)
 class Motion:
-    """What moves, read out of the cross-attention (SPEC 4), with the maps it came from."""
+    """Which pixels are dynamic, according to one cue or several."""
 
     masks: Bool[np.ndarray, "n h w"]
-    """True on pixels of things that move."""
+    """True on pixels of moving objects."""
     dynamic_map: Float[np.ndarray, "n gh gw"]
-    """The dynamic map before clustering, 0..1 per frame."""
-    refined_map: Float[np.ndarray, "n gh gw"]
-    """The same after every token took its cluster's mean, 0..1 per frame."""
-    clusters: Int[np.ndarray, "n gh gw"]
-    """Cluster index of every token, 0..k-1, shared by all frames."""
-    threshold: float
-    """A pixel moves where the upsampled refined map exceeds this; infinity if nothing moves."""
-    attention_maps: dict[str, Float[np.ndarray, "n gh gw"]]
-    """The four fused statistics, keys mu1, sd1, mu2, sd2, each 0..1 over the clip."""
+    """The score that decided, on the patch grid, 0..1."""
     has_motion: bool
-    """False if the clip was judged still, or too short to tell; then no pixel is masked."""
+    """False if the clip is still, or too short to tell; then no pixel is masked."""
     reason: str
     """One sentence for a person: why motion was or was not found."""
+    evidence: object | None = None
+    """What the cue that found it saw: `AttentionEvidence`, `FlowEvidence` or `CombinedEvidence`;
+    None for given masks. Read by the cue itself and by explanations."""
+    unrefined: Bool[np.ndarray, "n h w"] | None = None
+    """The masks before refinement; None if they were not refined."""
+    refinement: str | None = None
+    """One sentence about that refinement."""
+
+    @cached_property
+    def excluded(self) -> Bool[np.ndarray, "n h w"]:
+        """Pixels that cameras and depth are not estimated from: masks before or after refinement
+        (SPEC 8)."""
+        return self.masks if self.unrefined is None else self.masks | self.unrefined
 
 
 @dataclass(frozen=True)
@@ -295,35 +330,74 @@ class Priors:
 
 
 @dataclass(frozen=True)
+class Diagnostics:
+    """What people and metadata want to know of the geometry; no algorithm reads it."""
+
+    terms: dict[str, float] = field(default_factory=dict)
+    """The objective of the alignment at the end, on all pixels: pairs, smoothness, flow,
+    depth_prior unweighted, and their weighted sum as total; after bundle adjustment also its
+    median errors."""
+    notes: tuple[str, ...] = ()
+    """Sentences for a person: what could not be determined, and what was done about it."""
+    history: Float[np.ndarray, "k 2"] = field(default_factory=lambda: np.zeros((0, 2)))
+    """Seconds since the start, and the objective on the sampled pixels."""
+    pair_similarity: Float[np.ndarray, "m 4 4"] = field(default_factory=lambda: np.zeros((0, 4, 4)))
+    """Maps the points of a pair to the world: s [R | T] as one matrix, rows as in the edges."""
+
+    def added(self, *notes: str, **terms: float) -> Diagnostics:
+        """The same with further notes and terms."""
+        return replace(self, notes=(*self.notes, *notes), terms={**self.terms, **terms})
+
+
+@dataclass(frozen=True)
 class Geometry:
-    """Cameras and depth of every frame in one world, and how far to trust them. Never NaN."""
+    """Cameras and depth of every frame in one world, and how uncertain they are. Never NaN."""
 
     T_world_camera: Float[np.ndarray, "n 4 4"]
     """Camera to world, float64. The unit is arbitrary unless priors fix it."""
     K: Float[np.ndarray, "n 3 3"]
-    """Intrinsics in pixels of the prepared frames; principal point (W/2, H/2) unless preset."""
+    """Intrinsics in pixels of the prepared frames; principal point (W/2, H/2) unless given."""
     depth: Float[np.ndarray, "n h w"]
     """z in the camera, above 0, float32."""
+    sigma_log_depth: Float[np.ndarray, "n h w"]
+    """Standard deviation of log depth. After the alignment: how far the pairs disagree about a
+    pixel (their mean distance from its point over its depth; 10 where no pair sees it). After the
+    last stage: that of the depth here."""
+    valid: Bool[np.ndarray, "n h w"]
+    """False where no pair sees the pixel; after the last stage where the depth here floats."""
     confidence: Float[np.ndarray, "n h w"]
-    """The network's confidence in each pixel: the largest over the pairs that show it; 0 where
-    cleaning took the point away or no pair says anything."""
-    uncertainty: Float[np.ndarray, "n h w"]
-    """How far the pairs disagree about a pixel: their mean distance from its point, weighted by
-    log confidence, over its depth. 0.05 means 5 % of the depth; 10 where no pair says anything."""
-    pair_similarity: Float[np.ndarray, "m 4 4"]
-    """Maps the points of a pair to the world: s [R | T] as one matrix, rows as in the edges."""
+    """After the alignment the network's, the largest over the pairs; after the last stage
+    1 / `sigma_log_depth`. 0 where not `valid`."""
     frame_quality: Float[np.ndarray, " n"]
     """Share of the confidence of a frame's pixels where the pairs agree within 10 % of the depth;
     0 for frames that could not be determined."""
     determined: Bool[np.ndarray, " n"]
-    """False: the camera of this frame is a guess (see warnings), not a measurement."""
-    terms: dict[str, float]
-    """The objective at the end, on all pixels: pairs, smoothness, flow, depth_prior unweighted,
-    and their weighted sum as total."""
-    history: Float[np.ndarray, "k 2"]
-    """Seconds since the start, and the objective as the solver saw it (fast: on sampled pixels)."""
-    warnings: tuple[str, ...] = ()
-    """Sentences for a person: what could not be determined, and what was done about it."""
+    """False: the camera of this frame is a guess (see the notes), not an estimate."""
+    parallax: float | None = None
+    """Share of the flow's cost that depth explains and a camera that only rotates does not; None
+    before bundle adjustment."""
+    up_world: Float[np.ndarray, " 3"] | None = None
+    """Unit vector in world coordinates that points up; None before the last stage."""
+    ground_height: float | None = None
+    """Height (up_world . point) of the ground; None without a ground plane."""
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
 
     def __len__(self) -> int:
         return len(self.T_world_camera)
+
+
+class GeometrySource(Protocol):
+    """Where the first cameras and depth of a clip come from.
+
+    Pairwise networks give pointmaps of pairs that are aligned; many-view networks give `Geometry`
+    in one forward pass over a window of frames.
+    """
+
+    def __call__(
+        self, clip: Clip, flow: FlowFields | None, context: RunContext
+    ) -> tuple[Geometry, Motion]:
+        """Geometry of every frame, and motion as far as the source can tell.
+
+        `flow` is None for a single frame and where no stage uses it.
+        """
+        ...

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dyn3r.geometry import intrinsics, pixel_grid, rays, weighted_similarity
+from dyn3r.geometry.cameras import intrinsics, pixel_grid, rays
+from dyn3r.geometry.registration import weighted_similarity
 from dyn3r.types import PairPredictions
 
 SIZE, FOCAL = (24, 32), 30.0
@@ -94,7 +95,7 @@ def depth_error(depth: np.ndarray, truth: np.ndarray) -> float:
 def all_finite(alignment: Any) -> bool:
     """Nothing in a result is NaN or infinite."""
     arrays = [v for v in vars(alignment).values() if isinstance(v, np.ndarray)]
-    numbers = np.array(list(alignment.terms.values()))
+    numbers = np.array(list(alignment.diagnostics.terms.values()))
     return all(np.isfinite(a).all() for a in [*arrays, numbers]) and bool(
         (alignment.depth > 0).all()
     )

@@ -11,7 +11,8 @@ from dyn3r.alignment.objective import (
     flow_disagreement,
     pair_disagreement,
 )
-from dyn3r.geometry import induced_flow, intrinsics, transform, unproject
+from dyn3r.geometry.cameras import intrinsics, transform, unproject
+from dyn3r.geometry.induced_flow import induced_flow
 
 from .golden_alignment import golden
 

@@ -1,4 +1,4 @@
-"""A made-up still scene with exact depth, cameras and flow, and an alignment that is wrong."""
+"""Synthetic static scene with exact depth, cameras and flow, and a wrong initial geometry."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dyn3r.geometry import intrinsics, pixel_grid, rays
+from dyn3r.geometry.cameras import intrinsics, pixel_grid, rays
 from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.network.pair_graph import make_pairs
-from dyn3r.types import FlowFields, Geometry
+from dyn3r.types import Diagnostics, FlowFields, Geometry
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is to be found."""
+    """Ground truth."""
 
     T: np.ndarray
     K: np.ndarray
@@ -25,7 +25,7 @@ class Truth:
 
 
 def path(n: int, move: float = 0.15, turn: float = 0.05) -> np.ndarray:
-    """Camera-to-world matrices: to the right with a sway, turning."""
+    """Camera-to-world matrices: translation to the right with a sway and a rotation."""
     T = np.tile(np.eye(4), (n, 1, 1))
     for t in range(n):
         a = turn * np.sin(0.7 * t)
@@ -81,24 +81,23 @@ def made_up(
 
 
 def alignment_of(T: np.ndarray, K: np.ndarray, depth: np.ndarray) -> Geometry:
-    """As if it had been found."""
+    """Geometry with these cameras and this depth."""
     n = len(T)
     return Geometry(
         T_world_camera=T.copy(),
         K=K.copy(),
         depth=depth.astype(np.float32),
         confidence=np.full(depth.shape, 2.0, np.float32),
-        uncertainty=np.full(depth.shape, 0.1, np.float32),
-        pair_similarity=np.tile(np.eye(4), (1, 1, 1)),
+        sigma_log_depth=np.full(depth.shape, 0.1, np.float32),
+        valid=np.ones(depth.shape, bool),
         frame_quality=np.ones(n),
         determined=np.ones(n, bool),
-        terms={"total": 1.0},
-        history=np.zeros((0, 2)),
+        diagnostics=Diagnostics(terms={"total": 1.0}),
     )
 
 
 def turned(T: np.ndarray, degrees: float, seed: int) -> np.ndarray:
-    """Cameras, all but the first turned in place by about so much."""
+    """Cameras, all but the first rotated in place by about `degrees`."""
     from scipy.spatial.transform import Rotation
 
     angles = np.random.default_rng(seed).normal(0, np.radians(degrees), (len(T), 3))
@@ -109,14 +108,14 @@ def turned(T: np.ndarray, degrees: float, seed: int) -> np.ndarray:
 
 
 def wrong_depth(depth: np.ndarray, size: float = 0.25) -> np.ndarray:
-    """Depth off by a smooth factor, another one in every frame."""
+    """Depth times a smooth factor, different in every frame."""
     n, h, w = depth.shape
     t, v, u = np.meshgrid(np.arange(n), np.arange(h) / h, np.arange(w) / w, indexing="ij")
     return depth * np.exp(size * np.sin(5 * u + 1.3 * t) * np.cos(4 * v - 0.7 * t))
 
 
 def disturbed(truth: Truth, seed: int = 1) -> Geometry:
-    """The truth with all cameras but the first, the focal length and depth wrong."""
+    """Geometry with errors of the focal length, depth and all cameras but the first."""
     T = turned(truth.T, 1.5, seed)
     step = np.linalg.norm(np.diff(truth.T[:, :3, 3], axis=0), axis=1).sum() / len(T)
     T[1:, :3, 3] += np.random.default_rng(seed).normal(0, 0.3 * step, (len(T) - 1, 3))
@@ -133,7 +132,7 @@ def turn_error(T: np.ndarray, truth: Truth) -> float:
 
 def path_error(T: np.ndarray, truth: Truth) -> float:
     """Root mean square distance of camera centres after a similarity, over the path's extent."""
-    from dyn3r.geometry import weighted_similarity
+    from dyn3r.geometry.registration import weighted_similarity
 
     a, b = torch.from_numpy(T[:, :3, 3]), torch.from_numpy(truth.T[:, :3, 3])
     moved = weighted_similarity(a, b, torch.ones(len(a))).apply(a)
@@ -141,7 +140,7 @@ def path_error(T: np.ndarray, truth: Truth) -> float:
 
 
 def focal_error(K: np.ndarray, truth: Truth) -> float:
-    """Of the logarithm."""
+    """Error of the log focal length."""
     return float(np.abs(np.log(K[0, 0, 0] / truth.K[0, 0, 0])))
 
 

@@ -1,4 +1,4 @@
-"""Depth of every pixel: the field of changes, and the depth of single samples."""
+"""Dense depth: upsampling, smoothing, and the depth of single samples."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from dyn3r.bundle_adjustment.dense_depth import between, depth_of_samples, spread
-from dyn3r.bundle_adjustment.measurements import grid_of_samples, texture_stiffness
-from dyn3r.bundle_adjustment.options import BundleOptions
+from dyn3r.bundle_adjustment.dense_depth import depth_of_samples
+from dyn3r.bundle_adjustment.depth_smoothing import (
+    joint_bilateral_upsample,
+    smooth_solve,
+    smoothness_weights,
+)
+from dyn3r.bundle_adjustment.measurements import regular_grid
 from dyn3r.bundle_adjustment.problem import Estimate
-from tests.bundle.made_up import made_up
-from tests.bundle.test_solve import problem_of
+from tests.bundle_adjustment.made_up import made_up
+from tests.bundle_adjustment.test_solve import problem_of
 
 
 def solved(values, weight, right, down) -> np.ndarray:
@@ -29,7 +33,7 @@ def solved(values, weight, right, down) -> np.ndarray:
 
 
 @pytest.mark.parametrize("stiffness", [0.1, 10.0, 1000.0])
-def test_spread_is_the_dense_solution(stiffness: float) -> None:
+def test_smooth_solve_is_the_dense_solution(stiffness: float) -> None:
     random = np.random.default_rng(0)
     h, w = 7, 9
     values, start = random.normal(0, 1, (2, h, w)).astype(np.float32)
@@ -39,21 +43,21 @@ def test_spread_is_the_dense_solution(stiffness: float) -> None:
     assert (weight == 0).any()
     torch_values = [torch.from_numpy(x) for x in (values, weight, right, down, start)]
     v, wt, r, d, s = torch_values
-    found = spread(v, wt, (r, d), s).numpy()
+    found = smooth_solve(v, wt, (r, d), s).numpy()
     np.testing.assert_allclose(found, solved(values, weight, right, down), atol=2e-3)
     np.testing.assert_array_equal(s.numpy(), start)  # the start is not overwritten
 
 
-def test_spread_keeps_what_is_right() -> None:
+def test_smooth_solve_keeps_a_constant() -> None:
     flat, weight = torch.full((5, 6), 0.3), torch.ones(5, 6)
     stiffness = torch.ones(5, 5), torch.ones(4, 6)
-    torch.testing.assert_close(spread(flat, weight, stiffness, flat), flat)
+    torch.testing.assert_close(smooth_solve(flat, weight, stiffness, flat), flat)
 
 
-def test_edges_of_the_picture_let_depth_jump() -> None:
+def test_smoothness_is_weak_across_edges_of_the_image() -> None:
     image = np.full((6, 8, 3), 40, np.uint8)
     image[:, 4:] = 200
-    right, down = texture_stiffness(image, BundleOptions(smoothness=100.0))
+    right, down = smoothness_weights(image, 100.0)
     assert right.shape == (6, 7)
     assert down.shape == (5, 8)
     np.testing.assert_allclose(right[:, 3], 2, atol=0.01)
@@ -62,9 +66,9 @@ def test_edges_of_the_picture_let_depth_jump() -> None:
 
 
 def test_samples_lie_on_a_grid() -> None:
-    np.testing.assert_array_equal(grid_of_samples((5, 7), 2), [[2, 2], [6, 2]])
-    every = grid_of_samples((2, 3), 1000)
-    assert len(grid_of_samples((192, 352), 350)) == pytest.approx(350, rel=0.1)
+    np.testing.assert_array_equal(regular_grid((5, 7), 2), [[2, 2], [6, 2]])
+    every = regular_grid((2, 3), 1000)
+    assert len(regular_grid((192, 352), 350)) == pytest.approx(350, rel=0.1)
     assert {tuple(x) for x in every} == {(u, v) for u in range(3) for v in range(2)}
 
 
@@ -87,20 +91,20 @@ def test_depth_of_samples_with_true_cameras() -> None:
 
 def test_a_frame_without_flow_keeps_its_depth() -> None:
     problem, now = problem_of(made_up(3, (32, 48)))
-    problem.seen[1] = None
+    problem.measurements[1] = None
     found, information = depth_of_samples(problem, now, 1, 3.0)
     torch.testing.assert_close(found, problem.log_depth[1])
     assert not information.any()
 
 
-def test_between_follows_a_plane_and_stops_at_the_edges_of_the_picture() -> None:
-    """Between samples: linear where all colours are alike, the near side's value at an edge."""
+def test_upsampling_is_linear_and_stops_at_edges_of_the_image() -> None:
+    """Linear where all colors are equal, the value of the same side at an edge."""
     h, w = 24, 30
     uv = np.stack(np.meshgrid(np.arange(2, w, 4), np.arange(2, h, 4)), -1).reshape(-1, 2)
     plane = torch.from_numpy(0.1 * uv[:, 0] - 0.2 * uv[:, 1]).double()
     image = np.full((h, w, 3), 90, np.uint8)
     information = torch.full((len(uv),), 7.0)
-    values, known = between(plane, information, uv, image, 10.0)
+    values, known = joint_bilateral_upsample(plane, information, uv, image)
     v, u = np.mgrid[2:22, 2:27]
     torch.testing.assert_close(
         values[2:22, 2:27], torch.from_numpy(0.1 * u - 0.2 * v).float(), atol=1e-5, rtol=0
@@ -108,29 +112,30 @@ def test_between_follows_a_plane_and_stops_at_the_edges_of_the_picture() -> None
     torch.testing.assert_close(known, torch.full((h, w), 7.0))
     image[:, 15:] = 200
     step = torch.from_numpy((uv[:, 0] >= 15).astype(np.float64))
-    values, known = between(step, information, uv, image, 10.0)
+    values, known = joint_bilateral_upsample(step, information, uv, image)
     torch.testing.assert_close(
         values, torch.from_numpy(image[..., 0] == 200).float(), atol=1e-3, rtol=0
     )
     torch.testing.assert_close(known, torch.full((h, w), 7.0))
 
 
-def test_between_trusts_the_sample_that_knows_something() -> None:
+def test_upsampling_is_weighted_by_information() -> None:
     uv = np.array([[0, 0], [4, 0], [0, 4], [4, 4]])
     information = torch.tensor([1.0, 0.0, 1.0, 0.0])
     image = np.zeros((5, 5, 3), np.uint8)
-    values, known = between(torch.tensor([1.0, 9.0, 1.0, 9.0]), information, uv, image, 10.0)
+    values, known = joint_bilateral_upsample(
+        torch.tensor([1.0, 9.0, 1.0, 9.0]), information, uv, image
+    )
     torch.testing.assert_close(values[:, :4], torch.ones(5, 4))
     torch.testing.assert_close(known[0], torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
 
 
-def test_between_with_a_single_sample() -> None:
-    values, known = between(
+def test_upsampling_of_a_single_sample() -> None:
+    values, known = joint_bilateral_upsample(
         torch.tensor([2.0]),
         torch.tensor([3.0]),
         np.array([[2, 1]]),
         np.zeros((4, 6, 3), np.uint8),
-        10.0,
     )
     torch.testing.assert_close(values, torch.full((4, 6), 2.0))
     torch.testing.assert_close(known, torch.full((4, 6), 3.0))

@@ -9,33 +9,31 @@ import pytest
 import torch
 
 from dyn3r.bundle_adjustment import schur as system
-from dyn3r.bundle_adjustment.measurements import grid_of_samples, measurements_of
-from dyn3r.bundle_adjustment.options import BundleOptions
-from dyn3r.bundle_adjustment.problem import Estimate, Problem
+from dyn3r.bundle_adjustment.measurements import flow_measurements, regular_grid
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.residuals import residuals, robust_weight
-from dyn3r.bundle_adjustment.solver import adjust, doubted, total_cost
-from tests.bundle.made_up import Truth, disturbed, made_up
+from dyn3r.bundle_adjustment.solver import minimise, reweight_pairs, total_cost
+from tests.bundle_adjustment.made_up import Truth, disturbed, made_up
 
 WIDTH = 3.0
 
 
-def problem_of(truth: Truth, samples: int = 12) -> tuple[Problem, Estimate]:
+def problem_of(truth: Truth, samples: int = 12) -> tuple[BundleProblem, Estimate]:
     """A small problem in double precision, a little away from the answer."""
     n, h, w = truth.depth.shape
-    uv = grid_of_samples((h, w), samples)
+    uv = regular_grid((h, w), samples)
     start = disturbed(truth)
     T = torch.linalg.inv(torch.from_numpy(0.7 * truth.T + 0.3 * start.T_world_camera))
     u, _, v = torch.linalg.svd(T[:, :3, :3])
     K = torch.from_numpy(1.03 * truth.K)
     log_depth = torch.from_numpy(np.log(0.9 * truth.depth[:, uv[:, 1], uv[:, 0]]))
     seen = [
-        measurements_of(truth.flow, image, i, uv, None, BundleOptions())
-        for i, image in enumerate(truth.images)
+        flow_measurements(truth.flow, image, i, uv, None) for i, image in enumerate(truth.images)
     ]
-    problem = Problem(
+    problem = BundleProblem(
         uv=torch.from_numpy(uv.astype(np.float64)),
-        seen=seen,
-        centre=K[:, :2, 2],
+        measurements=seen,
+        center=K[:, :2, 2],
         focal=K[:, [0, 1], [0, 1]],
         log_depth=log_depth,
         depth_sigma=torch.full_like(log_depth, 0.5),
@@ -47,7 +45,7 @@ def problem_of(truth: Truth, samples: int = 12) -> tuple[Problem, Estimate]:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> tuple[Problem, Estimate]:
+def tiny() -> tuple[BundleProblem, Estimate]:
     return problem_of(made_up(4, (48, 64)))
 
 
@@ -75,14 +73,14 @@ def slope(function, size: int, step: float = 1e-6) -> torch.Tensor:
 @pytest.mark.parametrize("i", [0, 2])
 def test_derivatives_are_those_of_finite_differences(tiny, i: int) -> None:
     problem, now = tiny
-    n, seen = len(now.R), problem.seen[i]
+    n, seen = len(now.R), problem.measurements[i]
 
     def error(change: torch.Tensor) -> torch.Tensor:
-        return residuals(problem, moved(now, change), seen, by="nothing").error
+        return residuals(problem, moved(now, change), seen, derivatives="none").error
 
     found, full = residuals(problem, now, seen), slope(error, 6 * n + 1)
-    assert found.front.all()
-    for e, j in enumerate(seen.frames.tolist()):
+    assert found.in_front.all()
+    for e, j in enumerate(seen.target.tolist()):
         columns = [*range(6 * i, 6 * i + 6), *range(6 * j, 6 * j + 6), 6 * n]
         torch.testing.assert_close(found.J[e].double(), full[e][..., columns], rtol=1e-5, atol=1e-5)
         others = sorted(set(range(6 * n)) - set(columns))
@@ -90,11 +88,11 @@ def test_derivatives_are_those_of_finite_differences(tiny, i: int) -> None:
 
     def by_depth(change: torch.Tensor) -> torch.Tensor:
         deeper = replace(now, log_depth=now.log_depth + change)
-        return residuals(problem, deeper, seen, by="nothing").error
+        return residuals(problem, deeper, seen, derivatives="none").error
 
     depth = slope(by_depth, 1)[..., 0]
     torch.testing.assert_close(found.J_depth.double(), depth, rtol=1e-5, atol=1e-5)
-    alone = residuals(problem, now, seen, by="depth")
+    alone = residuals(problem, now, seen, derivatives="depth")
     assert alone.J is None
     torch.testing.assert_close(alone.J_depth, found.J_depth)
 
@@ -104,10 +102,10 @@ def test_points_behind_the_other_camera_pull_at_nothing(tiny) -> None:
     t = now.t.clone()
     t[1, 2] -= 20
     behind = replace(now, t=t)
-    found = residuals(problem, behind, problem.seen[0])
-    row = problem.seen[0].frames.tolist().index(1)
-    assert not found.front[row].any()
-    assert not robust_weight(problem.seen[0], found, WIDTH)[row].any()
+    found = residuals(problem, behind, problem.measurements[0])
+    row = problem.measurements[0].target.tolist().index(1)
+    assert not found.in_front[row].any()
+    assert not robust_weight(problem.measurements[0], found, WIDTH)[row].any()
     assert total_cost(problem, behind, WIDTH) > total_cost(problem, now, WIDTH)
 
 
@@ -118,28 +116,28 @@ def test_gradient_is_that_of_the_cost(tiny) -> None:
     def cost(change: torch.Tensor) -> torch.Tensor:
         return torch.tensor(total_cost(problem, moved(now, change), WIDTH), dtype=torch.float64)
 
-    torch.testing.assert_close(2 * found.right, slope(cost, size), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(2 * found.gradient, slope(cost, size), rtol=1e-5, atol=1e-3)
     few = slope(lambda c: cost_of_depth(problem, now, c), 3)
-    torch.testing.assert_close(2 * found.depth_right[1, :3], few, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(2 * found.depth_gradient[1, :3], few, rtol=1e-5, atol=1e-4)
 
 
-def cost_of_depth(problem: Problem, now: Estimate, change: torch.Tensor) -> torch.Tensor:
+def cost_of_depth(problem: BundleProblem, now: Estimate, change: torch.Tensor) -> torch.Tensor:
     log_depth = now.log_depth.clone()
     log_depth[1, : len(change)] += change
     value = total_cost(problem, replace(now, log_depth=log_depth), WIDTH)
     return torch.tensor(value, dtype=torch.float64)
 
 
-def full_step(problem: Problem, now: Estimate, damping: float) -> Estimate:
+def full_step(problem: BundleProblem, now: Estimate, damping: float) -> Estimate:
     """Gauss and Newton with all unknowns in one dense matrix."""
     n, k = now.log_depth.shape
     cameras = 6 * n + 1
     H = torch.zeros(cameras + n * k, cameras + n * k, dtype=torch.float64)
     g = torch.zeros(len(H), dtype=torch.float64)
-    for i, seen in enumerate(problem.seen):
+    for i, seen in enumerate(problem.measurements):
         found = residuals(problem, now, seen)
         weight = robust_weight(seen, found, WIDTH)
-        for e, j in enumerate(seen.frames.tolist()):
+        for e, j in enumerate(seen.target.tolist()):
             at = [*range(6 * i, 6 * i + 6), *range(6 * j, 6 * j + 6), 6 * n, 0]
             for s in range(k):
                 at[-1] = cameras + i * k + s
@@ -174,10 +172,12 @@ def same(a: Estimate | None, b: Estimate | None, tolerance: float) -> None:
 @pytest.mark.parametrize("damping", [0.0, 0.1])
 def test_a_step_is_that_of_all_unknowns_together(tiny, damping: float) -> None:
     problem, now = tiny
-    found = system.step(problem, now, system.linearise(problem, now, WIDTH), damping)
+    found = system.damped_step(problem, now, system.linearise(problem, now, WIDTH), damping)
     wanted = full_step(problem, now, damping)
     assert (wanted.log_depth - now.log_depth).abs().max() > 0.01  # it goes somewhere
-    assert (wanted.log_depth - now.log_depth).abs().max() < system.LARGEST_STEP  # and unclipped
+    assert (
+        wanted.log_depth - now.log_depth
+    ).abs().max() < system.MAX_LOG_DEPTH_STEP  # and unclipped
     assert not found.R[0].sub(now.R[0]).any()
     assert not found.t[0].sub(now.t[0]).any()
     same(found, wanted, 1e-5)  # of steps of 0.1; derivatives are in single precision
@@ -188,43 +188,49 @@ def test_sparse_steps_are_those_of_the_dense_matrix(monkeypatch, focal_sigma: fl
     problem, now = problem_of(made_up(70, (16, 32), graph="swinstride-2-noncyclic"), 8)
     problem = replace(problem, focal_sigma=focal_sigma)
     found = system.linearise(problem, now, WIDTH)
-    dense = system.step(problem, now, found, 1e-3)
+    dense = system.damped_step(problem, now, found, 1e-3)
 
     def never(*_):
         raise AssertionError("dense")
 
-    monkeypatch.setattr(system, "DENSE", 0)
-    monkeypatch.setattr(system, "_solved_dense", never)
-    same(system.step(problem, now, found, 1e-3), dense, 1e-8)
+    monkeypatch.setattr(system, "MIN_SPARSE_UNKNOWNS", 0)
+    monkeypatch.setattr(system, "_solve_dense", never)
+    same(system.damped_step(problem, now, found, 1e-3), dense, 1e-8)
 
 
 @pytest.mark.parametrize("batch", [1, 200, 10**9])
 def test_how_many_are_worked_on_at_once_does_not_matter(monkeypatch, batch: int) -> None:
     problem, now = problem_of(made_up(6, (32, 48)))
-    problem = replace(problem, seen=[None, *problem.seen[1:]])  # a frame without flow
-    monkeypatch.setattr("dyn3r.bundle_adjustment.solver.BATCH", batch)
-    frames = [sorted(set(some.first.tolist())) for some in problem.batches]
+    problem = replace(
+        problem, measurements=[None, *problem.measurements[1:]]
+    )  # a frame without flow
+    monkeypatch.setattr("dyn3r.bundle_adjustment.problem.BATCH_MEASUREMENTS", batch)
+    frames = [sorted(set(some.source.tolist())) for some in problem.batches]
     assert [i for some in frames for i in some] == [1, 2, 3, 4, 5]  # in order, in one batch each
     assert len(frames) == {1: 5, 10**9: 1}.get(batch, len(frames))
     found = system.linearise(problem, now, WIDTH)
-    monkeypatch.setattr("dyn3r.bundle_adjustment.solver.BATCH", 100)
+    monkeypatch.setattr("dyn3r.bundle_adjustment.problem.BATCH_MEASUREMENTS", 100)
     other = replace(problem)
     expected = system.linearise(other, now, WIDTH)
     assert other.batches is not problem.batches
-    torch.testing.assert_close(found.right, expected.right)
+    torch.testing.assert_close(found.gradient, expected.gradient)
     torch.testing.assert_close(found.information, expected.information)
-    same(system.step(problem, now, found, 0.1), system.step(other, now, expected, 0.1), 1e-6)
+    same(
+        system.damped_step(problem, now, found, 0.1),
+        system.damped_step(other, now, expected, 0.1),
+        1e-6,
+    )
     assert total_cost(problem, now, WIDTH) == pytest.approx(total_cost(other, now, WIDTH))
 
 
 def test_where_many_frames_meet_the_matrix_stays_dense(tiny, monkeypatch) -> None:
     problem, now = tiny
-    monkeypatch.setattr(system, "DENSE", 0)
-    monkeypatch.setattr(system, "_solved_sparse", lambda *_: pytest.fail("sparse"))
-    assert system.step(problem, now, system.linearise(problem, now, WIDTH), 1e-3) is not None
+    monkeypatch.setattr(system, "MIN_SPARSE_UNKNOWNS", 0)
+    monkeypatch.setattr(system, "_solve_sparse", lambda *_: pytest.fail("sparse"))
+    assert system.damped_step(problem, now, system.linearise(problem, now, WIDTH), 1e-3) is not None
 
 
-@pytest.mark.parametrize("solve", [system._solved_dense, system._solved_sparse])
+@pytest.mark.parametrize("solve", [system._solve_dense, system._solve_sparse])
 def test_equations_without_a_solution_are_told(solve) -> None:
     where, zero = torch.arange(3), torch.zeros(3, dtype=torch.float64)
     block = torch.ones(3, 3, dtype=torch.float64)
@@ -235,44 +241,53 @@ def test_equations_without_a_solution_are_told(solve) -> None:
 def test_the_same_pair_twice_counts_twice(tiny) -> None:
     problem, now = tiny
     twice = []
-    for seen in problem.seen:
-        names = ("first", "frames", "target", "whiten", "weight")
+    for seen in problem.measurements:
+        names = ("source", "target", "uv", "whiten", "weight")
         twice.append(replace(seen, **{n: torch.cat([getattr(seen, n)] * 2) for n in names}))
-    double = replace(problem, seen=twice)
-    heavy = replace(problem, seen=[replace(s, weight=2 * s.weight) for s in problem.seen])
-    a, b = (system.step(p, now, system.linearise(p, now, WIDTH), 1e-3) for p in (double, heavy))
+    double = replace(problem, measurements=twice)
+    heavy = replace(
+        problem, measurements=[replace(s, weight=2 * s.weight) for s in problem.measurements]
+    )
+    a, b = (
+        system.damped_step(p, now, system.linearise(p, now, WIDTH), 1e-3) for p in (double, heavy)
+    )
     same(a, b, 1e-7)
 
 
 def test_the_cost_falls_until_the_gradient_is_gone(tiny) -> None:
     problem, now = tiny
-    solution = adjust(problem, now, 100)
+    solution = minimise(problem, now, 100)
     before = total_cost(problem, now, solution.width)
     assert total_cost(problem, solution.estimate, solution.width) < 0.5 * before
-    start = system.linearise(problem, now, solution.width).depth_right.norm()
-    end = system.linearise(problem, solution.estimate, solution.width).depth_right.norm()
+    start = system.linearise(problem, now, solution.width).depth_gradient.norm()
+    end = system.linearise(problem, solution.estimate, solution.width).depth_gradient.norm()
     assert end < 0.01 * start
 
 
 def test_pairs_that_fit_badly_as_a_whole_count_less() -> None:
     problem, start = problem_of(made_up())
-    problem = replace(problem, seen=[replace(s, weight=s.weight.clone()) for s in problem.seen])
-    good = adjust(problem, start).estimate
-    assert doubted(problem, good) is None
-    spoilt = problem.seen[1].target.clone()
+    problem = replace(
+        problem, measurements=[replace(s, weight=s.weight.clone()) for s in problem.measurements]
+    )
+    good = minimise(problem, start).estimate
+    assert reweight_pairs(problem, good) is None
+    spoilt = problem.measurements[1].uv.clone()
     spoilt[0] += torch.tensor([6.0, -4.0])  # one pair of frame 1, all of it
-    seen = list(problem.seen)
-    seen[1] = replace(seen[1], target=spoilt)
-    worse = replace(problem, seen=seen)
-    careful = doubted(worse, good)
+    seen = list(problem.measurements)
+    seen[1] = replace(seen[1], uv=spoilt)
+    worse = replace(problem, measurements=seen)
+    careful = reweight_pairs(worse, good)
     assert careful is not None
-    error = residuals(worse, good, worse.seen[1], by="nothing").error[0].norm(dim=-1)
-    factor = float(error[worse.seen[1].weight[0] > 0].median()) / 1.18
+    error = residuals(worse, good, worse.measurements[1], derivatives="none").error[0].norm(dim=-1)
+    factor = float(error[worse.measurements[1].weight[0] > 0].median()) / 1.18
     assert factor > 2
     torch.testing.assert_close(
-        careful.seen[1].whiten[0] * factor, worse.seen[1].whiten[0], rtol=1e-3, atol=1e-6
+        careful.measurements[1].whiten[0] * factor,
+        worse.measurements[1].whiten[0],
+        rtol=1e-3,
+        atol=1e-6,
     )
-    for i, (ours, theirs) in enumerate(zip(careful.seen, worse.seen)):
-        for row in range(len(ours.frames)):
+    for i, (ours, theirs) in enumerate(zip(careful.measurements, worse.measurements)):
+        for row in range(len(ours.target)):
             if (i, row) != (1, 0):
                 torch.testing.assert_close(ours.whiten[row], theirs.whiten[row])

@@ -18,6 +18,7 @@ from dyn3r.cli.main import main
 from dyn3r.network.checkpoints.reader import save_network
 from dyn3r.scene import Scene
 from tests.factories import tiny_network
+from tests.videos import write_video
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +37,6 @@ def pictures(tmp_path: Path) -> Path:
         image = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         Image.fromarray(image).save(folder / f"frame_{index}.png")
     return folder
-
-
-def write_video(path: Path, frames: int = 6) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        random = np.random.default_rng(0)
-        for _ in range(frames):
-            image = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return path
 
 
 def run(*arguments: object) -> int:

@@ -38,7 +38,7 @@ def test_a_perfect_scene(perfect: Scene, tmp_path: Path, capsys: pytest.CaptureF
         Eval(tmp_path, truth=DEMO)()
     printed = capsys.readouterr().out
     assert "motion masks: J" in printed
-    assert "5 frames against the truth" in printed
+    assert "5 frames against ground truth" in printed
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["source"] == "demo"
     assert written["evaluation"]["scene"]["masks"]["j_mean"] == 1

@@ -80,7 +80,7 @@ def test_explain_writes_pictures_beside_the_results(checkpoints, pictures, tmp_p
 
 
 def feedforward_run(source: Path, out: Path, checkpoints, **options: Any) -> Run:
-    return Run(source, out, model=str(checkpoints[0]), mode="feedforward", **options)
+    return Run(source, out, model=str(checkpoints[0]), mode="stream_scene", **options)
 
 
 def test_feedforward_writes_every_frame_and_the_scene(
@@ -92,7 +92,7 @@ def test_feedforward_writes_every_frame_and_the_scene(
     names = {"scene.dyn3r", "overview.mp4", "contact_sheet.png", "camera_path.png", "frames"}
     assert {file.name for file in out.iterdir()} == names
     scene = Scene.load(out)
-    assert scene.metadata["mode"] == "feedforward"
+    assert scene.metadata["mode"] == "stream_scene"
     assert scene.names == tuple(f"frame_{t}.png" for t in range(4))
     for t in range(4):
         with np.load(out / "frames" / f"00000{t}.npz") as frame:
@@ -109,7 +109,7 @@ def test_feedforward_writes_every_frame_and_the_scene(
 def test_a_stopped_feedforward_run_keeps_what_came(
     checkpoints, pictures, tmp_path, monkeypatch, capsys
 ) -> None:
-    whole = dyn3r.streaming.feedforward
+    whole = dyn3r.streaming.stream_scene
 
     def until_ctrl_c(*arguments: Any):
         for result in whole(*arguments):
@@ -119,7 +119,7 @@ def test_a_stopped_feedforward_run_keeps_what_came(
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(dyn3r.streaming, "feedforward", until_ctrl_c)
+    monkeypatch.setattr(dyn3r.streaming, "stream_scene", until_ctrl_c)
     feedforward_run(pictures, tmp_path / "out", checkpoints, pictures=False)()
     assert "stopped after 2 frames" in capsys.readouterr().out
     assert len(Scene.load(tmp_path / "out")) == 2
@@ -174,7 +174,7 @@ def test_live_shows_the_frames_as_they_come(
     ],
 )  # fmt: skip
 def test_what_feedforward_leaves_out_is_refused(options, checkpoints, pictures, tmp_path) -> None:
-    with pytest.raises(InputError, match="--mode feedforward"):
+    with pytest.raises(InputError, match="--mode stream_scene"):
         feedforward_run(pictures, tmp_path / "out", checkpoints, **options)()
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""A scene against a truth folder: perfect and known answers, subsets, other sizes, bad folders."""
+"""`evaluate`: perfect scenes, known errors, subsets of frames, other sizes, invalid folders."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def scene() -> FakeScene:
     return true_scene(clip.mapping, clip.names)
 
 
-def test_the_truth_scaled_is_perfect(scene: FakeScene) -> None:
+def test_the_scaled_ground_truth_is_perfect(scene: FakeScene) -> None:
     T = scene.T_world_camera.copy()
     T[:, :3, 3] *= 3
     result = evaluate(replace(scene, depth=3 * scene.depth, T_world_camera=T), DEMO)
@@ -54,12 +54,12 @@ def test_the_truth_scaled_is_perfect(scene: FakeScene) -> None:
     assert result.scene.masks.j_mean == result.scene.masks.f_mean == 1
     assert result.scene.focal_error == pytest.approx(0, abs=1e-9)
     assert result.scene.travel_over_depth == pytest.approx(result.true_travel_over_depth)
-    # The clip's own numbers: it travels 0.957 m at a median depth of 3.95 m, 11 % moves.
+    # Properties of the clip: trajectory 0.957 m, median depth 3.95 m, 11 % dynamic pixels.
     assert result.true_travel_over_depth == pytest.approx(0.957 / 3.95, rel=0.01)
     assert scene.dynamic.mean() == pytest.approx(0.11, abs=0.01)
 
 
-def test_the_baseline_is_a_wall_and_a_tripod(scene: FakeScene) -> None:
+def test_the_baseline_is_constant_depth_and_a_static_camera(scene: FakeScene) -> None:
     baseline = evaluate(scene, DEMO).baseline
     median = np.median(scene.depth)
     assert baseline.depth.abs_rel == pytest.approx(
@@ -78,7 +78,7 @@ def test_known_errors(scene: FakeScene) -> None:
     K = scene.K.copy()
     K[:, :2, :2] *= 1.1
     result = evaluate(replace(scene, depth=worse, K=K, dynamic=~scene.dynamic), DEMO).scene
-    # The moving things are nearest: doubling them changes the median a little, and with it all.
+    # The dynamic pixels are the nearest. Doubling their depth changes the median a little.
     assert result.abs_rel_moving == pytest.approx(1, abs=0.05)
     assert result.abs_rel_static < 0.05
     assert result.focal_error == pytest.approx(0.1)
@@ -104,7 +104,7 @@ def test_a_subset_of_frames_matches_by_name(scene: FakeScene) -> None:
     assert evaluate(shifted, DEMO).scene.masks.j_mean < 0.95
 
 
-def test_the_truth_lies_where_the_frames_lie(scene: FakeScene) -> None:
+def test_ground_truth_is_aligned_with_the_frames(scene: FakeScene) -> None:
     """World points of static pixels agree between crops of different sizes."""
     other = true_scene(frame_mapping((240, 320), size=128, square_crop=True), scene.names)
     u, v, d = 40, 60, other.depth[5, 60, 40]
@@ -143,7 +143,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_without_pictures_matches_by_number(scene: FakeScene, folder: Path) -> None:
+def test_a_folder_without_images_matches_by_number(scene: FakeScene, folder: Path) -> None:
     part = true_scene(scene.mapping, scene.names[5:7])
     assert evaluate(part, folder).scene.masks.j_mean == 1
 
@@ -161,7 +161,7 @@ def test_missing_and_damaged_files(scene: FakeScene, folder: Path, name: str) ->
         evaluate(scene, folder)
 
 
-def test_truth_that_does_not_fit(scene: FakeScene, folder: Path) -> None:
+def test_ground_truth_that_does_not_fit(scene: FakeScene, folder: Path) -> None:
     with np.load(folder / "dynamic.npz") as arrays:
         masks = arrays["mask"]
     np.savez(folder / "dynamic.npz", mask=masks[:20])

@@ -1,4 +1,4 @@
-"""Depth errors: golden values, alignments against slow solutions, corners."""
+"""Depth metrics: golden values, alignments against slow solutions, corner cases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PREDICTED, TRUTH = GOLDEN["depth__pred"], GOLDEN["depth__gt"]
     [
         ("median", "median", 2e-7),
         ("scale_shift", "scale_shift_lstsq", 2e-7),
-        # Ten re-weightings jump between pixels, so the last digits depend on the rounding.
+        # Ten re-weightings do not converge fully, so the last digits depend on rounding.
         ("scale_weiszfeld", "scale_weiszfeld", 5e-5),
         # The published solver is iterative; ours is exact.
         ("scale_shift_l1", "lad2", 5e-5),
@@ -43,14 +43,14 @@ def test_golden_depth(alignment: str, published: str, tolerance: float) -> None:
 @pytest.mark.parametrize(
     "alignment", ["median", "scale_shift", "scale_weiszfeld", "scale_shift_l1"]
 )
-def test_a_scaled_truth_is_perfect(alignment: str) -> None:
+def test_scaled_ground_truth_is_perfect(alignment: str) -> None:
     errors = depth_errors(TRUTH * 0.37, TRUTH, alignment=alignment)
     assert errors.abs_rel < 1e-6
     assert errors.delta1 == 1
 
 
 @pytest.mark.parametrize("alignment", ["scale_shift", "scale_shift_l1"])
-def test_a_scaled_and_shifted_truth_is_perfect(alignment: str) -> None:
+def test_scaled_and_shifted_ground_truth_is_perfect(alignment: str) -> None:
     errors = depth_errors(np.where(TRUTH > 0, 0.5 * TRUTH + 3, 0), TRUTH, alignment=alignment)
     assert errors.abs_rel < 1e-5
     median = depth_errors(np.where(TRUTH > 0, 0.5 * TRUTH + 3, 0), TRUTH, alignment="median")
@@ -76,7 +76,7 @@ def test_least_squares_agrees_with_numpy() -> None:
     np.testing.assert_allclose(align_depth(p, t, "scale_shift"), expected)
 
 
-def test_one_alignment_serves_the_whole_sequence() -> None:
+def test_one_alignment_per_sequence() -> None:
     drifting = TRUTH * np.array([1.0, 1.5, 2.0])[:, None, None]
     alone = [depth_errors(p, t, max_depth=70.0).abs_rel for p, t in zip(drifting, TRUTH)]
     assert max(alone) < 1e-6

@@ -1,4 +1,4 @@
-"""Mask measures: golden DAVIS values, hand-made masks, empty masks."""
+"""Mask metrics: golden DAVIS values, masks with known overlap, empty masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Camera path errors: golden values, invariances, and paths that determine nothing."""
+"""Trajectory metrics: golden values, invariances, degenerate trajectories."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_nothing_depends_on_the_world_frame_or_scale_of_the_estimate(
         assert getattr(after, name) == pytest.approx(getattr(before, name), rel=1e-6)
 
 
-def test_the_true_path_has_no_error() -> None:
+def test_the_true_trajectory_has_no_error() -> None:
     errors = trajectory_errors(TRUTH, TRUTH)
     assert max(errors.ate, errors.rpe_translation, errors.rpe_rotation_deg) < 1e-9
     assert errors.rotation_deg < 1e-9
@@ -64,7 +64,7 @@ def test_the_true_path_has_no_error() -> None:
 
 
 def test_known_rotation_errors() -> None:
-    """Every second camera is turned by 3 degrees: 3 degrees a step, 1.5 on average after a fit."""
+    """Every second camera is rotated by 3 degrees: RPE 3, after alignment 1.5 on average."""
     turned = TRUTH.copy()
     turn = Rotation.from_euler("y", 3, degrees=True).as_matrix()
     turned[1::2, :3, :3] = turned[1::2, :3, :3] @ turn
@@ -73,8 +73,8 @@ def test_known_rotation_errors() -> None:
     assert errors.ate < 1e-9
     same_axis = np.tile(np.eye(4), (20, 1, 1))
     same_axis[1::2, :3, :3] = turn
-    still = trajectory_errors(same_axis, np.tile(np.eye(4), (20, 1, 1)))
-    assert still.rotation_deg == pytest.approx(1.5, rel=1e-6)
+    static = trajectory_errors(same_axis, np.tile(np.eye(4), (20, 1, 1)))
+    assert static.rotation_deg == pytest.approx(1.5, rel=1e-6)
 
 
 def test_umeyama_finds_a_known_similarity_and_never_a_mirror() -> None:
@@ -83,32 +83,30 @@ def test_umeyama_finds_a_known_similarity_and_never_a_mirror() -> None:
     rotation = Rotation.random(random_state=3).as_matrix()
     found = umeyama(source, 2.5 * source @ rotation.T + [1, 2, 3])
     assert found.scale == pytest.approx(2.5)
-    np.testing.assert_allclose(found.rotation, rotation, atol=1e-12)
-    np.testing.assert_allclose(found.translation, [1, 2, 3], atol=1e-12)
+    np.testing.assert_allclose(found.R, rotation, atol=1e-12)
+    np.testing.assert_allclose(found.t, [1, 2, 3], atol=1e-12)
     mirrored = umeyama(source, source * [1, 1, -1])
-    assert np.linalg.det(mirrored.rotation) == pytest.approx(1)
-    # The residual of the best similarity can't be lowered by any small change of it.
-    best = residual(mirrored.scale, mirrored.rotation, mirrored.translation, source)
+    assert np.linalg.det(mirrored.R) == pytest.approx(1)
+    # No small change of the similarity lowers its residual.
+    best = residual(mirrored.scale, mirrored.R, mirrored.t, source)
     for seed in range(20):
         nudge = Rotation.from_rotvec(0.01 * np.random.default_rng(seed).normal(size=3)).as_matrix()
-        assert (
-            residual(mirrored.scale, nudge @ mirrored.rotation, mirrored.translation, source) > best
-        )
-    assert residual(mirrored.scale * 1.01, mirrored.rotation, mirrored.translation, source) > best
+        assert residual(mirrored.scale, nudge @ mirrored.R, mirrored.t, source) > best
+    assert residual(mirrored.scale * 1.01, mirrored.R, mirrored.t, source) > best
 
 
 def residual(scale: float, rotation: np.ndarray, shift: np.ndarray, source: np.ndarray) -> float:
     return float(((scale * source @ rotation.T + shift - source * [1, 1, -1]) ** 2).sum())
 
 
-def test_a_still_estimate_is_as_wrong_as_the_path_is_wide() -> None:
-    still = np.tile(np.eye(4), (20, 1, 1))
+def test_the_ate_of_a_static_estimate_is_the_spread_of_the_trajectory() -> None:
+    static = np.tile(np.eye(4), (20, 1, 1))
     centres = TRUTH[:, :3, 3]
     spread = np.sqrt(((centres - centres.mean(axis=0)) ** 2).sum(axis=1).mean())
-    assert trajectory_errors(still, TRUTH).ate == pytest.approx(spread)
+    assert trajectory_errors(static, TRUTH).ate == pytest.approx(spread)
 
 
-def test_a_true_camera_that_only_turns_has_no_translation_error() -> None:
+def test_pure_rotation_has_no_translation_error() -> None:
     turning = TRUTH.copy()
     turning[:, :3, 3] = [4.0, 5.0, 6.0]
     errors = trajectory_errors(ESTIMATE, turning)
@@ -128,12 +126,12 @@ def test_rotation_angles(angle: float) -> None:
     assert rotation_angle_deg(R[None])[0] == pytest.approx(angle, rel=1e-6, abs=1e-12)
 
 
-def test_paths_of_different_lengths() -> None:
-    with pytest.raises(InputError, match="camera paths"):
+def test_trajectories_of_different_lengths() -> None:
+    with pytest.raises(InputError, match="camera trajectories"):
         trajectory_errors(ESTIMATE[:5], TRUTH)
 
 
-def test_evo_agrees_where_it_is_installed() -> None:
+def test_evo_agrees() -> None:
     pytest.importorskip("evo")
     from evo.core import metrics, trajectory
 

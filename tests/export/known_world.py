@@ -1,11 +1,11 @@
-"""A scene whose every source pixel is known: what exports must agree with.
+"""A scene with an analytic value of every source pixel, to check exports against.
 
-A slanted wall, seen by a camera that turns and walks; a square before it moves. The source
-pictures are 200x120; they are resized by a little different factors along x and y, and cropped off
-the middle, so that a mistake in any of scale, crop, pixel centre or pose shows.
+A slanted wall, seen by a camera that rotates and translates; a square moves in front of it. The
+source images are 200x120. They are resized by slightly different factors along x and y and cropped
+off-centre, so that a mistake in scale, crop, pixel centre or pose is visible.
 
-Everything here is computed with pixel *corners* at integers (the source picture spans 0..200), so
-that nothing of dyn3r's own conventions is assumed.
+All formulas have pixel *corners* at integers (the source image spans 0..200), so they assume none
+of dyn3r's own conventions.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def wall(t: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moves(t: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where the square is, at source corner coordinates."""
+    """True inside the square, at source corner coordinates."""
     return (np.abs(x - (60 + 12 * t)) < 14) & (np.abs(y - 60) < 18)
 
 
 def pixels_off(t: int, xy: np.ndarray, point_world: np.ndarray) -> np.ndarray:
-    """Source pixels (k, 2) from corner coordinates xy to where frame t shows the wall point."""
+    """Offsets (k, 2) in source pixels from corner coordinates xy to projected wall points."""
     here, _ = wall(t, xy[:, 0], xy[:, 1])
     right, _ = wall(t, xy[:, 0] + 1, xy[:, 1])
     below, _ = wall(t, xy[:, 0], xy[:, 1] + 1)
@@ -64,7 +64,7 @@ def pixels_off(t: int, xy: np.ndarray, point_world: np.ndarray) -> np.ndarray:
 
 
 def known_scene(n: int = 4) -> Scene:
-    """The scene as a perfect reconstruction has it."""
+    """A perfect reconstruction of the scene."""
     (h, w), (scale_x, scale_y) = MAPPING.size_hw, MAPPING.scale_xy
     y, x = np.indices((h, w)) + 0.5
     x, y = (x + MAPPING.crop_xy[0]) / scale_x, (y + MAPPING.crop_xy[1]) / scale_y
@@ -90,12 +90,12 @@ def known_scene(n: int = 4) -> Scene:
 
 
 def paint(t: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """RGB picture at source corner coordinates: a smooth wall, a blue square."""
+    """RGB image at source corner coordinates: a smooth wall, a blue square."""
     point, _ = wall(t, x, y)
     red, green = 100 + 30 * point[..., 0], 110 + 40 * point[..., 1]
-    picture = np.stack([red, green, np.full_like(red, 40)], axis=-1).clip(0, 255)
-    picture[moves(t, x, y)] = (30, 60, 240)
-    return picture.astype(np.uint8)
+    image = np.stack([red, green, np.full_like(red, 40)], axis=-1).clip(0, 255)
+    image[moves(t, x, y)] = (30, 60, 240)
+    return image.astype(np.uint8)
 
 
 def source_xy() -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +105,7 @@ def source_xy() -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_source(folder: Path, n: int = 4) -> Path:
-    """The source pictures as PNG, named as the frames are."""
+    """Write the source images as PNG with the names of the frames."""
     folder.mkdir(parents=True)
     for t in range(n):
         Image.fromarray(paint(t, *source_xy())).save(folder / f"shot {t}.png")

@@ -1,3 +1,5 @@
+"""COLMAP models: projections against an analytic scene, tracks, both kinds, images and masks."""
+
 from __future__ import annotations
 
 import logging
@@ -23,7 +25,7 @@ def rotation(wxyz: np.ndarray) -> np.ndarray:
 
 
 def read_text(folder):
-    """COLMAP's text model, read from the words of its documentation."""
+    """COLMAP's text model, read as its documentation defines it."""
 
     def lines(name):
         text = (folder / name).read_text().split("\n")
@@ -67,7 +69,7 @@ def text_model(tmp_path_factory):
     return scene, read_text(folder / "sparse" / "0")
 
 
-def test_points_land_where_the_source_pictures_show_them(text_model):
+def test_points_project_to_their_source_pixels(text_model):
     scene, model = text_model
     cameras, images, _ = model
     height, width = SOURCE_HW
@@ -76,12 +78,12 @@ def test_points_land_where_the_source_pictures_show_them(text_model):
         xy, xyz, observed = reproject(model, t + 1)
         assert len(xy) > 1000
         assert np.abs(xy - observed).max() < 0.05
-        off = pixels_off(t, xy, xyz)  # by the world's own formula, not by anything exported
+        off = pixels_off(t, xy, xyz)  # by the scene's formula, independent of the export
         assert np.abs(off).max() < 0.1
         assert np.abs(off.mean(axis=0)).max() < 0.01
         assert (xy > 0).all()
         assert (xy < [width, height]).all()
-        # Nothing of what moves, nor its rim of two prepared pixels (3.8 source pixels).
+        # No dynamic pixel, nor the margin of two prepared pixels (3.8 source pixels).
         assert not moves(t, *xy.T).any()
         assert images[t + 1][2] == f"shot_{t}.jpg"
 
@@ -99,12 +101,12 @@ def test_tracks_are_consistent_and_long_where_frames_overlap(text_model):
     assert max(lengths) == len(scene)
 
 
-def test_a_point_that_another_frame_does_not_confirm_is_no_track():
+def test_an_unconfirmed_point_has_no_track():
     from dyn3r.export.tracks import find_tracks
 
     scene = known_scene()
     depth = scene.depth.copy()
-    depth[1] *= 1.05  # frame 1 puts the wall elsewhere
+    depth[1] *= 1.05  # the wall is farther away in frame 1
     scene = Scene(**{**vars(scene), "depth": depth})
     tracks = find_tracks(scene, min_confidence=0.0, max_points=5000)
     origin = np.zeros(len(tracks.points_world), int)
@@ -116,11 +118,11 @@ def test_a_point_that_another_frame_does_not_confirm_is_no_track():
     assert not with_1 & with_others
 
 
-def test_colmap_itself_reads_both_kinds(tmp_path):
-    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap reads the model back: not here")
+def test_pycolmap_reads_both_kinds(tmp_path):
+    pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap to read the model")
     scene = known_scene()
     K = scene.K.copy()
-    K[2, 0, 0] *= 1.01  # frames with lenses of their own
+    K[2, 0, 0] *= 1.01  # intrinsics that differ between frames
     scene = Scene(**{**vars(scene), "K": K})
     models = []
     for kind in ("colmap", "colmap-text"):
@@ -148,30 +150,31 @@ def test_colmap_itself_reads_both_kinds(tmp_path):
         assert twin.track.length() == point.track.length()
 
 
-def test_pictures_and_masks_fit_the_cameras(tmp_path):
+def test_images_and_masks_fit_the_cameras(tmp_path):
     scene = known_scene()
-    source = write_source(tmp_path / "pictures")
+    source = write_source(tmp_path / "source")
     scene.export("colmap", tmp_path / "at_source", source=source)
     scene.export("colmap", tmp_path / "prepared", resolution="prepared")
     for folder, (height, width) in (("at_source", SOURCE_HW), ("prepared", scene.size_hw)):
-        pictures = sorted((tmp_path / folder / "images").iterdir())
-        assert len(pictures) == 4
-        for picture in pictures:
-            mask = np.asarray(Image.open(tmp_path / folder / "masks" / f"{picture.name}.png"))
-            assert Image.open(picture).size == (width, height)
+        images = sorted((tmp_path / folder / "images").iterdir())
+        assert len(images) == 4
+        for image in images:
+            mask = np.asarray(Image.open(tmp_path / folder / "masks" / f"{image.name}.png"))
+            with Image.open(image) as opened:
+                assert opened.size == (width, height)
             assert mask.shape == (height, width)
     mask = np.asarray(Image.open(tmp_path / "prepared" / "masks" / "shot_2.png.png"))
-    np.testing.assert_array_equal(mask == 0, scene.dynamic[2])  # black: not to be used
+    np.testing.assert_array_equal(mask == 0, scene.dynamic[2])  # black: ignored
 
 
-def test_without_pictures_it_says_which_it_is_for(tmp_path, caplog):
+def test_without_images_a_warning_names_their_size(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         known_scene().export("colmap", tmp_path / "model", max_points=50)
     assert "200x120" in caplog.text
     assert not (tmp_path / "model" / "images").exists()
 
 
-def test_one_frame_and_nothing_still(tmp_path):
+def test_one_frame_and_no_static_pixel(tmp_path):
     tiny_scene(n=1).export("colmap-text", tmp_path / "one")
     _, images, points = read_text(tmp_path / "one" / "sparse" / "0")
     assert len(images) == 1

@@ -1,4 +1,4 @@
-"""What all exports share: the table, the command, names, whole or not at all. And the text ones."""
+"""All formats: table, command, names, atomic results. Trajectories, official folder, video."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from PIL import Image
 
 from dyn3r.cli.export import Export
 from dyn3r.errors import InputError, OutputError
-from dyn3r.export import FORMATS
-from dyn3r.export.camera_conventions import continuous, quaternions_wxyz
+from dyn3r.export import FORMATS, ExportOptions
+from dyn3r.export.camera_conventions import continuous_quaternions, quaternions_wxyz
 from dyn3r.export.naming import frame_stems
 from dyn3r.scene import Scene
 from tests.export.known_world import known_scene
 from tests.factories import tiny_scene
 
 DOCS = Path(__file__).parents[2] / "docs" / "exports.md"
-LIGHT = [name for name in FORMATS if name not in ("usd", "rerun")]  # those have their own tests
+LIGHT = [name for name in FORMATS if name not in ("usd", "rerun")]  # these have their own tests
 
 
 def turned_scene() -> Scene:
-    """Frame 1 is turned by 90 degrees about y: its z is world x, its x is world -z."""
+    """Frame 1 is rotated by 90 degrees about y: its z is world x, its x is world -z."""
     T = tiny_scene(n=2).T_world_camera.copy()
     T[1, :3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
     T[1, :3, 3] = [1.5, -2.0, 0.25]
@@ -52,7 +52,7 @@ def test_kitti_is_the_matrix_row_by_row(tmp_path):
 
 def test_evo_reads_both(tmp_path):
     file_interface = pytest.importorskip(
-        "evo.tools.file_interface", reason="evo reads the paths back: not here"
+        "evo.tools.file_interface", reason="needs evo to read the trajectories"
     )
     scene = known_scene()
     scene.export("tum", tmp_path / "a.txt")
@@ -64,14 +64,14 @@ def test_evo_reads_both(tmp_path):
         np.testing.assert_allclose(np.stack(read.poses_se3), scene.T_world_camera, atol=1e-7)
 
 
-def test_quaternions_have_no_jumps():
+def test_quaternions_are_continuous():
     angles = np.radians(np.arange(0, 720, 20))
     T = np.tile(np.eye(4), (len(angles), 1, 1))
     T[:, 0, 0] = T[:, 2, 2] = np.cos(angles)
     T[:, 0, 2], T[:, 2, 0] = np.sin(angles), -np.sin(angles)
     quat = quaternions_wxyz(T)
     assert (quat[:, 0] >= 0).all()
-    smooth = continuous(quat)
+    smooth = continuous_quaternions(quat)
     assert (smooth[1:] * smooth[:-1]).sum(axis=1).min() > 0.98
 
 
@@ -99,7 +99,8 @@ def test_official_has_the_published_layout(tmp_path):
     assert large.sum() == 10 * 8  # a 3x3 dilation
     np.testing.assert_allclose(np.loadtxt(out / "pred_intrinsics.txt"), scene.K.reshape(4, 9))
     np.testing.assert_array_equal(np.loadtxt(out / "pred_traj.txt")[:, 0], [0, 1, 2, 3])
-    assert Image.open(out / "_depth_maps.gif").n_frames == 4
+    with Image.open(out / "_depth_maps.gif") as gif:
+        assert gif.n_frames == 4
 
 
 def test_the_video_shows_four_panels(tmp_path):
@@ -117,7 +118,7 @@ def test_the_video_shows_four_panels(tmp_path):
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_a_result_is_never_destroyed_unasked(tmp_path, name):
+def test_results_are_kept_without_overwrite(tmp_path, name):
     scene, exporter = tiny_scene(n=2), FORMATS[name]
     target = tmp_path / exporter.default_name
     if exporter.suffixes:
@@ -138,7 +139,7 @@ def test_a_result_is_never_destroyed_unasked(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_one_frame_with_nothing_known_can_be_written(tmp_path, name):
+def test_one_frame_without_depth_can_be_written(tmp_path, name):
     scene = tiny_scene(n=1)
     empty = tiny_scene(n=1, depth=np.zeros_like(scene.depth), names=("../../etc/pass wd",), fps=0.0)
     target = empty.export(name, tmp_path / "folder" / FORMATS[name].default_name)
@@ -189,7 +190,8 @@ def test_the_command_writes_beside_the_scene(tmp_path, capsys):
     with pytest.raises(OutputError, match="--overwrite"):
         Export(scene=tmp_path, to="tum")()
     Export(scene=tmp_path, to="tum", overwrite=True)()
-    Export(scene=tmp_path / "scene.dyn3r", to="ply", output=tmp_path / "x.ply", which="static")()
+    static = ExportOptions(which="static")
+    Export(scene=tmp_path / "scene.dyn3r", to="ply", output=tmp_path / "x.ply", options=static)()
     assert "wrote" in capsys.readouterr().out
     assert (tmp_path / "x.ply").exists()
     with pytest.raises(InputError, match="unknown format"):

@@ -1,4 +1,4 @@
-"""Depth and masks, at both resolutions; and finding the source pictures."""
+"""Depth and masks at both resolutions; source images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from dyn3r.errors import InputError
 from dyn3r.export.options import ExportOptions
-from dyn3r.export.source_images import read_source_pictures
+from dyn3r.export.source_images import read_source_images
 from dyn3r.export.upsampling import upsample_guided
 from dyn3r.scene import Scene
 from dyn3r.scene.drawing import write_video
@@ -44,7 +44,7 @@ def test_depth_png_keeps_depth_to_the_step_and_unknown_as_0(tmp_path):
     assert scale < 1e-3
 
 
-def test_depth_png_clips_stray_depths_and_says_so(tmp_path, caplog):
+def test_depth_png_clips_outliers_with_a_warning(tmp_path, caplog):
     depth = tiny_scene().depth.copy()
     depth[0, 5, 5] = 1e6
     tiny_scene(depth=depth).export("depth", tmp_path / "d")
@@ -66,7 +66,7 @@ def test_depth_npy_is_exact(tmp_path):
 
 
 def test_depth_exr_is_exact_for_another_reader(tmp_path):
-    OpenEXR = pytest.importorskip("OpenEXR", reason="OpenEXR reads the file back: not here")
+    OpenEXR = pytest.importorskip("OpenEXR", reason="needs OpenEXR to read the file")
     scene = tiny_scene()
     scene.export("depth-exr", tmp_path / "d")
     with OpenEXR.File(str(tmp_path / "d" / "frame_000001.exr")) as file:
@@ -83,7 +83,7 @@ def test_depth_exr_is_exact_for_ffmpeg(tmp_path):
     np.testing.assert_array_equal(frame.to_ndarray(), scene.depth[1])
 
 
-def test_masks_are_white_where_things_move(tmp_path):
+def test_masks_are_white_on_dynamic_pixels(tmp_path):
     scene = tiny_scene()
     scene.export("masks", tmp_path / "m")
     for t in range(len(scene)):
@@ -101,7 +101,7 @@ def test_masks_export_is_what_read_masks_reads(tmp_path):
     np.testing.assert_array_equal(read_masks(tmp_path / "m", clip), scene.dynamic)
 
 
-def test_source_resolution_without_pictures_is_nearest_neighbour(tmp_path):
+def test_source_resolution_without_images_is_nearest_neighbour(tmp_path):
     scene = known_scene()
     scene.export("depth-npy", tmp_path / "d", resolution="source")
     loaded = np.load(tmp_path / "d" / "shot_1.npy")
@@ -111,7 +111,7 @@ def test_source_resolution_without_pictures_is_nearest_neighbour(tmp_path):
     np.testing.assert_allclose(about(tmp_path / "d")["K"], scene.K_source())
 
 
-def test_guided_depth_is_better_than_nearest_and_invents_nothing():
+def test_guided_depth_is_better_than_nearest_and_adds_no_surface():
     scene, x_y = known_scene(), source_xy()
     for t in range(len(scene)):
         truth, moving = wall(t, *x_y)[1], moves(t, *x_y)
@@ -125,7 +125,7 @@ def test_guided_depth_is_better_than_nearest_and_invents_nothing():
         error = np.abs(up.depth / truth - 1)[known]
         error_nearest = np.abs(nearest / truth - 1)[known]
         assert error.mean() < 0.4 * error_nearest.mean()
-        # Edges: fewer pixels on the wrong side, none between the sides (2 and about 4).
+        # Edges: fewer pixels on the wrong surface, none between the surfaces (2 and about 4).
         wrong = (error > 0.1).sum()
         assert wrong < 0.3 * (error_nearest > 0.1).sum()
         between = (up.depth > 2.1) & (up.depth < 0.95 * truth[known & ~moving].min())
@@ -135,7 +135,7 @@ def test_guided_depth_is_better_than_nearest_and_invents_nothing():
 
 
 def slow_slope(inverse, i, j, axis):
-    """The smaller of the two differences, 0 if they disagree in sign or a neighbour is unknown."""
+    """The smaller of the two differences, 0 if they differ in sign or a neighbour is unknown."""
     di, dj = (1, 0) if axis == 0 else (0, 1)
     steps = []
     for sign in (-1, 1):
@@ -147,8 +147,8 @@ def slow_slope(inverse, i, j, axis):
     return min(steps, key=abs) if steps[0] * steps[1] > 0 else 0.0
 
 
-def slow_guided(depth, dynamic, guide, picture, mapping, row, column):
-    """(depth, share of weight that moves) of one source pixel before the median."""
+def slow_guided(depth, dynamic, guide, source, mapping, row, column):
+    """(depth, share of dynamic weight) of one source pixel before the median."""
     h, w = depth.shape
     inverse = np.where(depth > 0, 1 / np.maximum(depth, 1e-9), 0.0)
     u, v = mapping.from_source(np.array([column, row], float))
@@ -156,7 +156,7 @@ def slow_guided(depth, dynamic, guide, picture, mapping, row, column):
     for i in range(round(v) - 2, round(v) + 3):
         for j in range(round(u) - 2, round(u) + 3):
             if 0 <= i < h and 0 <= j < w:
-                off = guide[i, j].astype(float) - picture[row, column]
+                off = guide[i, j].astype(float) - source[row, column]
                 weight = np.exp(-((i - v) ** 2 + (j - u) ** 2) / 2)
                 weight *= np.exp(-(off @ off) / 2 / 12**2) + 1e-4
                 change = slow_slope(inverse, i, j, 0) * (v - i)
@@ -176,17 +176,17 @@ def slow_guided(depth, dynamic, guide, picture, mapping, row, column):
     return sum(f[0] for f in found) / sum(f[0] * f[1] for f in found), moving
 
 
-def test_guided_agrees_with_single_pixels_written_out():
+def test_guided_equals_a_slow_version_on_single_pixels():
     rng = np.random.default_rng(3)
     depth = np.where(rng.random((8, 12)) < 0.5, 2.0, 3.0) + 0.2 * rng.random((8, 12))
     depth[2:4, 5] = 0
     guide = rng.integers(0, 60, (8, 12, 3), dtype=np.uint8)
-    picture = rng.integers(0, 60, (40, 50, 3), dtype=np.uint8)
+    source = rng.integers(0, 60, (40, 50, 3), dtype=np.uint8)
     mapping = FrameMapping((40, 50), (12, 16), (2, 2), (8, 12))
-    up = upsample_guided(depth.astype(np.float32), depth > 2.6, guide, picture, mapping)
+    up = upsample_guided(depth.astype(np.float32), depth > 2.6, guide, source, mapping)
     for row, column in ((10, 10), (20, 25), (23, 40), (15, 33), (18, 22)):
         around = [
-            slow_guided(depth, depth > 2.6, guide, picture, mapping, row + i, column + j)
+            slow_guided(depth, depth > 2.6, guide, source, mapping, row + i, column + j)
             for i in (-1, 0, 1)
             for j in (-1, 0, 1)
         ]
@@ -197,16 +197,16 @@ def test_guided_agrees_with_single_pixels_written_out():
         assert up.dynamic[row, column] == (np.median([share > 0.5 for _, share in around]) > 0)
 
 
-def test_guided_depth_of_a_plane_is_exact_whatever_its_texture():
+def test_guided_depth_of_a_plane_is_exact_for_any_texture():
     x, y = source_xy()
-    picture = np.random.default_rng(0).integers(0, 255, (*SOURCE_HW, 3), dtype=np.uint8)
+    source = np.random.default_rng(0).integers(0, 255, (*SOURCE_HW, 3), dtype=np.uint8)
     scene = known_scene(n=1)
     h, w = scene.size_hw
     rows, columns = np.indices((h, w)) + 0.5
     scale_x, scale_y = MAPPING.scale_xy
     plane = wall(0, (columns + MAPPING.crop_xy[0]) / scale_x, (rows + MAPPING.crop_xy[1]) / scale_y)
     up = upsample_guided(
-        plane[1].astype(np.float32), scene.dynamic[0], scene.images[0], picture, MAPPING
+        plane[1].astype(np.float32), scene.dynamic[0], scene.images[0], source, MAPPING
     )
     known = up.depth > 0
     np.testing.assert_allclose(up.depth[known], wall(0, x, y)[1][known], rtol=2e-3)
@@ -242,41 +242,41 @@ def test_guided_keeps_unknown_depth_unknown():
     assert not nothing.depth.any()
 
 
-# --- source pictures ----------------------------------------------------------------------------
+# --- source images ----------------------------------------------------------------------------
 
 
 def test_a_video_gives_the_frames_that_the_clip_kept(tmp_path):
     from dyn3r.io.clip import read_clip
 
-    pictures = [np.full((48, 64, 3), 10 * k + 5, np.uint8) for k in range(20)]
-    write_video(iter(pictures), tmp_path / "v.mp4", fps=10)
-    clip = read_clip(tmp_path / "v.mp4", fps=5, size=64, start=0.4, num_frames=5)
+    images = [np.full((48, 64, 3), 10 * k + 5, np.uint8) for k in range(20)]
+    write_video(iter(images), tmp_path / "v.mp4", fps=10.0)
+    clip = read_clip(tmp_path / "v.mp4", fps=5.0, size=64, start=0.4, num_frames=5)
     n, h, w = clip.images.shape[:3]
     scene = tiny_scene(
         n=n, h=h, w=w, images=clip.images, mapping=clip.mapping, names=clip.names,
         times_s=clip.times_s,
     )  # fmt: skip
-    found = list(read_source_pictures(scene, tmp_path / "v.mp4"))
+    found = list(read_source_images(scene, tmp_path / "v.mp4"))
     assert len(found) == 5
-    for picture, frame in zip(found, clip.images):
-        assert abs(int(picture[20, 20, 0]) - int(frame[20, 20, 0])) <= 1
+    for image, frame in zip(found, clip.images):
+        assert abs(int(image[20, 20, 0]) - int(frame[20, 20, 0])) <= 1
     late = Scene(**{**vars(scene), "times_s": scene.times_s + 1.0})
     with pytest.raises(InputError, match="no frame at"):
-        list(read_source_pictures(late, tmp_path / "v.mp4"))
+        list(read_source_images(late, tmp_path / "v.mp4"))
 
 
-def test_source_pictures_that_do_not_fit_are_refused(tmp_path):
+def test_source_images_that_do_not_fit_are_refused(tmp_path):
     scene = known_scene()
-    folder = write_source(tmp_path / "pictures")
+    folder = write_source(tmp_path / "source")
     Image.new("RGB", (100, 60)).save(folder / "shot 2.png")
     with pytest.raises(InputError, match="100x60"):
         scene.export("masks", tmp_path / "out", source=folder)
     assert not (tmp_path / "out").exists()
-    for wrong, message in ((tmp_path / "none", "does not exist"), (tmp_path, "no pictures")):
+    for wrong, message in ((tmp_path / "none", "does not exist"), (tmp_path, "no images")):
         with pytest.raises(InputError, match=message):
-            list(read_source_pictures(scene, wrong))
-    with pytest.raises(InputError, match="one picture"):
-        list(read_source_pictures(scene, folder / "shot 1.png"))
+            list(read_source_images(scene, wrong))
+    with pytest.raises(InputError, match="one image"):
+        list(read_source_images(scene, folder / "shot 1.png"))
 
 
 def test_options_out_of_range_are_refused():

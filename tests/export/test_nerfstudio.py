@@ -1,3 +1,5 @@
+"""nerfstudio: projections, images, masks and depth against an analytic scene."""
+
 from __future__ import annotations
 
 import json
@@ -24,18 +26,18 @@ from tests.export.known_world import (
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nerfstudio")
     scene = known_scene()
-    scene.export("nerfstudio", folder / "out", source=write_source(folder / "pictures"))
+    scene.export("nerfstudio", folder / "out", source=write_source(folder / "source"))
     meta = json.loads((folder / "out" / "transforms.json").read_text())
     return scene, folder / "out", meta
 
 
-def look(meta, frame, points):
-    """nerfstudio's camera: x right, y up, looking along -z; integers are pixel corners."""
+def project_nerfstudio(meta, frame, points):
+    """Projection by nerfstudio's camera: x right, y up, along -z; integers are pixel corners."""
     T = np.linalg.inv(np.array(frame["transform_matrix"]))
     x, y, z = (points @ T[:3, :3].T + T[:3, 3]).T
-    lens = {**meta, **frame}
-    u = lens["cx"] + lens["fl_x"] * x / -z
-    v = lens["cy"] - lens["fl_y"] * y / -z
+    intrinsics = {**meta, **frame}
+    u = intrinsics["cx"] + intrinsics["fl_x"] * x / -z
+    v = intrinsics["cy"] - intrinsics["fl_y"] * y / -z
     return np.stack([u, v], axis=1), -z
 
 
@@ -44,7 +46,7 @@ def to_world(meta, points):
     return (points / meta["applied_scale"] - applied[:, 3]) @ applied[:, :3]
 
 
-def test_points_land_where_the_source_pictures_show_them(exported):
+def test_points_project_to_their_source_pixels(exported):
     _, folder, meta = exported
     height, width = SOURCE_HW
     assert (meta["h"], meta["w"]) == (height, width)
@@ -52,7 +54,7 @@ def test_points_land_where_the_source_pictures_show_them(exported):
     points = np.asarray(cloud.vertices)
     world = to_world(meta, points)
     for t, frame in enumerate(meta["frames"]):
-        xy, z = look(meta, frame, points)
+        xy, z = project_nerfstudio(meta, frame, points)
         seen = (z > 0) & (xy > 0).all(axis=1) & (xy < [width, height]).all(axis=1)
         seen &= ~moves(t, *xy.T)
         assert seen.sum() > 1000
@@ -61,24 +63,25 @@ def test_points_land_where_the_source_pictures_show_them(exported):
         assert np.abs(off.mean(axis=0)).max() < 0.01
 
 
-def test_pictures_masks_and_depth_are_those_of_the_source(exported):
+def test_images_masks_and_depth_are_those_of_the_source(exported):
     scene, folder, meta = exported
     x, y = source_xy()
     u, v = scene.mapping.from_source(np.stack([x, y], axis=-1) - 0.5).transpose(2, 0, 1)
     h, w = scene.size_hw
     cropped_away = (u < -0.6) | (v < -0.6) | (u > w - 0.4) | (v > h - 0.4)
     for t, frame in enumerate(meta["frames"]):
-        assert Image.open(folder / frame["file_path"]).size == SOURCE_HW[::-1]
+        with Image.open(folder / frame["file_path"]) as image:
+            assert image.size == SOURCE_HW[::-1]
         use = np.asarray(Image.open(folder / frame["mask_path"])) > 0
         moving = moves(t, x, y) & ~cropped_away
         assert ((~use) & moving).sum() / ((~use) | moving).sum() > 0.97
         values = np.asarray(Image.open(folder / frame["depth_file_path"]))
         assert values.dtype == np.uint16
         depth = values * 0.001 / meta["applied_scale"]
-        still = (values > 0) & use & ~moving
+        static = (values > 0) & use & ~moving
         truth = wall(t, x, y)[1]
-        assert still.mean() > 0.6
-        assert np.quantile(np.abs(depth[still] / truth[still] - 1), 0.99) < 0.01
+        assert static.mean() > 0.6
+        assert np.quantile(np.abs(depth[static] / truth[static] - 1), 0.99) < 0.01
         assert np.median(np.abs(depth[moving & (values > 0)] - 2)) < 0.001
         assert (values[cropped_away] == 0).all()
 
@@ -108,7 +111,7 @@ def test_16_bits_hold_scenes_of_any_unit(tmp_path):
         np.testing.assert_allclose(depth, scene.depth[1], rtol=2e-3)
 
 
-def test_lenses_that_differ_are_written_per_frame(tmp_path):
+def test_intrinsics_that_differ_are_written_per_frame(tmp_path):
     scene = known_scene()
     K = scene.K.copy()
     K[1, 0, 0] *= 1.1
@@ -119,7 +122,7 @@ def test_lenses_that_differ_are_written_per_frame(tmp_path):
     np.testing.assert_allclose(fl_x, K[:, 0, 0])
 
 
-def test_source_resolution_needs_the_pictures(tmp_path):
+def test_source_resolution_needs_the_images(tmp_path):
     with pytest.raises(InputError, match="--source"):
         known_scene().export("nerfstudio", tmp_path / "out", resolution="source")
     assert not (tmp_path / "out").exists()

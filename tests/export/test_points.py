@@ -1,4 +1,4 @@
-"""ply, glb, usd, rerun: each read back by its own library or one that is not ours."""
+"""ply, glb, usd, rerun: each file is read back by a library other than ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import trimesh
 
 from dyn3r.export import ExportOptions
-from dyn3r.export.camera_conventions import invert_rigid, y_up
+from dyn3r.export.camera_conventions import y_up
 from dyn3r.export.clouds import linear_colors
 from dyn3r.export.glb import glb_bytes
 from dyn3r.export.tracks import project
@@ -22,13 +22,13 @@ from tests.factories import tiny_scene
 
 
 def tilted_scene() -> Scene:
-    """tiny_scene (level camera, floor 1.5 below it) in a world that is turned and moved."""
+    """tiny_scene (level camera, floor 1.5 below it) after a rigid motion of the world."""
     from scipy.spatial.transform import Rotation
 
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_euler("xyz", [40, -25, 70], degrees=True).as_matrix()
     turn[:3, 3] = [3, -2, 5]
-    # Large enough that a floor seen at a grazing angle is no depth edge.
+    # Large enough that the floor at a grazing angle has no depth edge.
     return tiny_scene(h=128, w=192, T_world_camera=turn @ tiny_scene().T_world_camera)
 
 
@@ -41,7 +41,7 @@ def test_ply_holds_the_points_and_colours(tmp_path):
     cloud = trimesh.load(tmp_path / "frames" / "frame_000002.ply")
     expected = scene.points(2)
     points = np.asarray(cloud.vertices, np.float32)
-    # Points on depth edges are left out, the rest is there in order.
+    # Points on depth edges are left out; the others keep their order.
     rows = {tuple(row): k for k, row in enumerate(expected.points_world)}
     picks = np.array([rows[tuple(point)] for point in points])
     assert 0.5 * len(rows) < len(picks) < len(rows)
@@ -63,7 +63,7 @@ def test_ply_parts_add_up(tmp_path):
     assert 20 < len(trimesh.load(tmp_path / "few.ply").vertices) <= 90
 
 
-def test_dropping_the_least_sure_does_not_drop_all_that_moves(tmp_path):
+def test_the_confidence_threshold_of_dynamic_points_is_separate(tmp_path):
     scene = tiny_scene()
     confidence = np.where(scene.dynamic, 0.5 * scene.confidence / 5, scene.confidence)
     scene = tiny_scene(confidence=confidence)
@@ -90,7 +90,7 @@ def test_an_empty_cloud_is_a_valid_file(tmp_path):
 
 
 def read_glb(content: bytes):
-    """(document, read an accessor) from the words of the glTF 2.0 specification."""
+    """(document, function that reads an accessor), by the glTF 2.0 specification."""
     magic, version, length = struct.unpack("<4sII", content[:12])
     assert (magic, version, length) == (b"glTF", 2, len(content))
     size, kind = struct.unpack("<I4s", content[12:20])
@@ -114,19 +114,19 @@ def test_glb_is_upright_and_stands_on_the_ground():
     scene = tilted_scene()
     content = glb_bytes(scene, ExportOptions(which="static", drop=0.0))
     document, read = read_glb(content)
-    still = next(mesh for mesh in document["meshes"] if mesh["name"] == "still")
-    y = read(still["primitives"][0]["attributes"]["POSITION"])[:, 1]
-    # Within what find_up makes of the floor (1 degree, 5 % of the height).
+    static = next(mesh for mesh in document["meshes"] if mesh["name"] == "static")
+    y = read(static["primitives"][0]["attributes"]["POSITION"])[:, 1]
+    # Within the accuracy of find_up (1 degree, 5 % of the height).
     assert abs(np.quantile(y, 0.02)) < 0.1  # the floor
     assert y.max() > 1.5  # the wall above the camera
     cameras = [node for node in document["nodes"] if "camera" in node]
     heights = [node["translation"][1] for node in cameras]
     np.testing.assert_allclose(heights, 1.5, atol=0.1)
-    # Level cameras that look along -z: no rotation but the identity for the first.
+    # A level camera that looks along -z has the identity rotation.
     np.testing.assert_allclose(cameras[0]["rotation"], [0, 0, 0, 1], atol=0.015)
 
 
-def test_glb_cameras_see_the_points_where_the_frames_do():
+def test_glb_cameras_project_points_to_their_pixels():
     scene = known_scene()
     document, read = read_glb(glb_bytes(scene, ExportOptions(drop=0.0)))
     T_gltf_world = np.array(document["scenes"][0]["extras"]["T_gltf_world"])
@@ -155,15 +155,15 @@ def test_glb_cameras_see_the_points_where_the_frames_do():
         ndc_x = camera[:, 0] / -camera[:, 2] / np.tan(lens["yfov"] / 2) / lens["aspectRatio"]
         u, v = (ndc_x + 1) / 2 * w, (1 - ndc_y) / 2 * h
         world = (points - T_gltf_world[:3, 3]) @ T_gltf_world[:3, :3]
-        T = invert_rigid(scene.T_world_camera)[t]
+        T = np.linalg.inv(scene.T_world_camera)[t]
         expected, _ = project(world, scene.K[t], T)
-        # A glTF lens has its axis in the middle of the picture: the same shift for all points.
+        # A glTF camera has its principal point at the image centre: the same shift for all points.
         shift = np.stack([u, v], axis=1) - (expected + 0.5)
         middle = [w / 2 - scene.K[t, 0, 2] - 0.5, h / 2 - scene.K[t, 1, 2] - 0.5]
         np.testing.assert_allclose(shift, np.tile(middle, (len(shift), 1)), atol=0.01)
 
 
-def test_glb_shows_every_mover_at_its_time_only():
+def test_glb_shows_dynamic_points_at_their_time_only():
     scene = tiny_scene()
     document, read = read_glb(glb_bytes(scene, ExportOptions()))
     animation = document["animations"][0]
@@ -193,7 +193,7 @@ def test_glb_is_read_by_trimesh_with_colours_in_linear_light(tmp_path):
     document, read = read_glb((tmp_path / "a.glb").read_bytes())
     mesh = next(m for m in document["meshes"] if m["name"] == "moving 0000")
     colour = read(mesh["primitives"][0]["attributes"]["COLOR_0"])[0] / 65535
-    # sRGB 250 and 20 in linear light, from the standard's formula by hand.
+    # sRGB 250 and 20 in linear light, by the formula of the standard.
     np.testing.assert_allclose(colour, [0.9559733, 0.0069954, 0.0069954, 1], atol=1e-5)
     back = np.where(colour <= 0.0031308, 12.92 * colour, 1.055 * colour ** (1 / 2.4) - 0.055)
     np.testing.assert_allclose(255 * back[:3], [250, 20, 20], atol=0.05)
@@ -205,7 +205,7 @@ def test_glb_of_one_frame_has_no_animation():
     assert len(document["cameras"]) == 1
 
 
-def test_upright_is_rigid_and_turns_up_into_y():
+def test_y_up_is_rigid_and_maps_up_to_y():
     scene = tilted_scene()
     T = y_up(scene)
     np.testing.assert_allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-9)
@@ -223,8 +223,8 @@ def test_linear_colors_at_the_ends():
 # --- usd and rerun ------------------------------------------------------------------------------
 
 
-def test_usd_camera_sees_the_points_where_the_frames_do(tmp_path):
-    Usd = pytest.importorskip("pxr.Usd", reason="usd-core reads the stage back: not here")
+def test_usd_camera_projects_points_to_their_pixels(tmp_path):
+    Usd = pytest.importorskip("pxr.Usd", reason="needs usd-core to read the stage")
     from pxr import UsdGeom
 
     scene = known_scene()
@@ -235,13 +235,13 @@ def test_usd_camera_sees_the_points_where_the_frames_do(tmp_path):
     assert (stage.GetStartTimeCode(), stage.GetEndTimeCode()) == (0, 3)
     camera = UsdGeom.Camera(stage.GetPrimAtPath("/scene/camera"))
     moving = UsdGeom.Points(stage.GetPrimAtPath("/scene/moving"))
-    still = UsdGeom.Points(stage.GetPrimAtPath("/scene/still"))
+    static = UsdGeom.Points(stage.GetPrimAtPath("/scene/static"))
     h, w = scene.size_hw
     T = y_up(scene)
     for t in range(len(scene)):
         points = np.array(moving.GetPointsAttr().Get(t))
         assert len(points) == len(np.array(moving.GetDisplayColorAttr().Get(t)))
-        points = np.concatenate([points, np.array(still.GetPointsAttr().Get(t))])
+        points = np.concatenate([points, np.array(static.GetPointsAttr().Get(t))])
         frustum = camera.GetCamera(t).frustum
         matrix = np.array(frustum.ComputeViewMatrix() * frustum.ComputeProjectionMatrix())
         clip = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix
@@ -249,13 +249,14 @@ def test_usd_camera_sees_the_points_where_the_frames_do(tmp_path):
         seen = (clip[:, 3] > 0) & (np.abs(ndc) < 1).all(axis=1)
         xy = np.stack([(ndc[:, 0] + 1) / 2 * w, (1 - ndc[:, 1]) / 2 * h], axis=1)
         world = (points - T[:3, 3]) @ T[:3, :3]
-        uv, _ = project(world, scene.K[t], invert_rigid(scene.T_world_camera)[t])
+        uv, _ = project(world, scene.K[t], np.linalg.inv(scene.T_world_camera)[t])
         assert seen.sum() > 500
         np.testing.assert_allclose(xy[seen], uv[seen] + 0.5, atol=0.02)
 
 
+@pytest.mark.slow
 def test_rerun_verifies_the_recording(tmp_path):
-    pytest.importorskip("rerun", reason="rerun-sdk reads the recording back: not here")
+    pytest.importorskip("rerun", reason="needs rerun-sdk to read the recording")
     tiny_scene(n=2).export("rerun", tmp_path / "a.rrd")
     for command in ("verify", "print"):
         done = subprocess.run(
@@ -264,12 +265,12 @@ def test_rerun_verifies_the_recording(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
-    for entity in ("/world/still", "/world/moving", "/world/camera/rgb", "/world/camera/depth"):
+    for entity in ("/world/static", "/world/moving", "/world/camera/rgb", "/world/camera/depth"):
         assert entity in text
 
 
 @pytest.mark.parametrize(("kind", "package"), [("usd", "pxr"), ("rerun", "rerun")])
-def test_a_missing_package_is_named(tmp_path, monkeypatch, kind, package):
+def test_a_missing_extra_is_named(tmp_path, monkeypatch, kind, package):
     from dyn3r.errors import MissingExtraError
 
     monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,4 @@
-"""DIS flow on pictures whose motion is known, and the estimators' common rules."""
+"""DIS flow on images with known motion, and checks that all estimators share."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def texture(h: int, w: int, seed: int = 0) -> np.ndarray:
     return (smooth - smooth.min()) / (smooth.max() - smooth.min()) * 255
 
 
-def moved(picture: np.ndarray, uv: tuple[float, float]) -> np.ndarray:
-    """The picture with its content shifted by (u, v) pixels."""
-    h, w = picture.shape[:2]
+def moved(image: np.ndarray, uv: tuple[float, float]) -> np.ndarray:
+    """The image with its content shifted by (u, v) pixels."""
+    h, w = image.shape[:2]
     v, u = np.mgrid[:h, :w].astype(float)
     at = [v - uv[1], u - uv[0]]
-    bands = [map_coordinates(picture[..., c], at, order=1, mode="nearest") for c in range(3)]
+    bands = [map_coordinates(image[..., c], at, order=1, mode="nearest") for c in range(3)]
     return np.stack(bands, -1).round().astype(np.uint8)
 
 
 @pytest.mark.parametrize("uv", [(0.0, 0.0), (3.0, -2.0), (-7.5, 4.25)])
 def test_a_shift_is_found(uv: tuple[float, float]) -> None:
-    picture = texture(96, 128)
-    field = DisFlow().flow(picture.round().astype(np.uint8), moved(picture, uv))
+    image = texture(96, 128)
+    field = DisFlow().flow(image.round().astype(np.uint8), moved(image, uv))
     assert field.shape == (96, 128, 2)
     assert field.dtype == np.float32
     inner = field[16:-16, 16:-16]
@@ -37,9 +37,9 @@ def test_a_shift_is_found(uv: tuple[float, float]) -> None:
     assert (np.linalg.norm(inner - uv, axis=-1) < 0.5).mean() > 0.9
 
 
-def test_small_pictures_are_enlarged_and_the_flow_is_in_their_own_pixels() -> None:
-    picture = texture(20, 48)
-    field = DisFlow().flow(picture.round().astype(np.uint8), moved(picture, (2.0, 1.0)))
+def test_small_images_are_enlarged_and_flow_is_in_their_own_pixels() -> None:
+    image = texture(20, 48)
+    field = DisFlow().flow(image.round().astype(np.uint8), moved(image, (2.0, 1.0)))
     assert field.shape == (20, 48, 2)
     assert np.abs(np.median(field, axis=(0, 1)) - (2.0, 1.0)).max() < 0.4
 
@@ -49,7 +49,7 @@ def test_the_same_flow_every_time() -> None:
     assert np.array_equal(DisFlow().flow(a, b), DisFlow().flow(a, b))
 
 
-def test_pictures_that_do_not_fit() -> None:
+def test_images_that_do_not_fit() -> None:
     a = np.zeros((32, 48, 3), np.uint8)
     with pytest.raises(InputError, match="one size"):
         DisFlow().flow(a, a[:, :32])

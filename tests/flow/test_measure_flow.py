@@ -1,4 +1,4 @@
-"""Flow of a clip's pairs: each pair once, both ways, and which of it can be believed."""
+"""Flow of the pairs of a clip: each pair once, in both directions, and its visibility."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def frames(n: int, h: int = 32, w: int = 48) -> np.ndarray:
     return np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, h, w, 3)).copy()
 
 
-def test_each_pair_is_measured_once_both_ways() -> None:
+def test_each_pair_is_measured_once_in_both_directions() -> None:
     estimator = Marked()
     edges = np.array([[0, 1], [1, 0], [2, 0], [1, 1], [0, 2]])
     seen = []
@@ -46,7 +46,7 @@ def test_each_pair_is_measured_once_both_ways() -> None:
     assert seen[-1] == ("measuring flow", 2, 2)
 
 
-def test_what_leaves_the_picture_is_not_visible() -> None:
+def test_flow_out_of_the_image_is_not_visible() -> None:
     flow = measure_flow(frames(5), np.array([[0, 4]]), Marked())
     assert flow.visible is not None
     assert flow.visible[0, :, : 48 - 8].all()
@@ -55,7 +55,7 @@ def test_what_leaves_the_picture_is_not_visible() -> None:
     assert flow.visible[1, :, 8:].all()
 
 
-def test_what_does_not_come_back_is_not_visible() -> None:
+def test_flow_that_does_not_return_is_not_visible() -> None:
     for wrong, believed in ((2.9, True), (3.1, False)):
         flow = measure_flow(frames(2), np.array([[0, 1]]), Marked(wrong=wrong))
         assert flow.visible is not None

@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from dyn3r.errors import InputError
-from dyn3r.geometry import (
+from dyn3r.geometry.cameras import (
     focal_from_points,
-    forward_backward_visible,
-    induced_flow,
     intrinsics,
     invert,
     pixel_grid,
@@ -21,6 +19,7 @@ from dyn3r.geometry import (
     transform,
     unproject,
 )
+from dyn3r.geometry.induced_flow import forward_backward_visible, induced_flow
 from dyn3r.types import FlowFields
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "misc_alignment.npz"))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyn3r.geometry import robust_similarity, solve_camera, weighted_similarity
+from dyn3r.geometry.registration import robust_similarity, solve_camera, weighted_similarity
 
 
 def similar(seed: int, count: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:

@@ -115,14 +115,14 @@ def test_arrays_by_name_and_by_order(scene: Scene, clip: Clip, tmp_path: Path) -
 
 
 def test_field_of_view(clip: Clip) -> None:
-    known = known_field_of_view(90, clip)
+    known = known_field_of_view(90.0, clip)
     assert known.K is not None
     height, width = clip.mapping.source_hw
     K = clip.mapping.K_to_source(known.K[0])
     np.testing.assert_allclose(K[[0, 1], [0, 1]], width / 2)
     np.testing.assert_allclose(K[:2, 2], [(width - 1) / 2, (height - 1) / 2])
     with pytest.raises(InputError, match="between 1 and 170"):
-        known_field_of_view(0, clip)
+        known_field_of_view(0.0, clip)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_matrices_that_are_no_cameras_are_refused(clip: Clip, tmp_path: Path) ->
     T = np.tile(np.eye(4), (4, 1, 1))
     for bad in (2 * T, T * [1, -1, 1, 1]):
         np.savez(tmp_path / "bad.npz", cam2world=bad)
-        with pytest.raises(InputError, match="rotation and a shift"):
+        with pytest.raises(InputError, match="rotation and a translation"):
             read_cameras(tmp_path / "bad.npz", clip)
     np.savez(tmp_path / "bad.npz", cam2world=T[0])
     with pytest.raises(InputError, match="shape"):

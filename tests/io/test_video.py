@@ -80,7 +80,7 @@ def test_all_frames_of_a_video(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
 @pytest.mark.parametrize(
-    ("fps", "step"), [(12, 1), (6, 2), (5, 2), (4, 3), (1.5, 8), (30, 1), (0.1, 120)]
+    ("fps", "step"), [(12.0, 1), (6.0, 2), (5.0, 2), (4.0, 3), (1.5, 8), (30.0, 1), (0.1, 120)]
 )
 def test_every_so_many_frames(fps: float, step: int, suffix: str, tmp_path: Path) -> None:
     clip = read_clip(write_video(tmp_path / f"a{suffix}", 24), size=96, fps=fps)
@@ -99,7 +99,7 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(dyn3r.io.video, "_decoded_frames", counted)
     path = write_video(tmp_path / "a.mp4", 30)
-    clip = read_clip(path, size=96, fps=6, num_frames=3)
+    clip = read_clip(path, size=96, fps=6.0, num_frames=3)
     assert numbers_of(clip.images) == [0, 2, 4]
     assert len(decoded) == 5
     decoded.clear()
@@ -111,19 +111,19 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
 def test_start(start: float, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 24)
     first = round(start * 12)
-    clip = read_clip(path, size=96, start=start, fps=6)
+    clip = read_clip(path, size=96, start=start, fps=6.0)
     assert numbers_of(clip.images) == list(range(first, 24, 2))
     assert clip.names[0] == f"frame_{first:06d}"
     assert clip.times_s[0] == pytest.approx(first / 12, abs=1e-3)
     with pytest.raises(InputError, match="after 9 s"):
-        read_clip(path, size=96, start=9)
+        read_clip(path, size=96, start=9.0)
 
 
 def test_variable_frame_rate_is_sampled_by_time(tmp_path: Path) -> None:
     pts = [*range(24), *range(24, 72, 4)]  # a second at 24, then two seconds at 6 per second
     path = write_video(tmp_path / "a.mkv", len(pts), fps=24, pts=pts)
     assert len(read_clip(path, size=96)) == len(pts)
-    clip = read_clip(path, size=96, fps=6)
+    clip = read_clip(path, size=96, fps=6.0)
     gaps = np.diff(clip.times_s)
     assert gaps.min() > 0.1
     assert gaps.max() < 0.25

@@ -1,4 +1,4 @@
-"""Simulated attention scores of a clip: what a camera, a moving thing and noise do to them."""
+"""Simulated attention scores of a clip: effects of a camera, a moving object and noise."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class SimulatedClip(NamedTuple):
     scores2: np.ndarray
     edges: np.ndarray
     tokens: np.ndarray
-    thing: np.ndarray
-    """(n, gh, gw) bool: tokens of the moving thing."""
+    dynamic: np.ndarray
+    """(n, gh, gw) bool: tokens of the moving object."""
 
 
 def simulate(
@@ -28,7 +28,7 @@ def simulate(
     window: int = 3,
     seed: int = 0,
 ) -> SimulatedClip:
-    """Nine kinds of background and one thing; scores are linear in the tokens.
+    """Nine kinds of background and one moving object; scores are linear in the tokens.
 
     `camera`: how much the scores change with the distance of the partner frame; `noise`: how much
     they change at random from pair to pair. Both relative to the spread over the image.
@@ -39,12 +39,12 @@ def simulate(
     label = np.repeat(
         (np.add.outer(np.arange(gh) // 4 * 4, np.arange(gw) // 4) % 9)[None], num_frames, 0
     )
-    thing = np.zeros((num_frames, gh, gw), bool)
+    dynamic = np.zeros((num_frames, gh, gw), bool)
     if mover:
         for t in range(num_frames):
             left = 1 + t * (gw - 5) // num_frames
-            thing[t, 5:9, left : left + 3] = True
-    label[thing] = 9
+            dynamic[t, 5:9, left : left + 3] = True
+    label[dynamic] = 9
     tokens = kinds[label] + 0.1 * rng.standard_normal((1, gh, gw, dim))
     edges = np.array(
         [
@@ -61,7 +61,7 @@ def simulate(
         step = np.tanh((edges[:, 1] - edges[:, 0]) / 3)[:, None, None, None]
         score = seen @ to_score + camera * step * (seen @ to_drift)
         wobble = rng.standard_normal((len(edges), 1, 1, channels)) if view == 1 else 0.0
-        score = score + sign * thing[edges[:, view]][..., None] * (1.5 + wobble)
+        score = score + sign * dynamic[edges[:, view]][..., None] * (1.5 + wobble)
         scores.append((score + noise * rng.standard_normal(score.shape)).astype(np.float32))
     flat = tokens.reshape(num_frames, gh * gw, dim).astype(np.float32)
-    return SimulatedClip(scores[0], scores[1], edges, flat, thing)
+    return SimulatedClip(scores[0], scores[1], edges, flat, dynamic)

@@ -1,4 +1,4 @@
-"""Motion from flow: exact flow of known scenes, wrong geometry, noise, still scenes, odd inputs."""
+"""Motion from flow: exact flow of known scenes, wrong geometry, noise, still clips, bad input."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dyn3r.errors import InputError
 from dyn3r.evaluation.mask_metrics import region_similarity
 from dyn3r.geometry.cameras import intrinsics, invert, transform, unproject
 from dyn3r.geometry.induced_flow import induced_flow
-from dyn3r.motion.attention_cue import motion_from_masks
-from dyn3r.motion.combine import combine_motion
-from dyn3r.motion.flow_options import FlowMotionOptions
+from dyn3r.motion.combine import CombinedEvidence, combine_motion
 from dyn3r.motion.flow_residual import (
-    _smooth,
     flow_evidence,
     flow_residual_motion,
-    mean_inverse_depth,
 )
+from dyn3r.motion.guided_filter import guided_filter_grey
+from dyn3r.motion.masks import motion_from_masks
+from dyn3r.motion.options import FlowCueOptions
 from dyn3r.motion.rigid_flow import _solve, fit_static_flow, nearest_static_flow
+from dyn3r.motion.rigid_residual import mean_inverse_depth
 from dyn3r.types import FlowFields, PairPredictions
 
 H, W, N = 64, 96, 4
@@ -32,7 +32,7 @@ class Filmed(NamedTuple):
     images: np.ndarray
     flow: FlowFields
     predictions: PairPredictions
-    moving: np.ndarray
+    dynamic: np.ndarray
 
 
 def film(
@@ -51,17 +51,17 @@ def film(
         c, s = np.cos(turn * t), np.sin(turn * t)
         T[t, :3, :3] = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
         T[t, :3, 3] = torch.tensor([travel * t, 0.3 * travel * t, 0.5 * travel * t])
-    moving = np.zeros((frames, H, W), bool)
+    dynamic = np.zeros((frames, H, W), bool)
     for t in range(frames):
-        moving[t, 42 - 6 * t : 58 - 6 * t, 26 - 4 * t : 46 - 4 * t] = mover
+        dynamic[t, 42 - 6 * t : 58 - 6 * t, 26 - 4 * t : 46 - 4 * t] = mover
     edges = np.array([(i, j) for i in range(frames) for j in range(frames) if i != j])
-    edges = edges.reshape(-1, 2)
+    edges = edges.reshape(-1, 2).astype(int)
     fields, points1, points2 = [], [], []
     Kp = intrinsics(torch.tensor(80.0 * focal_error), (H, W))
     wrong = torch.from_numpy(np.exp(depth_error * rng.standard_normal((H, W))).astype(np.float32))
     for i, j in edges:
         field = induced_flow(depth[i], K, T[i], K, T[j]).numpy()
-        field[moving[i]] = (-4.0 * (j - i), -6.0 * (j - i))
+        field[dynamic[i]] = (-4.0 * (j - i), -6.0 * (j - i))
         fields.append(field + noise * rng.standard_normal(field.shape))
         points1.append(unproject(depth[i] * wrong, Kp).numpy())
         cloud = transform(invert(T[i]) @ T[j], unproject(depth[j] * wrong, Kp).reshape(-1, 3))
@@ -75,23 +75,23 @@ def film(
     # all of it is to be believed: nothing is hidden from anything here
     flow = FlowFields(edges, np.array(fields, np.float32).reshape(*stack, 2))
     images = rng.integers(0, 255, (frames, H, W, 3), dtype=np.uint8)
-    images[moving] = 255
-    return Filmed(images, flow, predictions, moving)
+    images[dynamic] = 255
+    return Filmed(images, flow, predictions, dynamic)
 
 
-def overlap(shot: Filmed, options: FlowMotionOptions | None = None) -> float:
+def overlap(shot: Filmed, options: FlowCueOptions | None = None) -> float:
     motion = flow_residual_motion(shot.predictions, shot.images, shot.flow, options=options)
     assert motion.has_motion, motion.reason
-    return float(region_similarity(motion.masks, shot.moving).mean())
+    return float(region_similarity(motion.masks, shot.dynamic).mean())
 
 
-PLAIN = FlowMotionOptions(smoothing=0.0, photometric=False)
+PLAIN = FlowCueOptions(smoothing=0.0, photometric=False)
 
 
 def distance_to_static(
-    P: np.ndarray, field: np.ndarray, inverse_depth: np.ndarray, slack: float = 1.0
+    P: np.ndarray, field: np.ndarray, inverse_depth: np.ndarray, depth_tolerance: float = 1.0
 ) -> np.ndarray:
-    nearest = nearest_static_flow(P, field, inverse_depth, slack)
+    nearest = nearest_static_flow(P, field, inverse_depth, depth_tolerance)
     return np.linalg.norm(nearest - field, axis=-1)
 
 
@@ -101,21 +101,23 @@ def test_the_mover_is_found(noise: float) -> None:
 
 
 def test_the_published_recipe_finds_it_when_the_geometry_is_right() -> None:
-    assert overlap(film(), FlowMotionOptions.monst3r()) > 0.85
+    assert overlap(film(), FlowCueOptions.monst3r()) > 0.85
 
 
 def test_wrong_geometry_breaks_the_published_recipe_and_not_the_robust_one() -> None:
     shot = film(focal_error=2.0, depth_error=0.15, turn=0.05)
     assert overlap(shot, PLAIN) > 0.8
-    assert overlap(shot, PLAIN) > overlap(shot, FlowMotionOptions.monst3r()) + 0.1
+    assert overlap(shot, PLAIN) > overlap(shot, FlowCueOptions.monst3r()) + 0.1
 
 
 def test_a_camera_that_only_turns() -> None:
     shot = film(travel=0.0, turn=0.05)
     assert overlap(shot, PLAIN) > 0.85
-    flat = replace(PLAIN, geometry="flat")
-    motion = flow_residual_motion(None, shot.images, shot.flow, options=flat)
-    assert region_similarity(motion.masks, shot.moving).mean() > 0.85
+    constant = np.ones((N, H, W))  # any depth will do without parallax
+    motion = flow_residual_motion(
+        None, shot.images, shot.flow, inverse_depth=constant, options=PLAIN
+    )
+    assert region_similarity(motion.masks, shot.dynamic).mean() > 0.85
 
 
 def test_known_depth_takes_the_place_of_predictions() -> None:
@@ -147,11 +149,11 @@ def test_flow_dragged_along_is_taken_back_by_the_colours() -> None:
     images = np.full_like(shot.images, 90)
     coat = np.random.default_rng(1).integers(0, 255, (16 * 20, 3), dtype=np.uint8)
     for t in range(N):
-        images[t][shot.moving[t]] = coat
+        images[t][shot.dynamic[t]] = coat
     dragged = shot.flow.flow.copy()
-    rim = np.zeros_like(shot.moving)
+    rim = np.zeros_like(shot.dynamic)
     for t in range(N):
-        v, u = np.nonzero(shot.moving[t])
+        v, u = np.nonzero(shot.dynamic[t])
         rim[t, v.min() - 6 : v.max() + 7, u.min() - 6 : u.max() + 7] = True
     for row, (i, j) in enumerate(shot.flow.edges):
         dragged[row][rim[i]] = (-4.0 * (j - i), -6.0 * (j - i))
@@ -163,34 +165,33 @@ def test_flow_dragged_along_is_taken_back_by_the_colours() -> None:
     assert with_colours > 0.5  # what the mover hides in the other frame can't be taken back
     plain = spoilt._replace(images=np.full_like(images, 90))
     motion = flow_residual_motion(
-        plain.predictions, plain.images, plain.flow, options=FlowMotionOptions(masks="evidence")
+        plain.predictions, plain.images, plain.flow, options=FlowCueOptions(masks="evidence")
     )
     assert not motion.has_motion  # nothing that could be seen moves
 
 
 def test_smoothing_removes_specks_and_stops_at_edges() -> None:
-    images = np.zeros((1, H, W, 3), np.uint8)
-    images[:, :, W // 2 :] = 255
-    step = (images[..., 0] > 0).astype(np.float32)
-    smooth = _smooth(step, images, 4)
+    image = np.zeros((H, W, 3), np.uint8)
+    image[:, W // 2 :] = 255
+    step = (image[..., 0] > 0).astype(np.float32)
+    smooth = guided_filter_grey(step, image, 4)
     assert np.abs(smooth - step).max() < 0.1
     specks = step.copy()
-    specks[0, 5::12, 5::12] = 1 - specks[0, 5::12, 5::12]
-    assert np.array_equal(_smooth(specks, images, 4) > 0.35, step > 0)
-    assert np.allclose(_smooth(np.full_like(step, 0.3), images, 4), 0.3, atol=1e-5)
+    specks[5::12, 5::12] = 1 - specks[5::12, 5::12]
+    assert np.array_equal(guided_filter_grey(specks, image, 4) > 0.35, step > 0)
+    assert np.allclose(guided_filter_grey(np.full_like(step, 0.3), image, 4), 0.3, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["robust", "published"])
-def test_a_still_scene_stays_whole(method: str) -> None:
+def test_a_still_clip_is_classified_as_still(method: str) -> None:
     shot = film(mover=False, noise=0.1)
-    options = FlowMotionOptions(method=method)  # type: ignore[arg-type]
+    options = FlowCueOptions(method=method)  # type: ignore[arg-type]
     motion = flow_residual_motion(shot.predictions, shot.images, shot.flow, options=options)
     assert not motion.has_motion
     assert not motion.masks.any()
-    assert motion.threshold == np.inf
-    assert "still scene" in motion.reason
-    if method == "published":  # the recipe itself tears still scenes apart
-        torn = FlowMotionOptions.monst3r()
+    assert "static scene" in motion.reason
+    if method == "published":  # the recipe itself finds motion in every clip
+        torn = FlowCueOptions.monst3r()
         assert flow_residual_motion(
             shot.predictions, shot.images, shot.flow, options=torn
         ).masks.any()
@@ -201,7 +202,7 @@ def test_the_maps_are_patch_means() -> None:
     evidence = flow_evidence(shot.predictions, shot.images, shot.flow)
     motion = flow_residual_motion(shot.predictions, shot.images, shot.flow)
     assert motion.dynamic_map.shape == (N, H // 16, W // 16)
-    assert motion.dynamic_map[1, 2, 3] == pytest.approx(evidence.raw[1, 32:48, 48:64].mean())
+    assert motion.dynamic_map[1, 2, 3] == pytest.approx(evidence.refined[1, 32:48, 48:64].mean())
     assert evidence.raw.min() >= 0
     assert evidence.raw.max() <= 1
 
@@ -210,11 +211,11 @@ def test_one_frame_and_blind_pairs() -> None:
     alone = film(frames=1)
     motion = flow_residual_motion(alone.predictions, alone.images, alone.flow)
     assert not motion.has_motion
-    assert "can't be told" in motion.reason
+    assert "cannot be estimated" in motion.reason
     shot = film()
     dark = FlowFields(shot.flow.edges, shot.flow.flow, np.zeros(shot.flow.flow.shape[:3], bool))
     motion = flow_residual_motion(shot.predictions, shot.images, dark)
-    assert "can't be told" in motion.reason
+    assert "cannot be estimated" in motion.reason
     two = film(frames=2)
     assert overlap(two, PLAIN) > 0.8
 
@@ -227,9 +228,9 @@ def test_what_does_not_fit() -> None:
         flow_residual_motion(shot.predictions, shot.images[:, :60], shot.flow)
     with pytest.raises(InputError, match="needs pointmaps"):
         flow_residual_motion(None, shot.images, shot.flow)
-    for wrong in ({"threshold": -0.1}, {"noise_px": float("nan")}, {"depth_slack": 0.5}):
+    for wrong in ({"threshold": -0.1}, {"smoothing": float("nan")}, {"depth_tolerance": 0.5}):
         with pytest.raises(InputError, match="finite number"):
-            FlowMotionOptions(**wrong)
+            FlowCueOptions(**wrong)
 
 
 def test_the_fit_is_free_of_scale_shift_and_tilt_of_inverse_depth() -> None:
@@ -254,10 +255,10 @@ def test_slack_forgives_wrong_depth_and_not_other_motion() -> None:
     off = inverse * 1.3
     strict = distance_to_static(P, field, off)
     assert strict.max() > 1
-    assert distance_to_static(P, field, off, slack=1.5).max() < 0.1
+    assert distance_to_static(P, field, off, depth_tolerance=1.5).max() < 0.1
     # across the epipolar lines nothing is forgiven: two opposite steps, one of them is such
     step = np.array([3.0, -6.0])
-    both = [distance_to_static(P, field + s * step, off, slack=1.5) for s in (1, -1)]
+    both = [distance_to_static(P, field + s * step, off, depth_tolerance=1.5) for s in (1, -1)]
     assert np.maximum(*both).min() > 1
 
 
@@ -284,16 +285,19 @@ def test_normal_equations_against_plain_least_squares() -> None:
     assert np.allclose(P[2, [0, 1, 3]], slow[8:], atol=1e-6)
 
 
-def test_combining_two_cues() -> None:
+def test_combining_two_cues(monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = np.zeros((2, 2, 32, 32), bool)
     left[:, :20, :10], right[:, 10:, :10] = True, True
     a, b = motion_from_masks(left), motion_from_masks(right)
     assert np.array_equal(combine_motion(a, b).masks, left | right)
-    assert np.array_equal(combine_motion(a, b, "intersection").masks, left & right)
     still = motion_from_masks(np.zeros_like(left))
-    for rule in ("union", "intersection"):  # a cue that is silent leaves it to the other
-        assert np.array_equal(combine_motion(still, b, rule).masks, right)  # type: ignore[arg-type]
-    smaller = combine_motion(a, b, max_share=0.2)
+    alone = combine_motion(still, b)  # a cue that finds nothing leaves the decision to the other
+    assert np.array_equal(alone.masks, right)
+    assert isinstance(alone.evidence, CombinedEvidence)
+    assert alone.evidence.flow is b
+    assert not combine_motion(still, still).has_motion
+    monkeypatch.setattr("dyn3r.motion.stillness.MAX_SHARE", 0.2)
+    smaller = combine_motion(a, b)
     assert np.array_equal(smaller.masks, left)
     assert "smaller" in smaller.reason
     with pytest.raises(InputError, match="different clips"):

@@ -1,4 +1,4 @@
-"""Masks drawn by a network: what it reads (evidence in parts), its files, and who asks it."""
+"""Mask networks: their input (parts of the evidence), their files, and where they are used."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from torch import Tensor
 import dyn3r.motion.flow_residual
 from dyn3r.errors import CheckpointError, InputError
 from dyn3r.evaluation.mask_metrics import region_similarity
-from dyn3r.motion.background_model import OtherFrames
-from dyn3r.motion.flow_options import FlowMotionOptions
-from dyn3r.motion.flow_residual import COLOUR_NOISE, flow_evidence, flow_residual_motion
+from dyn3r.motion.background_model import BackgroundEvidence
+from dyn3r.motion.flow_residual import flow_evidence, flow_residual_motion
 from dyn3r.motion.mask_network import (
+    BACKGROUND_PARTS,
+    BACKGROUND_WEIGHTS,
     PARTS,
-    SECOND_PARTS,
-    SECOND_WEIGHTS,
     WEIGHTS,
     MaskNetwork,
+    background_mask_inputs,
+    load_background_mask_network,
     load_mask_network,
-    load_second_network,
     mask_probability,
     prepare,
-    second_parts,
 )
+from dyn3r.motion.options import FlowCueOptions
+from dyn3r.motion.rigid_residual import COLOR_NOISE
 from dyn3r.types import FlowFields
 
 H, W = 32, 48
@@ -59,7 +60,7 @@ def test_one_logit_a_pixel_for_any_frame_of_patches(
     assert torch.isfinite(logits).all()
 
 
-def test_both_the_picture_and_every_part_of_the_evidence_are_read(network: MaskNetwork) -> None:
+def test_the_image_and_every_part_of_the_evidence_are_read(network: MaskNetwork) -> None:
     images, parts = anything(1)
     before = mask_probability(network, images, parts)
     assert not np.array_equal(mask_probability(network, 255 - images, parts), before)
@@ -69,13 +70,13 @@ def test_both_the_picture_and_every_part_of_the_evidence_are_read(network: MaskN
         assert not np.array_equal(mask_probability(network, images, other), before), k
 
 
-def test_prepare_puts_the_pictures_between_minus_one_and_one() -> None:
+def test_prepare_scales_the_images_to_minus_one_and_one() -> None:
     images = np.zeros((1, H, W, 3), np.uint8)
     images[0, 3, 5] = (255, 0, 51)
-    pictures, parts = prepare(images, np.ones((1, PARTS, H, W), np.float16))
-    assert pictures.shape == (1, 3, H, W)
-    np.testing.assert_allclose(pictures[0, :, 3, 5], [1, -1, -0.6], atol=1e-6)
-    assert float(pictures.min()) == -1
+    scaled, parts = prepare(images, np.ones((1, PARTS, H, W), np.float16))
+    assert scaled.shape == (1, 3, H, W)
+    np.testing.assert_allclose(scaled[0, :, 3, 5], [1, -1, -0.6], atol=1e-6)
+    assert float(scaled.min()) == -1
     assert parts.dtype == torch.float32
     assert (parts == 1).all()
 
@@ -125,26 +126,28 @@ def test_files_that_are_no_mask_network(network: MaskNetwork, tmp_path: Path, wh
         save(network, file, leave_out="out.bias")
     elif what == "folder":
         file.mkdir()
-    with pytest.raises(CheckpointError, match="holds no mask network") as told:
+    with pytest.raises(CheckpointError, match="holds no mask network") as caught:
         load_mask_network(file)
-    assert "masks.safetensors" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "masks.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_who_draws_and_where_the_limit_is() -> None:
-    drawn = FlowMotionOptions(masks="network", threshold=0.3)
-    assert drawn.drawn
-    assert drawn.limit == 0.5
-    plain = FlowMotionOptions(masks="evidence", threshold=0.3)
-    assert not plain.drawn
+def test_which_options_use_the_network_and_their_limits() -> None:
+    predicted = FlowCueOptions(masks="network", threshold=0.3)
+    assert predicted.uses_mask_network
+    assert predicted.limit == 0.5
+    plain = FlowCueOptions(masks="evidence", threshold=0.3)
+    assert not plain.uses_mask_network
     assert plain.limit == 0.3
-    published = FlowMotionOptions(method="published", masks="network", threshold=0.3)
-    assert not published.drawn
+    published = FlowCueOptions(method="published", masks="network", threshold=0.3)
+    assert not published.uses_mask_network
     assert published.limit == 0.3
-    assert not FlowMotionOptions.monst3r().drawn
-    object.__setattr__(plain, "masks", "hand")  # past the type checks of these tests
-    with pytest.raises(InputError, match="'network' or 'evidence', not 'hand'"):
-        plain.__post_init__()
+    assert not FlowCueOptions(photometric=False).uses_mask_network
+    assert not FlowCueOptions.monst3r().uses_mask_network
+    with pytest.raises(InputError, match="masks is network or evidence, not 'hand'"):
+        FlowCueOptions(masks="hand")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="method is robust or published, not 'hand'"):
+        FlowCueOptions(method="hand")  # type: ignore[arg-type]
 
 
 def shot(
@@ -164,7 +167,7 @@ def shot(
     return images, FlowFields(np.array(edges), fields, visible), moving
 
 
-OPTIONS = FlowMotionOptions(masks="evidence", depth_slack=1.0, smoothing=0.0)
+OPTIONS = FlowCueOptions(masks="evidence", depth_tolerance=1.0, smoothing=0.0)
 
 
 def parts_of(images: np.ndarray, flow: FlowFields) -> np.ndarray:
@@ -208,7 +211,7 @@ def slow_parts(images: np.ndarray, flow: FlowFields) -> np.ndarray:
         by_distance = 1 - 1 / (1 + (distance / (3 * noise)) ** 2)
         a = slow_colour_difference(images[i], images[j], still)
         b = slow_colour_difference(images[i], images[j], field)
-        colours = a**2 / (a**2 + 2 * (b**2 + COLOUR_NOISE**2))
+        colours = a**2 / (a**2 + 2 * (b**2 + COLOR_NOISE**2))
         evidence = np.sqrt(by_distance * colours)
         velocity = np.clip((field - still) / (j - i) * 100 / W, -20, 20)
         said[i].append(
@@ -256,28 +259,27 @@ def test_velocity_is_in_percent_of_the_width_per_frame(edge: tuple[int, int]) ->
 
 
 class Stub(MaskNetwork):
-    """Draws where the distance alone says so."""
+    """Predicts motion where the evidence of the distance alone is high."""
 
     def forward(self, images: Tensor, parts: Tensor) -> Tensor:
         assert images.min() >= -1
         return torch.where(parts[:, 1] > 0.1, 4.0, -4.0)
 
 
-def test_masks_are_the_networks_where_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_predicts_the_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dyn3r.motion.flow_residual, "load_mask_network", Stub)
     images, flow, moving = shot([(0, 1), (1, 0)])
-    depth, drawn = np.ones(images.shape[:3]), FlowMotionOptions(masks="network", depth_slack=1.0)
-    evidence = flow_evidence(None, images, flow, inverse_depth=depth, options=drawn)
+    depth, options = np.ones(images.shape[:3]), FlowCueOptions(masks="network", depth_tolerance=1.0)
+    evidence = flow_evidence(None, images, flow, inverse_depth=depth, options=options)
     plain = flow_evidence(None, images, flow, inverse_depth=depth, options=OPTIONS)
     assert evidence.parts is not None
     assert plain.parts is not None
     np.testing.assert_array_equal(evidence.parts, plain.parts)
     np.testing.assert_array_equal(evidence.raw, plain.raw)
     assert not np.array_equal(evidence.refined, plain.refined)
-    motion = flow_residual_motion(None, images, flow, inverse_depth=depth, options=drawn)
+    motion = flow_residual_motion(None, images, flow, inverse_depth=depth, options=options)
     np.testing.assert_array_equal(motion.masks, plain.parts[:, 1] > 0.1)
     assert region_similarity(motion.masks, moving).mean() > 0.6
-    assert motion.threshold == 0.5
     assert "probability above 0.5" in motion.reason
 
 
@@ -288,7 +290,7 @@ def test_frames_without_evidence_get_no_mask(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(dyn3r.motion.flow_residual, "load_mask_network", Everything)
     images, flow, _ = shot([(0, 1), (0, 2)])
-    options = FlowMotionOptions(masks="network", still_test=False)
+    options = FlowCueOptions(masks="network", still_test=False)
     depth = np.ones(images.shape[:3])
     motion = flow_residual_motion(None, images, flow, inverse_depth=depth, options=options)
     assert motion.masks[0].all()
@@ -305,7 +307,7 @@ def test_the_published_method_has_no_parts_and_asks_no_network(
     points = np.random.default_rng(0).uniform(1, 2, (2, H, W, 3)).astype(np.float32)
     sure = np.full((2, H, W), 2.0, np.float32)
     predictions = PairPredictions(flow.edges, 2, points, sure, points, sure)
-    options = FlowMotionOptions(method="published", masks="network")
+    options = FlowCueOptions(method="published", masks="network")
     assert flow_evidence(predictions, images, flow, options=options).parts is None
 
 
@@ -314,7 +316,7 @@ shipped = Path(str(resources.files("dyn3r") / "assets" / "weights" / WEIGHTS))
 
 @pytest.mark.skipif(not shipped.exists(), reason="the mask network is not trained yet")
 @pytest.mark.parametrize("size_hw", [(96, 128), (128, 96)])
-def test_the_shipped_network_draws_a_clearly_moving_blob(size_hw: tuple[int, int]) -> None:
+def test_the_shipped_network_segments_a_clearly_moving_blob(size_hw: tuple[int, int]) -> None:
     import cv2
 
     h, w = size_hw
@@ -328,24 +330,28 @@ def test_the_shipped_network_draws_a_clearly_moving_blob(size_hw: tuple[int, int
     parts = np.zeros((1, PARTS, h, w), np.float32)
     parts[0, 4] = 1
     parts[0, :, blob] = (0.8, 0.9, 0.7, 0.1, 1, 3, 0.5)
-    drawn = mask_probability(load_mask_network(), images, parts) > 0.5
-    assert region_similarity(drawn, blob[None]).mean() > 0.5
+    found = mask_probability(load_mask_network(), images, parts) > 0.5
+    assert region_similarity(found, blob[None]).mean() > 0.5
 
 
-def others_of(unlike: np.ndarray, colour: float) -> OtherFrames:
-    shown = np.where(np.isfinite(unlike)[..., None], np.full((*unlike.shape, 3), colour), np.nan)
-    return OtherFrames(unlike, shown.astype(np.float32))
+def background_of(color_difference: np.ndarray, colour: float) -> BackgroundEvidence:
+    shown = np.where(
+        np.isfinite(color_difference)[..., None],
+        np.full((*color_difference.shape, 3), colour),
+        np.nan,
+    )
+    return BackgroundEvidence(color_difference, shown.astype(np.float32))
 
 
 def test_what_the_second_network_reads() -> None:
     _, parts = anything()
     probability = np.random.default_rng(2).random((3, H, W)).astype(np.float32)
-    unlike = np.full((3, H, W), np.nan, np.float32)
-    unlike[1], unlike[2] = 0.0, 255.0
+    color_difference = np.full((3, H, W), np.nan, np.float32)
+    color_difference[1], color_difference[2] = 0.0, 255.0
     dark = np.full((3, H, W, 3), 20, np.uint8)
     dark[2, ..., 1:] = 255
-    read = second_parts(parts, probability, dark, others_of(unlike, 80.0))
-    assert read.shape == (3, SECOND_PARTS, H, W)
+    read = background_mask_inputs(parts, probability, dark, background_of(color_difference, 80.0))
+    assert read.shape == (3, BACKGROUND_PARTS, H, W)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read[:, :PARTS], parts)
     np.testing.assert_array_equal(read[:, PARTS], probability)
@@ -359,21 +365,23 @@ def test_what_the_second_network_reads() -> None:
 
 
 def test_the_second_network_is_shipped_and_is_not_the_first() -> None:
-    network = load_second_network()
+    network = load_background_mask_network()
     images, parts = anything()
-    unlike = np.full((3, H, W), np.nan, np.float32)
-    nothing = others_of(unlike, 0.0)
-    said = mask_probability(network, images, second_parts(parts, parts[:, 0], images, nothing))
+    color_difference = np.full((3, H, W), np.nan, np.float32)
+    nothing = background_of(color_difference, 0.0)
+    said = mask_probability(
+        network, images, background_mask_inputs(parts, parts[:, 0], images, nothing)
+    )
     assert said.shape == (3, H, W)
     assert np.isfinite(said).all()
     folder = resources.files("dyn3r.assets.weights")
     with (
         resources.as_file(folder / WEIGHTS) as first,
-        pytest.raises(CheckpointError, match="mask network for the second look"),
+        pytest.raises(CheckpointError, match="mask network for the background model"),
     ):
-        load_second_network(first)
+        load_background_mask_network(first)
     with (
-        resources.as_file(folder / SECOND_WEIGHTS) as second,
+        resources.as_file(folder / BACKGROUND_WEIGHTS) as second,
         pytest.raises(CheckpointError, match="mask network"),
     ):
         load_mask_network(second)

@@ -19,7 +19,7 @@ from dyn3r.motion.attention import (
     score_statistics,
 )
 from dyn3r.motion.multi_otsu import last_otsu_threshold, upsample
-from dyn3r.motion.segments import cluster_tokens, refine_by_clusters
+from dyn3r.motion.segments import cluster_means, cluster_tokens
 from dyn3r.motion.stillness import otsu_separability
 from dyn3r.network.patches import token_mask
 
@@ -134,19 +134,17 @@ def test_clusters_share_their_mean_value():
     values = np.array([[[0.0, 0.2]], [[1.0, 0.4]]], np.float32)
     clusters = np.array([[[0, 1]], [[0, 1]]])
     # cluster 0: mean 0.5, cluster 1: mean 0.3; per frame 1 and 0
-    np.testing.assert_allclose(
-        refine_by_clusters(values, clusters), [[[1, 0]], [[1, 0]]], atol=1e-4
-    )
+    np.testing.assert_allclose(cluster_means(values, clusters), [[[1, 0]], [[1, 0]]], atol=1e-4)
     # frame 1 says nothing: cluster means 0 and 0.2
     informed = np.array([True, False])
-    refined = refine_by_clusters(values, clusters, informed)
+    refined = cluster_means(values, clusters, informed)
     np.testing.assert_allclose(refined, [[[0, 1]], [[0, 1]]], atol=1e-4)
 
 
 def test_a_cluster_that_nobody_knows_about_is_still():
     values = np.array([[[0.5, 1.0]], [[0.9, 0.9]]], np.float32)
     clusters = np.array([[[0, 1]], [[0, 2]]])
-    refined = refine_by_clusters(values, clusters, np.array([True, False]))
+    refined = cluster_means(values, clusters, np.array([True, False]))
     assert refined[1, 0, 1] == 0.0
     assert refined[1, 0, 0] == pytest.approx(1.0, abs=1e-4)
 

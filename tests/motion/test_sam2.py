@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dyn3r.errors import CheckpointError, InputError, MissingExtraError
-from dyn3r.motion.mask_refiner import Sam2Refiner
+from dyn3r.motion.sam2 import Sam2Refiner
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_empty_masks_prompt_nothing(weights: str) -> None:
     np.testing.assert_array_equal(refiner.refine(images[:1], masks[:1]), masks[:1])
 
 
-def test_fewer_prompts_are_looked_at_if_asked(weights: str) -> None:
+def test_the_number_of_prompts_is_bounded(weights: str) -> None:
     images, masks = clip(9)
     few, many = (Sam2Refiner(weights, max_prompts=k).refine(images, masks) for k in (2, 8))
     assert not np.array_equal(few, many)
@@ -103,7 +103,7 @@ def test_fewer_prompts_are_looked_at_if_asked(weights: str) -> None:
         Sam2Refiner(max_prompts=1)
 
 
-def test_weights_that_can_not_be_had(weights: str, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_loaded(weights: str, tmp_path: Path) -> None:
     images, masks = clip(3)
     with pytest.raises(CheckpointError, match=r"config\.json and model"):
         Sam2Refiner(str(tmp_path)).refine(images, masks)

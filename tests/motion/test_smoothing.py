@@ -1,7 +1,8 @@
-"""The classical refiner: a vote along the flow, a filter along edges, and both on a known clip."""
+"""Edge refiner: temporal voting, the guided filter, and both on a known clip."""
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +11,11 @@ from PIL import Image
 
 from dyn3r.errors import InputError
 from dyn3r.flow import FlowEstimator
-from dyn3r.motion.mask_refiner import EdgeRefiner, MaskRefiner, Sam2Refiner, mask_refiner
-from dyn3r.motion.smoothing import guided_filter, vote
+from dyn3r.motion.guided_filter import guided_filter_color
+from dyn3r.motion.mask_refiner import MaskRefiner
+from dyn3r.motion.refiners import mask_refiner
+from dyn3r.motion.sam2 import Sam2Refiner
+from dyn3r.motion.smoothing import EdgeRefiner, vote
 from dyn3r.types import FlowFields
 
 
@@ -21,14 +25,14 @@ def texture(seed: int, cells: tuple[int, int], size: tuple[int, int]) -> np.ndar
 
 
 def clip_with_truth(n: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """A disc in blue and white crosses a brown wall, 4 pixels a frame."""
+    """A disc in blue and white crosses a brown background, 4 pixels a frame."""
     v, u = np.mgrid[:96, :128]
     images, truth = [], []
     wall = texture(0, (12, 16), (128, 96)) // 3 + np.array([110, 60, 10], np.uint8)
-    thing = texture(1, (12, 16), (128, 96)) // 3 + np.array([0, 60, 160], np.uint8)
+    disk = texture(1, (12, 16), (128, 96)) // 3 + np.array([0, 60, 160], np.uint8)
     for t in range(n):
         inside = (u - 40 - 4 * t) ** 2 + (v - 50) ** 2 < 24**2
-        images.append(np.where(inside[..., None], np.roll(thing, 4 * t, axis=1), wall))
+        images.append(np.where(inside[..., None], np.roll(disk, 4 * t, axis=1), wall))
         truth.append(inside)
     return np.stack(images).astype(np.uint8), np.stack(truth)
 
@@ -37,7 +41,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
-def test_blocky_and_missing_masks_become_the_thing() -> None:
+def test_blocky_and_missing_masks_become_the_object() -> None:
     images, truth = clip_with_truth()
     blocks = truth.reshape(6, 6, 16, 8, 16).mean(axis=(2, 4)) >= 0.5
     masks = blocks.repeat(16, axis=1).repeat(16, axis=2)
@@ -70,7 +74,7 @@ def test_nothing_stays_nothing_and_one_frame_works() -> None:
 
 
 def test_the_vote_follows_the_flow() -> None:
-    """Everything moves 2 pixels to the right per frame; frame 1 missed the thing."""
+    """Everything moves 2 pixels to the right per frame; frame 1 missed the object."""
     edges = np.array([[0, 1], [1, 0], [1, 2], [2, 1]])
     flow = np.zeros((4, 20, 30, 2), np.float32)
     flow[:, :, :, 0] = np.array([2, -2, 2, -2])[:, None, None]
@@ -113,19 +117,21 @@ def test_the_filter_agrees_with_the_definition_in_every_window() -> None:
         mean_slope = big_slope[y : y + 5, x : x + 5].reshape(-1, 3).mean(0)
         mean_offset = big_offset[y : y + 5, x : x + 5].mean()
         expected[y, x] = mean_slope @ (picture[y, x] / 255) + mean_offset
-    np.testing.assert_allclose(guided_filter(values, picture, r, softness), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        guided_filter_color(values, picture, r, softness), expected, atol=1e-5
+    )
 
 
-def test_on_a_plain_picture_the_filter_is_a_mean() -> None:
+def test_on_a_plain_image_the_filter_is_a_mean() -> None:
     values = np.zeros((20, 20), np.float32)
     values[:, 10:] = 1
     plain = np.full((20, 20, 3), 90, np.uint8)
-    out = guided_filter(values, plain, 3, 1e-3)
+    out = guided_filter_color(values, plain, 3, 1e-3)
     assert out[10, 9] == pytest.approx(1 - out[10, 10], abs=1e-5)
     assert np.all(np.diff(out[10]) >= -1e-6)
     edge = plain.copy()
     edge[:, 10:] = 150
-    np.testing.assert_allclose(guided_filter(values, edge, 3, 1e-4), values, atol=0.02)
+    np.testing.assert_allclose(guided_filter_color(values, edge, 3, 1e-4), values, atol=0.02)
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,8 @@ def test_refiners_by_name() -> None:
         assert isinstance(refiner, MaskRefiner)
         assert refiner.name == name.partition(":")[0]
     assert mask_refiner("sam2:some/folder") == Sam2Refiner(weights="some/folder")
-    for wrong in ("none", "sam2:", "edges:x", "sam3"):
+    assert mask_refiner("none") is None
+    for wrong in ("sam2:", "edges:x", "sam3", ""):
         with pytest.raises(InputError, match="choose none, edges"):
             mask_refiner(wrong)
 
@@ -164,8 +171,8 @@ def test_refiners_by_name() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     images, truth = clip_with_truth(2)
     for bad in ((images[:1], truth), (images, truth[:, :10]), (images / 255, truth)):
-        with pytest.raises(InputError, match="refinement needs"):
-            EdgeRefiner().refine(*bad)
+        with pytest.raises(InputError, match="mask refinement needs"):
+            inspect.unwrap(EdgeRefiner.refine)(EdgeRefiner(), *bad)  # past the shape checks
     for wrong in ({"reach": -1}, {"threshold": 1.0}, {"softness": 0.0}, {"radius": -0.1}):
         with pytest.raises(InputError, match="edge refinement needs"):
             EdgeRefiner(**wrong)

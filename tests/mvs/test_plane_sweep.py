@@ -1,4 +1,4 @@
-"""Plane sweep: the true depth is the cheapest, and what must not count does not."""
+"""Plane sweep: the true depth has the lowest cost, and invalid pixels have no influence."""
 
 from __future__ import annotations
 
@@ -6,35 +6,43 @@ import numpy as np
 import pytest
 import torch
 
-from dyn3r.mvs.plane_sweep import CHANNELS, PLANES, SOURCES, Sweep, SweepFeatures, plane_sweep
+from dyn3r.mvs.plane_sweep import (
+    CHANNELS,
+    MAX_SOURCES,
+    PLANES,
+    Sweep,
+    SweepFeatures,
+    choose_sources,
+    plane_sweep,
+)
 from dyn3r.types import Geometry
-from tests.stereo.walls import BOARD, SIZE, WALL, sideways, walls
+from tests.mvs.walls import BOARD, SIZE, WALL, sideways, walls
 
-STILL = np.zeros((5, *SIZE), bool)
+STATIC = np.zeros((5, *SIZE), bool)
 
 
 def swept(
     images: np.ndarray,
     found: Geometry,
     i: int = 2,
-    moving: np.ndarray = STILL,
+    dynamic: np.ndarray = STATIC,
     depth: np.ndarray | None = None,
 ) -> Sweep:
     features = SweepFeatures(images)
     depth = found.depth if depth is None else depth
-    return plane_sweep(features, i, found.K, found.T_world_camera, depth, moving)
+    return plane_sweep(features, i, found.K, found.T_world_camera, depth, dynamic)
 
 
 def best_depth(sweep: Sweep) -> np.ndarray:
     """At half resolution."""
-    return 1 / np.maximum(sweep.channels[-2].numpy() * sweep.nearest, 1e-6)
+    return 1 / np.maximum(sweep.channels[-2].numpy() * sweep.max_inverse_depth, 1e-6)
 
 
 def half(depth: np.ndarray) -> np.ndarray:
     return depth[::2, ::2]
 
 
-def test_the_best_plane_is_the_true_depth_though_the_depth_before_is_not() -> None:
+def test_the_best_plane_is_the_true_depth_for_a_wrong_depth_before() -> None:
     images, found = walls(sideways())
     sweep = swept(images, found, depth=np.full_like(found.depth, 2.5))
     assert sweep.channels.shape == (CHANNELS, SIZE[0] // 2, SIZE[1] // 2)
@@ -46,7 +54,7 @@ def test_the_best_plane_is_the_true_depth_though_the_depth_before_is_not() -> No
     assert best_depth(sweep)[16, 24] == pytest.approx(BOARD, rel=0.05)
 
 
-def test_cameras_that_turn_and_zoom_are_taken_into_account() -> None:
+def test_rotated_and_zoomed_cameras() -> None:
     square, known = walls(sideways(2, 0.3), size_hw=(64, 64))
     still = np.zeros((2, 64, 64), bool)
 
@@ -75,19 +83,19 @@ def test_costs_are_between_0_and_1_and_lowest_at_the_truth() -> None:
     costs = sweep.channels[:-2]
     assert float(costs.min()) >= 0
     assert float(costs.max()) <= 1
-    truth = round(1 / WALL / sweep.nearest * (PLANES - 1))
+    truth = round(1 / WALL / sweep.max_inverse_depth * (PLANES - 1))
     mean = sweep.channels[:PLANES, 8:-8, 16:-16].mean((1, 2))
     assert abs(int(mean.argmin()) - truth) <= 1
     assert float(mean.min()) < 0.3 * float(mean.median())
 
 
-def test_what_moves_in_the_other_frames_does_not_count() -> None:
+def test_dynamic_pixels_of_source_frames_are_left_out() -> None:
     images, found = walls(sideways(), board=False)
     false = images.copy()
     false[[0, 1, 3, 4], 20:44, 30:66] = 255 - false[[0, 1, 3, 4], 20:44, 30:66]
-    moving = STILL.copy()
-    moving[[0, 1, 3, 4], 20:44, 30:66] = True
-    wrong, right = swept(false, found), swept(false, found, moving=moving)
+    dynamic = STATIC.copy()
+    dynamic[[0, 1, 3, 4], 20:44, 30:66] = True
+    wrong, right = swept(false, found), swept(false, found, dynamic=dynamic)
     middle = (slice(12, 20), slice(18, 30))
     # covered in all others: nothing to compare with there, and no wrong answer either
     assert float(right.channels[PLANES, middle[0], middle[1]].min()) == 1.0
@@ -99,8 +107,8 @@ def test_what_moves_in_the_other_frames_does_not_count() -> None:
 @pytest.mark.parametrize("centres", [np.zeros((5, 3)), np.zeros((1, 3))])
 def test_without_parallax_there_is_nothing_to_compare_with(centres: np.ndarray) -> None:
     images, found = walls(centres)
-    sweep = swept(images, found, 0, STILL[: len(centres)])
-    assert sweep.step_px == 0
+    sweep = swept(images, found, 0, STATIC[: len(centres)])
+    assert sweep.plane_spacing_px == 0
     assert (sweep.channels[:-2] == 1).all()
     assert torch.isfinite(sweep.channels).all()
 
@@ -112,32 +120,31 @@ def test_what_lies_behind_the_other_camera_is_not_compared() -> None:
     T[1, :3, 3] = T[0, :3, 3] + [0, 0, 0.45 * WALL]
     near = np.full_like(found.depth, WALL)
     near[:, :, :6] = 0.3 * WALL
-    sweep = plane_sweep(SweepFeatures(images), 0, found.K, T, near, STILL[:2])
-    behind = np.linspace(0, sweep.nearest, PLANES) > 1 / (0.42 * WALL)
+    sweep = plane_sweep(SweepFeatures(images), 0, found.K, T, near, STATIC[:2])
+    behind = np.linspace(0, sweep.max_inverse_depth, PLANES) > 1 / (0.42 * WALL)
     assert 5 < behind.sum() < PLANES - 5
     assert (sweep.channels[:PLANES][torch.from_numpy(behind)] == 1).all()
     assert (sweep.channels[:PLANES][torch.from_numpy(~behind), 16, 24] < 1).any()
 
 
-def test_frames_that_look_elsewhere_are_not_compared_with() -> None:
+def test_frames_without_overlap_are_no_source_frames() -> None:
     images, found = walls(sideways())
     T = found.T_world_camera.copy()
     T[[0, 1, 3]] = T[[0, 1, 3]] @ np.diag([-1.0, 1, -1, 1])  # backwards
-    only = plane_sweep(SweepFeatures(images), 2, found.K, T, found.depth, STILL)
+    only = plane_sweep(SweepFeatures(images), 2, found.K, T, found.depth, STATIC)
     alone = plane_sweep(
         SweepFeatures(images[[2, 4]]), 0, found.K[[2, 4]], found.T_world_camera[[2, 4]],
-        found.depth[[2, 4]], STILL[:2],
+        found.depth[[2, 4]], STATIC[:2],
     )  # fmt: skip
     torch.testing.assert_close(only.channels, alone.channels)
 
 
-def test_of_many_frames_some_far_and_some_near_are_chosen() -> None:
-    from dyn3r.mvs.plane_sweep import _sources
-
+@pytest.mark.slow
+def test_source_frames_have_short_and_long_baselines() -> None:
     images, found = walls(sideways(30, 0.03))
     still = np.zeros((30, *SIZE), bool)
-    chosen, parallax = _sources(15, found.K, found.T_world_camera, found.depth, still)
-    assert len(chosen) == len(set(chosen.tolist())) == SOURCES
+    chosen, parallax = choose_sources(15, found.K, found.T_world_camera, found.depth, still)
+    assert len(chosen) == len(set(chosen.tolist())) == MAX_SOURCES
     assert 15 not in chosen
     assert parallax.max() > 3 * parallax.min()
     assert (chosen < 15).any()
@@ -145,23 +152,23 @@ def test_of_many_frames_some_far_and_some_near_are_chosen() -> None:
     assert images.shape[0] == 30
 
 
-def test_pixels_per_plane_grow_with_the_distance_between_cameras() -> None:
-    near, far = (swept(*walls(sideways(step=step))).step_px for step in (0.05, 0.1))
+def test_plane_spacing_grows_with_the_baseline() -> None:
+    near, far = (swept(*walls(sideways(step=step))).plane_spacing_px for step in (0.05, 0.1))
     assert far == pytest.approx(2 * near, rel=0.05)
 
 
-def test_a_frame_that_moves_altogether_is_swept_too() -> None:
+def test_a_frame_that_is_all_dynamic_has_a_sweep() -> None:
     images, found = walls(sideways())
-    sweep = swept(images, found, moving=np.ones_like(STILL))
+    sweep = swept(images, found, dynamic=np.ones_like(STATIC))
     assert torch.isfinite(sweep.channels).all()
-    assert sweep.nearest > 0
+    assert sweep.max_inverse_depth > 0
 
 
-def test_features_are_made_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_cached_and_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from dyn3r.mvs import plane_sweep as module
 
     images = walls(sideways(3))[0]
-    monkeypatch.setattr(module, "WINDOW", 0)  # one is kept
+    monkeypatch.setattr(module, "MAX_FRAME_DISTANCE", 0)  # one is kept
     features = SweepFeatures(images)
     first = features[0]
     assert first.shape == (*SIZE, 3)
@@ -172,11 +179,11 @@ def test_features_are_made_once_and_few_are_kept(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_array_equal(again, first)
 
 
-def test_frames_far_away_in_time_are_not_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_frames_are_near_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from dyn3r.mvs import plane_sweep as module
 
     _, found = walls(sideways(9, 0.05))
     still = np.zeros((9, *SIZE), bool)
-    monkeypatch.setattr(module, "WINDOW", 2)
-    chosen, _ = module._sources(1, found.K, found.T_world_camera, found.depth, still)
+    monkeypatch.setattr(module, "MAX_FRAME_DISTANCE", 2)
+    chosen, _ = module.choose_sources(1, found.K, found.T_world_camera, found.depth, still)
     assert set(chosen.tolist()) == {0, 2, 3}

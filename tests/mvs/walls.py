@@ -1,11 +1,11 @@
-"""Painted walls seen by a moving camera: pictures, depth and cameras that agree exactly."""
+"""Textured walls seen by a moving camera: images, depth and cameras that agree exactly."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dyn3r.types import Geometry
-from tests.bundle.made_up import alignment_of
+from tests.bundle_adjustment.made_up import alignment_of
 
 SIZE = (64, 96)
 WALL, BOARD = 4.0, 2.0
@@ -13,7 +13,7 @@ WALL, BOARD = 4.0, 2.0
 
 
 def texture(seed: int) -> np.ndarray:
-    """A picture to paint a wall with, (512, 512, 3), 0..255."""
+    """Texture of a wall, (512, 512, 3), 0..255."""
     import cv2
 
     noise = np.random.default_rng(seed).normal(0, 1, (512, 512, 3)).astype(np.float32)
@@ -24,7 +24,7 @@ def texture(seed: int) -> np.ndarray:
 def walls(
     centres: np.ndarray, *, board: bool = True, size_hw: tuple[int, int] = SIZE
 ) -> tuple[np.ndarray, Geometry]:
-    """Pictures and the true cameras and depth; the cameras look along z from `centres`."""
+    """Images and the true cameras and depth; the cameras look along z from `centres`."""
     import cv2
 
     h, w = size_hw

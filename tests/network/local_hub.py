@@ -33,7 +33,7 @@ class LocalHub:
     refuse: tuple[int, str] | None = None
     """Answer every request for metadata with this status and X-Error-Code."""
     corrupt: bool = False
-    """Send other bytes than the checksum says."""
+    """Send bytes that do not match the checksum."""
     send_more: int = 0
     """Send so many bytes more than announced in the metadata."""
     ignore_range: bool = False

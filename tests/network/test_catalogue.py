@@ -103,8 +103,8 @@ def test_names_that_are_none(tmp_path):
         locate("dust4r")
     with pytest.raises(CheckpointError) as caught:
         locate("raft", use="pointmaps")
-    assert "here one for pointmaps is needed" in str(caught.value)
-    with pytest.raises(CheckpointError, match="here one for masks"):
+    assert "one for pointmaps is needed here" in str(caught.value)
+    with pytest.raises(CheckpointError, match="one for masks is needed here"):
         locate("compact", use="masks")
     with pytest.raises(CheckpointError, match="nothing to download"):
         published_model("compact")

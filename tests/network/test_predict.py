@@ -13,7 +13,8 @@ from dyn3r.network import predict
 from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, load_model, prepare_model
 from dyn3r.network.network import PointmapNetwork
-from dyn3r.network.predict import InferenceOptions, encode_frames, predict_pairs
+from dyn3r.network.options import InferenceOptions
+from dyn3r.network.predict import encode_frames, predict_pairs
 from dyn3r.types import Clip, FrameMapping
 
 from ..factories import tiny_network

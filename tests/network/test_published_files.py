@@ -31,7 +31,8 @@ from dyn3r.network.checkpoints.reader import describe_checkpoint, load_network, 
 from dyn3r.network.config import NetworkConfig
 from dyn3r.network.model import load_model
 from dyn3r.network.network import PointmapNetwork
-from dyn3r.network.predict import InferenceOptions, predict_pairs
+from dyn3r.network.options import InferenceOptions
+from dyn3r.network.predict import predict_pairs
 from tests.factories import tiny_network
 
 from .golden_network import GOLDEN, SIZES, formula, golden_images
@@ -140,7 +141,7 @@ def test_a_published_pth_gives_the_published_numbers(tmp_path, head):
     assert_golden(path, head)
     _, facts = load_network(path)
     assert facts == {"epoch": "90", "best_so_far": "0.0375"}
-    assert any("trained for a long side of 512" in line for line in describe_checkpoint(path))
+    assert any("trained with a long side of 512" in line for line in describe_checkpoint(path))
 
 
 @pytest.mark.parametrize("head", ["dpt", "linear"])
@@ -205,7 +206,7 @@ def refused(path: Path, words: str) -> None:
         ({"output_mode": "'pts3d+desc24'"}, "output_mode"),
         ({"depth_mode": "('linear', -inf, inf)"}, "depth_mode"),
         ({"conf_mode": "('sigmoid', 0, 1)"}, "conf_mode"),
-        ({"pos_embed": "'cosine'"}, "position code"),
+        ({"pos_embed": "'cosine'"}, "position embedding"),
         ({"patch_size": 14}, "patch size"),
         ({"enc_depth": 10**6}, "implausible"),
         ({"dec_depth": 200}, "plausible"),
@@ -218,10 +219,10 @@ def refused(path: Path, words: str) -> None:
         ({"enc_depth": 4}, "weights are missing"),
         ({"enc_depth": 2}, "unknown weights"),
         ({"dec_embed_dim": 192}, "has shape"),
-        ({"img_size": "'abc'"}, "no size"),
-        ({"img_size": "()"}, "no size"),
-        ({"img_size": "inf"}, "no size"),
-        ({"img_size": "('a', 2)"}, "no size"),
+        ({"img_size": "'abc'"}, "not a size"),
+        ({"img_size": "()"}, "not a size"),
+        ({"img_size": "inf"}, "not a size"),
+        ({"img_size": "('a', 2)"}, "not a size"),
         ({"img_size": -5}, "out of range"),
         ({"pos_embed": "'RoPEnan'"}, "out of range"),
         ({"pos_embed": "'RoPE0'"}, "out of range"),
@@ -282,7 +283,7 @@ def test_another_family(tmp_path):
 
 
 def peak_growth(action: Callable[[], None]) -> float:
-    """Megabytes by which the process grows at most while something runs (Linux)."""
+    """Return the peak growth of the process in megabytes during a call (Linux)."""
 
     def status(entry: str) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -406,8 +407,8 @@ def test_hostile_files_are_refused_without_using_memory(tmp_path):
     published = save_pth(tmp_path / "good.pth", published_weights("dpt"), constructor())
     load_network(published)  # whatever is imported on the way is imported now
     used = {}
-    words = "implausib|plausible|damaged|compressed|claims|missing|no checkpoint|no description"
-    words += "|no PyTorch|no configuration|run code"
+    words = "implausib|plausible|damaged|compressed|states|missing|not a checkpoint"
+    words += "|no description|not a PyTorch|no configuration|contains code"
     for make in HOSTILE:
         path = tmp_path / f"{make.__name__}.pth"
         make(path)
@@ -445,7 +446,7 @@ def test_converted_files_give_the_same_numbers(tmp_path, half):
     with safe_open(target, "pt") as file:
         kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
     assert kinds == {torch.float16 if half else torch.float32}
-    # points grow exponentially with what the head says: 5e-4 per weight was 5.4e-3 of the largest
+    # points grow exponentially with the output of the head: 5e-4 per weight was 5.4e-3 of the largest
     assert_golden(target, "dpt", 1e-2 if half else 1e-4)
     model = load_model(target, device="cpu", precision="float32")
     assert model.facts["licence"] == facts["licence"]

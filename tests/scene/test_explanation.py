@@ -1,4 +1,4 @@
-"""Pictures of what the method sees: what they show, and where they go."""
+"""Images of the motion cues: what they show, and where they are written."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from PIL import Image
 
 import dyn3r
 from dyn3r.errors import InputError
-from dyn3r.motion import FlowMotionOptions, motion_from_masks
-from dyn3r.motion.estimation import Findings
+from dyn3r.motion.attention_cue import AttentionEvidence
+from dyn3r.motion.masks import motion_from_masks
 from dyn3r.scene.drawing import UNKNOWN
 from dyn3r.scene.explanation import (
     Explanation,
     cluster_colours,
     flow_picture,
     heat_picture,
-    still_flow,
+    static_flow,
     write_explanation,
 )
+from dyn3r.scene.findings import Findings
 from dyn3r.types import FlowFields
 from tests.factories import tiny_scene
 
@@ -33,16 +34,17 @@ def simple_findings(scene: dyn3r.Scene, steps: FlowFields | None) -> Findings:
     n, (h, w) = len(scene), scene.size_hw
     grid = np.zeros((n, h // 16, w // 16), np.float32)
     maps = {name: grid + k / 4 for k, name in enumerate(("mu1", "sd1", "mu2", "sd2"))}
-    attention = replace(motion, attention_maps=maps, reason="attention says so")
+    evidence = AttentionEvidence(grid, np.zeros(grid.shape, int), 0.5, maps)
+    attention = replace(motion, evidence=evidence, reason="attention says so")
     depth = np.where(scene.depth > 0, scene.depth, 6).astype(np.float32)
     return Findings(
         cue="both", motion=motion, attention=attention, flow=replace(motion, reason="flow does"),
-        steps=steps, inverse_depth=np.median(depth) / depth, flow_options=FlowMotionOptions(),
+        steps=steps, inverse_depth=np.median(depth) / depth,
     )  # fmt: skip
 
 
 def sliding_flow(n: int, h: int, w: int) -> FlowFields:
-    """Everything moves 3 px to the right, a block 9 px down besides; a corner is hidden."""
+    """Flow of 3 px to the right, in a block also 9 px down; a corner is not visible."""
     edges = np.array([[t, t + 1] for t in range(n - 1)] + [[n - 1, n - 2]])
     flow = np.zeros((n, h, w, 2), np.float16)
     flow[..., 0] = 3
@@ -52,9 +54,9 @@ def sliding_flow(n: int, h: int, w: int) -> FlowFields:
     return FlowFields(edges, flow, visible)
 
 
-def test_the_residual_is_what_a_still_scene_cannot_show() -> None:
+def test_the_residual_is_what_a_static_scene_cannot_show() -> None:
     scene = tiny_scene(3, 48, 64, depth=np.full((3, 48, 64), 4, np.float32))
-    flow = still_flow(simple_findings(scene, sliding_flow(3, 48, 64)))
+    flow = static_flow(simple_findings(scene, sliding_flow(3, 48, 64)))
     assert flow is not None
     moving = np.zeros((3, 48, 64), bool)
     moving[:, 8:24, 16:32] = True
@@ -62,7 +64,7 @@ def test_the_residual_is_what_a_still_scene_cannot_show() -> None:
     rest = flow.residual_px[~moving]
     assert np.isnan(rest).sum() == 3 * 16
     assert np.nanmax(rest) < 0.3
-    np.testing.assert_allclose(flow.still[~moving], np.tile([3, 0], (len(rest), 1)), atol=0.3)
+    np.testing.assert_allclose(flow.static[~moving], np.tile([3, 0], (len(rest), 1)), atol=0.3)
 
 
 def test_panels_show_what_they_say() -> None:
@@ -72,7 +74,8 @@ def test_panels_show_what_they_say() -> None:
     assert len(panels) == 16
     assert all(panel.shape == (48, 64, 3) for panel in panels.values())
     np.testing.assert_array_equal(panels["frame"], scene.images[1])
-    reds = panels["moves: both"][..., 0].astype(int) - panels["moves: both"][..., 1]
+    tinted = panels["dynamic: both"].astype(int)
+    reds = tinted[..., 0] - tinted[..., 1]
     assert reds[scene.dynamic[1]].min() > 0
     residual = next(panel for title, panel in panels.items() if title.startswith("residual"))
     assert residual[10:20, 20:30].mean() > 5 * residual[30:].mean()
@@ -93,7 +96,7 @@ def test_one_frame_has_no_flow_and_findings_must_fit() -> None:
         Explanation(simple_findings(scene, None), tiny_scene(1, 32, 64))
 
 
-def test_after_going_on_only_the_last_frames_are_explained(tmp_path: Path) -> None:
+def test_after_resuming_only_the_new_frames_are_explained(tmp_path: Path) -> None:
     whole, last = tiny_scene(5, 48, 64), {}
     for name in ("images", "depth", "confidence", "dynamic", "K", "T_world_camera"):
         last[name] = getattr(whole, name)[3:]

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dyn3r.errors import OutputError
-from dyn3r.scene import Scene, pictures
+from dyn3r.scene import Scene, drawing, pictures
 from dyn3r.scene.camera_path import camera_path_picture
 from dyn3r.scene.upright import find_up, first_view, horizontal_axes
 from tests.factories import tiny_scene
@@ -26,11 +26,11 @@ def decode(path) -> list[np.ndarray]:
 
 def test_depth_colours_follow_inverse_depth_and_mark_the_unknown():
     depth = np.array([[1.0, 2.0, 4.0, 0.0, 100.0]])
-    picture = pictures.depth_picture(depth, (0.25, 1.0))
+    picture = drawing.depth_picture(depth, (0.25, 1.0))
     red, blue = picture[0, :, 0].astype(int), picture[0, :, 2].astype(int)
     assert red[0] > blue[0]  # near is red
     assert blue[2] > red[2]  # far is blue
-    assert tuple(picture[0, 3]) == pictures.UNKNOWN
+    assert tuple(picture[0, 3]) == drawing.UNKNOWN
     np.testing.assert_array_equal(picture[0, 4], picture[0, 2])  # beyond the limits: clipped
 
 
@@ -50,10 +50,10 @@ def test_motion_is_tinted_and_the_rest_dimmed():
     image = np.full((4, 6, 3), 200, np.uint8)
     mask = np.zeros((4, 6), bool)
     mask[1, 2] = True
-    picture = pictures.motion_picture(image, mask)
+    picture = drawing.motion_picture(image, mask)
     assert picture[1, 2, 0] > 200 > picture[1, 2, 1]
     assert (picture[~mask] == 120).all()
-    np.testing.assert_array_equal(pictures.motion_picture(image, ~mask | mask)[0, 0], picture[1, 2])
+    np.testing.assert_array_equal(drawing.motion_picture(image, ~mask | mask)[0, 0], picture[1, 2])
 
 
 @pytest.mark.parametrize(("h", "w", "size"), [(96, 128, (192, 256)), (128, 96, (128, 384))])
@@ -95,7 +95,7 @@ def test_a_failing_drawing_leaves_no_video(tmp_path):
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        pictures.write_video(broken(), tmp_path / "x.mp4", fps=5)
+        drawing.write_video(broken(), tmp_path / "x.mp4", fps=5.0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,7 +108,8 @@ def test_contact_sheet_shows_first_and_last_frame(tmp_path):
     assert sheet[:18].max() > 200  # captions
     for name in ("sheet.png", "sheet.jpg"):
         pictures.write_contact_sheet(scene, tmp_path / name, columns=6)
-        assert Image.open(tmp_path / name).size == (sheet.shape[1], sheet.shape[0])
+        with Image.open(tmp_path / name) as written:
+            assert written.size == (sheet.shape[1], sheet.shape[0])
     with pytest.raises(OutputError, match=r"\.png or \.jpg"):
         pictures.write_contact_sheet(scene, tmp_path / "sheet.bmp")
     with pytest.raises(OutputError, match="exists"):
@@ -123,7 +124,8 @@ def test_camera_path_runs_from_blue_to_red_towards_the_right(tmp_path):
     assert red.sum() > 20
     assert np.median(np.nonzero(red)[1]) > np.median(np.nonzero(blue)[1])
     pictures.write_camera_path(scene, tmp_path / "path.png")
-    assert Image.open(tmp_path / "path.png").size == (800, 800)
+    with Image.open(tmp_path / "path.png") as written:
+        assert written.size == (800, 800)
 
 
 def test_camera_path_of_one_frame_without_points():

@@ -1,4 +1,4 @@
-"""Going on from an earlier scene, on a tiny untrained network: what is kept, what is refused."""
+"""Resuming an earlier scene: what is kept, what is computed, what is refused."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import dyn3r
-from dyn3r.alignment import AlignmentOptions
+from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import InputError
+from dyn3r.io.clip import clip_from_images
+from dyn3r.motion.options import MotionOptions
 from dyn3r.network.model import Model, prepare_model
-from dyn3r.scene.resume import go_on
-from dyn3r.types import Clip, Priors
-from tests.factories import tiny_network
+from dyn3r.options import Options
+from dyn3r.pipeline import reconstruct, resume
+from dyn3r.scene import Scene
+from dyn3r.scene.resume import Continuation, continuation
+from dyn3r.types import Clip, Priors, RunContext
+from tests.factories import tiny_network, tiny_scene
 
-OPTIONS = dyn3r.Options(
-    motion="none", graph="swin-2-noncyclic", alignment=AlignmentOptions(window=4, pixels=200)
+OPTIONS = Options(
+    pairs="swin-2-noncyclic",
+    motion=MotionOptions(cue="none"),
+    alignment=AlignmentOptions(window=4, pixels=200),
 )
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return prepare_model(tiny_network(), "tiny", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +32,7 @@ def clip() -> Clip:
     random = np.random.default_rng(0)
     wall = random.integers(0, 256, (48, 100, 3), dtype=np.uint8)
     images = np.stack([wall[:, 2 * t : 2 * t + 64] for t in range(8)])
-    return dyn3r.clip_from_images(images, size=64, fps=10.0)
-
-
-@pytest.fixture(scope="module")
-def earlier(model: Model, clip: Clip) -> dyn3r.Scene:
-    return dyn3r.reconstruct(part(clip, 0, 5), model, OPTIONS)
+    return clip_from_images(images, size=64, fps=10.0)
 
 
 def part(clip: Clip, first: int, end: int) -> Clip:
@@ -46,83 +42,134 @@ def part(clip: Clip, first: int, end: int) -> Clip:
     )
 
 
-@pytest.mark.parametrize("first", [0, 3, 4])
-def test_what_is_known_stays_and_what_is_new_follows(
-    model: Model, clip: Clip, earlier: dyn3r.Scene, first: int, tmp_path: Path
+def scene_of(clip: Clip, **changes: object) -> Scene:
+    """Plain geometry for the frames of a clip."""
+    fields = {
+        "images": clip.images, "mapping": clip.mapping, "names": clip.names,
+        "times_s": clip.times_s, "frame_quality": np.full(len(clip), 0.5),
+    }  # fmt: skip
+    return tiny_scene(len(clip), *clip.size_hw, **(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def earlier(clip: Clip) -> Scene:
+    return scene_of(part(clip, 0, 5))
+
+
+def continued(
+    clip: Clip, earlier: Scene, *, overlap_frames: int = 2, shared_focal: bool = True
+) -> Continuation:
+    return continuation(
+        clip, earlier, Priors(), overlap_frames=overlap_frames, shared_focal=shared_focal
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "overlap_frames", "skipped", "shared"),
+    [(0, 2, 3, 2), (0, 3, 2, 3), (3, 2, 0, 2), (4, 2, 0, 1), (0, 9, 0, 5), (0, 0, 4, 1)],
+)
+def test_the_last_shared_frames_are_used_again(
+    clip: Clip, earlier: Scene, first: int, overlap_frames: int, skipped: int, shared: int
 ) -> None:
-    saved = dyn3r.Scene.load(earlier.save(tmp_path / "earlier.dyn3r"))
-    calls: list[tuple[str, int]] = []
-    scene = dyn3r.reconstruct(
-        part(clip, first, 8), model, OPTIONS, continue_from=saved,
-        progress=lambda stage, done, total: calls.append((stage, total)),
-    )  # fmt: skip
-    assert scene.names == clip.names
-    assert scene.times_s.tolist() == clip.times_s.tolist()
-    np.testing.assert_array_equal(scene.images, clip.images)
-    for name in ("depth", "confidence", "K", "T_world_camera", "frame_quality", "uncertainty"):
-        np.testing.assert_array_equal(getattr(scene, name)[:5], getattr(saved, name))
-    assert (scene.K[5:] == saved.K[4]).all()
-    assert (scene.depth > 0).all()
-    # Half a window of 4 is used again: two frames (one, if only one is shared), and three new ones.
-    assert max(total for stage, total in calls if stage == "encoding frames") == min(5, 8 - first)
-    assert any("frames 5 to 7 were added" in note for note in scene.metadata["notes"])
-    again = dyn3r.Scene.load(scene.save(tmp_path / "longer.dyn3r"))
-    assert again.metadata["continued_from"]["frames"] == 5
-    assert again.metadata["options"]["alignment"]["priors"]["K"] == "given"
+    rest = continued(part(clip, first, 8), earlier, overlap_frames=overlap_frames)
+    assert (rest.skipped, rest.shared) == (skipped, shared)
+    assert rest.clip.names == clip.names[5 - shared :]
 
 
-def test_masks_are_for_the_whole_clip(model: Model, clip: Clip, earlier: dyn3r.Scene) -> None:
-    masks = np.zeros((8, 48, 64), bool)
-    masks[6, :16, :16] = True
-    scene = dyn3r.reconstruct(clip, model, OPTIONS, masks=masks, continue_from=earlier)
-    np.testing.assert_array_equal(scene.dynamic[5:], masks[5:])
-    with pytest.raises(InputError, match="masks"):
-        dyn3r.reconstruct(clip, model, OPTIONS, masks=masks[1:], continue_from=earlier)
+def test_shared_frames_are_priors_of_the_new_ones(clip: Clip, earlier: Scene) -> None:
+    rest = continued(clip, earlier, overlap_frames=3)
+    known = rest.priors
+    assert known.T_world_camera is not None
+    assert known.depth is not None
+    assert known.K is not None
+    np.testing.assert_array_equal(known.T_world_camera[:3], earlier.T_world_camera[2:])
+    assert np.isnan(known.T_world_camera[3:]).all()
+    rejected = (earlier.confidence[2:] == 0) | (earlier.depth[2:] == 0)
+    assert rejected.any()
+    np.testing.assert_array_equal(np.isnan(known.depth[:3]), rejected)
+    assert np.isnan(known.depth[3:]).all()
+    np.testing.assert_array_equal(known.K, np.tile(earlier.K[4], (6, 1, 1)))
+    own = continued(clip, earlier, overlap_frames=3, shared_focal=False).priors.K
+    assert own is not None
+    assert np.isnan(own[-3:]).all()
 
 
-def test_guessed_cameras_are_not_held(clip: Clip, earlier: dyn3r.Scene) -> None:
+def test_guessed_cameras_are_no_priors(clip: Clip, earlier: Scene) -> None:
     quality = np.array([0.5, 0.5, 0.5, 0.5, 0.0])
-    rest = go_on(clip, replace(earlier, frame_quality=quality), OPTIONS.alignment)
-    known = rest.alignment.priors.T_world_camera
+    known = continued(clip, replace(earlier, frame_quality=quality)).priors.T_world_camera
     assert known is not None
     assert np.isfinite(known[0]).all()
     assert np.isnan(known[1]).all()
 
 
-def test_what_does_not_go_on_is_refused(clip: Clip, earlier: dyn3r.Scene) -> None:
-    plain = AlignmentOptions()
+def test_appending_keeps_the_earlier_scene_exactly(clip: Clip, earlier: Scene) -> None:
+    rest = continued(clip, earlier)
+    later = scene_of(rest.clip, metadata={"notes": ["frame 3 is dark"], "model": "other"})
+    scene = rest.append(later)
+    assert scene.names == clip.names
+    assert scene.times_s.tolist() == clip.times_s.tolist()
+    np.testing.assert_array_equal(scene.images, clip.images)
+    for name in ("depth", "confidence", "K", "T_world_camera", "frame_quality", "dynamic"):
+        np.testing.assert_array_equal(getattr(scene, name)[:5], getattr(earlier, name))
+        np.testing.assert_array_equal(getattr(scene, name)[5:], getattr(later, name)[2:])
+    assert scene.metadata["model"] == "other"
+    assert scene.metadata["continued_from"]["frames"] == 5
+    assert scene.metadata["notes"] == [
+        "frames 5 to 7 were added later; the notes that follow count frames from frame 3",
+        "frame 3 is dark",
+    ]
+
+
+def test_maps_that_only_one_scene_has_are_left_out(clip: Clip, earlier: Scene) -> None:
+    rest = continued(clip, replace(earlier, dynamic_map=np.zeros((5, 3, 4), np.float32)))
+    assert rest.append(scene_of(rest.clip)).dynamic_map is None
+
+
+def test_what_cannot_be_resumed_is_refused(clip: Clip, earlier: Scene) -> None:
     refused = {
         "its first frame": part(clip, 5, 8),
-        "nothing to go on": part(clip, 2, 5),
+        "nothing to add": part(clip, 2, 5),
         "frames are missing": replace(
             part(clip, 0, 4),
             images=clip.images[::2],
             names=clip.names[::2],
             times_s=clip.times_s[::2],
         ),
-        "pictures differ": replace(clip, images=255 - clip.images),
+        "differ from those": replace(clip, images=255 - clip.images),
         "must agree": replace(clip, mapping=replace(clip.mapping, crop_xy=(1, 0))),
     }
     for message, wrong in refused.items():
         with pytest.raises(InputError, match=message):
-            go_on(wrong, earlier, plain)
-    with pytest.raises(InputError, match="priors"):
-        go_on(clip, earlier, replace(plain, priors=Priors(K=np.zeros((8, 3, 3)))))
+            continued(wrong, earlier)
+    given = Priors(K=np.tile(np.eye(3), (8, 1, 1)))
+    with pytest.raises(InputError, match="can't be combined"):
+        continuation(clip, earlier, given, overlap_frames=2, shared_focal=True)
 
 
-def test_the_overlap_ties_new_frames_to_the_old_world(clip: Clip, earlier: dyn3r.Scene) -> None:
-    # as sure of every frame as an untrained network can't be
-    earlier = replace(earlier, frame_quality=np.full(5, 0.5))
-    rest = go_on(clip, earlier, replace(OPTIONS.alignment, window=6))
-    assert rest.shared == 3
-    assert rest.clip.names == clip.names[2:]
-    known = rest.alignment.priors
-    assert known.T_world_camera is not None
-    assert known.depth is not None
-    np.testing.assert_array_equal(known.T_world_camera[:3], earlier.T_world_camera[2:])
-    assert np.isnan(known.T_world_camera[3:]).all()
-    unsure = earlier.confidence[2:] == 0
-    np.testing.assert_array_equal(np.isnan(known.depth[:3]), unsure)
-    own = go_on(clip, earlier, replace(OPTIONS.alignment, shared_focal=False)).alignment.priors.K
-    assert own is not None
-    assert np.isnan(own[-3:]).all()
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return prepare_model(tiny_network(), "tiny", device="cpu")
+
+
+@pytest.mark.slow
+def test_only_new_frames_are_computed(model: Model, clip: Clip, tmp_path: Path) -> None:
+    first = reconstruct(part(clip, 0, 5), model, OPTIONS)
+    saved = Scene.load(first.save(tmp_path / "earlier.dyn3r"))
+    totals: list[tuple[str, int]] = []
+    masks = np.zeros((8, 48, 64), bool)
+    masks[6, :16, :16] = True
+    context = RunContext(progress=lambda stage, done, total: totals.append((stage, total)))
+    scene = resume(clip, saved, model, OPTIONS, masks=masks, context=context)
+    assert scene.names == clip.names
+    np.testing.assert_array_equal(scene.depth[:5], saved.depth)
+    np.testing.assert_array_equal(scene.T_world_camera[:5], saved.T_world_camera)
+    np.testing.assert_array_equal(scene.dynamic[5:], masks[5:])  # masks are for the whole clip
+    assert (scene.K[5:] == saved.K[4]).all()
+    assert (scene.depth > 0).all()
+    # half a window of 4 is used again: two shared frames, and three new ones
+    assert max(total for stage, total in totals if stage == "encoding frames") == 5
+    again = Scene.load(scene.save(tmp_path / "longer.dyn3r"))
+    assert again.metadata["continued_from"]["frames"] == 5
+    assert again.metadata["plan"]["priors"]["K"] == "given"
+    with pytest.raises(InputError, match="masks"):
+        resume(clip, saved, model, OPTIONS, masks=masks[1:])

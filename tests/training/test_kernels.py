@@ -10,8 +10,18 @@ import pytest
 
 pytest.importorskip("numba")
 
-from dyn3r.training.synthetic import camera_effects, lighting, raycast, shading, world
+from dyn3r.training.synthetic import (
+    camera_effects,
+    lighting,
+    raycast,
+    rendering,
+    scene_sampling,
+    shading,
+    world,
+)
 from dyn3r.training.synthetic.scenes import SceneArrays
+
+pytestmark = pytest.mark.slow  # compiles and renders
 
 SIZE_HW = (48, 64)
 
@@ -19,10 +29,13 @@ SIZE_HW = (48, 64)
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[SceneArrays, np.ndarray, np.ndarray]]:
     """A few scenes: arrays, cameras (frames, 16), light."""
-    options = world.WorldOptions(size_hw=SIZE_HW, frames=2, drawn_tiles=14)
+    options = world.WorldOptions(size_hw=SIZE_HW, frames=2, procedural_tiles=14)
     source = world.World(options, seed=4)
-    drawn = [world.draw_scene(random.Random(k), options, source.bank, True) for k in range(6)]
-    return [(s.arrays, world._cameras(s.path, SIZE_HW), s.light) for s in drawn]
+    scenes = [
+        scene_sampling.sample_scene(random.Random(k), options, source.bank, dynamic=True)
+        for k in range(6)
+    ]
+    return [(s.arrays, rendering.camera_rows(s.path, SIZE_HW), s.light) for s in scenes]
 
 
 def trace(a: SceneArrays, cams: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Training of the mask network: clips drawn once, depth without movers, steps that help."""
+"""Training of the mask network: cached clips, perturbed depth, optimisation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,11 @@ pytest.importorskip("numba")
 import dyn3r.training.synthetic.world
 from dyn3r.errors import InputError
 from dyn3r.motion.mask_network import MaskNetwork, load_mask_network, mask_probability
+from dyn3r.training import mask_clips
 from dyn3r.training import mask_training as masks
 from dyn3r.training.clip_cache import load_clips
-from dyn3r.training.mask_training import (
-    MaskTraining,
-    _batch,
-    disturbed,
-    draw_clips,
-    evaluate_masks,
-    train_masks,
-)
+from dyn3r.training.mask_clips import MaskTraining, perturbed_inverse_depth, render_clips
+from dyn3r.training.mask_training import _batch, evaluate_masks, train_masks
 from dyn3r.training.synthetic.world import World, WorldOptions
 
 TINY = MaskTraining(clips=2, frames=3, sizes_hw=((48, 64), (64, 48)), steps=2, batch=2, seed=3)
@@ -35,7 +30,7 @@ class QuickWorld(World):
     """With few textures, which take most of the time."""
 
     def __init__(self, options: WorldOptions, seed: int) -> None:
-        super().__init__(replace(options, drawn_tiles=28), seed)
+        super().__init__(replace(options, procedural_tiles=28), seed)
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +39,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both clips, drawn at one go."""
-    folder = tmp_path_factory.mktemp("drawn")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both clips, rendered by one call."""
+    folder = tmp_path_factory.mktemp("rendered")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dyn3r.training.synthetic.world, "World", QuickWorld)
-        draw_clips(folder, TINY)
+        render_clips(folder, TINY)
     return folder
 
 
@@ -61,19 +56,21 @@ def content(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     return out
 
 
-def test_two_parts_draw_what_one_would(drawn: Path, tmp_path: Path) -> None:
-    draw_clips(tmp_path, TINY, 1, 2)
+@pytest.mark.slow
+def test_two_parts_render_what_one_does(rendered: Path, tmp_path: Path) -> None:
+    render_clips(tmp_path, TINY, 1, 2)
     assert list(content(tmp_path)) == ["00001.npz"]
-    draw_clips(tmp_path, TINY, 0, 2)
-    parts, whole = content(tmp_path), content(drawn)
+    render_clips(tmp_path, TINY, 0, 2)
+    parts, whole = content(tmp_path), content(rendered)
     assert list(parts) == list(whole) == ["00000.npz", "00001.npz"]
     for name, clip in whole.items():
         for key in ("images", "parts", "moving"):
             np.testing.assert_array_equal(parts[name][key], clip[key])
 
 
-def test_a_clip_is_frames_evidence_and_truth(drawn: Path) -> None:
-    for size, clip in zip(TINY.sizes_hw, content(drawn).values()):
+@pytest.mark.slow
+def test_a_clip_is_frames_evidence_and_truth(rendered: Path) -> None:
+    for size, clip in zip(TINY.sizes_hw, content(rendered).values()):
         assert clip["images"].shape == (3, *size, 3)
         assert clip["images"].dtype == np.uint8
         assert clip["images"].std() > 5
@@ -85,24 +82,25 @@ def test_a_clip_is_frames_evidence_and_truth(drawn: Path) -> None:
         assert clip["moving"].dtype == bool
 
 
-def test_what_is_there_is_not_drawn_again(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_existing_clips_are_not_rendered_again(
+    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "00000.npz").write_bytes(b"mine")
-    asked: list[int] = []
+    requested: list[int] = []
 
-    def draw_clip(index: int, options: MaskTraining, world: object) -> dict[str, np.ndarray]:
-        asked.append(index)
+    def render_clip(index: int, options: MaskTraining, world: object) -> dict[str, np.ndarray]:
+        requested.append(index)
         return {"images": np.zeros(1)}
 
-    monkeypatch.setattr(masks, "draw_clip", draw_clip)
+    monkeypatch.setattr(mask_clips, "render_clip", render_clip)
     monkeypatch.setattr(dyn3r.training.synthetic.world, "World", lambda settings, seed: None)
-    draw_clips(tmp_path, TINY)
-    assert asked == [1]
+    render_clips(tmp_path, TINY)
+    assert requested == [1]
     assert (tmp_path / "clips" / "00000.npz").read_bytes() == b"mine"
-    draw_clips(tmp_path, TINY)
-    assert asked == [1]
+    render_clips(tmp_path, TINY)
+    assert requested == [1]
     assert len(list((tmp_path / "clips").iterdir())) == 2  # nothing temporary is left
 
 
@@ -112,9 +110,9 @@ def test_half_written_clips_are_not_read_and_every_seventeenth_is_held_out(tmp_p
         images = np.full((1, 16, 32 if index == 1 else 16, 3), index, np.uint8)
         np.savez(tmp_path / "clips" / f"{index:05d}.npz", images=images)
     (tmp_path / "clips" / "00002.tmp.npz").write_bytes(b"PK half of a clip")
-    train = load_clips(tmp_path, False, "images")
+    train = load_clips(tmp_path, "images", held_out=False)
     assert {size: len(clips) for size, clips in train.items()} == {(16, 16): 1, (16, 32): 1}
-    held_out = load_clips(tmp_path, True, "images")
+    held_out = load_clips(tmp_path, "images", held_out=True)
     assert [int(clip["images"][0, 0, 0, 0]) for clip in held_out[16, 16]] == [16]
 
 
@@ -130,20 +128,20 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_disturbed_depth_knows_nothing_of_what_moves(seed: int) -> None:
+def test_perturbed_depth_does_not_depend_on_moving_objects(seed: int) -> None:
     depth, moving = scene()
-    first = disturbed(depth, moving, np.random.default_rng(seed))
+    first = perturbed_inverse_depth(depth, moving, np.random.default_rng(seed))
     depth[moving] = 100.0
-    second = disturbed(depth, moving, np.random.default_rng(seed))
+    second = perturbed_inverse_depth(depth, moving, np.random.default_rng(seed))
     np.testing.assert_array_equal(first, second)
     assert np.isfinite(first).all()
     assert (first > 0).all()
     assert np.median(first) == pytest.approx(1)
 
 
-def test_disturbed_depth_is_roughly_that_of_the_still_scene() -> None:
+def test_perturbed_depth_is_roughly_that_of_the_static_scene() -> None:
     depth, moving = scene()
-    inverse = disturbed(depth, moving, np.random.default_rng(0))
+    inverse = perturbed_inverse_depth(depth, moving, np.random.default_rng(0))
     slope = np.tile(1 / np.linspace(9, 3, 60)[None, :, None], (3, 1, 80))[:, 20:]
     error = np.log(inverse[:, 20:] / slope)
     assert np.abs(error - np.median(error)).mean() < 0.35  # wrong by at most 30 %, and blurred
@@ -151,24 +149,24 @@ def test_disturbed_depth_is_roughly_that_of_the_still_scene() -> None:
     assert inverse[:, :6].mean() < inverse[:, 20:].mean()  # the sky is far
 
 
-def test_a_frame_of_movers_alone_and_a_sky_alone_stay_finite() -> None:
+def test_a_frame_that_moves_everywhere_and_a_sky_alone_stay_finite() -> None:
     depth, moving = scene()
     moving[1] = True
     depth[2] = 0
     for all_of_it in (moving, np.ones_like(moving)):
-        inverse = disturbed(depth, all_of_it, np.random.default_rng(1))
+        inverse = perturbed_inverse_depth(depth, all_of_it, np.random.default_rng(1))
         assert np.isfinite(inverse).all()
         assert (inverse > 0).all()
 
 
-def test_batches_mirror_velocity_with_the_picture() -> None:
+def test_batches_mirror_velocity_with_the_image() -> None:
     images = np.zeros((1, 16, 32, 3), np.uint8)
     images[:, :, :8] = 255
     moving = images[..., 0] > 0
     parts = np.zeros((1, 7, 16, 32), np.float16)
     parts[:, 0][moving], parts[:, 5][moving], parts[:, 6][moving] = 0.8, 2.0, 1.0
     clip = {"images": images, "parts": parts, "moving": moving}
-    pictures, evidence, truth = _batch([clip], 40, np.random.default_rng(0))
+    augmented, evidence, truth = _batch([clip], 40, np.random.default_rng(0))
     left = truth[:, 0, 0] > 0
     assert 5 < left.sum() < 35
     for k in range(40):
@@ -178,29 +176,30 @@ def test_batches_mirror_velocity_with_the_picture() -> None:
         assert ((evidence[k, 5][where] > 0) == left[k]).all()  # to the left in a mirror
         assert (evidence[k, 6][where] > 0).all()
         assert (evidence[k, :, ~where] == 0).all()
-        assert pictures[k][:, where].mean() > pictures[k][:, ~where].mean()
-    assert pictures.abs().max() <= 1
+        assert augmented[k][:, where].mean() > augmented[k][:, ~where].mean()
+    assert augmented.abs().max() <= 1
 
 
 def loss_of(network: MaskNetwork, folder: Path) -> float:
     losses = []
-    for clips in load_clips(folder, False, "images").values():
+    for clips in load_clips(folder, "images", held_out=False).values():
         for clip in clips:
-            said = mask_probability(network.eval(), clip["images"], clip["parts"])
+            predicted = mask_probability(network.eval(), clip["images"], clip["parts"])
             truth = torch.from_numpy(clip["moving"].astype(np.float32))
-            losses.append(binary_cross_entropy(torch.from_numpy(said), truth).item())
+            losses.append(binary_cross_entropy(torch.from_numpy(predicted), truth).item())
     return float(np.mean(losses))
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss_and_the_same_run_gives_the_same(
-    drawn: Path, tmp_path: Path
+    rendered: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "clips").symlink_to(drawn / "clips")
+    (tmp_path / "clips").symlink_to(rendered / "clips")
     options = replace(TINY, steps=30, learning_rate=5e-3)
     torch.manual_seed(options.seed)
-    before = loss_of(MaskNetwork(), drawn)
+    before = loss_of(MaskNetwork(), rendered)
     network = train_masks(tmp_path, options)
-    assert loss_of(network, drawn) < 0.8 * before
+    assert loss_of(network, rendered) < 0.8 * before
     stored = load_mask_network(tmp_path / "motion-masks.safetensors")
     for name, value in network.state_dict().items():
         torch.testing.assert_close(stored.state_dict()[name], value.half().float())
@@ -214,7 +213,7 @@ def test_a_few_steps_lower_the_loss_and_the_same_run_gives_the_same(
         torch.testing.assert_close(value, network.state_dict()[name])
 
 
-def test_scores_are_those_of_frames_in_which_something_moves() -> None:
+def test_scores_are_those_of_frames_with_motion() -> None:
     class Evidence(MaskNetwork):
         def forward(self, images: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
             return 10 * (parts[:, 0] - 0.5)
@@ -231,7 +230,7 @@ def test_scores_are_those_of_frames_in_which_something_moves() -> None:
 
 
 def test_without_clips_there_is_nothing_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no clips to train on"):
+    with pytest.raises(InputError, match="has no clips to train on"):
         train_masks(tmp_path, TINY)
 
 
@@ -240,6 +239,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     masks.main()
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(TINY, frames=2, sizes_hw=((48, 64),))
 
@@ -252,7 +252,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     words = (str(folder), "--clips", "2", "--steps", "2")
     run(monkeypatch, *words, "--part", "0/2")
     assert [file.name for file in (folder / "clips").iterdir()] == ["00000.npz"]
-    assert not (folder / network).exists()  # a part draws and stops
+    assert not (folder / network).exists()  # a part renders and stops
     run(monkeypatch, *words)
     assert len(list((folder / "clips").iterdir())) == 2
     load_mask_network(folder / network)

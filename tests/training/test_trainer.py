@@ -1,4 +1,4 @@
-"""A run can be stopped and resumed anywhere, and learns something."""
+"""Training runs: resuming, fine-tuning, batches, several processes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.model import prepare_model
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.network.predict import predict_pairs
-from dyn3r.training.batches import _Batches, _Rounds, batch_loader
+from dyn3r.training.batches import _Batches, _SceneGroups, batch_loader
 from dyn3r.training.group import Group
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import mirrored, sample_pairs
+from dyn3r.training.run_state import restore
 from dyn3r.training.synthetic.world import World, WorldOptions
-from dyn3r.training.trainer import _restore, _step, train
+from dyn3r.training.trainer import _step, train
 
 TINY = NetworkConfig(
     enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,
@@ -44,6 +45,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_network(folder / "model.safetensors")[0].state_dict()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
     train(tmp_path / "whole", OPTIONS)
     seen: list[int] = []
@@ -60,10 +62,12 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path: Path)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-5, atol=1e-6)
-    log = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").open()]
+    lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
+    log = [json.loads(line) for line in lines]
     assert any("held_out_abs_rel" in entry for entry in log)
 
 
+@pytest.mark.slow
 def test_a_trained_model_recommends_what_the_embedded_one_does(tmp_path: Path) -> None:
     _, facts = load_network(train(tmp_path, replace(OPTIONS, steps=1)))
     _, embedded = load_network(Path(dyn3r.__file__).parent / "assets/weights/compact.safetensors")
@@ -71,6 +75,7 @@ def test_a_trained_model_recommends_what_the_embedded_one_does(tmp_path: Path) -
         assert facts[fact] == embedded[fact]
 
 
+@pytest.mark.slow
 def test_frozen_encoder_stays_as_it_was(tmp_path: Path) -> None:
     first = train(tmp_path / "first", replace(OPTIONS, steps=1))
     tuned = replace(OPTIONS, steps=2, start_from=str(first), freeze_encoder=True)
@@ -83,6 +88,7 @@ def test_frozen_encoder_stays_as_it_was(tmp_path: Path) -> None:
     assert not torch.equal(before["decoder_embed.weight"], after["decoder_embed.weight"])
 
 
+@pytest.mark.slow
 def test_another_network_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train(tmp_path, replace(OPTIONS, steps=1))
     wider = replace(OPTIONS, network=replace(TINY, dec_embed_dim=32))
@@ -90,6 +96,7 @@ def test_another_network_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         train(tmp_path, wider)
 
 
+@pytest.mark.slow
 def test_the_result_runs(tmp_path: Path) -> None:
     network, facts = load_network(train(tmp_path, replace(OPTIONS, steps=2)))
     assert facts["steps"] == "2"
@@ -102,13 +109,13 @@ def test_the_result_runs(tmp_path: Path) -> None:
     assert np.isfinite(out.points1).all()
 
 
+@pytest.mark.slow
 def test_a_mirrored_pair_still_projects_to_where_its_flow_says() -> None:
-    world = World(WorldOptions(size_hw=(48, 64), frames=2, drawn_tiles=4), seed=5)
+    world = World(WorldOptions(size_hw=(48, 64), frames=2, procedural_tiles=4), seed=5)
     sample = world.sample(2, 0)
     batch = sample_pairs(sample, 2, seed=0)
     other = mirrored(batch)
     assert torch.equal(other.images.flip(3), batch.images)
-    assert torch.equal(other.moving1.flip(2), batch.moving1)
     _, h, w, _ = batch.points1.shape
     v, u = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     views = sample.depth.shape[1]
@@ -143,6 +150,7 @@ def test_growing_adds_the_new_parts_without_effect_and_nothing_else() -> None:
     assert grow(new, TINY, seed=4) is new
 
 
+@pytest.mark.slow
 def test_the_same_scenes_serve_several_steps_with_other_pairs() -> None:
     batches = _Batches(replace(OPTIONS, reuse=2, frames_per_scene=3))
     first, second, third = (batches[step] for step in range(3))
@@ -151,8 +159,9 @@ def test_the_same_scenes_serve_several_steps_with_other_pairs() -> None:
     assert torch.equal(batches[1].points2, _Batches(batches.options)[1].points2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_step", [0, 1, 4])
-def test_batches_come_in_order_from_any_step_whoever_renders_them(first_step: int) -> None:
+def test_batches_come_in_order_from_any_step_for_any_workers(first_step: int) -> None:
     options = replace(OPTIONS, reuse=2, frames_per_scene=3, steps=5, coarse_share=0.6)
     loaded = list(batch_loader(options, first_step))
     alone = [_Batches(options)[step] for step in range(first_step, 5)]
@@ -162,9 +171,10 @@ def test_batches_come_in_order_from_any_step_whoever_renders_them(first_step: in
         assert torch.equal(ours.points2, theirs.points2)
 
 
+@pytest.mark.slow
 def test_steps_that_share_scenes_are_one_item_of_the_loader() -> None:
     options = replace(OPTIONS, reuse=3, frames_per_scene=3, steps=7)
-    rounds = _Rounds(_Batches(options), first_step=1)
+    rounds = _SceneGroups(_Batches(options), first_step=1)
     assert [len(rounds[group]) for group in range(3)] == [2, 3, 1]
 
 
@@ -209,6 +219,7 @@ def _one_of_two(rank: int, port: int, folder: str) -> None:
     train(Path(folder), replace(OPTIONS, steps=3))
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network_on_different_scenes(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -221,7 +232,7 @@ def test_two_processes_train_one_network_on_different_scenes(tmp_path: Path) -> 
 
     # the same by hand: the mean of both processes' gradients, step by step
     options, alone = replace(OPTIONS, steps=3), ExchangeByHand("cpu")
-    ours, other = (_restore(tmp_path / "none", OPTIONS, alone) for _ in range(2))
+    ours, other = (restore(tmp_path / "none", OPTIONS, alone) for _ in range(2))
     for step in range(3):
         for rank in (1, 0):
             turn = other if rank else ours

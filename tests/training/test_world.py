@@ -11,10 +11,12 @@ pytest.importorskip("numba")
 
 from dyn3r.training.synthetic.world import Sample, World, WorldOptions
 
+pytestmark = pytest.mark.slow  # compiles and renders
+
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World(WorldOptions(size_hw=(96, 128), frames=3, drawn_tiles=28), seed=5)
+    return World(WorldOptions(size_hw=(96, 128), frames=3, procedural_tiles=28), seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ def test_depth_agrees_where_static_points_are_visible(sample: Sample) -> None:
 
 
 def test_visible_means_unoccluded(sample: Sample) -> None:
-    """A static point that is called hidden although inside the frame lies behind something."""
+    """A static point inside the frame that is not visible is behind another surface."""
     assert sample.visible is not None
     points = unproject(sample)
     h, w = sample.depth.shape[-2:]
@@ -122,7 +124,7 @@ def test_visible_means_unoccluded(sample: Sample) -> None:
 
 
 def test_flow_there_and_back_returns(sample: Sample) -> None:
-    """Also on things that move: the flow back, looked up where the point lies, undoes the flow."""
+    """Also on moving objects: the backward flow at the end point cancels the flow."""
     assert sample.flow is not None
     assert sample.visible is not None
     h, w = sample.depth.shape[-2:]
@@ -139,7 +141,7 @@ def test_flow_there_and_back_returns(sample: Sample) -> None:
     assert (error[moving] < 1).double().mean() > 0.75
 
 
-def test_moving_things_do_not_follow_the_static_world(sample: Sample) -> None:
+def test_moving_objects_do_not_follow_the_static_scene(sample: Sample) -> None:
     assert sample.flow is not None
     points = unproject(sample)
     h, w = sample.depth.shape[-2:]
@@ -153,14 +155,14 @@ def test_moving_things_do_not_follow_the_static_world(sample: Sample) -> None:
 
 def test_static_world_stands_still() -> None:
     world = World(
-        WorldOptions(size_hw=(48, 64), frames=2, dynamic_share=0.0, drawn_tiles=5), seed=1
+        WorldOptions(size_hw=(48, 64), frames=2, dynamic_share=0.0, procedural_tiles=5), seed=1
     )
     assert not world.sample(4, 0).moving.any()
 
 
 @pytest.mark.parametrize("size_hw", [(64, 48), (48, 80)])
 def test_portrait_and_landscape_have_square_pixels(size_hw: tuple[int, int]) -> None:
-    sample = World(WorldOptions(size_hw=size_hw, frames=2, drawn_tiles=5), seed=2).sample(
+    sample = World(WorldOptions(size_hw=size_hw, frames=2, procedural_tiles=5), seed=2).sample(
         2, 0, with_flow=False
     )
     assert sample.images.shape[-2:] == size_hw
@@ -185,24 +187,24 @@ def test_photographs_are_used(tmp_path) -> None:  # type: ignore[no-untyped-def]
     red[..., 0] = 255
     Image.fromarray(red).save(tmp_path / "a.png")
     Image.fromarray(red).save(tmp_path / "pano_b.jpg")
-    bank = World(WorldOptions(photos=str(tmp_path), drawn_tiles=5), seed=0).bank
-    assert len(bank.tiles) == bank.num_drawn + 8
-    assert len(bank.skies) == bank.num_drawn_skies + 1
-    assert (bank.tiles[bank.num_drawn] == 255).all()  # red in the lowest byte
+    bank = World(WorldOptions(photos=str(tmp_path), procedural_tiles=5), seed=0).bank
+    assert len(bank.tiles) == bank.num_procedural + 8
+    assert len(bank.skies) == bank.num_procedural_skies + 1
+    assert (bank.tiles[bank.num_procedural] == 255).all()  # red in the lowest byte
 
 
 def test_options_that_cannot_be_rendered_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="multiples of 16"):
         WorldOptions(size_hw=(100, 64))
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         World(WorldOptions(photos=str(tmp_path / "none")), seed=0)
-    with pytest.raises(InputError, match="no jpg or png"):
-        World(WorldOptions(photos=str(tmp_path), drawn_tiles=5), seed=0)
+    with pytest.raises(InputError, match="has no jpg or png"):
+        World(WorldOptions(photos=str(tmp_path), procedural_tiles=5), seed=0)
 
 
-def test_some_views_are_closed_by_something_near_and_some_are_wide() -> None:
+def test_some_views_end_at_a_near_surface_and_some_are_wide() -> None:
     """Far inverse depth over the median one: 1 is a flat wall, 0 the horizon."""
-    world = World(WorldOptions(size_hw=(48, 64), frames=1, drawn_tiles=28), seed=8)
+    world = World(WorldOptions(size_hw=(48, 64), frames=1, procedural_tiles=28), seed=8)
     depth = world.sample(60, step=0, with_flow=False).depth.flatten(1)
     closed = []
     for values in depth:

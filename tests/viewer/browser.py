@@ -1,4 +1,4 @@
-"""A headless Chromium that a test can look through and click in (Chrome DevTools protocol)."""
+"""Headless Chromium for tests: screenshots, clicks, scripts (Chrome DevTools protocol)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Browser:
         from websockets.sync.client import connect
 
         assert CHROMIUM is not None
-        # Nothing but this machine resolves: what needs a network would be seen to fail.
+        # Only this machine resolves, so anything that needs a network fails.
         rules = ["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost"]
         self._process = subprocess.Popen(
             [CHROMIUM, *SWITCHES, *(rules if offline else []), f"--user-data-dir={profile}",
@@ -84,7 +84,7 @@ class Browser:
             self._process.wait(timeout=20)
 
     def call(self, method: str, **params: Any) -> Any:
-        """One command of the protocol, and its result."""
+        """Result of one command of the protocol."""
         self._count += 1
         self._socket.send(json.dumps({"id": self._count, "method": method, "params": params}))
         while True:
@@ -96,7 +96,7 @@ class Browser:
                 return answer["result"]
 
     def run(self, script: str) -> Any:
-        """The value of an expression (promises are waited for)."""
+        """Value of a JavaScript expression; promises are awaited."""
         answer = self.call(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -104,10 +104,10 @@ class Browser:
         return answer["result"].get("value")
 
     def screenshot(self) -> np.ndarray:
-        """The whole page as a person sees it, (h, w, 3)."""
+        """RGB image of the whole page, (h, w, 3)."""
         answer = self.call("Page.captureScreenshot", format="png")
-        picture = Image.open(io.BytesIO(base64.b64decode(answer["data"])))
-        return np.asarray(picture.convert("RGB"))
+        image = Image.open(io.BytesIO(base64.b64decode(answer["data"])))
+        return np.asarray(image.convert("RGB"))
 
     def press(self, text: str) -> None:
         """Click the button with this text."""
@@ -119,7 +119,7 @@ class Browser:
         assert found, f"there is no button {text!r}"
 
     def set_slider(self, label: str, share: float) -> None:
-        """Click in the track of the slider beside this label, from left (0) to right (1)."""
+        """Click the track of the slider with this label, from left (0) to right (1)."""
         box = self.run(
             "(() => { const l = [...document.querySelectorAll('label')]"
             f".find(l => l.innerText.trim() === {json.dumps(label)});"
@@ -138,13 +138,13 @@ class Browser:
 
     @staticmethod
     def until(condition: Any, seconds: float) -> Any:
-        """Wait for something to be true, and return it."""
+        """Wait until a condition is true, and return its value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := condition():
                 return found
             time.sleep(0.1)
-        raise AssertionError(f"nothing happened within {seconds} s")
+        raise AssertionError(f"the condition was not met within {seconds} s")
 
     @staticmethod
     def _find_page(port: str) -> Any:

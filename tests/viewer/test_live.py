@@ -33,7 +33,7 @@ def live():
     viewer.stop()
 
 
-def test_frames_appear_and_old_ones_leave(live):
+def test_frames_are_added_and_old_ones_removed(live):
     for frame in frames(5):
         live.add_frame(*frame)
     assert live.num_frames == 5
@@ -46,7 +46,7 @@ def test_frames_appear_and_old_ones_leave(live):
     assert live._status.value == "finished: 5 frames"
 
 
-def test_the_points_are_where_the_depth_says(live):
+def test_points_lie_at_their_depth(live):
     first = next(frames(1))
     live.add_frame(*first)
     moving = live._frames[0].moving
@@ -55,12 +55,12 @@ def test_the_points_are_where_the_depth_says(live):
     assert (moving.colors == (250, 20, 20)).all()
 
 
-def test_only_new_places_are_sent(live):
+def test_only_points_in_new_voxels_are_sent(live):
     first = next(frames(1))
     for _ in range(2):
         live.add_frame(*first)
     assert len(live._frames[0].background.points) > 100
-    assert len(live._frames[1].background.points) == 1  # the point out of sight
+    assert len(live._frames[1].background.points) == 1  # the placeholder of an empty cloud
 
 
 def test_without_mask_and_confidence_everything_is_background(live):
@@ -70,7 +70,7 @@ def test_without_mask_and_confidence_everything_is_background(live):
     assert len(live._frames[0].background.points) > 100
 
 
-def test_nothing_known_is_no_accident(live):
+def test_frames_without_depth_are_accepted(live):
     time_s, image, depth, K, T, _, _ = next(frames(1))
     live.add_frame(time_s, image, depth * float("nan"), K, T)
     live.add_frame(time_s, image, depth * 0, K, T)
@@ -102,7 +102,7 @@ def test_options_are_checked():
         LiveOptions(drop=1.5)
 
 
-def test_frames_after_the_end_are_ignored():
+def test_frames_after_stop_are_ignored():
     viewer = LiveViewer(port=0)
     viewer.stop()
     viewer.add_frame(*next(frames(1)))
@@ -113,8 +113,8 @@ def test_frames_after_the_end_are_ignored():
 def test_voxels_take_one_point_each_and_can_be_freed():
     table = VoxelTable(0.5)
     points = np.array([[0.1, 0, 0], [0.2, 0, 0], [0.6, 0, 0], [-0.1, 0, 0]])
-    new, places = table.fill(points)
+    new, slots = table.insert(points)
     assert new.tolist() == [True, False, True, True]
-    assert not table.fill(points)[0].any()
-    table.free(places)
-    assert table.fill(points)[0].sum() == 3
+    assert not table.insert(points)[0].any()
+    table.remove(slots)
+    assert table.insert(points)[0].sum() == 3

@@ -1,8 +1,8 @@
-"""Read parts of pointmaps that may be memory-mapped files, without keeping their pages.
+"""Chunked reading of arrays that may be memory-mapped files.
 
-Pages of a mapped file that were read count as memory of the process until the system wants them
-back. Under a limit (a container, a laptop) that is too late, so they are handed back after every
-read; what was read stays in the system's file cache as long as there is room.
+Pages of a mapped file that were read count as memory of the process until the system reclaims
+them. Under a memory limit this is too late, so they are released after every read. The data stay in
+the file cache of the system as long as there is room.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from dyn3r.io.memory_map import release_pages
 
 READ_BYTES = 32_000_000
-"""Bytes of an array that may be touched before its pages are handed back."""
+"""Bytes of an array that are read before its pages are released. Source: run time."""
 
 
 def read_part(array: np.ndarray, rows: Any, *rest: Any) -> np.ndarray:
-    """A copy of `array[rows, *rest]` in memory; pages of a mapped file are released."""
+    """Copy of `array[rows, *rest]` in memory; pages of a mapped file are released."""
     part = np.array(array[(rows, *rest)])
     release_pages(array)
     return part
 
 
 def row_chunks(array: np.ndarray) -> Iterator[slice]:
-    """Slices of the first axis that touch at most READ_BYTES each (at least one row)."""
+    """Slices of the first axis of at most READ_BYTES each, at least one row."""
     step = max(1, READ_BYTES // max(1, array.nbytes // max(1, len(array))))
     for first in range(0, len(array), step):
         yield slice(first, min(first + step, len(array)))

@@ -1,4 +1,4 @@
-"""Solve frames that hang together: from sampled pointmaps to cameras, depth and pairs."""
+"""Alignment of one connected component: cameras, depth and pair similarities."""
 
 from __future__ import annotations
 
@@ -9,112 +9,117 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dyn3r.alignment.adam import solve_adam
-from dyn3r.alignment.gauss_newton import solve_fast
-from dyn3r.alignment.merge_components import Known, back_to_fixed, to_known
+from dyn3r.alignment.merge_components import KnownValues, register_to_priors, restore_fixed
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.sampled_objective import (
     AlignmentProblem,
-    Fixed,
+    FixedUnknowns,
     SampledFlow,
+    evaluate,
     fit_depth,
-    look,
-    solver_weights,
+    pair_term_weights,
 )
-from dyn3r.alignment.spanning_tree import start
+from dyn3r.alignment.spanning_tree import initialise
 from dyn3r.alignment.state import Observations, State
 
-AGREES = 0.1
-"""Pixels whose pairs agree within this share of the depth count for a frame's quality."""
+AGREEMENT_TOLERANCE = 0.1
+"""Pairs agree on a pixel if their points differ by less than this share of the depth.
+Source: chosen by hand; it is a definition of `Geometry.frame_quality`."""
+INITIAL_REWEIGHTINGS = 5
+"""Re-weightings of the initial depth. Source: chosen by hand."""
+
+Report = Callable[[float], None]
+"""Called with the objective after every iteration of a solver."""
+Solver = Callable[[State, AlignmentProblem, Report], State]
+"""Minimises the objective of a component from an initial state."""
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Everything that cameras are found from."""
+class ComponentInputs:
+    """Everything that cameras are estimated from."""
 
     observations: Observations
     scores: Float[Tensor, " m"]
-    """0 for pairs that can't be used."""
+    """Confidence of each pair; 0 for pairs that are not usable."""
     K: Float[Tensor, "n 3 3"]
-    known: Known
+    """Initial intrinsics in pixels, float64."""
+    known: KnownValues
     flow: SampledFlow | None
     options: AlignmentOptions
 
-    def at(self, frames: Int[Tensor, " k"], pairs: Int[Tensor, " q"]) -> Inputs:
-        """The same for some pairs and the frames they show, renumbered."""
-        known = self.known.at(frames)
+    def subset(self, frames: Int[Tensor, " k"], pairs: Int[Tensor, " q"]) -> ComponentInputs:
+        """The inputs of some pairs and the frames that they show, renumbered."""
+        known = self.known.subset(frames)
         return replace(
             self,
-            observations=self.observations.part(frames, pairs),
+            observations=self.observations.subset(frames, pairs),
             scores=self.scores[pairs],
             K=self.K[frames],
             known=known,
-            flow=_flow_between(self.flow, frames, self.observations.num_frames, known),
+            flow=_flow_subset(self.flow, frames, self.observations.num_frames, known),
         )
 
 
-def _flow_between(
-    flow: SampledFlow | None, frames: Int[Tensor, " k"], num_frames: int, known: Known
+def _flow_subset(
+    flow: SampledFlow | None, frames: Int[Tensor, " k"], num_frames: int, known: KnownValues
 ) -> SampledFlow | None:
-    """Flow among `frames`; not between fixed cameras with fixed depth, where it changes nothing."""
+    """Flow between `frames`, without that between frames whose cameras and depth are fixed."""
     if flow is None:
         return None
-    place = torch.full((num_frames,), -1, device=frames.device)
-    place[frames] = torch.arange(len(frames), device=frames.device)
-    edges = place[flow.edges]
+    new_index = torch.full((num_frames,), -1, device=frames.device)
+    new_index[frames] = torch.arange(len(frames), device=frames.device)
+    edges = new_index[flow.edges]
     inside = (edges >= 0).all(-1)
     fixed = known.T_fixed & known.depth_fixed.all(-1)
     rows = torch.nonzero(inside)[:, 0]
     rows = rows[~fixed[edges[rows]].all(-1)]
     if len(rows) == 0:
         return None
-    return SampledFlow(edges[rows], flow.flow[rows], flow.still[rows])
+    return SampledFlow(edges[rows], flow.flow[rows], flow.static[rows])
 
 
 @dataclass(frozen=True)
-class Solved:
-    """What was found for the frames of one problem."""
+class ComponentSolution:
+    """Solution of one component."""
 
     state: State
-    first_depth: Float[Tensor, "n p"]
+    initial_depth: Float[Tensor, "n p"]
     doubtful: list[int]
-    """Frames whose camera was a guess to begin with, and still does not agree with its pairs."""
+    """Frames whose initial camera was a guess and whose pairs still disagree with it."""
 
 
-def solve_part(inputs: Inputs, report: Callable[[float], None]) -> Solved:
+def solve_component(inputs: ComponentInputs, report: Report, solver: Solver) -> ComponentSolution:
     """Cameras, depth and pair similarities of frames that pairs connect (SPEC 6).
 
-    What is fixed in `inputs.known` comes back as it is; otherwise the world is arbitrary and the
-    geometric mean of the pair scales 0.5.
+    Values that `inputs.known` fixes are returned unchanged. Otherwise the world frame is arbitrary
+    and the geometric mean of the pair scales is 0.5.
     """
     observations, options = inputs.observations, inputs.options
-    begin = start(observations, inputs.K, inputs.scores)
-    state = begin.state.normalised()
-    none = torch.zeros_like(state.depth, dtype=torch.bool)
+    initial = initialise(observations, inputs.K, inputs.scores)
+    state = initial.state.normalised()
     problem = AlignmentProblem(
         observations=observations,
-        weights=solver_weights(observations, options.dynamic_weight),
+        weights=pair_term_weights(observations, options.dynamic_weight),
         options=replace(options, depth_prior_weight=0.0),
-        fixed=Fixed(none[:, 0], none[:, 0], none, False),
-        first_depth=state.depth,
+        fixed=FixedUnknowns.nothing(state),
+        initial_depth=state.depth,
         flow=inputs.flow,
     )
-    state = fit_depth(state, problem, reweightings=5, fresh=True)
-    state, fixed = to_known(state, inputs.known)
-    first_depth = state.depth
-    problem = replace(problem, options=options, fixed=fixed, first_depth=first_depth)
-    solver = solve_adam if options.solver == "adam" else solve_fast
-    state = back_to_fixed(solver(state, problem, report), inputs.known, fixed)
-    unsure = [t for t in begin.unsolved if not bool(fixed.cameras[t])]
-    doubtful = [t for t in unsure if frame_residual(state, problem, t) >= AGREES]
-    return Solved(state, first_depth, doubtful)
+    state = fit_depth(state, problem, INITIAL_REWEIGHTINGS, restart=True)
+    state, fixed = register_to_priors(state, inputs.known)
+    initial_depth = state.depth
+    problem = replace(problem, options=options, fixed=fixed, initial_depth=initial_depth)
+    state = restore_fixed(solver(state, problem, report), inputs.known, fixed)
+    guessed = [t for t in initial.unsolved if not bool(fixed.cameras[t])]
+    doubtful = [t for t in guessed if frame_residual(state, problem, t) >= AGREEMENT_TOLERANCE]
+    return ComponentSolution(state, initial_depth, doubtful)
 
 
 def frame_residual(state: State, problem: AlignmentProblem, frame: int) -> float:
-    """Mean distance between a frame's points and where the pairs put them, over its depth."""
+    """Weighted mean distance between a frame's points and those of its pairs, over the depth."""
     rows = problem.observations.views_of(frame)
     weights = problem.weights[rows]
     if not bool((weights > 0).any()):
         return float("inf")
-    length = look(state, problem).length[rows]
+    length = evaluate(state, problem).length[rows]
     return float((weights * length / state.depth[frame]).sum() / weights.sum())

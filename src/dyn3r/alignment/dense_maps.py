@@ -1,7 +1,8 @@
-"""Full-resolution depth and residuals from the pointmaps, streamed frame by frame.
+"""Full-resolution depth, confidence and pair disagreement, streamed frame by frame.
 
-Cameras and pair similarities are known by now, so every pixel is a problem of its own (along_rays).
-A frame's views are read once, in bands of rows that respect the memory setting.
+Cameras and pair similarities are fixed, so every pixel is a separate problem
+(`dyn3r.alignment.depth_along_rays`). The views of a frame are read once, in bands of rows that
+respect the memory limit.
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.alignment.chunked_io import read_part
-from dyn3r.alignment.depth_along_rays import best_depth, on_rays
+from dyn3r.alignment.depth_along_rays import best_depth, decompose_along_rays
 from dyn3r.alignment.state import State, usable_weights
-from dyn3r.geometry import invert, pixel_grid, rays
+from dyn3r.geometry.cameras import invert, pixel_grid, rays
 from dyn3r.types import PairPredictions, Progress
 
-UNSEEN = 10.0
-"""The uncertainty of a pixel that no pair says anything about."""
+MAX_UNCERTAINTY = 10.0
+"""Largest relative disagreement; also the value of pixels that no pair sees."""
 
 
 @dataclass(frozen=True)
 class DenseMaps:
-    """What the dense pass finds, per pixel."""
+    """Maps of all pixels."""
 
     depth: Float[Tensor, "n h w"]
+    """z in the camera; 0 where no pair sees the pixel."""
     confidence: Float[Tensor, "n h w"]
+    """Largest confidence of the pairs."""
     uncertainty: Float[Tensor, "n h w"]
+    """Mean distance of the points of the pairs from the pixel's point, over its depth."""
     pair_term: float
-    """The pair term of the objective on all pixels."""
+    """Pair term of the objective on all pixels."""
 
 
 def dense_maps(
@@ -43,9 +47,9 @@ def dense_maps(
     used: Bool[np.ndarray, " m"] | None = None,
     device: torch.device | str = "cpu",
 ) -> DenseMaps:
-    """Depth, fused confidence and disagreement of every pixel; `known_depth` (not NaN) is kept.
+    """Depth, confidence and pair disagreement of every pixel.
 
-    Pairs that are False in `used` are left out.
+    `known_depth` is kept where it is not NaN. Pairs that are False in `used` are left out.
     """
     height, width = predictions.size_hw
     n = predictions.num_frames
@@ -68,10 +72,10 @@ def dense_maps(
             points, confidence = _read(predictions, first, second, rows, device)
             ray = rays(state.K[frame], grid[rows].reshape(-1, 2)).float()
             known = None if known_depth is None else known_depth[frame, rows].reshape(-1).to(device)
-            depth, unsure, cost = _solve_band(ray, points, confidence, to_camera, known)
+            depth, uncertainty, cost = _solve_band(ray, points, confidence, to_camera, known)
             total += cost
             fused = torch.where(torch.isfinite(confidence), confidence, 0).amax(0)
-            for out, value in zip(maps, (depth, fused, unsure)):
+            for out, value in zip(maps, (depth, fused, uncertainty)):
                 out[frame, rows] = value.reshape(-1, width).cpu()
         progress("aligning: depth", frame + 1, n)
     pairs = int((edges[:, 0] >= 0).sum())
@@ -79,7 +83,7 @@ def dense_maps(
 
 
 def _rows_by_frame(frames: Int[np.ndarray, " m"], n: int) -> list[np.ndarray]:
-    """Which rows name each of the frames 0..n-1, ascending."""
+    """Rows that contain each of the frames 0..n-1, ascending."""
     order = np.argsort(frames, kind="stable")
     bounds = np.searchsorted(frames[order], np.arange(n + 1))
     return [order[bounds[t] : bounds[t + 1]] for t in range(n)]
@@ -111,22 +115,23 @@ def _solve_band(
 ) -> tuple[Tensor, Tensor, float]:
     points, weights = usable_weights(points, confidence)
     points = torch.baddbmm(to_camera[:, None, :3, 3], points, to_camera[:, :3, :3].transpose(1, 2))
-    seen = on_rays(ray, points, weights)
+    seen = decompose_along_rays(ray, points, weights)
     depth = best_depth(seen)
     if known is not None:
         depth = torch.where(torch.isfinite(known), known, depth)
     cost = (weights * seen.distances(depth)).sum(0)
     mass = weights.sum(0)
-    unsure = torch.where(mass > 0, cost / (mass * depth).clamp_min(1e-12), UNSEEN).clamp(0, UNSEEN)
-    return torch.where(mass > 0, depth, 0), unsure, float(cost.double().sum())
+    relative = cost / (mass * depth).clamp_min(1e-12)
+    uncertainty = torch.where(mass > 0, relative, MAX_UNCERTAINTY).clamp(0, MAX_UNCERTAINTY)
+    return torch.where(mass > 0, depth, 0), uncertainty, float(cost.double().sum())
 
 
 def fill_depth(depth: Float[Tensor, "n h w"], seen: Bool[Tensor, "n h w"]) -> None:
-    """Set unseen pixels to the median of their frame (of the clip, if none is seen), in place."""
-    middles = [float(d[s].median()) if bool(s.any()) else None for d, s in zip(depth, seen)]
-    some = [middle for middle in middles if middle is not None]
-    overall = float(np.median(some)) if some else 1.0
-    for frame, middle in enumerate(middles):
-        middle = overall if middle is None else middle
-        depth[frame][~seen[frame]] = middle
-        depth[frame].clamp_(min=1e-4 * middle)
+    """Set unseen pixels to the median of their frame (of the clip if none is seen), in place."""
+    medians = [float(d[s].median()) if bool(s.any()) else None for d, s in zip(depth, seen)]
+    known = [median for median in medians if median is not None]
+    overall = float(np.median(known)) if known else 1.0
+    for frame, median in enumerate(medians):
+        value = overall if median is None else median
+        depth[frame][~seen[frame]] = value
+        depth[frame].clamp_(min=1e-4 * value)

@@ -1,52 +1,63 @@
-"""The solver we ship: re-weighted Gauss-Newton with depth eliminated, coarse to fine."""
+"""Solver of the alignment: re-weighted Gauss-Newton with depth eliminated, coarse to fine."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import roma
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.alignment.linear_solver import Block, solve
 from dyn3r.alignment.normal_equations import (
-    Layout,
-    Part,
-    cross_matrix,
+    FrameTerms,
+    ParameterLayout,
     eliminate_depth,
-    flow_part,
+    flow_terms,
     frame_columns,
     movement_blocks,
     pair_columns,
-    pair_part,
+    pair_terms,
     scale_block,
 )
 from dyn3r.alignment.sampled_objective import (
     AlignmentProblem,
-    Looked,
+    Evaluation,
     depth_anchor,
+    evaluate,
     fit_depth,
     flow_weights,
     induced_at,
-    look,
     world_points,
 )
 from dyn3r.alignment.state import State
+from dyn3r.geometry import rotations
+from dyn3r.geometry.cameras import cross_matrix
 
-logger = logging.getLogger(__name__)
+MAX_COARSEST_PIXELS = 1024
+"""The number of pixels is divided by four until it is below this. Source: run time."""
+MAX_ITERATIONS = 40
+"""Largest number of iterations per level. Source: rarely reached."""
+MIN_RELATIVE_DECREASE = 1e-4
+"""A level ends when iterations lower the objective by less than this share. Source: chosen by
+hand."""
+DEPTH_REWEIGHTINGS = 6
+"""Re-weightings of depth after every step. Source: they cost little, and cameras converge only as
+fast as depth."""
+INITIAL_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-4, 1e-7, 1e4
+"""Levenberg-Marquardt damping, relative to the diagonal."""
+DAMPING_INCREASE, DAMPING_DECREASE = 10, 5
+"""Factors of the damping after a rejected and an accepted step."""
+RESIDUAL_FLOOR = 1e-3
+"""Residuals below this share of their mean do not increase the weight further. Source: chosen by
+hand; it bounds the weights."""
 
-FEW = 1024
-"""With so many pixels, a quarter of them is looked at before."""
 
-DEPTH_STEPS = 6
-"""Re-weightings of depth after every step: cheap, and cameras converge only as fast as depth."""
-
-
-def pair_centres(problem: AlignmentProblem, seen: Looked, num_pairs: int) -> Float[Tensor, "m 3"]:
-    """Weighted centroid of every pair's points in the world, about which its points turn."""
+def pair_centroids(
+    problem: AlignmentProblem, seen: Evaluation, num_pairs: int
+) -> Float[Tensor, "m 3"]:
+    """Weighted centroid of the points of every pair in the world."""
     weights, pair = problem.weights, problem.observations.pair
     moments = torch.zeros(num_pairs, 3, device=weights.device)
     moments.index_add_(0, pair, (weights[..., None] * seen.pair_points).sum(1))
@@ -54,123 +65,143 @@ def pair_centres(problem: AlignmentProblem, seen: Looked, num_pairs: int) -> Flo
     return moments / mass.clamp_min(1e-12)[:, None]
 
 
+@dataclass(frozen=True)
+class _FlowResiduals:
+    """Flow term at a state."""
+
+    residual: Float[Tensor, "q p 2"]
+    weight: Float[Tensor, "q p 2"]
+    points: Float[Tensor, "n p 3"]
+    """World points of the pixels."""
+
+
+def _flow_residuals(state: State, problem: AlignmentProblem) -> _FlowResiduals | None:
+    flow, options = problem.flow, problem.options
+    if flow is None or options.flow_weight <= 0:
+        return None
+    residual = induced_at(state, problem.observations, flow.edges) - flow.flow
+    weight = options.flow_weight * flow_weights(residual, flow.static)
+    return _FlowResiduals(residual, weight, world_points(state, problem.observations))
+
+
 def flow_columns(
     state: State,
     problem: AlignmentProblem,
-    rows: Int[Tensor, " q"],
-    layout: Layout,
+    flow: _FlowResiduals,
+    frame: int,
+    layout: ParameterLayout,
     J_frame: Float[Tensor, "p 3 7"],
     ray: Float[Tensor, "p 3"],
-    points: Float[Tensor, "p 3"],
-    residual: Float[Tensor, "q p 2"],
-    weight: Float[Tensor, "q p 2"],
-) -> Part:
-    """Linearised flow from one frame's pixels into the frames of the flow edges `rows`."""
+) -> FrameTerms | None:
+    """Linearised flow from the pixels of one frame; None if no flow starts there."""
     assert problem.flow is not None
+    rows = torch.nonzero(problem.flow.edges[:, 0] == frame)[:, 0]
+    if not len(rows):
+        return None
     j = problem.flow.edges[rows, 1]
     R, t = state.T_world_camera[j, :3, :3].float(), state.T_world_camera[j, :3, 3].float()
-    arm = points - t[:, None]
+    arm = flow.points[frame] - t[:, None]
     local = arm @ R
     z = local[..., 2].clamp_min(1e-6)
     K = state.K[j].float()
     fx, fy = K[:, None, 0, 0], K[:, None, 1, 1]
-    o = torch.zeros_like(z)
-    across = torch.stack([fx / z, o, -fx * local[..., 0] / z**2], -1)
-    down = torch.stack([o, fy / z, -fy * local[..., 1] / z**2], -1)
-    J_world = torch.stack([across, down], -2) @ R.transpose(1, 2)[:, None]
+    zero = torch.zeros_like(z)
+    u_row = torch.stack([fx / z, zero, -fx * local[..., 0] / z**2], -1)
+    v_row = torch.stack([zero, fy / z, -fy * local[..., 1] / z**2], -1)
+    J_world = torch.stack([u_row, v_row], -2) @ R.transpose(1, 2)[:, None]
     focal = torch.stack([fx * local[..., 0] / z, fy * local[..., 1] / z], -1)
     J_other = torch.cat([J_world @ cross_matrix(arm), -J_world, focal[..., None]], -1)
-    # Points behind the other camera have no flow to speak of.
-    weight = weight * (local[..., 2:] > 1e-6)
+    # Points behind the other camera have no flow.
+    weight = flow.weight[rows] * (local[..., 2:] > 1e-6)
     J_own, J_depth = J_world @ J_frame, (J_world @ ray[..., None])[..., 0]
-    return flow_part(layout.frames(j), residual, weight, J_own, J_other, J_depth)
+    return flow_terms(layout.frames(j), flow.residual[rows], weight, J_own, J_other, J_depth)
 
 
-def blocks_of(
-    state: State, problem: AlignmentProblem, seen: Looked, layout: Layout, views: list[Tensor]
+def assemble_blocks(
+    state: State,
+    problem: AlignmentProblem,
+    seen: Evaluation,
+    layout: ParameterLayout,
+    views: list[Tensor],
 ) -> tuple[list[Block], Float[Tensor, "m 3"]]:
-    """The normal equations at a state, a block per frame, and the centroids of the pairs."""
+    """Normal equations at a state, a block per frame, and the centroids of the pairs.
+
+    `views[t]` are the views that show frame t. The last block is the constraint on the scales.
+    """
     observations, options, device = problem.observations, problem.options, problem.weights.device
     m, p = layout.num_pairs, problem.weights.shape[1]
-    centres = pair_centres(problem, seen, m)
-    floor = 1e-3 * (problem.weights * seen.length).sum() / problem.weights.sum()
+    centroids = pair_centroids(problem, seen, m)
+    floor = RESIDUAL_FLOOR * (problem.weights * seen.length).sum() / problem.weights.sum()
     weight = problem.weights / (seen.length**2 + floor**2).sqrt() * (seen.pair_factor / (m * p))
     R, camera_rays = state.T_world_camera[:, :3, :3].float(), observations.rays(state.K)
     flat = torch.tensor([1.0, 1.0, 0.0], device=device)
-    flow = problem.flow if options.flow_weight > 0 else None
-    if flow is not None:
-        flow_residual = induced_at(state, observations, flow.edges) - flow.flow
-        flow_weight = options.flow_weight * flow_weights(flow_residual, flow.still)
-        points = world_points(state, observations)
-    stiffness = strain = torch.zeros_like(state.depth)
+    flow = _flow_residuals(state, problem)
+    prior_curvature = prior_slope = torch.zeros_like(state.depth)
     if options.depth_prior_weight > 0:
-        anchor, stiffness = depth_anchor(state, problem)
-        strain = stiffness * (state.depth - anchor)
+        anchor, prior_curvature = depth_anchor(state, problem)
+        prior_slope = prior_curvature * (state.depth - anchor)
     blocks = []
     for frame in range(layout.num_frames):
         rows = views[frame]
         if len(rows) == 0:
             continue
         ray, depth = camera_rays[frame] @ R[frame].T, state.depth[frame][:, None]
-        bend = -depth * ((camera_rays[frame] * flat) @ R[frame].T)
-        J_frame = frame_columns(depth * ray, bend)
+        focal_column = -depth * ((camera_rays[frame] * flat) @ R[frame].T)
+        J_frame = frame_columns(depth * ray, focal_column)
         pairs = observations.pair[rows]
-        J_pair = pair_columns(seen.pair_points[rows] - centres[pairs][:, None])
-        parts = [
-            pair_part(layout.pairs(pairs), seen.residual[rows], weight[rows], J_frame, J_pair, ray)
+        J_pair = pair_columns(seen.pair_points[rows] - centroids[pairs][:, None])
+        terms = [
+            pair_terms(layout.pairs(pairs), seen.residual[rows], weight[rows], J_frame, J_pair, ray)
         ]
         if flow is not None:
-            out = torch.nonzero(flow.edges[:, 0] == frame)[:, 0]
-            if len(out):
-                parts.append(
-                    flow_columns(
-                        state, problem, out, layout, J_frame, ray, points[frame],
-                        flow_residual[out], flow_weight[out],
-                    )
-                )  # fmt: skip
+            flow_part = flow_columns(state, problem, flow, frame, layout, J_frame, ray)
+            terms += [] if flow_part is None else [flow_part]
         own = layout.frames(torch.tensor([frame], device=device))[0]
         free = ~problem.fixed.depth[frame]
-        blocks.append(eliminate_depth(own, parts, stiffness[frame], strain[frame], free))
+        blocks.append(eliminate_depth(own, terms, prior_curvature[frame], prior_slope[frame], free))
     if options.smoothness_weight > 0 and layout.num_frames > 1:
         T, tw = state.T_world_camera, options.translation_weight
         blocks += movement_blocks(T, options.smoothness_weight, tw)
-    blocks.append(scale_block(layout, seen.lengthwise, device))
-    return blocks, centres.double()
+    blocks.append(scale_block(layout, seen.scale_term, device))
+    return blocks, centroids.double()
 
 
-def moved(
-    state: State, step: Float[Tensor, " size"], layout: Layout, centres: Float[Tensor, "m 3"]
+def apply_step(
+    state: State,
+    step: Float[Tensor, " size"],
+    layout: ParameterLayout,
+    centroids: Float[Tensor, "m 3"],
 ) -> State:
-    """The state after a step (depth is not part of the step)."""
+    """The state after a step of cameras, focal lengths and pairs; depth is not changed."""
     n, f = layout.num_frames, layout.num_focals
     camera = step[: 6 * n].reshape(n, 6)
     T = state.T_world_camera.clone()
-    T[:, :3, :3] = roma.rotvec_to_rotmat(camera[:, :3]) @ T[:, :3, :3]
+    T[:, :3, :3] = rotations.rotvec_to_rotmat(camera[:, :3]) @ T[:, :3, :3]
     T[:, :3, 3] += camera[:, 3:]
     K = state.K.clone()
-    grow = step[6 * n : 6 * n + f].clamp(-0.3, 0.3).exp()
-    # Where nothing shows the focal (points all on the axis) it must not run away.
+    factor = step[6 * n : 6 * n + f].clamp(-0.3, 0.3).exp()
+    # Limits for focal lengths that no observation determines (all points on the optical axis).
     half = state.K[:, :2, 2].amax(-1)
     focal = state.K[:, 0, 0]
-    grow = (focal * grow).clamp(0.14 * half, 20 * half) / focal
-    grow = torch.where(step[6 * n : 6 * n + f] == 0, torch.ones_like(grow), grow)
-    K[:, 0, 0] *= grow
-    K[:, 1, 1] *= grow
+    factor = (focal * factor).clamp(0.14 * half, 20 * half) / focal
+    factor = torch.where(step[6 * n : 6 * n + f] == 0, torch.ones_like(factor), factor)
+    K[:, 0, 0] *= factor
+    K[:, 1, 1] *= factor
     pair = step[6 * n + f :].reshape(-1, 7)
-    turn = roma.rotvec_to_rotmat(pair[:, 1:4])
-    factor = (1 + pair[:, 0]).clamp(0.5, 2.0)
-    arm = (turn @ (state.pair_t - centres)[..., None])[..., 0]
+    rotation = rotations.rotvec_to_rotmat(pair[:, 1:4])
+    scale = (1 + pair[:, 0]).clamp(0.5, 2.0)
+    arm = (rotation @ (state.pair_t - centroids)[..., None])[..., 0]
     return replace(
         state,
         T_world_camera=T,
         K=K,
-        pair_scale=state.pair_scale * factor,
-        pair_R=turn @ state.pair_R,
-        pair_t=centres + pair[:, 4:] + factor[:, None] * arm,
+        pair_scale=state.pair_scale * scale,
+        pair_R=rotation @ state.pair_R,
+        pair_t=centroids + pair[:, 4:] + scale[:, None] * arm,
     )
 
 
-def _free(problem: AlignmentProblem, layout: Layout) -> Tensor:
+def _free_unknowns(problem: AlignmentProblem, layout: ParameterLayout) -> Bool[Tensor, " size"]:
     fixed, n = problem.fixed, layout.num_frames
     free = torch.ones(layout.size, dtype=torch.bool, device=problem.weights.device)
     free[: 6 * n] = ~fixed.cameras.repeat_interleave(6)
@@ -179,80 +210,86 @@ def _free(problem: AlignmentProblem, layout: Layout) -> Tensor:
     return free
 
 
-def refine(
+def minimise(
     state: State,
     problem: AlignmentProblem,
     report: Callable[[float], None],
     iterations: int,
     patience: int = 2,
 ) -> State:
-    """Gauss-Newton steps with Levenberg-Marquardt damping, until `patience` in a row hardly pay."""
+    """Levenberg-Marquardt iterations until `patience` of them in a row hardly lower the objective.
+
+    The limit is MIN_RELATIVE_DECREASE.
+    """
     n, m = problem.observations.num_frames, len(problem.observations.edges)
-    layout = Layout(n, 1 if problem.options.shared_focal else n, m)
-    free = _free(problem, layout)
+    layout = ParameterLayout(n, 1 if problem.options.shared_focal else n, m)
+    free = _free_unknowns(problem, layout)
     views = [problem.observations.views_of(frame) for frame in range(n)]
 
-    def settle(candidate: State) -> State:
+    def with_fitted_depth(candidate: State) -> State:
         candidate = candidate if problem.fixed.unit else candidate.normalised()
-        return fit_depth(candidate, problem, DEPTH_STEPS)
+        return fit_depth(candidate, problem, DEPTH_REWEIGHTINGS)
 
-    state = settle(state)
-    seen, damping, small = look(state, problem), 1e-4, 0
+    state = with_fitted_depth(state)
+    seen, damping, small = evaluate(state, problem), INITIAL_DAMPING, 0
     report(seen.objective)
     for _ in range(iterations):
-        blocks, centres = blocks_of(state, problem, seen, layout, views)
-        while damping < 1e4:
-            candidate = settle(
-                moved(state, solve(blocks, layout.size, free, damping), layout, centres)
-            )
-            looked = look(candidate, problem)
-            if looked.objective < seen.objective:
+        blocks, centroids = assemble_blocks(state, problem, seen, layout, views)
+        while damping < MAX_DAMPING:
+            step = solve(blocks, layout.size, free, damping)
+            candidate = with_fitted_depth(apply_step(state, step, layout, centroids))
+            evaluation = evaluate(candidate, problem)
+            if evaluation.objective < seen.objective:
                 break
-            damping *= 10
+            damping *= DAMPING_INCREASE
         else:
-            break  # no step of any length helps: this is a minimum, to rounding
-        gain = 1 - looked.objective / max(seen.objective, 1e-30)
-        state, seen, damping = candidate, looked, max(damping / 5, 1e-7)
+            break  # no step of any length lowers the objective: a minimum to rounding
+        gain = 1 - evaluation.objective / max(seen.objective, 1e-30)
+        state, seen = candidate, evaluation
+        damping = max(damping / DAMPING_DECREASE, MIN_DAMPING)
         report(seen.objective)
-        small = small + 1 if gain < problem.options.tolerance else 0
+        small = small + 1 if gain < MIN_RELATIVE_DECREASE else 0
         if small == patience:
             break
     return state
 
 
-def thinned(count: int, size: int) -> Int[Tensor, " q"]:
-    """`size` of `count` pixels, at random but always the same (a grid would alias)."""
+def random_subset(count: int, size: int) -> Int[Tensor, " q"]:
+    """Ascending indices of `size` of `count` pixels, random with a fixed seed (a grid aliases)."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return order[:size].sort().values
 
 
-def levels(count: int) -> list[int]:
-    """Numbers of pixels from coarse to fine by factors of four: at least two, the first small."""
+def pyramid_sizes(count: int) -> list[int]:
+    """Numbers of pixels from coarse to fine by factors of four; at least two levels."""
     out = [max(16, count // 4), count]
-    while out[0] >= FEW:
+    while out[0] >= MAX_COARSEST_PIXELS:
         out.insert(0, out[0] // 4)
     return out
 
 
-def solve_fast(state: State, problem: AlignmentProblem, report: Callable[[float], None]) -> State:
-    """On few of the sampled pixels first, then on four times as many, and so on to all of them.
+def solve_gauss_newton(
+    state: State, problem: AlignmentProblem, report: Callable[[float], None]
+) -> State:
+    """The minimum of the objective from an initial state, coarse to fine.
 
-    From the third level on cameras are nearly there and a step is dear: the first small gain ends
-    it.
+    From the third level on, cameras are nearly converged and a step is expensive: the first small
+    gain ends the level.
     """
-    most, count = problem.options.iterations or 40, len(problem.observations.uv)
-    *coarse, _ = levels(count)
+    count = len(problem.observations.uv)
+    *coarse, _ = pyramid_sizes(count)
     for level, size in enumerate(coarse):
-        few = thinned(count, size).to(state.depth.device)
-        part = replace(state, depth=state.depth[:, few])
-        part = _solve_level(level, part, problem.at(few), report, most)
-        state = replace(part, depth=state.depth)
-    return _solve_level(len(coarse), state, problem, report, most)
+        subset = random_subset(count, size).to(state.depth.device)
+        solution = replace(state, depth=state.depth[:, subset])
+        solution = _solve_level(level, solution, problem.at_pixels(subset), report)
+        state = replace(solution, depth=state.depth)
+    return _solve_level(len(coarse), state, problem, report)
 
 
 def _solve_level(
-    level: int, state: State, problem: AlignmentProblem, report: Callable[[float], None], most: int
+    level: int, state: State, problem: AlignmentProblem, report: Callable[[float], None]
 ) -> State:
-    if level:  # cameras have moved since these depths were found
-        state = fit_depth(state, problem, DEPTH_STEPS, fresh=True)
-    return refine(state, problem, report, most, patience=2 if level < 2 else 1)
+    if level:  # cameras have changed since these depths were fitted
+        state = fit_depth(state, problem, DEPTH_REWEIGHTINGS, restart=True)
+    iterations = problem.options.iterations or MAX_ITERATIONS
+    return minimise(state, problem, report, iterations, patience=2 if level < 2 else 1)

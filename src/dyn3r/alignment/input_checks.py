@@ -1,4 +1,4 @@
-"""What goes into the alignment, checked."""
+"""Checks of the inputs of the alignment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_inputs(
     flow: FlowFields | None,
     priors: Priors,
 ) -> None:
-    """Raise InputError, with one line for a person, at the first thing that does not fit."""
+    """Raise InputError with a one-line message at the first input that does not fit."""
     height, width = predictions.size_hw
     m, n = len(predictions.edges), predictions.num_frames
     if m == 0 or n == 0:

@@ -1,4 +1,4 @@
-"""The small linear system of a Gauss-Newton step."""
+"""Linear system of a Gauss-Newton step: dense Cholesky or conjugate gradients."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+DENSE_LIMIT = 4000
+"""Free unknowns up to which the system is solved densely. Source: run time and memory."""
+MAX_CG_ITERATIONS, CG_TOLERANCE = 300, 1e-8
+"""Limit of the conjugate gradient iterations, and the squared preconditioned residual at which they
+end, relative to the initial one. Source: steps agree with Cholesky to 0.2 % of the largest."""
+
 
 @dataclass(frozen=True)
 class Block:
-    """A dense piece of the normal equations over some of the unknowns; an index may repeat."""
+    """Block of the normal equations over some of the unknowns; an index may repeat."""
 
     index: Int[Tensor, " d"]
     H: Float[Tensor, "d d"] | Float[Tensor, " d"]
-    """A vector stands for a diagonal matrix."""
+    """Second derivatives; a vector stands for a diagonal matrix."""
     b: Float[Tensor, " d"]
+    """Gradient."""
 
 
 def solve(
@@ -24,9 +31,12 @@ def solve(
     size: int,
     free: Bool[Tensor, " size"],
     damping: float,
-    dense_limit: int = 4000,
+    dense_limit: int = DENSE_LIMIT,
 ) -> Float[Tensor, " size"]:
-    """Minimise the sum of the blocks' quadratics plus damping * diagonal; 0 where not free."""
+    """Minimiser of the sum of the blocks with Levenberg-Marquardt damping; 0 where not free.
+
+    Systems of more than `dense_limit` free unknowns are solved by conjugate gradients.
+    """
     device = free.device
     b = torch.zeros(size, dtype=torch.float64, device=device)
     diagonal = torch.zeros_like(b)
@@ -34,7 +44,7 @@ def solve(
         b.index_add_(0, block.index, block.b)
         own = block.H if block.H.dim() == 1 else block.H.diagonal()
         diagonal.index_add_(0, block.index, own)
-    # An unknown that nothing pulls at stays put.
+    # An unknown that no block determines does not move.
     floor = 1e-9 * diagonal.max().clamp_min(1e-300)
     extra = damping * diagonal.clamp_min(0) + floor
     if int(free.sum()) <= dense_limit:
@@ -66,7 +76,7 @@ def _solve_dense(
 def _solve_gradients(
     blocks: list[Block], b: Tensor, diagonal: Tensor, extra: Tensor, free: Tensor
 ) -> Float[Tensor, " size"]:
-    """Preconditioned conjugate gradients; memory and time linear in the number of frames."""
+    """Conjugate gradients with a diagonal preconditioner; linear in the number of frames."""
     extra = extra.clone()
     for block in blocks:
         if block.H.dim() == 1:
@@ -91,8 +101,8 @@ def _solve_gradients(
     z = precondition * r
     direction, power = z, r @ z
     first = float(power)
-    for _ in range(300):
-        if float(power) <= 1e-8 * first:
+    for _ in range(MAX_CG_ITERATIONS):
+        if float(power) <= CG_TOLERANCE * first:
             break
         image = product(direction)
         step = power / (direction @ image).clamp_min(1e-300)

@@ -1,4 +1,4 @@
-"""Fit a state to what is known beforehand, and put parts side by side that nothing connects."""
+"""Registration of a state to known values, and merging of components that no pair connects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.alignment.sampled_objective import Fixed
+from dyn3r.alignment.sampled_objective import FixedUnknowns
 from dyn3r.alignment.state import Observations, State
-from dyn3r.geometry import invert
+from dyn3r.geometry.cameras import invert
 from dyn3r.geometry.registration import nearest_rotation
 from dyn3r.types import Priors
 
@@ -20,7 +20,7 @@ from dyn3r.types import Priors
 def transformed(
     state: State, scale: float, R: Float[Tensor, "3 3"], t: Float[Tensor, " 3"]
 ) -> State:
-    """The state in another world: x -> scale R x + t."""
+    """State in another world frame: x -> scale R x + t."""
     T = state.T_world_camera.clone()
     T[:, :3, :3] = R @ T[:, :3, :3]
     T[:, :3, 3] = scale * T[:, :3, 3] @ R.T + t
@@ -34,8 +34,8 @@ def transformed(
     )
 
 
-def from_first_camera(state: State, frame: int) -> State:
-    """The same scene with the camera of `frame` as the world."""
+def relative_to_camera(state: State, frame: int) -> State:
+    """State with the camera of `frame` as the world frame."""
     T = invert(state.T_world_camera[frame])
     state = transformed(state, 1.0, T[:3, :3], T[:3, 3])
     exact = state.T_world_camera.clone()
@@ -44,27 +44,27 @@ def from_first_camera(state: State, frame: int) -> State:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known before a problem is solved, at the pixels of its observations."""
+class KnownValues:
+    """Cameras, focal lengths and depth that are known before, at the pixels of the observations."""
 
     K_fixed: Bool[Tensor, " n"]
     T_world_camera: Float[Tensor, "n 4 4"]
     """float64; NaN where not known."""
     T_fixed: Bool[Tensor, " n"]
-    """False for a known camera: it is a start only."""
+    """False for a known camera that is only an initial value."""
     depth: Float[Tensor, "n p"]
     """NaN where not known."""
     depth_fixed: Bool[Tensor, "n p"]
 
-    def at(self, frames: Int[Tensor, " k"]) -> Known:
-        """Of some of the frames."""
-        return Known(*(getattr(self, field.name)[frames] for field in fields(self)))
+    def subset(self, frames: Int[Tensor, " k"]) -> KnownValues:
+        """The values of some of the frames."""
+        return KnownValues(*(getattr(self, field.name)[frames] for field in fields(self)))
 
 
 def known_values(
     priors: Priors, observations: Observations, K_given: Bool[np.ndarray, " n"]
-) -> Known:
-    """What priors say, at the pixels of the observations."""
+) -> KnownValues:
+    """Values of the priors at the pixels of the observations."""
     n, p = observations.num_frames, len(observations.uv)
     device = observations.points.device
     T = torch.full((n, 4, 4), torch.nan, dtype=torch.float64, device=device)
@@ -76,7 +76,7 @@ def known_values(
         u, v = observations.uv.long().cpu().numpy().T
         depth = torch.from_numpy(np.asarray(priors.depth[:, v, u], dtype=np.float32)).to(device)
         depth = torch.where(torch.isfinite(depth) & (depth > 0), depth, torch.nan)
-    return Known(
+    return KnownValues(
         K_fixed=torch.from_numpy(K_given & priors.fix_K).to(device),
         T_world_camera=T,
         T_fixed=torch.isfinite(T[:, 0, 0]) & priors.fix_T,
@@ -85,16 +85,14 @@ def known_values(
     )
 
 
-def to_known(state: State, known: Known) -> tuple[State, Fixed]:
-    """The first state moved to where the known values want it, and what must stay as it is.
+def register_to_priors(state: State, known: KnownValues) -> tuple[State, FixedUnknowns]:
+    """The state registered to the known values, with these put in, and which of them are fixed.
 
-    The world is registered to the known cameras (turn: mean of the differences; scale: from fixed
-    depth, else from their baselines, else from depth that is a start), and the values put in.
+    Rotation: mean of the differences to the known cameras. Scale: from fixed depth, else from the
+    baselines of the known cameras, else from depth that is an initial value.
     """
-    cameras, depth_known = (
-        torch.isfinite(known.T_world_camera[:, 0, 0]),
-        torch.isfinite(known.depth),
-    )
+    cameras = torch.isfinite(known.T_world_camera[:, 0, 0])
+    depth_known = torch.isfinite(known.depth)
     unit = bool(known.depth_fixed.any())
     scale = 1.0
     if bool(depth_known.any()):
@@ -116,11 +114,11 @@ def to_known(state: State, known: Known) -> tuple[State, Fixed]:
     elif scale != 1.0:
         state = state.rescaled(scale)
     state = replace(state, depth=torch.where(depth_known, known.depth, state.depth))
-    return state, Fixed(known.T_fixed, known.K_fixed, known.depth_fixed, unit)
+    return state, FixedUnknowns(known.T_fixed, known.K_fixed, known.depth_fixed, unit)
 
 
-def back_to_fixed(state: State, known: Known, fixed: Fixed) -> State:
-    """Undo what normalising the unit of length did to fixed cameras that do not set the unit."""
+def restore_fixed(state: State, known: KnownValues, fixed: FixedUnknowns) -> State:
+    """The state with fixed cameras where normalisation of the unit of length has moved them."""
     if fixed.unit or not bool(fixed.cameras.any()):
         return state
     first = int(torch.nonzero(fixed.cameras)[0, 0])
@@ -130,55 +128,56 @@ def back_to_fixed(state: State, known: Known, fixed: Fixed) -> State:
     return replace(state, T_world_camera=T)
 
 
-def place_components(
+def merge_components(
     state: State, observations: Observations, component: list[int], fixed: Bool[np.ndarray, " n"]
 ) -> tuple[State, list[str]]:
-    """Put unconnected parts next to the main one, as nothing says where they belong.
+    """All components in the world of the main one, and notes about those placed by a guess.
 
-    A part is scaled to the median depth of the main part and moved so that its frame nearest in
-    time to a frame of the main part shares that frame's camera. Frames of no part likewise take
-    their nearest determined neighbour's camera. Parts and frames with a `fixed` camera stay.
+    A component without a pair to the main one is scaled to the median depth of the main one and
+    moved so that, of its frames, the nearest in time to a frame of the main component has the
+    camera of that frame. Frames of no component take the camera of the nearest frame of the main
+    component. Components and frames with a `fixed` camera stay.
     """
     notes = []
     members: dict[int, list[int]] = {}
-    for frame, part in enumerate(component):
-        members.setdefault(part, []).append(frame)
+    for frame, number in enumerate(component):
+        members.setdefault(number, []).append(frame)
     main = members[0]
-    middle = float(state.depth[main].median())
+    median_depth = float(state.depth[main].median())
     T, depth = state.T_world_camera.clone(), state.depth.clone()
     pair_scale, pair_R, pair_t = (x.clone() for x in (state.pair_scale, state.pair_R, state.pair_t))
-    for part in sorted(c for c in members if c > 0):
-        frames = members[part]
+    for number in sorted(c for c in members if c > 0):
+        frames = members[number]
         if fixed[frames].any():
             continue
         own, near = min(((t, nearest(main, t)) for t in frames), key=lambda ab: abs(ab[0] - ab[1]))
-        scale = middle / max(float(state.depth[frames].median()), 1e-12)
+        scale = median_depth / max(float(state.depth[frames].median()), 1e-12)
         move = state.T_world_camera[near] @ invert(state.T_world_camera[own])
         R = move[:3, :3]
         t = state.T_world_camera[near][:3, 3] - scale * R @ state.T_world_camera[own][:3, 3]
-        moved = transformed(state, scale, R, t)
+        placed = transformed(state, scale, R, t)
         rows = torch.isin(observations.edges[:, 0], torch.tensor(frames, device=T.device))
-        T[frames], depth[frames] = moved.T_world_camera[frames], moved.depth[frames]
+        T[frames], depth[frames] = placed.T_world_camera[frames], placed.depth[frames]
         pair_scale[rows], pair_R[rows], pair_t[rows] = (
-            moved.pair_scale[rows],
-            moved.pair_R[rows],
-            moved.pair_t[rows],
+            placed.pair_scale[rows],
+            placed.pair_R[rows],
+            placed.pair_t[rows],
         )
         notes.append(
-            f"frames {frames[0]}..{frames[-1]} ({len(frames)} of them) share no pair with the main "
-            "part: where they lie, and how large, is a guess"
+            f"frames {frames[0]}..{frames[-1]} ({len(frames)} frames) share no pair with the main "
+            "component: their position and scale are a guess"
         )
     for frame in members.get(-1, []):
         if not fixed[frame]:
             T[frame] = T[nearest(main, frame)]
-    placed = replace(
+    merged = replace(
         state, T_world_camera=T, depth=depth, pair_scale=pair_scale, pair_R=pair_R, pair_t=pair_t
     )
-    return placed, notes
+    return merged, notes
 
 
 def nearest(frames: list[int], frame: int) -> int:
-    """The one of ascending `frames` that is nearest to `frame` in time (the earlier of two)."""
-    place = bisect_left(frames, frame)
-    around = frames[max(0, place - 1) : place + 1]
+    """The element of ascending `frames` that is nearest to `frame` (the earlier of two)."""
+    index = bisect_left(frames, frame)
+    around = frames[max(0, index - 1) : index + 1]
     return min(around, key=lambda t: abs(t - frame))

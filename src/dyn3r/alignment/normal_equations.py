@@ -1,34 +1,41 @@
-"""Normal equations of a Gauss-Newton step over cameras, focals and pairs, with depth eliminated.
+"""Normal equations of a Gauss-Newton step over cameras, focal lengths and pairs.
 
-At a state the objective sum of w |r| is replaced by a quadratic of the same value and slope. Its
-curvature lies between that of plain re-weighting (w/|r|, which overestimates: |r| has no curvature
-along r) and Newton's (none along r, which is not safe): SOFTEN of the part along r is left out.
-Every pixel's depth appears in one frame only and is eliminated exactly, which leaves 6 unknowns a
-camera, 1 a focal and 7 a pair. The system is built frame by frame: memory is that of one frame.
+The objective, a sum of w |r|, is replaced by a quadratic with the same value and gradient. Its
+curvature lies between that of re-weighting (w/|r|, an overestimate, because |r| has no curvature
+along r) and that of Newton's method (none along r, which may diverge): RADIAL_REDUCTION of the
+component along r is subtracted. The depth of a pixel appears in one frame only and is eliminated
+exactly (Schur complement). This leaves 6 unknowns per camera, 1 per focal length and 7 per pair.
+The system is built frame by frame, so the memory is that of one frame.
 
-Unknowns, as small changes about the state: a camera turns by w and shifts by v (world axes, about
-its own centre); the log focal changes by phi; the points of a pair grow by sigma, turn by theta
-about their centroid c and shift by tau: y -> c + tau + (1 + sigma) exp(theta) (y - c).
+Unknowns are small changes about the state. A camera rotates by w and translates by v (world axes,
+about its own centre). A log focal length changes by phi. The points of a pair scale by sigma,
+rotate by theta about their centroid c and translate by tau:
+y -> c + tau + (1 + sigma) exp(theta) (y - c).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import roma
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.alignment.linear_solver import Block
+from dyn3r.geometry import rotations
+from dyn3r.geometry.cameras import cross_matrix
 
-SOFTEN = 0.8
-"""Share of the curvature along a residual that is left out; 0 is re-weighting, 1 Newton."""
+RADIAL_REDUCTION = 0.8
+"""Share of the curvature along a residual that is subtracted; 0: re-weighting, 1: Newton.
+Source: chosen by hand for fast convergence; the minimum does not depend on it."""
+MIN_MOVEMENT = 1e-2
+"""The kinks of the smoothness term are rounded off below this share of the mean movement.
+Source: chosen by hand."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where each unknown stands in the vector of all of them."""
+class ParameterLayout:
+    """Index of each unknown in the vector of unknowns."""
 
     num_frames: int
     num_focals: int
@@ -40,20 +47,23 @@ class Layout:
         return 6 * self.num_frames + self.num_focals + 7 * self.num_pairs
 
     def frames(self, frames: Int[Tensor, " k"]) -> Int[Tensor, "k 7"]:
-        """Turn and shift of cameras, and their log focal (the same one for all if shared)."""
+        """Rotation, translation and log focal length of cameras (one focal length if shared)."""
         camera = 6 * frames[:, None] + torch.arange(6, device=frames.device)
         which = frames if self.num_focals > 1 else torch.zeros_like(frames)
         return torch.cat([camera, (6 * self.num_frames + which)[:, None]], 1)
 
     def pairs(self, pairs: Int[Tensor, " k"]) -> Int[Tensor, "k 7"]:
-        """Scale, turn, shift of pairs."""
-        base = 6 * self.num_frames + self.num_focals + 7 * pairs
-        return base[:, None] + torch.arange(7, device=pairs.device)
+        """Scale, rotation and translation of pairs."""
+        first = 6 * self.num_frames + self.num_focals + 7 * pairs
+        return first[:, None] + torch.arange(7, device=pairs.device)
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one kind of observation of one frame adds: its own camera's 7, and g others of 7."""
+class FrameTerms:
+    """Terms of one kind of observation of one frame.
+
+    Its own 7 unknowns are coupled with g groups of 7 others and with the depth of each pixel.
+    """
 
     index: Int[Tensor, "g 7"]
     H_own: Float[Tensor, "7 7"]
@@ -61,175 +71,179 @@ class Part:
     H_other: Float[Tensor, "g 7 7"]
     b_own: Float[Tensor, " 7"]
     b_other: Float[Tensor, "g 7"]
-    curvature: Float[Tensor, " p"]
-    """Of the depth of each pixel."""
-    h_own: Float[Tensor, "p 7"]
-    """Mixed with the depth of each pixel."""
-    h_other: Float[Tensor, "p g 7"]
-    pull: Float[Tensor, " p"]
-    """Slope in the depth of each pixel."""
-
-
-def cross_matrix(a: Float[Tensor, "*k 3"]) -> Float[Tensor, "*k 3 3"]:
-    """[a]x with [a]x b = a x b."""
-    x, y, z = a.unbind(-1)
-    o = torch.zeros_like(x)
-    return torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).reshape(*a.shape, 3)
+    depth_curvature: Float[Tensor, " p"]
+    """Second derivative by the depth of each pixel."""
+    depth_own: Float[Tensor, "p 7"]
+    """Mixed derivative by depth and own unknowns."""
+    depth_other: Float[Tensor, "p g 7"]
+    """Mixed derivative by depth and other unknowns."""
+    depth_slope: Float[Tensor, " p"]
+    """Derivative by the depth of each pixel."""
 
 
 def frame_columns(
     arm: Float[Tensor, "p 3"], focal_column: Float[Tensor, "p 3"]
 ) -> Float[Tensor, "p 3 7"]:
-    """d(world point of a pixel) / d(camera turn, camera shift, log focal)."""
-    shift = torch.eye(3, device=arm.device, dtype=arm.dtype).expand(len(arm), 3, 3)
-    return torch.cat([-cross_matrix(arm), shift, focal_column[..., None]], -1)
+    """d(world point of a pixel) / d(camera rotation, camera translation, log focal length).
+
+    `arm` is the point relative to the camera centre.
+    """
+    translation = torch.eye(3, device=arm.device, dtype=arm.dtype).expand(len(arm), 3, 3)
+    return torch.cat([-cross_matrix(arm), translation, focal_column[..., None]], -1)
 
 
 def pair_columns(arm: Float[Tensor, "k p 3"]) -> Float[Tensor, "k p 3 7"]:
-    """-d(world point of a pair) / d(scale, turn, shift): minus, as it is subtracted in r."""
-    shift = torch.eye(3, device=arm.device, dtype=arm.dtype).expand(*arm.shape, 3)
-    return torch.cat([-arm[..., None], cross_matrix(arm), -shift], -1)
+    """-d(world point of a pair) / d(scale, rotation, translation); it is subtracted in r.
+
+    `arm` is the point relative to the centroid of the pair.
+    """
+    translation = torch.eye(3, device=arm.device, dtype=arm.dtype).expand(*arm.shape, 3)
+    return torch.cat([-arm[..., None], cross_matrix(arm), -translation], -1)
 
 
-def pair_part(
+def pair_terms(
     index: Int[Tensor, "k 7"],
     residual: Float[Tensor, "k p 3"],
     weight: Float[Tensor, "k p"],
     J_frame: Float[Tensor, "p 3 7"],
     J_pair: Float[Tensor, "k p 3 7"],
     ray: Float[Tensor, "p 3"],
-) -> Part:
-    """The pair term's views of one frame.
+) -> FrameTerms:
+    """Pair term of the k views of one frame.
 
-    residual = frame's point - pair's point (world axes), weight = w/|residual|, ray in world axes.
+    `residual` is the frame's point minus the pair's point, `weight` is w/|residual|. Residuals and
+    rays are in world axes.
     """
     k, p = weight.shape
     unit = residual / residual.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     along = (unit[..., None, :] @ J_pair)[..., 0, :]
     weighted_pair = weight[..., None, None] * (
-        J_pair - (SOFTEN * unit)[..., None] * along[..., None, :]
+        J_pair - (RADIAL_REDUCTION * unit)[..., None] * along[..., None, :]
     )
     metric = weight.sum(0)[:, None, None] * torch.eye(3, device=weight.device)
-    metric = metric - SOFTEN * torch.einsum("kpi,kpj->pij", weight[..., None] * unit, unit)
+    metric = metric - RADIAL_REDUCTION * torch.einsum(
+        "kpi,kpj->pij", weight[..., None] * unit, unit
+    )
     weighted_frame = metric @ J_frame
     frame_rows, pair_rows = J_frame.reshape(3 * p, 7), J_pair.reshape(k, 3 * p, 7)
     weighted_rows = weighted_pair.reshape(k, 3 * p, 7)
-    pulls = weight[..., None] * residual
-    pull = pulls.sum(0)
-    return Part(
+    view_slopes = weight[..., None] * residual
+    slope = view_slopes.sum(0)
+    return FrameTerms(
         index=index,
         H_own=frame_rows.T @ weighted_frame.reshape(3 * p, 7),
         H_mixed=torch.matmul(frame_rows.T, weighted_rows),
         H_other=torch.matmul(weighted_rows.transpose(1, 2), pair_rows),
-        b_own=frame_rows.T @ pull.reshape(-1),
-        b_other=torch.matmul(pair_rows.transpose(1, 2), pulls.reshape(k, 3 * p, 1))[..., 0],
-        curvature=((metric @ ray[..., None])[..., 0] * ray).sum(-1),
-        h_own=(ray[:, None] @ weighted_frame)[:, 0],
-        h_other=(ray[None, :, None] @ weighted_pair)[..., 0, :].transpose(0, 1),
-        pull=(ray * pull).sum(-1),
+        b_own=frame_rows.T @ slope.reshape(-1),
+        b_other=torch.matmul(pair_rows.transpose(1, 2), view_slopes.reshape(k, 3 * p, 1))[..., 0],
+        depth_curvature=((metric @ ray[..., None])[..., 0] * ray).sum(-1),
+        depth_own=(ray[:, None] @ weighted_frame)[:, 0],
+        depth_other=(ray[None, :, None] @ weighted_pair)[..., 0, :].transpose(0, 1),
+        depth_slope=(ray * slope).sum(-1),
     )
 
 
-def flow_part(
+def flow_terms(
     index: Int[Tensor, "q 7"],
     residual: Float[Tensor, "q p 2"],
     weight: Float[Tensor, "q p 2"],
     J_own: Float[Tensor, "q p 2 7"],
     J_other: Float[Tensor, "q p 2 7"],
     J_depth: Float[Tensor, "q p 2"],
-) -> Part:
-    """The flow term's views of one frame: from its pixels into q other frames."""
+) -> FrameTerms:
+    """Flow term of one frame: flow from its pixels to q other frames."""
     q = len(residual)
     own, other = J_own.reshape(q, -1, 7), J_other.reshape(q, -1, 7)
     w = weight.reshape(q, -1, 1)
-    pulls = w * residual.reshape(q, -1, 1)
-    steep = weight * J_depth
-    return Part(
+    slopes = w * residual.reshape(q, -1, 1)
+    weighted_depth = weight * J_depth
+    return FrameTerms(
         index=index,
         H_own=torch.matmul(own.transpose(1, 2), w * own).sum(0),
         H_mixed=torch.matmul(own.transpose(1, 2), w * other),
         H_other=torch.matmul(other.transpose(1, 2), w * other),
-        b_own=torch.matmul(own.transpose(1, 2), pulls).sum(0)[:, 0],
-        b_other=torch.matmul(other.transpose(1, 2), pulls)[..., 0],
-        curvature=(steep * J_depth).sum((0, 2)),
-        h_own=(steep[..., None] * J_own).sum((0, 2)),
-        h_other=(steep[..., None] * J_other).sum(2).transpose(0, 1),
-        pull=(steep * residual).sum((0, 2)),
+        b_own=torch.matmul(own.transpose(1, 2), slopes).sum(0)[:, 0],
+        b_other=torch.matmul(other.transpose(1, 2), slopes)[..., 0],
+        depth_curvature=(weighted_depth * J_depth).sum((0, 2)),
+        depth_own=(weighted_depth[..., None] * J_own).sum((0, 2)),
+        depth_other=(weighted_depth[..., None] * J_other).sum(2).transpose(0, 1),
+        depth_slope=(weighted_depth * residual).sum((0, 2)),
     )
 
 
 def eliminate_depth(
     own: Int[Tensor, " 7"],
-    parts: list[Part],
-    stiffness: Float[Tensor, " p"],
-    strain: Float[Tensor, " p"],
+    terms: list[FrameTerms],
+    prior_curvature: Float[Tensor, " p"],
+    prior_slope: Float[Tensor, " p"],
     depth_free: Bool[Tensor, " p"],
 ) -> Block:
-    """Normal equations of one frame without its depths: a rank-1 update for every pixel.
+    """Normal equations of one frame with its depths eliminated: a rank-1 update per pixel.
 
-    stiffness and strain are curvature and slope that a depth prior adds to each pixel.
+    `own` are the indices of the camera's unknowns. `prior_curvature` and `prior_slope` are the
+    derivatives of the depth prior.
     """
-    index = torch.cat([part.index for part in parts])
+    index = torch.cat([term.index for term in terms])
     g = len(index)
     H = torch.zeros(7 + 7 * g, 7 + 7 * g, device=own.device, dtype=torch.float64)
-    H[:7, :7] = sum(part.H_own for part in parts)
-    mixed = torch.cat([part.H_mixed for part in parts])
+    H[:7, :7] = sum(term.H_own for term in terms)
+    mixed = torch.cat([term.H_mixed for term in terms])
     H[:7, 7:] = mixed.transpose(0, 1).reshape(7, 7 * g)
     H[7:, :7] = H[:7, 7:].T
     blocks = H[7:, 7:].view(g, 7, g, 7) if g else H[7:, 7:]
     if g:
         diagonal = torch.arange(g, device=own.device)
-        blocks[diagonal, :, diagonal] = torch.cat([part.H_other for part in parts]).double()
-    a = sum((part.curvature for part in parts), stiffness)
+        blocks[diagonal, :, diagonal] = torch.cat([term.H_other for term in terms]).double()
+    a = sum((term.depth_curvature for term in terms), prior_curvature)
     inverse = torch.where((a > 0) & depth_free, 1 / a.clamp_min(1e-30), torch.zeros_like(a))
-    h_own = torch.stack([part.h_own for part in parts]).sum(0)
-    h_other = torch.cat([part.h_other for part in parts], 1)
-    h = torch.cat([h_own, h_other.reshape(-1, 7 * g)], 1)
+    depth_own = torch.stack([term.depth_own for term in terms]).sum(0)
+    depth_other = torch.cat([term.depth_other for term in terms], 1)
+    h = torch.cat([depth_own, depth_other.reshape(-1, 7 * g)], 1)
     scaled = h * inverse[:, None]
     H -= scaled.T @ h
-    b_own = torch.stack([part.b_own for part in parts]).sum(0)
-    b = torch.cat([b_own, torch.cat([part.b_other for part in parts]).reshape(-1)]).double()
-    b -= scaled.T @ sum((part.pull for part in parts), strain)
+    b_own = torch.stack([term.b_own for term in terms]).sum(0)
+    b = torch.cat([b_own, torch.cat([term.b_other for term in terms]).reshape(-1)]).double()
+    b -= scaled.T @ sum((term.depth_slope for term in terms), prior_slope)
     return Block(torch.cat([own, index.reshape(-1)]), H, b)
 
 
 def movement_blocks(
     T_world_camera: Float[Tensor, "n 4 4"], weight: float, translation_weight: float
 ) -> list[Block]:
-    """The smoothness term: |R - I|_F = 2 sqrt(2) sin(angle / 2), and the length of the shift.
+    """Smoothness term: |R - I|_F = 2 sqrt(2) sin(angle / 2), and the length of the translation.
 
-    Neither kink (no turn, no shift) is followed closer than 1 % of the mean movement.
+    Its kinks at no rotation and no translation are rounded off (MIN_MOVEMENT).
     """
     n = len(T_world_camera)
     R, t = T_world_camera[:, :3, :3], T_world_camera[:, :3, 3]
-    turn = roma.rotmat_to_rotvec(R[1:] @ R[:-1].transpose(1, 2))
-    shift = t[1:] - t[:-1]
-    angle, length = turn.norm(dim=-1), shift.norm(dim=-1)
-    blunt_angle = (angle**2 + (1e-2 * angle.mean()) ** 2 + 1e-18).sqrt()
-    blunt_length = (length**2 + (1e-2 * length.mean()) ** 2 + 1e-18).sqrt()
-    w_turn = weight * 2**0.5 * (angle / 2).cos() / blunt_angle
-    w_shift = weight * translation_weight / blunt_length
+    rotation = rotations.rotmat_to_rotvec(R[1:] @ R[:-1].transpose(1, 2))
+    translation = t[1:] - t[:-1]
+    angle, length = rotation.norm(dim=-1), translation.norm(dim=-1)
+    smooth_angle = (angle**2 + (MIN_MOVEMENT * angle.mean()) ** 2 + 1e-18).sqrt()
+    smooth_length = (length**2 + (MIN_MOVEMENT * length.mean()) ** 2 + 1e-18).sqrt()
+    w_R = weight * 2**0.5 * (angle / 2).cos() / smooth_angle
+    w_t = weight * translation_weight / smooth_length
     eye = torch.eye(3, dtype=R.dtype, device=R.device).expand(n - 1, 3, 3)
     none = torch.zeros_like(eye)
-    # Rows: turn, shift; columns: turn and shift of the earlier camera, then of the later one.
-    J_turn = torch.cat([-eye, none, eye, none], -1)
-    J_shift = torch.cat([none, -eye, none, eye], -1)
-    J = torch.cat(
-        [w_turn[:, None, None].sqrt() * J_turn, w_shift[:, None, None].sqrt() * J_shift], 1
-    )
-    r = torch.cat([w_turn[:, None].sqrt() * turn, w_shift[:, None].sqrt() * shift], 1)
+    # Rows: rotation, translation. Columns: the same of the earlier camera, then of the later one.
+    J_R = torch.cat([-eye, none, eye, none], -1)
+    J_t = torch.cat([none, -eye, none, eye], -1)
+    J = torch.cat([w_R[:, None, None].sqrt() * J_R, w_t[:, None, None].sqrt() * J_t], 1)
+    r = torch.cat([w_R[:, None].sqrt() * rotation, w_t[:, None].sqrt() * translation], 1)
     H, b = J.transpose(1, 2) @ J, (J.transpose(1, 2) @ r[..., None])[..., 0]
     index = torch.arange(12, device=R.device)
     return [Block(6 * step + index, H[step], b[step]) for step in range(n - 1)]
 
 
-def scale_block(layout: Layout, pull: float, device: torch.device) -> Block:
-    """The pull of the fixed unit of length on the pair scales.
+def scale_block(layout: ParameterLayout, scale_term: float, device: torch.device) -> Block:
+    """Constraint of the fixed unit of length on the pair scales.
 
-    Minimising F at a fixed geometric mean of the scales is minimising log F - mean log s. At a
-    state, the second part weighs as much as that part of F that is proportional to length (`pull`).
-    In sigma, -log(1 + sigma) has slope -1 and curvature 1.
+    To minimise F at a fixed geometric mean of the scales is to minimise log F - mean log s. The
+    second part is weighted by `scale_term`, the part of F that is proportional to the unit of
+    length. In sigma, -log(1 + sigma) has slope -1 and curvature 1.
     """
     index = layout.pairs(torch.arange(layout.num_pairs, device=device))[:, 0]
-    each = torch.full((len(index),), pull / layout.num_pairs, dtype=torch.float64, device=device)
+    each = torch.full(
+        (len(index),), scale_term / layout.num_pairs, dtype=torch.float64, device=device
+    )
     return Block(index, each, -each)

@@ -1,4 +1,4 @@
-"""The objective at sampled pixels, and the depths that minimise it."""
+"""Objective at sampled pixels, and the depth that minimises it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,27 @@ from torch import Tensor
 from dyn3r.alignment.depth_along_rays import depth_step
 from dyn3r.alignment.objective import FLOW_OUTLIER, camera_movement, depth_change, flow_disagreement
 from dyn3r.alignment.options import AlignmentOptions
-from dyn3r.alignment.spanning_tree import ENOUGH
+from dyn3r.alignment.spanning_tree import MIN_STATIC_SHARE
 from dyn3r.alignment.state import PAIR_SCALE, Observations, State
-from dyn3r.geometry import invert, project, transform
+from dyn3r.geometry.cameras import invert, project, transform
 from dyn3r.types import FlowFields
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """What the solver must not touch."""
+class FixedUnknowns:
+    """Unknowns that the solver must not change."""
 
     cameras: Bool[Tensor, " n"]
     focals: Bool[Tensor, " n"]
     depth: Bool[Tensor, "n p"]
     unit: bool
     """True: priors fix the unit of length, so pair scales are not normalised."""
+
+    @classmethod
+    def nothing(cls, state: State) -> FixedUnknowns:
+        """No unknown is fixed."""
+        depth = torch.zeros_like(state.depth, dtype=torch.bool)
+        return cls(cameras=depth[:, 0], focals=depth[:, 0], depth=depth, unit=False)
 
 
 @dataclass(frozen=True)
@@ -35,24 +41,24 @@ class SampledFlow:
 
     edges: Int[Tensor, "q 2"]
     flow: Float[Tensor, "q p 2"]
-    still: Bool[Tensor, "q p"]
-    """Pixels that do not move and whose flow can be believed."""
+    static: Bool[Tensor, "q p"]
+    """Static pixels whose flow is visible."""
 
 
 @dataclass(frozen=True)
 class AlignmentProblem:
-    """Everything the objective needs besides the state."""
+    """Everything that the objective depends on besides the state."""
 
     observations: Observations
     weights: Float[Tensor, "v p"]
-    """Of the pair term while cameras are found (AlignmentOptions.dynamic_weight)."""
+    """Weights of the pair term; see `AlignmentOptions.dynamic_weight`."""
     options: AlignmentOptions
-    fixed: Fixed
-    first_depth: Float[Tensor, "n p"]
+    fixed: FixedUnknowns
+    initial_depth: Float[Tensor, "n p"]
     flow: SampledFlow | None = None
 
-    def at(self, pixels: Int[Tensor, " q"]) -> AlignmentProblem:
-        """The same problem at some of the pixels only."""
+    def at_pixels(self, pixels: Int[Tensor, " q"]) -> AlignmentProblem:
+        """The problem at some of the pixels."""
         seen, flow = self.observations, self.flow
         return replace(
             self,
@@ -61,37 +67,41 @@ class AlignmentProblem:
                 points=seen.points[:, pixels],
                 weights=seen.weights[:, pixels],
                 uv=seen.uv[pixels],
-                moving=None if seen.moving is None else seen.moving[:, pixels],
+                dynamic=None if seen.dynamic is None else seen.dynamic[:, pixels],
             ),
             weights=self.weights[:, pixels],
             fixed=replace(self.fixed, depth=self.fixed.depth[:, pixels]),
-            first_depth=self.first_depth[:, pixels],
+            initial_depth=self.initial_depth[:, pixels],
             flow=None
             if flow is None
-            else replace(flow, flow=flow.flow[:, pixels], still=flow.still[:, pixels]),
+            else replace(flow, flow=flow.flow[:, pixels], static=flow.static[:, pixels]),
         )
 
 
 @dataclass(frozen=True)
-class Looked:
-    """The state seen from the observations: residuals and the objective."""
+class Evaluation:
+    """Residuals and objective at a state."""
 
     pair_points: Float[Tensor, "v p 3"]
     residual: Float[Tensor, "v p 3"]
     length: Float[Tensor, "v p"]
     pair_factor: float
-    """What the pair term is multiplied by; 1 unless priors fix the unit of length."""
-    lengthwise: float
+    """Factor on the pair term; 1 unless priors fix the unit of length."""
+    scale_term: float
     """The part of the objective that is proportional to the pair scales."""
     objective: float
 
 
-def solver_weights(observations: Observations, dynamic_weight: float) -> Float[Tensor, "v p"]:
-    """w of the pair term with moving pixels weighed down, except in frames that are all moving."""
-    if observations.moving is None or dynamic_weight == 1:
+def pair_term_weights(observations: Observations, dynamic_weight: float) -> Float[Tensor, "v p"]:
+    """Weights of the pair term with reduced weight of dynamic pixels.
+
+    Frames with hardly any static pixel (MIN_STATIC_SHARE) keep their weights.
+    """
+    if observations.dynamic is None or dynamic_weight == 1:
         return observations.weights
-    moving = observations.moving & ((~observations.moving).float().mean(-1, keepdim=True) > ENOUGH)
-    factor = torch.where(moving, dynamic_weight, 1.0)
+    static_share = (~observations.dynamic).float().mean(-1, keepdim=True)
+    dynamic = observations.dynamic & (static_share > MIN_STATIC_SHARE)
+    factor = torch.where(dynamic, dynamic_weight, 1.0)
     return observations.weights * factor[observations.frame]
 
 
@@ -103,23 +113,23 @@ def sample_flow(flow: FlowFields | None, observations: Observations) -> SampledF
     u, v = observations.uv.long().cpu().numpy().T
     at_pixels = torch.from_numpy(np.asarray(flow.flow[:, v, u], dtype=np.float32)).to(device)
     edges = torch.from_numpy(np.array(flow.edges, dtype=np.int64)).to(device)
-    still = torch.isfinite(at_pixels).all(-1)
+    static = torch.isfinite(at_pixels).all(-1)
     if flow.visible is not None:
-        still &= torch.from_numpy(np.asarray(flow.visible[:, v, u])).to(device)
-    if observations.moving is not None:
-        still &= ~observations.moving[edges[:, 0]]
-    return SampledFlow(edges, at_pixels.nan_to_num(), still)
+        static &= torch.from_numpy(np.asarray(flow.visible[:, v, u])).to(device)
+    if observations.dynamic is not None:
+        static &= ~observations.dynamic[edges[:, 0]]
+    return SampledFlow(edges, at_pixels.nan_to_num(), static)
 
 
 def world_points(state: State, observations: Observations) -> Float[Tensor, "n p 3"]:
-    """Points of every frame's pixels in the world."""
+    """World points of the sampled pixels of every frame."""
     R, t = state.T_world_camera[:, :3, :3].float(), state.T_world_camera[:, :3, 3].float()
     rays = observations.rays(state.K)
     return (state.depth[..., None] * rays) @ R.transpose(1, 2) + t[:, None]
 
 
 def pair_points(state: State, observations: Observations) -> Float[Tensor, "v p 3"]:
-    """Where the pairs put their points in the world."""
+    """World points of the views according to their pairs."""
     A = (state.pair_scale[:, None, None] * state.pair_R).float()[observations.pair]
     t = state.pair_t.float()[observations.pair]
     return torch.baddbmm(t[:, None], observations.points, A.transpose(1, 2))
@@ -128,70 +138,72 @@ def pair_points(state: State, observations: Observations) -> Float[Tensor, "v p 
 def induced_at(
     state: State, observations: Observations, edges: Int[Tensor, "q 2"]
 ) -> Float[Tensor, "q p 2"]:
-    """Camera-induced flow at the sampled pixels."""
+    """Flow of a static scene at the sampled pixels."""
     i, j = edges.unbind(1)
     points = world_points(state, observations)[i]
     local = transform(invert(state.T_world_camera)[j].float(), points)
     return project(local, state.K[j].float()) - observations.uv
 
 
-def pair_factor(pair_scale: Float[Tensor, " m"], fixed: Fixed) -> Float[Tensor, ""]:
-    """Factor on the pair term that has the effect of normalised pair scales in a preset unit.
+def pair_factor(pair_scale: Float[Tensor, " m"], fixed: FixedUnknowns) -> Float[Tensor, ""]:
+    """Factor on the pair term that replaces the normalisation of the pair scales.
 
-    Where the unit is free, the scales are normalised and this is 1. Where priors fix it, the scene
-    cannot be rescaled; without the factor the pair term would shrink the pairs to please itself.
+    It is 1 where the unit of length is free, because the scales are normalised. Where priors fix
+    the unit, the scene cannot be rescaled, and without the factor smaller pairs would always lower
+    the pair term.
     """
     if not fixed.unit:
         return torch.ones((), dtype=pair_scale.dtype, device=pair_scale.device)
     return PAIR_SCALE / pair_scale.log().mean().exp()
 
 
-def look(state: State, problem: AlignmentProblem) -> Looked:
-    """Residuals and the objective at a state."""
+def evaluate(state: State, problem: AlignmentProblem) -> Evaluation:
+    """Residuals and objective at a state."""
     observations, options = problem.observations, problem.options
     proposals = pair_points(state, observations)
     residual = world_points(state, observations)[observations.frame] - proposals
     length = residual.norm(dim=-1)
     factor = float(pair_factor(state.pair_scale, problem.fixed))
-    lengthwise = factor * float(2 * (problem.weights * length).mean())
-    total = lengthwise
+    scale_term = factor * float(2 * (problem.weights * length).mean())
+    total = scale_term
     if options.smoothness_weight > 0:
         T, tw = state.T_world_camera, options.translation_weight
         movement = options.smoothness_weight * float(camera_movement(T, tw))
         total += movement
         if not problem.fixed.unit:
-            lengthwise += movement - options.smoothness_weight * float(camera_movement(T, 0.0))
+            scale_term += movement - options.smoothness_weight * float(camera_movement(T, 0.0))
     if problem.flow is not None and options.flow_weight > 0:
         induced = induced_at(state, observations, problem.flow.edges)
-        loss = flow_disagreement(induced, problem.flow.flow, problem.flow.still)
+        loss = flow_disagreement(induced, problem.flow.flow, problem.flow.static)
         total += options.flow_weight * float(loss)
     if options.depth_prior_weight > 0:
-        change = depth_change(state.depth, problem.first_depth, observations.moving)
+        change = depth_change(state.depth, problem.initial_depth, observations.dynamic)
         total += options.depth_prior_weight * float(change)
-    return Looked(proposals, residual, length, factor, lengthwise, total)
+    return Evaluation(proposals, residual, length, factor, scale_term, total)
 
 
 def depth_anchor(state: State, problem: AlignmentProblem) -> tuple[Tensor, Tensor]:
-    """The depth prior as a spring per pixel: where it pulls to, and its curvature (n, p).
+    """Quadratic approximation of the depth prior per pixel: its minimum and curvature, (n, p) each.
 
-    The term is the smallest sum of ŵ (log d - log d0 - mu)^2 over mu; mu is held while depth moves.
+    The term is the minimum over mu of the sum of ŵ (log d - log d0 - mu)^2; mu is held constant.
     """
-    ratio = state.depth.log() - problem.first_depth.log()
-    moving = problem.observations.moving
-    weight = torch.ones_like(ratio) if moving is None else 1 + moving.to(ratio.dtype)
+    ratio = state.depth.log() - problem.initial_depth.log()
+    dynamic = problem.observations.dynamic
+    weight = torch.ones_like(ratio) if dynamic is None else 1 + dynamic.to(ratio.dtype)
     weight = weight / weight.sum(-1, keepdim=True)
-    anchor = problem.first_depth * (weight * ratio).sum(-1, keepdim=True).exp()
+    anchor = problem.initial_depth * (weight * ratio).sum(-1, keepdim=True).exp()
     curvature = 2 * problem.options.depth_prior_weight * weight / (len(ratio) * anchor**2)
     return anchor, curvature
 
 
 def fit_depth(
-    state: State, problem: AlignmentProblem, reweightings: int = 1, fresh: bool = False
+    state: State, problem: AlignmentProblem, reweightings: int = 1, *, restart: bool = False
 ) -> State:
-    """Depth of all sampled pixels by re-weighting along the rays (see along_rays).
+    """The state with depth that minimises the objective, by re-weighting along the rays.
 
-    Flow, and the mean that the depth prior ignores, are linearised once. `fresh` starts from the
-    weighted mean of the pairs instead of the state's depth.
+    Flow and the depth prior are linearised once. `restart`: the initial value is the weighted mean
+    of the pairs instead of the depth of the state, and flow is left out. See
+    `dyn3r.alignment.depth_along_rays`.
     """
     observations = problem.observations
     proposals = pair_points(state, observations)
@@ -203,38 +215,39 @@ def fit_depth(
     along = (arm * rays[frame]).sum(-1) / squared[frame]
     across = ((arm - along[..., None] * rays[frame]) ** 2).sum(-1)
     ray_length = squared[frame].sqrt()
-    anchor = stiffness = torch.zeros_like(state.depth)
+    anchor = prior_curvature = torch.zeros_like(state.depth)
     if problem.options.depth_prior_weight > 0:
-        anchor, stiffness = depth_anchor(state, problem)
-        stiffness = stiffness * (weights.numel() / 2)
-    if problem.flow is not None and problem.options.flow_weight > 0 and not fresh:
-        slope, curvature = flow_on_depth(state, problem)
+        anchor, prior_curvature = depth_anchor(state, problem)
+        prior_curvature = prior_curvature * (weights.numel() / 2)
+    if problem.flow is not None and problem.options.flow_weight > 0 and not restart:
+        slope, curvature = flow_depth_derivatives(state, problem)
         share = problem.options.flow_weight * weights.numel() / 2
-        total = stiffness + share * curvature
-        pull = stiffness * (state.depth - anchor) + share * slope
-        anchor = state.depth - pull / total.clamp_min(1e-20)
-        stiffness = total
+        total = prior_curvature + share * curvature
+        gradient = prior_curvature * (state.depth - anchor) + share * slope
+        anchor = state.depth - gradient / total.clamp_min(1e-20)
+        prior_curvature = total
 
     def gather(x: Tensor) -> Tensor:
         return torch.zeros_like(state.depth).index_add_(0, frame, x)
 
     seen = gather(weights) > 0
     depth = state.depth
-    if fresh:
+    if restart:
         depth = torch.where(seen, gather(weights * along) / gather(weights).clamp_min(1e-12), depth)
     for _ in range(reweightings):
         slope = (depth[frame] - along) * ray_length
-        miss2 = slope * slope + across
-        weight = weights / (miss2.sqrt() + 1e-4 * depth[frame].abs() + 1e-12)
-        pull = gather(weight * slope * ray_length) + stiffness * (depth - anchor)
-        curvature = gather(weight * depth_step(slope, miss2) * ray_length**2) + stiffness
-        depth = torch.where(seen, depth - pull / curvature.clamp_min(1e-20), depth)
+        squared_error = slope * slope + across
+        weight = weights / (squared_error.sqrt() + 1e-4 * depth[frame].abs() + 1e-12)
+        gradient = gather(weight * slope * ray_length) + prior_curvature * (depth - anchor)
+        step_factor = depth_step(slope, squared_error)
+        curvature = gather(weight * step_factor * ray_length**2) + prior_curvature
+        depth = torch.where(seen, depth - gradient / curvature.clamp_min(1e-20), depth)
     depth = depth.clamp_min(1e-4 * float(depth.clamp_min(1e-6).median()))
     return replace(state, depth=torch.where(problem.fixed.depth, state.depth, depth))
 
 
-def flow_on_depth(state: State, problem: AlignmentProblem) -> tuple[Tensor, Tensor]:
-    """Slope and curvature of the flow term in the depth of every sampled pixel, (n, p) each."""
+def flow_depth_derivatives(state: State, problem: AlignmentProblem) -> tuple[Tensor, Tensor]:
+    """First and second derivative of the flow term by the sampled depths, (n, p) each."""
     flow, observations = problem.flow, problem.observations
     assert flow is not None
     i, j = flow.edges.unbind(1)
@@ -245,17 +258,19 @@ def flow_on_depth(state: State, problem: AlignmentProblem) -> tuple[Tensor, Tens
         T_camera_world[:, :3, :3] @ state.T_world_camera[i, :3, :3].float()
     ).transpose(1, 2)
     focal = state.K[j].float()[:, None, [0, 1], [0, 1]]
-    steep = focal * (ray[..., :2] - points[..., :2] / z * ray[..., 2:]) / z
+    J_depth = focal * (ray[..., :2] - points[..., :2] / z * ray[..., 2:]) / z
     residual = project(points, state.K[j].float()) - observations.uv - flow.flow
-    weight = flow_weights(residual, flow.still) * (points[..., 2:] > 1e-6)
+    weight = flow_weights(residual, flow.static) * (points[..., 2:] > 1e-6)
     nothing = torch.zeros_like(state.depth)
-    slope = nothing.index_add(0, i, (weight * steep * residual).sum(-1))
-    return slope, nothing.index_add(0, i, (weight * steep * steep).sum(-1))
+    slope = nothing.index_add(0, i, (weight * J_depth * residual).sum(-1))
+    return slope, nothing.index_add(0, i, (weight * J_depth * J_depth).sum(-1))
 
 
-def flow_weights(residual: Float[Tensor, "q p 2"], still: Bool[Tensor, "q p"]) -> Tensor:
-    """Curvature of the smooth-L1 loss by re-weighting, 0 where the loss leaves pixels out."""
+def flow_weights(
+    residual: Float[Tensor, "q p 2"], static: Bool[Tensor, "q p"]
+) -> Float[Tensor, "q p 2"]:
+    """Re-weighting curvature of the smooth-L1 loss; 0 for outliers."""
     size = residual.abs()
-    keep = still & (size < FLOW_OUTLIER + 0.5).all(-1)
+    keep = static & (size < FLOW_OUTLIER + 0.5).all(-1)
     share = keep[..., None] / keep.sum().clamp_min(1)
     return share / size.clamp_min(1.0)

@@ -1,4 +1,4 @@
-"""Where the solver starts: a spanning tree of registered pairs (SPEC 6, Start)."""
+"""Initialisation of the alignment by a spanning tree of registered pairs (SPEC 6, Start)."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from torch import Tensor
 
 from dyn3r.alignment.chunked_io import read_part
 from dyn3r.alignment.state import Observations, State
-from dyn3r.geometry import (
-    focal_from_points,
-    intrinsics,
-    robust_similarity,
-    solve_camera,
-)
-from dyn3r.geometry.registration import Similarity
+from dyn3r.geometry.cameras import focal_from_points, intrinsics
+from dyn3r.geometry.registration import Similarity, robust_similarity, solve_camera
 from dyn3r.types import PairPredictions
 
 logger = logging.getLogger(__name__)
 
-ENOUGH = 0.05
-"""Share of a view's pixels that registration wants still and usable before it takes them alone."""
+MIN_STATIC_SHARE = 0.05
+"""Registration uses static pixels alone if more than this share of the view is static and usable.
+Source: chosen by hand."""
+MIN_USABLE_SHARE = 0.02
+"""Smallest share of usable pixels in either view of a pair. Source: chosen by hand."""
+CONFIDENT_QUANTILE = 0.3
+"""PnP leaves out the pixels below this quantile of confidence. Source: chosen by hand."""
+REGISTRATION_REWEIGHTINGS = 5
+"""Re-weightings of the registration of a pair to known points. Source: chosen by hand."""
 
 
 @dataclass(frozen=True)
-class Start:
-    """A first state and what could not be had."""
+class Initialisation:
+    """Initial state, and which cameras are guesses."""
 
     state: State
     component: list[int]
-    """Per frame: 0 for the largest connected part, 1, 2, ... for others, -1 for no usable pair."""
+    """Per frame: 0 for the largest connected component, 1, 2, ... for others, -1 for no pair."""
     unsolved: list[int]
-    """Frames of a component whose camera could not be found and is borrowed from a neighbour."""
-    scores: Float[Tensor, " m"]
-    """mean(C_i) mean(C_j) of every pair, 0 for pairs that can't be used."""
+    """Frames of a component without a camera of their own; they have that of a neighbour."""
 
 
 def pair_scores(observations: Observations) -> Float[Tensor, " m"]:
-    """mean(C_i) * mean(C_j) at the sampled pixels; 0 if a side has almost no usable pixel."""
+    """mean(C_i) * mean(C_j) at the sampled pixels; 0 if a side has hardly any usable pixel."""
     weights = observations.weights
-    usable = (weights > 0).float().mean(-1) > 0.02
+    usable = (weights > 0).float().mean(-1) > MIN_USABLE_SHARE
     mean = weights.exp().mean(-1) * usable
     count = len(observations.edges)
     return mean[:count] * mean[count:]
 
 
 def registration_weights(observations: Observations) -> Float[Tensor, "v p"]:
-    """Weights that leave out moving pixels, except in views that would have too few left."""
-    if observations.moving is None:
+    """Weights without dynamic pixels, except in views that would have too few pixels left."""
+    if observations.dynamic is None:
         return observations.weights
-    still = observations.weights * ~observations.moving[observations.frame]
-    enough = (still > 0).float().mean(-1, keepdim=True) > ENOUGH
-    return torch.where(enough, still, observations.weights)
+    static = observations.weights * ~observations.dynamic[observations.frame]
+    enough = (static > 0).float().mean(-1, keepdim=True) > MIN_STATIC_SHARE
+    return torch.where(enough, static, observations.weights)
 
 
-def _grow(
+def maximum_spanning_trees(
     scores: list[float], edges: list[list[int]], n: int
 ) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Maximum spanning trees (Prim): for every component its root edge and (edge, new frame)s."""
+    """Root edge and following (edge, new frame) of the tree of every component (Prim)."""
     touching: list[list[int]] = [[] for _ in range(n)]
     for e, (i, j) in enumerate(edges):
         if scores[e] > 0:
@@ -72,7 +72,7 @@ def _grow(
     trees: list[tuple[int, list[tuple[int, int]]]] = []
     for root in sorted((e for e in range(len(edges)) if scores[e] > 0), key=lambda e: -scores[e]):
         if known.intersection(edges[root]):
-            continue  # its tree is complete already
+            continue  # its tree is complete
         waiting: list[tuple[float, int]] = []
         steps: list[tuple[int, int]] = []
         fresh = list(dict.fromkeys(edges[root]))
@@ -96,16 +96,16 @@ def _grow(
 def chain_pairs(
     observations: Observations, scores: Float[Tensor, " m"]
 ) -> tuple[Float[Tensor, "n p 3"], list[int]]:
-    """World points of every frame by registering pair after pair along the spanning trees.
+    """World points of every frame by registration of pair after pair along the spanning trees.
 
-    Returns them (0 for frames without a usable pair) and the component of every frame. Each
-    component has the camera frame of its root edge's frame i for a world.
+    Returns the points (0 for frames without a usable pair) and the component of every frame. The
+    world of a component is the camera of frame i of its root edge.
     """
     count, n = len(observations.edges), observations.num_frames
     edges, weights = observations.edges.tolist(), registration_weights(observations)
     world = observations.points.new_zeros(n, observations.points.shape[1], 3)
     component = [-1] * n
-    trees = _grow(scores.tolist(), edges, n)
+    trees = maximum_spanning_trees(scores.tolist(), edges, n)
     trees.sort(key=lambda tree: -len(tree[1]))
     for number, (root, steps) in enumerate(trees):
         for view, frame in ((root, edges[root][0]), (count + root, edges[root][1])):
@@ -120,23 +120,24 @@ def chain_pairs(
 
 
 def register_pairs(observations: Observations, world: Float[Tensor, "n p 3"]) -> Similarity:
-    """The similarity of every pair that takes both of its sides to the world points (float64)."""
+    """Similarity of every pair that maps both of its sides to the world points, float64."""
     count = len(observations.edges)
     weights = registration_weights(observations)
     source = torch.cat([observations.points[:count], observations.points[count:]], 1)
     target = world[observations.frame]
     target = torch.cat([target[:count], target[count:]], 1)
-    fit = robust_similarity(source, target, torch.cat([weights[:count], weights[count:]], 1), 5)
+    both = torch.cat([weights[:count], weights[count:]], 1)
+    fit = robust_similarity(source, target, both, REGISTRATION_REWEIGHTINGS)
     return Similarity(fit.scale.double().clamp_min(1e-6), fit.R.double(), fit.t.double())
 
 
-def first_focals(
-    predictions: PairPredictions, scores: Float[Tensor, " m"], shared: bool
+def initial_focals(
+    predictions: PairPredictions, scores: Float[Tensor, " m"], *, shared: bool
 ) -> tuple[Float[Tensor, " n"], bool]:
-    """Focal length of every frame from the first pointmap of its own best pair (SPEC 6).
+    """Focal lengths in pixels from the first pointmap of each frame's best pair (SPEC 6).
 
-    Frames without one get the median of the others. Also says whether any could be had; if not,
-    a field of view of 53 degrees along the long side is assumed.
+    Frames without such a pair get the median of the others. The second value is False if there is
+    none at all; then a field of view of 53 degrees along the long side is assumed.
     """
     assert predictions.points1 is not None
     edges, n = np.asarray(predictions.edges), predictions.num_frames
@@ -150,19 +151,19 @@ def first_focals(
     known = focals[torch.isfinite(focals)]
     if len(known) == 0:
         return torch.full((n,), float(max(predictions.size_hw)), dtype=torch.float64), False
-    middle = known.quantile(0.5)
-    focals = torch.where(torch.isfinite(focals), focals, middle)
-    return (torch.full_like(focals, float(middle)) if shared else focals), True
+    median = known.quantile(0.5)
+    focals = torch.where(torch.isfinite(focals), focals, median)
+    return (torch.full_like(focals, float(median)) if shared else focals), True
 
 
-def first_cameras(
+def initial_cameras(
     observations: Observations,
     world: Float[Tensor, "n p 3"],
     pairs: Similarity,
     scores: Float[Tensor, " m"],
     K: Float[Tensor, "n 3 3"],
 ) -> tuple[Float[Tensor, "n 4 4"], list[int]]:
-    """Cameras from each frame's own best pair (its points are in that camera), others by PnP."""
+    """Cameras from the best pair that has its points in that camera, else by PnP; the unsolved."""
     count, n = len(observations.edges), observations.num_frames
     weights = registration_weights(observations)
     T = torch.eye(4, dtype=torch.float64).repeat(n, 1, 1)
@@ -178,10 +179,12 @@ def first_cameras(
         found = None
         if len(views):
             w = weights[count + int(views[scores[views].argmax()])]
-            sure = (w > 0) & (w >= w[w > 0].quantile(0.3) if bool((w > 0).any()) else w > 0)
+            confident = w > 0
+            if bool(confident.any()):
+                confident = confident & (w >= w[w > 0].quantile(CONFIDENT_QUANTILE))
             found = solve_camera(
-                world[frame][sure].cpu().numpy(),
-                observations.uv[sure].cpu().numpy(),
+                world[frame][confident].cpu().numpy(),
+                observations.uv[confident].cpu().numpy(),
                 K[frame].cpu().numpy(),
             )
         if found is None:
@@ -191,15 +194,15 @@ def first_cameras(
     return T, unsolved
 
 
-def start(observations: Observations, K: Tensor, scores: Tensor) -> Start:
-    """Everything of the first state except depth, which follows in closed form."""
+def initialise(observations: Observations, K: Tensor, scores: Tensor) -> Initialisation:
+    """Initial state except depth, which is 1 and follows in closed form (`fit_depth`)."""
     world, component = chain_pairs(observations, scores)
     pairs = register_pairs(observations, world)
-    T, unsolved = first_cameras(observations, world, pairs, scores, K)
+    T, unsolved = initial_cameras(observations, world, pairs, scores, K)
     unsolved = [t for t in unsolved if component[t] >= 0]
     missing = set(unsolved) | {t for t in range(len(component)) if component[t] < 0}
     others = [t for t in range(len(component)) if t not in missing]
-    for frame in sorted(missing):  # a neighbour's camera is the least surprising guess
+    for frame in sorted(missing):
         same = [t for t in others if component[t] == component[frame]] or others
         if same:
             T[frame] = T[min(same, key=lambda t: abs(t - frame))]
@@ -212,19 +215,26 @@ def start(observations: Observations, K: Tensor, scores: Tensor) -> Start:
         pair_R=pairs.R,
         pair_t=pairs.t,
     )
-    return Start(state, component, unsolved, scores)
+    return Initialisation(state, component, unsolved)
 
 
-def starting_K(
-    predictions: PairPredictions, scores: Tensor, shared: bool, preset: np.ndarray | None
+def initial_intrinsics(
+    predictions: PairPredictions,
+    scores: Tensor,
+    prior_K: Float[np.ndarray, "n 3 3"] | None,
+    *,
+    shared: bool,
 ) -> tuple[Float[Tensor, "n 3 3"], Bool[np.ndarray, " n"], bool]:
-    """K to start with, which frames' K are preset, and whether focals could be had at all."""
-    focals, found = first_focals(predictions, scores, shared)
+    """Initial K, which frames have a prior K, and whether any focal length is known.
+
+    `shared`: frames without a prior K get that of the first frame that has one.
+    """
+    focals, found = initial_focals(predictions, scores, shared=shared)
     K = intrinsics(focals, predictions.size_hw)
     given = np.zeros(len(K), dtype=bool)
-    if preset is not None:
-        given = np.isfinite(preset).all((1, 2))
-        K[torch.from_numpy(given)] = torch.from_numpy(np.asarray(preset, dtype=np.float64)[given])
+    if prior_K is not None:
+        given = np.isfinite(prior_K).all((1, 2))
+        K[torch.from_numpy(given)] = torch.from_numpy(np.asarray(prior_K, dtype=np.float64)[given])
         if shared and given.any() and not given.all():
             K[torch.from_numpy(~given)] = K[int(np.nonzero(given)[0][0])].clone()
     return K, given, found

@@ -1,4 +1,4 @@
-"""The unknowns of the alignment, and the observations that a solver sees."""
+"""Unknowns of the alignment (`State`) and sampled pointmaps (`Observations`)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.alignment.chunked_io import read_part, row_chunks
-from dyn3r.geometry import pixel_grid, rays
+from dyn3r.geometry.cameras import pixel_grid, rays
 from dyn3r.types import PairPredictions
 
 PAIR_SCALE = 0.5
 """Geometric mean of the pair scales, which fixes the unit of length (SPEC 6)."""
-FARTHEST = 1e6
-"""Points farther than this (in the network's unit) are numbers, not measurements."""
+MAX_COORDINATE = 1e6
+"""Points with a coordinate beyond this, in the network's unit, are invalid. Source: pointmaps have
+coordinates of order 1."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Cameras, depth and pair similarities: everything the objective is a function of."""
+    """Cameras, depth and pair similarities: the arguments of the objective."""
 
     T_world_camera: Float[Tensor, "n 4 4"]
     """float64."""
@@ -32,10 +33,10 @@ class State:
     pair_scale: Float[Tensor, " m"]
     pair_R: Float[Tensor, "m 3 3"]
     pair_t: Float[Tensor, "m 3"]
-    """A pair's points go to pair_scale * (pair_R x) + pair_t (so t here is s T of SPEC 6)."""
+    """A pair maps its points x to pair_scale * (pair_R x) + pair_t (s T of SPEC 6 is t here)."""
 
     def pair_similarity(self) -> Float[Tensor, "m 4 4"]:
-        """The pair similarities as matrices."""
+        """Pair similarities as matrices."""
         out = torch.zeros(
             len(self.pair_scale), 4, 4, dtype=torch.float64, device=self.pair_t.device
         )
@@ -45,7 +46,7 @@ class State:
         return out
 
     def rescaled(self, factor: float) -> State:
-        """The same scene in another unit of length."""
+        """State in another unit of length."""
         T = self.T_world_camera.clone()
         T[:, :3, 3] *= factor
         return replace(
@@ -57,39 +58,42 @@ class State:
         )
 
     def normalised(self) -> State:
-        """Rescaled so that the geometric mean of the pair scales is PAIR_SCALE."""
+        """State whose pair scales have the geometric mean PAIR_SCALE."""
         return self.rescaled(PAIR_SCALE / float(self.pair_scale.log().mean().exp()))
 
 
 @dataclass(frozen=True)
 class Observations:
-    """Pointmaps at chosen pixels. A view is one side of one pair: rows e (frame i), m + e (j)."""
+    """Pointmaps at sampled pixels.
+
+    A view is one side of one pair: view e shows frame i of pair e, view m + e shows frame j.
+    """
 
     num_frames: int
     edges: Int[Tensor, "m 2"]
     frame: Int[Tensor, " v"]
-    """Which frame a view shows."""
+    """Frame that a view shows."""
     pair: Int[Tensor, " v"]
-    """Which pair a view belongs to."""
+    """Pair that a view belongs to."""
     points: Float[Tensor, "v p 3"]
-    """In the camera of frame i of the pair; 0 where not usable."""
+    """Points in the camera of frame i of the pair; 0 where not usable."""
     weights: Float[Tensor, "v p"]
-    """log confidence, 0 where not usable."""
+    """Log confidence; 0 where not usable."""
     uv: Float[Tensor, "p 2"]
-    """The pixels, the same in every frame."""
+    """Sampled pixels, the same in every frame."""
     size_hw: tuple[int, int]
-    moving: Bool[Tensor, "n p"] | None = None
-    """Which of them move, if that is known."""
+    dynamic: Bool[Tensor, "n p"] | None = None
+    """Which of the pixels are dynamic; None: not known."""
 
     def rays(self, K: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n p 3"]:
         """Viewing rays (z = 1) of every frame at the pixels, float32."""
         return rays(K, self.uv.double()).float()
 
-    def part(self, frames: Int[Tensor, " k"], pairs: Int[Tensor, " q"]) -> Observations:
-        """Some of the pairs, with the frames they show renumbered to their places in `frames`."""
-        place = torch.full((self.num_frames,), -1, device=frames.device)
-        place[frames] = torch.arange(len(frames), device=frames.device)
-        edges = place[self.edges[pairs]]
+    def subset(self, frames: Int[Tensor, " k"], pairs: Int[Tensor, " q"]) -> Observations:
+        """Observations of some pairs; frames are renumbered by their position in `frames`."""
+        new_index = torch.full((self.num_frames,), -1, device=frames.device)
+        new_index[frames] = torch.arange(len(frames), device=frames.device)
+        edges = new_index[self.edges[pairs]]
         assert len(pairs) > 0
         assert bool((edges >= 0).all())
         views = torch.cat([pairs, len(self.edges) + pairs])
@@ -102,17 +106,17 @@ class Observations:
             pair=torch.cat([rows, rows]),
             points=self.points[views],
             weights=self.weights[views],
-            moving=None if self.moving is None else self.moving[frames],
+            dynamic=None if self.dynamic is None else self.dynamic[frames],
         )
 
     def views_of(self, frame: int) -> Int[Tensor, " k"]:
-        """The views that show a frame."""
+        """Views that show a frame."""
         return torch.nonzero(self.frame == frame)[:, 0]
 
 
 def usable_weights(points: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
-    """Points with the unusable ones set to 0, and w = log C with 0 for those (SPEC 6)."""
-    good = (points.abs() < FARTHEST).all(-1) & torch.isfinite(confidence) & (confidence > 1)
+    """Points and weights w = log C, both 0 where not usable (SPEC 6)."""
+    good = (points.abs() < MAX_COORDINATE).all(-1) & torch.isfinite(confidence) & (confidence > 1)
     weights = torch.where(good, confidence, torch.ones_like(confidence)).log()
     return torch.where(good[..., None], points, torch.zeros_like(points)), weights
 
@@ -133,7 +137,7 @@ def sample(
     dynamic: Bool[np.ndarray, "n h w"] | None = None,
     device: torch.device | str = "cpu",
 ) -> Observations:
-    """Read the pointmaps at a grid of about `pixels` pixels (never all of them into memory)."""
+    """Pointmaps at a grid of about `pixels` pixels per frame; read in chunks."""
     rows, columns = sample_grid(predictions.size_hw, pixels)
     uv = pixel_grid(predictions.size_hw, device)[rows, columns].reshape(-1, 2)
     count, m = len(uv), len(predictions.edges)
@@ -155,12 +159,11 @@ def sample(
                 torch.from_numpy(some_confidence.reshape(-1, count)).to(device),
             )
     edges = torch.from_numpy(np.array(predictions.edges, dtype=np.int64)).to(device)
-    moving = None
+    dynamic_samples = None
     if dynamic is not None:
-        moving = torch.from_numpy(
+        dynamic_samples = torch.from_numpy(
             np.ascontiguousarray(dynamic[:, rows, columns]).reshape(-1, count)
-        )
-        moving = moving.to(device)
+        ).to(device)
     rows_of_pairs = torch.arange(len(edges), device=device)
     return Observations(
         num_frames=predictions.num_frames,
@@ -171,5 +174,5 @@ def sample(
         weights=weights,
         uv=uv,
         size_hw=predictions.size_hw,
-        moving=moving,
+        dynamic=dynamic_samples,
     )

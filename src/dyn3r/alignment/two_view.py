@@ -1,4 +1,4 @@
-"""One and two frames: nothing to optimise (SPEC 6)."""
+"""Alignment of one or two frames in closed form (SPEC 6)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from torch import Tensor
 
 from dyn3r.alignment.spanning_tree import registration_weights
 from dyn3r.alignment.state import PAIR_SCALE, Observations, State
-from dyn3r.geometry import invert, robust_similarity, solve_camera, transform
+from dyn3r.geometry.cameras import invert, transform
+from dyn3r.geometry.registration import robust_similarity, solve_camera
 from dyn3r.types import PairPredictions
 
+MIN_INLIER_SHARE = 0.1
+"""Smallest share of PnP inliers of an accepted camera. Source: chosen by hand."""
+CONFIDENT_QUANTILE = 0.3
+"""PnP leaves out the pixels below this quantile of confidence. Source: chosen by hand."""
 
-def two_frames(
+
+def solve_two_view(
     predictions: PairPredictions,
     observations: Observations,
     scores: Tensor,
     K: Tensor,
     K_given: Bool[np.ndarray, " n"],
 ) -> tuple[State, Tensor, Bool[np.ndarray, " n"]]:
-    """State, full-resolution depth (NaN where there is none), and which cameras are determined.
+    """State, full-resolution depth (NaN: none), and which cameras are determined.
 
-    The better direction's frame i is the world; both its pointmaps are taken as they are, and the
-    camera of frame j is found by PnP on its confident, still pixels.
+    Frame i of the more confident direction is the world. Both its pointmaps are used unchanged. The
+    camera of frame j follows by PnP on its confident, static pixels.
     """
     best = int(scores.argmax())
     count = len(observations.edges)
@@ -57,8 +63,8 @@ def two_frames(
     )
     empty = observations.points.new_ones(predictions.num_frames, observations.points.shape[1])
     state = State(T, K, empty, fit.scale.double().clamp_min(1e-6), fit.R.double(), fit.t.double())
-    middle = state.pair_scale[(scores > 0).to(state.pair_scale.device)].log().mean().exp()
-    factor = PAIR_SCALE / float(middle)
+    mean_scale = state.pair_scale[(scores > 0).to(state.pair_scale.device)].log().mean().exp()
+    factor = PAIR_SCALE / float(mean_scale)
     determined = np.isin(np.arange(predictions.num_frames), [i, j] if found else [i])
     good = torch.isfinite(depth) & (depth > 0)
     return state.rescaled(factor), torch.where(good, depth * factor, torch.nan), determined
@@ -67,24 +73,24 @@ def two_frames(
 def second_camera(
     observations: Observations, scores: Tensor, best: int, K: Tensor
 ) -> Tensor | None:
-    """T_world_camera of frame j of a pair; if PnP fails, from the opposite pair's registration."""
+    """T_world_camera of frame j of a pair by PnP, else by registration of the reverse pair."""
     count = len(observations.edges)
     weights = registration_weights(observations)
     view = count + best
     w = weights[view]
     if bool((w > 0).any()):
-        sure = (w > 0) & (w >= w[w > 0].quantile(0.3))
+        confident = (w > 0) & (w >= w[w > 0].quantile(CONFIDENT_QUANTILE))
         solved = solve_camera(
-            observations.points[view][sure].cpu().numpy(),
-            observations.uv[sure].cpu().numpy(),
+            observations.points[view][confident].cpu().numpy(),
+            observations.uv[confident].cpu().numpy(),
             K.cpu().numpy(),
         )
-        if solved is not None and solved[1] > 0.1:
+        if solved is not None and solved[1] > MIN_INLIER_SHARE:
             return torch.from_numpy(solved[0])
     reverse = (observations.edges == observations.edges[best].flip(0)).all(-1) & (scores > 0)
     if bool(reverse.any()):
-        back = int(torch.nonzero(reverse)[0, 0])
-        fit = robust_similarity(observations.points[back], observations.points[view], w)
+        reverse_pair = int(torch.nonzero(reverse)[0, 0])
+        fit = robust_similarity(observations.points[reverse_pair], observations.points[view], w)
         T = torch.eye(4, dtype=torch.float64)
         T[:3, :3], T[:3, 3] = fit.R.double(), fit.t.double()
         return T

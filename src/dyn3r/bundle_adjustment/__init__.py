@@ -1,12 +1,16 @@
-"""After the alignment: cameras, focal length and depth from measured flow; depth of what moves."""
+"""Bundle adjustment on measured flow: cameras, focal length and depth after the alignment."""
 
-from dyn3r.bundle_adjustment.adjust import bundle_adjust, only_turns
-from dyn3r.bundle_adjustment.ground_correction import level_ground
-from dyn3r.bundle_adjustment.options import BundleOptions
+from __future__ import annotations
+
+from dyn3r.bundle_adjustment.adjust import bundle_adjust, is_rotation_only
+from dyn3r.bundle_adjustment.ground_correction import correct_ground_tilt
+from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
+from dyn3r.bundle_adjustment.threads import single_threaded
 
 __all__ = [
-    "BundleOptions",
+    "BundleAdjustmentOptions",
     "bundle_adjust",
-    "level_ground",
-    "only_turns",
+    "correct_ground_tilt",
+    "is_rotation_only",
+    "single_threaded",
 ]

@@ -1,130 +1,114 @@
-"""Depth of every pixel, with the cameras held: flow, the depth before, and smoothness."""
+"""Depth of every pixel with the cameras fixed: flow, the depth before, and smoothness.
+
+The log depth of a grid of samples is estimated from flow. Its change against the depth before is
+carried to every pixel by joint bilateral upsampling and a smoothness term (screened Poisson).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate
 
-from dyn3r.bundle_adjustment.problem import Estimate, Problem
+from dyn3r.bundle_adjustment.depth_smoothing import (
+    joint_bilateral_upsample,
+    smooth_solve,
+    smoothness_weights,
+)
+from dyn3r.bundle_adjustment.measurements import flow_measurements, regular_grid
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
+from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, depth_sigmas, log_depth_at
 from dyn3r.bundle_adjustment.residuals import residuals, robust_weight
-from dyn3r.bundle_adjustment.schur import LARGEST_STEP
+from dyn3r.bundle_adjustment.schur import MAX_LOG_DEPTH_STEP, linearise
+from dyn3r.bundle_adjustment.solver import Solution
+from dyn3r.types import Progress
 
-STEPS = 3
-"""Newton steps for the depth of each sample; they start near the answer."""
+STAGE = "depth from flow"
+"""Name of the stage in progress reports."""
+DEPTH_SAMPLES = 2500
+"""Samples per frame whose depth is estimated. More: finer and slower. Source: run time; chosen on
+the synthetic world."""
+NEWTON_STEPS = 3
+"""Newton steps for the depth of each sample. Source: the initial value is close to the solution."""
+MAX_LOG_CHANGE = 3.0
+"""Largest change of a log depth: a factor of exp(3) = 20."""
+MAX_COARSE_INFORMATION = 1e3
+"""Upper bound of the weight of a sample in the initial, coarse change of depth."""
+
+
+def adjust_dense_depth(
+    inputs: AdjustmentInputs, problem: BundleProblem, solution: Solution, progress: Progress
+) -> Float[np.ndarray, "n h w"]:
+    """Depth of every pixel, frame by frame, with the cameras of the solution."""
+    geometry, options = inputs.geometry, inputs.options
+    n, h, w = geometry.depth.shape
+    grid = regular_grid((h, w), DEPTH_SAMPLES)
+    at_grid = torch.from_numpy(grid[:, 1]), torch.from_numpy(grid[:, 0])
+    before = log_depth_at(geometry, grid)
+    fine = replace(
+        problem,
+        uv=torch.from_numpy(grid.astype(np.float64)),
+        measurements=[None] * n,
+        log_depth=before,
+        depth_sigma=depth_sigmas(inputs.priors, grid, before, options.depth_sigma),
+    )
+    coarse_information = linearise(problem, solution.estimate, solution.width).information
+    prior, depth = options.depth_sigma**-2, geometry.depth.astype(np.float32)
+    for i, image in enumerate(inputs.images):
+        progress(STAGE, i, n)
+        fine.measurements[i] = flow_measurements(inputs.flow, image, i, grid, inputs.dynamic)
+        coarse = _coarse_change(problem, solution.estimate, coarse_information, i, (h, w))
+        log_depth = (before[i] + coarse[at_grid]).expand_as(before)
+        initial = replace(solution.estimate, log_depth=log_depth)
+        sample_depth, information = depth_of_samples(fine, initial, i, solution.width)
+        fine.measurements[i] = None  # memory
+        change, known = joint_bilateral_upsample(sample_depth - before[i], information, grid, image)
+        change = change * known / (known + prior)
+        smooth = smooth_solve(change, known + prior, smoothness_weights(image), coarse.float())
+        depth[i] *= np.exp(smooth.numpy().clip(-MAX_LOG_CHANGE, MAX_LOG_CHANGE))
+    progress(STAGE, n, n)
+    return np.where(inputs.priors.fixes_depth(depth.shape), geometry.depth, depth)
+
+
+def _coarse_change(
+    problem: BundleProblem,
+    estimate: Estimate,
+    information: Float[Tensor, "n k"],
+    i: int,
+    size_hw: tuple[int, int],
+) -> Float[Tensor, "h w"]:
+    """Change of log depth at the samples of the camera estimate, interpolated by information."""
+    shape = (1, 1, -1, len(torch.unique(problem.uv[:, 0])))
+    change = (estimate.log_depth[i] - problem.log_depth[i]).reshape(shape)
+    weight = information[i].clamp(max=MAX_COARSE_INFORMATION).reshape(shape) + 1
+    upsampled = [interpolate(x, size_hw, mode="bilinear") for x in (weight * change, weight)]
+    return (upsampled[0] / upsampled[1])[0, 0]
 
 
 def depth_of_samples(
-    problem: Problem, start: Estimate, i: int, width: float
+    problem: BundleProblem, initial: Estimate, i: int, width: float
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-    """Log depth of the samples of frame i with the cameras of `start`, and what flow knows of it.
+    """Log depth of the samples of frame i with the cameras of `initial`, and its information.
 
-    The second value is the information (1 / variance) without the prior.
+    The information is the inverse variance given flow alone, without the prior.
     """
-    now, seen, before = start, problem.seen[i], problem.log_depth[i]
+    estimate, measured, before = initial, problem.measurements[i], problem.log_depth[i]
     information, prior = torch.zeros_like(before), problem.depth_sigma[i] ** -2
-    if seen is None:
+    if measured is None:
         return before, information
-    for last in range(STEPS + 1):
-        found = residuals(problem, now, seen, by="depth")
+    for step in range(NEWTON_STEPS + 1):
+        found = residuals(problem, estimate, measured, derivatives="depth")
         assert found.J_depth is not None
-        w = robust_weight(seen, found, width)[..., None]
+        w = robust_weight(measured, found, width)[..., None]
         information = (w * found.J_depth.square()).sum((0, 2))
-        if last < STEPS:
-            pull = prior * (now.log_depth[i] - before)
-            pull = pull + (w * found.J_depth * found.error).sum((0, 2))
-            moved = now.log_depth[i] - (pull / (information + prior)).clamp(
-                -LARGEST_STEP, LARGEST_STEP
-            )
-            now = replace(now, log_depth=moved.expand_as(problem.log_depth))
-    return now.log_depth[i], information
-
-
-def between(
-    values: Float[Tensor, " k"],
-    information: Float[Tensor, " k"],
-    uv: Int[np.ndarray, "k 2"],
-    image: UInt8[np.ndarray, "h w 3"],
-    edge: float,
-) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
-    """Values of the samples at a grid of pixels (`uv`), and their information, for every pixel.
-
-    Each pixel takes the mean of the four samples around it, by what is known of them, how near they
-    are and how like its own their colour is (joint bilateral upsampling, Kopf et al. 2007).
-    """
-    h, w = image.shape[:2]
-    columns, rows = np.unique(uv[:, 0]), np.unique(uv[:, 1])
-    grid = [x.reshape(len(rows), len(columns)).float() for x in (values, information)]
-    colours = torch.from_numpy(image[rows][:, columns]).float()
-    colour = torch.from_numpy(image).float()
-    total, shares, known = torch.zeros(3, h, w)
-    for row, down in _around(rows, h):
-        for column, across in _around(columns, w):
-            at = row[:, None], column[None]
-            near = down[:, None] * across
-            alike = torch.exp(-(colours[at] - colour).abs().mean(-1) / edge)
-            share = near * alike * grid[1][at]
-            total += share * grid[0][at]
-            shares += share
-            known += near * grid[1][at]
-    return total / shares.clamp(min=1e-12), known
-
-
-def _around(
-    places: Int[np.ndarray, " m"], size: int
-) -> Iterator[tuple[Int[Tensor, " size"], Float[Tensor, " size"]]]:
-    """For each of `size` pixels: the index of the last of `places` before it and its share in a
-    linear interpolation; then the same of the next one. Beyond the outermost, that one alone."""
-    pixel = np.arange(size).clip(places[0], places[-1])
-    last = len(places) - 1
-    before = np.searchsorted(places, pixel, side="right") - 1
-    after = np.minimum(before + 1, last)
-    share = (pixel - places[before]) / np.maximum(places[after] - places[before], 1)
-    for index, part in ((before, 1 - share), (after, share)):
-        yield torch.from_numpy(index), torch.from_numpy(part.astype(np.float32))
-
-
-def spread(
-    values: Float[Tensor, "h w"],
-    weight: Float[Tensor, "h w"],
-    stiffness: tuple[Float[Tensor, "h w-1"], Float[Tensor, "h-1 w"]],
-    start: Float[Tensor, "h w"],
-    iterations: int = 100,
-) -> Float[Tensor, "h w"]:
-    """argmin_c of sum weight (c - values)^2 + sum stiffness (difference of neighbours in c)^2.
-
-    Conjugate gradients with a diagonal preconditioner.
-    """
-    right, down = stiffness
-
-    def apply(c: Tensor) -> Tensor:
-        out = weight * c
-        across, along = right * c.diff(dim=1), down * c.diff(dim=0)
-        out[:, 1:] += across
-        out[:, :-1] -= across
-        out[1:] += along
-        out[:-1] -= along
-        return out
-
-    diagonal = weight + pad(right, (1, 0)) + pad(right, (0, 1))
-    diagonal = diagonal + pad(down, (0, 0, 1, 0)) + pad(down, (0, 0, 0, 1))
-    diagonal = diagonal.clamp(min=1e-12)
-    c = start.clone()
-    residual = weight * values - apply(c)
-    z = residual / diagonal
-    direction, rz = z.clone(), (residual * z).sum()
-    for _ in range(iterations):
-        pulled = apply(direction)
-        step = rz / (direction * pulled).sum().clamp(min=1e-30)
-        c += step * direction
-        residual -= step * pulled
-        z = residual / diagonal
-        new = (residual * z).sum()
-        direction = z + new / rz.clamp(min=1e-30) * direction
-        rz = new
-    return c
+        if step < NEWTON_STEPS:
+            gradient = prior * (estimate.log_depth[i] - before)
+            gradient = gradient + (w * found.J_depth * found.error).sum((0, 2))
+            change = gradient / (information + prior)
+            moved = estimate.log_depth[i] - change.clamp(-MAX_LOG_DEPTH_STEP, MAX_LOG_DEPTH_STEP)
+            estimate = replace(estimate, log_depth=moved.expand_as(problem.log_depth))
+    return estimate.log_depth[i], information

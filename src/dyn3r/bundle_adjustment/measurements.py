@@ -1,4 +1,4 @@
-"""From flow to measurements: samples, where they are seen, and how surely."""
+"""Flow measurements at samples, with the covariance of the flow."""
 
 from __future__ import annotations
 
@@ -7,139 +7,128 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
 
-from dyn3r.bundle_adjustment.options import BundleOptions
 from dyn3r.bundle_adjustment.problem import Measurements
+from dyn3r.geometry.warping import round_trip_error_px
 from dyn3r.types import FlowFields
 
-RADIUS = 4
-"""Half the side in pixels of the patch whose texture says how surely flow is measured."""
+PATCH_RADIUS_PX = 4
+"""Half the side of the patch whose texture determines the covariance. Source: the patches of DIS
+flow are 8 pixels wide (Kroeger et al. 2016)."""
+FLOW_SIGMA_PX = 0.3
+"""Standard error of flow on perfect texture, in pixels. Source: chosen on the synthetic world."""
+FLOW_SIGMA_SHARE = 0.05
+"""Standard error of flow as a share of its length. Source: chosen on the synthetic world."""
+BRIGHTNESS_SIGMA = 30.0
+"""Standard error of brightness (0..255) summed over a patch. Larger: flow is less certain on weak
+texture. Source: chosen on the synthetic world."""
+INDEPENDENT_SHARE = 0.25
+"""Weight of a measurement: neighbouring measurements are correlated. Source: chosen on the
+synthetic world against 1 and 1/16."""
 
 
-def grid_of_samples(size_hw: tuple[int, int], samples: int) -> Int[np.ndarray, "k 2"]:
-    """Pixels (u, v) on a regular grid, about so many."""
+def regular_grid(size_hw: tuple[int, int], samples: int) -> Int[np.ndarray, "k 2"]:
+    """Pixels (u, v) of a regular grid of about `samples` samples."""
     stride = max(1, round(math.sqrt(size_hw[0] * size_hw[1] / samples)))
     half = stride // 2
     v, u = np.mgrid[half : size_hw[0] : stride, half : size_hw[1] : stride]
     return np.stack([u, v], -1).reshape(-1, 2)
 
 
-def measurements_of(
+def flow_measurements(
     flow: FlowFields,
     image: UInt8[np.ndarray, "h w 3"],
     i: int,
     uv: Int[np.ndarray, "k 2"],
-    moving: Bool[np.ndarray, "n h w"] | None,
-    options: BundleOptions,
+    dynamic: Bool[np.ndarray, "n h w"] | None,
 ) -> Measurements | None:
-    """What flow says of the samples of frame i, which is `image`; None for a frame without flow."""
+    """Measurements of the samples `uv` of frame i, whose image is given; None without flow.
+
+    Samples that are not visible, or `dynamic` in either frame, have weight 0. The variance is the
+    sum of a constant part, a part proportional to the length of the flow, the squared round-trip
+    error and the inverse structure tensor of the image.
+    """
     rows = np.flatnonzero(flow.edges[:, 0] == i)
     if not len(rows):
         return None
     frames = flow.edges[rows, 1]
-    forward = np.asarray(flow.flow[rows], np.float32)
-    seen = forward[:, uv[:, 1], uv[:, 0]]
-    trust = np.where(np.isfinite(seen).all(-1), options.independence, 0.0)
-    seen = np.where(trust[..., None] > 0, seen, 0.0)
-    target = uv + seen
-    miss = np.stack([_round_trip(f, _back(flow, i, int(j)), uv) for f, j in zip(seen, frames)])
+    forward = np.asarray(flow.flow[rows], np.float32)[:, uv[:, 1], uv[:, 0]]
+    weight = np.where(np.isfinite(forward).all(-1), INDEPENDENT_SHARE, 0.0)
+    forward = np.where(weight[..., None] > 0, forward, 0.0)
+    target = uv + forward
+    round_trip = np.stack([_round_trip(flow, i, int(j), f, uv) for f, j in zip(forward, frames)])
     if flow.visible is not None:
-        trust *= np.asarray(flow.visible[rows])[:, uv[:, 1], uv[:, 0]]
-    if moving is not None:
-        trust *= np.where(_moves(moving, i, frames, uv, target), options.moving_weight, 1.0)
-    length = np.linalg.norm(seen, axis=-1)
-    variance = options.noise_px**2 + (options.noise_share * length) ** 2 + miss**2
-    whiten = _whiten(_texture_covariance(image, uv, options.noise_grey), variance)
+        weight *= np.asarray(flow.visible[rows])[:, uv[:, 1], uv[:, 0]]
+    if dynamic is not None:
+        weight *= ~_is_dynamic(dynamic, i, frames, uv, target)
+    length = np.linalg.norm(forward, axis=-1)
+    variance = FLOW_SIGMA_PX**2 + (FLOW_SIGMA_SHARE * length) ** 2 + round_trip**2
+    whiten = _whitening(_texture_covariance(image, uv), variance)
     return Measurements(
-        first=torch.full((len(rows),), i),
-        frames=torch.from_numpy(frames.astype(np.int64)),
-        target=torch.from_numpy(target.astype(np.float32)),
+        source=torch.full((len(rows),), i),
+        target=torch.from_numpy(frames.astype(np.int64)),
+        uv=torch.from_numpy(target.astype(np.float32)),
         whiten=torch.from_numpy(whiten.astype(np.float32)),
-        weight=torch.from_numpy(trust.astype(np.float32)),
+        weight=torch.from_numpy(weight.astype(np.float32)),
     )
 
 
-def _back(flow: FlowFields, i: int, j: int) -> Float[np.ndarray, "h w 2"] | None:
+def _round_trip(
+    flow: FlowFields, i: int, j: int, forward: Float[np.ndarray, "k 2"], uv: np.ndarray
+) -> Float[np.ndarray, " k"]:
+    """Round-trip error in pixels; 0 if the reverse flow was not measured."""
     rows = np.flatnonzero((flow.edges == (j, i)).all(1))
-    return flow.flow[rows[0]] if len(rows) else None
+    if not len(rows):
+        return np.zeros(len(uv), np.float32)
+    return round_trip_error_px(forward, flow.flow[rows[0]], uv)
 
 
-def _moves(
-    moving: np.ndarray, i: int, frames: np.ndarray, uv: np.ndarray, target: np.ndarray
+def _is_dynamic(
+    dynamic: np.ndarray, i: int, frames: np.ndarray, uv: np.ndarray, target: np.ndarray
 ) -> Bool[np.ndarray, "m k"]:
-    """Whether a sample, or what it is said to be in the other frame, moves."""
-    h, w = moving.shape[1:]
+    """Whether a sample, or its position in the other frame, is dynamic."""
+    h, w = dynamic.shape[1:]
     u = target[..., 0].round().astype(int).clip(0, w - 1)
     v = target[..., 1].round().astype(int).clip(0, h - 1)
-    return moving[i, uv[:, 1], uv[:, 0]][None] | moving[frames[:, None], v, u]
+    return np.asarray(dynamic[i, uv[:, 1], uv[:, 0]][None] | dynamic[frames[:, None], v, u])
 
 
-def _round_trip(
-    there: Float[np.ndarray, "k 2"], backward: np.ndarray | None, uv: np.ndarray
-) -> Float[np.ndarray, " k"]:
-    """How far from its start a sample ends that goes there and back, in pixels, at most 100."""
-    import cv2
+def _texture_covariance(image: np.ndarray, uv: np.ndarray) -> Float[np.ndarray, "k 2 2"]:
+    """Covariance in square pixels of the displacement of a patch under brightness noise.
 
-    if backward is None:
-        return np.zeros(len(uv), np.float32)
-    at = (uv + there).astype(np.float32)
-    returned = cv2.remap(
-        np.asarray(backward, np.float32), at[:, None, 0], at[:, None, 1], cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )[:, 0]  # fmt: skip
-    distance = np.linalg.norm(there + returned, axis=-1)
-    return np.fmin(distance, 100.0)  # the number, where the other is NaN
-
-
-def _texture_covariance(
-    image: np.ndarray, uv: np.ndarray, noise: float
-) -> Float[np.ndarray, "k 2 2"]:
-    """Covariance of a patch's shift where brightness is uncertain by `noise`, in square pixels.
-
-    The inverse of the structure tensor (Lucas and Kanade 1981): large along an edge, and everywhere
-    on a plain wall.
+    It is the inverse of the structure tensor (Lucas and Kanade 1981): large along edges, and in all
+    directions on plain surfaces.
     """
     import cv2
 
-    grey = image.astype(np.float32)
-    du, dv = cv2.Scharr(grey, -1, 1, 0) / 32, cv2.Scharr(grey, -1, 0, 1) / 32
-    side = (2 * RADIUS + 1, 2 * RADIUS + 1)
+    values = image.astype(np.float32)
+    du, dv = cv2.Scharr(values, -1, 1, 0) / 32, cv2.Scharr(values, -1, 0, 1) / 32
+    side = (2 * PATCH_RADIUS_PX + 1, 2 * PATCH_RADIUS_PX + 1)
     tensor = np.empty((len(uv), 2, 2))
     for a, b, product in ((0, 0, du * du), (0, 1, du * dv), (1, 1, dv * dv)):
         total = cv2.boxFilter(product.mean(-1), -1, side, normalize=False)
-        tensor[:, a, b] = tensor[:, b, a] = total[uv[:, 1], uv[:, 0]] / noise**2
-    return np.linalg.inv(tensor + 1e-4 * np.eye(2))
+        tensor[:, a, b] = tensor[:, b, a] = total[uv[:, 1], uv[:, 0]] / BRIGHTNESS_SIGMA**2
+    return np.asarray(np.linalg.inv(tensor + 1e-4 * np.eye(2)))
 
 
-def _whiten(texture: np.ndarray, variance: np.ndarray) -> Float[np.ndarray, "m k 2 2"]:
+def _whitening(texture: np.ndarray, variance: np.ndarray) -> Float[np.ndarray, "m k 2 2"]:
     """W with W^T W the inverse of the covariance."""
     covariance = texture[None] + variance[..., None, None] * np.eye(2)
-    return np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2)
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2))
 
 
-def texture_stiffness(
-    image: UInt8[np.ndarray, "h w 3"], options: BundleOptions
-) -> tuple[Float[Tensor, "h w-1"], Float[Tensor, "h-1 w"]]:
-    """How stiffly the change of depth holds together across and down, by the picture's edges."""
-    out = []
-    for axis in (1, 0):
-        step = np.abs(np.diff(image.astype(np.float32), axis=axis)).mean(-1)
-        hold = 0.02 + 0.98 * np.exp(-step / options.edge)
-        out.append(torch.from_numpy((options.smoothness * hold).astype(np.float32)))
-    return out[0], out[1]
+def dilate_masks(masks: Bool[np.ndarray, "n h w"], margin: float) -> Bool[np.ndarray, "n h w"]:
+    """Masks dilated by `margin`, a share of the long side of the frame.
 
-
-def with_margin(moving: Bool[np.ndarray, "n h w"], margin: float) -> Bool[np.ndarray, "n h w"]:
-    """What moves and what lies within `margin` (a share of the long side) of it. A frame that has
-    little left then, less than half of what stands still, keeps its mask."""
+    A frame keeps its mask if dilation would remove more than half of its static pixels.
+    """
     import cv2
 
-    radius = round(margin * max(moving.shape[1:]))
+    radius = round(margin * max(masks.shape[1:]))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    out = moving.copy()
-    for mask, wider in zip(moving, out):
-        grown = cv2.dilate(mask.astype(np.uint8), disc) > 0
-        if (~grown).sum() >= 0.5 * (~mask).sum():
-            wider[:] = grown
+    out = masks.copy()
+    for mask, result in zip(masks, out):
+        dilated = cv2.dilate(mask.astype(np.uint8), disc) > 0
+        if (~dilated).sum() >= 0.5 * (~mask).sum():
+            result[:] = dilated
     return out

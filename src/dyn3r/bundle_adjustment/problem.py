@@ -1,4 +1,4 @@
-"""The bundle adjustment problem: what is measured, what is known before, and what is estimated."""
+"""Bundle adjustment problem: measurements, priors and unknowns."""
 
 from __future__ import annotations
 
@@ -9,76 +9,77 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-BATCH = 12_000
-"""Measurements that are worked on at once; about 1 KB each."""
+BATCH_MEASUREMENTS = 12_000
+"""Measurements that are processed at once, about 1 KB each. Source: run time."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Where the samples of one frame, or of some, are seen in other frames: a row for each pair."""
+    """Positions of the samples of one or more frames in other frames, a row per pair of frames."""
 
-    first: Int[Tensor, " m"]
-    """The frame whose samples these are."""
-    frames: Int[Tensor, " m"]
-    """The frame in which they are seen."""
-    target: Float[Tensor, "m k 2"]
-    """Pixels in those frames."""
+    source: Int[Tensor, " m"]
+    """Frame that the samples belong to."""
+    target: Int[Tensor, " m"]
+    """Frame in which they are measured."""
+    uv: Float[Tensor, "m k 2"]
+    """Measured pixel coordinates in the target frame."""
     whiten: Float[Tensor, "m k 2 2"]
-    """W with W^T W = the inverse covariance of the target, in pixels."""
+    """W with W^T W = the inverse covariance of `uv`, in 1 / pixels."""
     weight: Float[Tensor, "m k"]
-    """0 for what is not visible."""
+    """Weight of each measurement; 0 for those that are not visible or dynamic."""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Everything that is given."""
+class BundleProblem:
+    """Given values: samples, measurements, priors and fixed cameras."""
 
     uv: Float[Tensor, "k 2"]
     """Pixels of the samples; the same in every frame."""
-    seen: list[Measurements | None]
-    """Of every frame."""
-    centre: Float[Tensor, "n 2"]
+    measurements: list[Measurements | None]
+    """Measurements of the samples of each frame; None: no flow."""
+    center: Float[Tensor, "n 2"]
     """Principal points in pixels."""
     focal: Float[Tensor, "n 2"]
-    """Focal lengths in pixels along x and y, before."""
+    """Initial focal lengths in pixels along x and y."""
     log_depth: Float[Tensor, "n k"]
-    """Of the samples, before."""
+    """Initial log depth of the samples."""
     depth_sigma: Float[Tensor, "n k"]
-    """Standard error of that; nearly 0 where depth is known."""
+    """Standard error of `log_depth`; nearly 0 where depth is known."""
     focal_sigma: float
     """Standard error of the log of the common factor of the focal lengths; 0: they are known."""
     fixed: Bool[Tensor, " n"]
-    """Cameras that must not move."""
+    """Cameras that are known."""
 
     @cached_property
     def batches(self) -> list[Measurements]:
-        """The measurements of all frames, frame by frame, so many at once that each operation on
-        them is worth its call."""
+        """Measurements of all frames in order, joined into batches (BATCH_MEASUREMENTS)."""
         out: list[Measurements] = []
-        some: list[Measurements] = []
-        for mine in self.seen:
-            if mine is None:
+        batch: list[Measurements] = []
+        for frame in self.measurements:
+            if frame is None:
                 continue
-            if some and sum(len(s.frames) for s in (*some, mine)) * len(self.uv) > BATCH:
-                out.append(joined(some))
-                some = []
-            some.append(mine)
-        return [*out, joined(some)] if some else out
+            rows = sum(len(m.target) for m in (*batch, frame))
+            if batch and rows * len(self.uv) > BATCH_MEASUREMENTS:
+                out.append(join_measurements(batch))
+                batch = []
+            batch.append(frame)
+        return [*out, join_measurements(batch)] if batch else out
 
 
-def joined(some: list[Measurements]) -> Measurements:
-    """The rows of all of them."""
-    names = ("first", "frames", "target", "whiten", "weight")
-    return Measurements(*(torch.cat([getattr(s, name) for s in some]) for name in names))
+def join_measurements(parts: list[Measurements]) -> Measurements:
+    """The rows of all parts in order."""
+    names = ("source", "target", "uv", "whiten", "weight")
+    return Measurements(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is sought; float64."""
+    """Values of the unknowns, float64."""
 
     R: Float[Tensor, "n 3 3"]
     """World to camera."""
     t: Float[Tensor, "n 3"]
+    """World to camera."""
     log_depth: Float[Tensor, "n k"]
     log_focal: Float[Tensor, ""]
     """Logarithm of the factor on all focal lengths."""

@@ -1,4 +1,4 @@
-"""The normal equations of bundle adjustment, with depths eliminated."""
+"""Normal equations of bundle adjustment with depths eliminated (Schur complement)."""
 
 from __future__ import annotations
 
@@ -10,166 +10,179 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.bundle_adjustment.problem import Estimate, Problem
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.residuals import residuals, robust_weight
+from dyn3r.geometry.cameras import cross_matrix
 
-LARGEST_STEP = 0.5
-"""Log depth moves by at most this in one step."""
-DENSE = 1200
-"""Unknowns from which on the reduced system may be kept sparse (200 frames)."""
+MAX_LOG_DEPTH_STEP = 0.5
+"""Largest change of a log depth in one step."""
+MAX_LOG_FOCAL_STEP = 0.2
+"""Largest change of the log focal length in one step."""
+MIN_SPARSE_UNKNOWNS = 1200
+"""Unknowns above which the reduced system may be solved sparsely (200 frames). Source: run time."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Second derivatives of the measurements that start in one frame."""
+class FrameBlock:
+    """Second derivatives of the measurements whose samples belong to one frame."""
 
     unknowns: Int[Tensor, " l"]
-    """That they meet: this frame's camera, the others, the log focal length."""
+    """Indices: the camera of this frame, the other cameras, the log focal length."""
     cameras: Float[Tensor, "m 13 13"]
-    """Of each pair, by this camera, the other, and the log focal length."""
+    """Per pair, by this camera, the other camera and the log focal length."""
     mixed: Float[Tensor, "k l"]
-    """By the log depths and the unknowns; single precision is enough here, and half the memory."""
+    """By log depth and unknown; single precision suffices and takes half the memory."""
 
 
 @dataclass(frozen=True)
-class System:
-    """Linearised at some estimate. Unknowns: six per camera, then the log focal length."""
+class LinearSystem:
+    """Normal equations at an estimate. Unknowns: six per camera, then the log focal length."""
 
-    parts: list[Part | None]
+    blocks: list[FrameBlock | None]
     """Of every frame."""
     prior: Float[Tensor, " u"]
-    """On the diagonal."""
+    """Diagonal of the priors."""
     diagonal: Float[Tensor, " u"]
-    """Of second derivatives and `prior`, before depths are eliminated; damping grows with it."""
-    right: Float[Tensor, " u"]
-    """The gradient."""
+    """Diagonal of second derivatives and `prior` before elimination; damping is relative to it."""
+    gradient: Float[Tensor, " u"]
     depth: Float[Tensor, "n k"]
-    depth_right: Float[Tensor, "n k"]
+    """Second derivatives by log depth, with the prior."""
+    depth_gradient: Float[Tensor, "n k"]
     information: Float[Tensor, "n k"]
-    """`depth` without the prior."""
+    """`depth` without the prior: inverse variance of log depth given flow alone."""
 
 
-def linearise(problem: Problem, now: Estimate, width: float) -> System:
-    """Second derivatives and gradient (Gauss and Newton) with robust weights."""
-    n, unknown = len(now.R), 6 * len(now.R) + 1
+def linearise(problem: BundleProblem, estimate: Estimate, width: float) -> LinearSystem:
+    """Gauss-Newton normal equations with robust weights."""
+    n, unknowns = len(estimate.R), 6 * len(estimate.R) + 1
     depth_prior = problem.depth_sigma**-2
-    prior, right, diagonal = (now.R.new_zeros(unknown) for _ in range(3))
-    information = torch.zeros_like(now.log_depth)
-    depth_right = depth_prior * (now.log_depth - problem.log_depth)
-    parts: list[Part | None] = [None] * n
-    for seen in problem.batches:
-        found, m = residuals(problem, now, seen), len(seen.frames)
+    prior, gradient, diagonal = (estimate.R.new_zeros(unknowns) for _ in range(3))
+    information = torch.zeros_like(estimate.log_depth)
+    depth_gradient = depth_prior * (estimate.log_depth - problem.log_depth)
+    blocks: list[FrameBlock | None] = [None] * n
+    for measured in problem.batches:
+        found, m = residuals(problem, estimate, measured), len(measured.target)
         assert found.J is not None
         assert found.J_depth is not None
-        w = robust_weight(seen, found, width)[..., None].float()
+        w = robust_weight(measured, found, width)[..., None].float()
         weighted, error = found.J * w[..., None], found.error.float()
         J, across = found.J.reshape(m, -1, 13), weighted.reshape(m, -1, 13).transpose(1, 2)
         H = (across @ J).double()
         H = (H + H.transpose(1, 2)) / 2  # exactly symmetric, whichever half a solver reads
-        gradient = (across @ error.reshape(m, -1, 1))[..., 0].double()
-        pull = w * found.J_depth
-        information.index_add_(0, seen.first, _summed(pull * found.J_depth).double())
-        depth_right.index_add_(0, seen.first, _summed(pull * error).double())
-        for total, value in ((right, gradient), (diagonal, H.diagonal(dim1=1, dim2=2))):
+        slope = (across @ error.reshape(m, -1, 1))[..., 0].double()
+        weighted_depth = w * found.J_depth
+        information.index_add_(
+            0, measured.source, _sum_of_two(weighted_depth * found.J_depth).double()
+        )
+        depth_gradient.index_add_(0, measured.source, _sum_of_two(weighted_depth * error).double())
+        for total, value in ((gradient, slope), (diagonal, H.diagonal(dim1=1, dim2=2))):
             cameras = total[:-1].view(n, 6)
-            cameras.index_add_(0, seen.first, value[:, :6])
-            cameras.index_add_(0, seen.frames, value[:, 6:12])
+            cameras.index_add_(0, measured.source, value[:, :6])
+            cameras.index_add_(0, measured.target, value[:, 6:12])
             total[-1] += value[:, 12].sum()
-        mixed = _summed(weighted * found.J_depth[..., None], 2)
-        for i, rows in _by_frame(seen.first):
-            unknowns = _unknowns(i, seen.frames[rows], n)
-            parts[i] = Part(unknowns, H[rows], _joined(mixed[rows]))
+        mixed = _sum_of_two(weighted * found.J_depth[..., None], 2)
+        for i, rows in _rows_by_frame(measured.source):
+            indices = _indices(i, measured.target[rows], n)
+            blocks[i] = FrameBlock(indices, H[rows], _merge_columns(mixed[rows]))
     if problem.focal_sigma > 0:
         prior[-1] = problem.focal_sigma**-2
-        right[-1] += now.log_focal * prior[-1]
-    return System(
-        parts, prior, prior + diagonal, right, information + depth_prior, depth_right, information
+        gradient[-1] += estimate.log_focal * prior[-1]
+    return LinearSystem(
+        blocks=blocks,
+        prior=prior,
+        diagonal=prior + diagonal,
+        gradient=gradient,
+        depth=information + depth_prior,
+        depth_gradient=depth_gradient,
+        information=information,
     )
 
 
-def _summed(x: Tensor, axis: int = -1) -> Tensor:
-    """Over an axis of two, faster than `sum`."""
-    one, two = x.unbind(axis)
-    return one + two
+def _sum_of_two(x: Tensor, axis: int = -1) -> Tensor:
+    """Sum over an axis of length two; faster than `sum`."""
+    first, second = x.unbind(axis)
+    return first + second
 
 
-def _by_frame(first: Int[Tensor, " m"]) -> Iterator[tuple[int, slice]]:
-    """The rows of each frame, which follow one another."""
-    frames, counts = first.unique_consecutive(return_counts=True)
+def _rows_by_frame(source: Int[Tensor, " m"]) -> Iterator[tuple[int, slice]]:
+    """Each frame and its rows, which are consecutive."""
+    frames, counts = torch.unique_consecutive(source, return_counts=True)
     start = 0
     for i, count in zip(frames.tolist(), counts.tolist()):
         yield i, slice(start, start + count)
         start += count
 
 
-def _unknowns(i: int, frames: Tensor, n: int) -> Int[Tensor, " l"]:
+def _indices(i: int, frames: Tensor, n: int) -> Int[Tensor, " l"]:
     six = torch.arange(6)
     others = (6 * frames[:, None] + six).flatten()
     return torch.cat([6 * i + six, others, torch.tensor([6 * n])])
 
 
-def _joined(by: Float[Tensor, "m *k 13"]) -> Float[Tensor, "*k l"]:
-    """Pairs share the camera they start in and the focal length."""
-    others = by[..., 6:12].movedim(0, -2).flatten(-2)
-    return torch.cat([by[..., :6].sum(0), others, by[..., 12:].sum(0)], -1)
+def _merge_columns(by_pair: Float[Tensor, "m *k 13"]) -> Float[Tensor, "*k l"]:
+    """Columns of all pairs; the source camera and the focal length are common to them."""
+    others = by_pair[..., 6:12].movedim(0, -2).flatten(-2)
+    return torch.cat([by_pair[..., :6].sum(0), others, by_pair[..., 12:].sum(0)], -1)
 
 
-def _spread_out(H: Float[Tensor, "m 13 13"]) -> Float[Tensor, "l l"]:
+def _merge_blocks(H: Float[Tensor, "m 13 13"]) -> Float[Tensor, "l l"]:
     """The blocks of all pairs in one matrix."""
     m = len(H)
     out, six = H.new_zeros(6 * m + 7, 6 * m + 7), torch.arange(6)
-    mine, last = six.expand(m, 6), torch.full((m, 1), 6 * m + 6)
-    at = torch.cat([mine, 6 + 6 * torch.arange(m)[:, None] + six, last], 1)
+    source, focal = six.expand(m, 6), torch.full((m, 1), 6 * m + 6)
+    at = torch.cat([source, 6 + 6 * torch.arange(m)[:, None] + six, focal], 1)
     return out.index_put_((at[:, :, None], at[:, None, :]), H, accumulate=True)
 
 
-def step(problem: Problem, now: Estimate, system: System, damping: float) -> Estimate | None:
-    """One damped step; None where the equations can't be solved."""
-    n, depth = len(now.R), system.depth * (1 + damping)
-    right, diagonal = system.right.clone(), system.diagonal
-    for i, part in enumerate(system.parts):
-        if part is not None:
-            eliminated = part.mixed.double().T @ (system.depth_right[i] / depth[i])
-            right.index_add_(0, part.unknowns, -eliminated)
+def damped_step(
+    problem: BundleProblem, estimate: Estimate, system: LinearSystem, damping: float
+) -> Estimate | None:
+    """The estimate after a Levenberg-Marquardt step; None if the system is singular."""
+    n, depth = len(estimate.R), system.depth * (1 + damping)
+    right, diagonal = system.gradient.clone(), system.diagonal
+    for i, block in enumerate(system.blocks):
+        if block is not None:
+            eliminated = block.mixed.double().T @ (system.depth_gradient[i] / depth[i])
+            right.index_add_(0, block.unknowns, -eliminated)
     damped = system.prior + damping * diagonal + 1e-9 * diagonal.mean().clamp(min=1e-9)
     focal_free = torch.tensor([problem.focal_sigma > 0])
     free = torch.cat([~problem.fixed.repeat_interleave(6), focal_free])
-    change = _solved(system, depth, damped, -right, free)
+    change = _solve(system, depth, damped, -right, free)
     if change is None:
         return None
-    pull = system.depth_right.clone()
-    for i, part in enumerate(system.parts):
-        if part is not None:
-            pull[i] += part.mixed.double() @ change[part.unknowns]
-    move = change[:-1].reshape(n, 6)
-    turn = torch.linalg.matrix_exp(_cross_matrix(move[:, 3:]))
+    slope = system.depth_gradient.clone()
+    for i, block in enumerate(system.blocks):
+        if block is not None:
+            slope[i] += block.mixed.double() @ change[block.unknowns]
+    camera = change[:-1].reshape(n, 6)
+    rotation = torch.linalg.matrix_exp(cross_matrix(camera[:, 3:]))
+    depth_step = (slope / depth).clamp(-MAX_LOG_DEPTH_STEP, MAX_LOG_DEPTH_STEP)
     return Estimate(
-        R=turn @ now.R,
-        t=(turn @ now.t[..., None])[..., 0] + move[:, :3],
-        log_depth=now.log_depth - (pull / depth).clamp(-LARGEST_STEP, LARGEST_STEP),
-        log_focal=now.log_focal + change[-1].clamp(-0.2, 0.2),
+        R=rotation @ estimate.R,
+        t=(rotation @ estimate.t[..., None])[..., 0] + camera[:, :3],
+        log_depth=estimate.log_depth - depth_step,
+        log_focal=estimate.log_focal + change[-1].clamp(-MAX_LOG_FOCAL_STEP, MAX_LOG_FOCAL_STEP),
     )
 
 
-def _solved(
-    system: System,
+def _solve(
+    system: LinearSystem,
     depth: Float[Tensor, "n k"],
     diagonal: Float[Tensor, " u"],
     right: Float[Tensor, " u"],
     free: Bool[Tensor, " u"],
 ) -> Float[Tensor, " u"] | None:
-    """The reduced system's solution, 0 for what is not free; None where there is none.
+    """Solution of the reduced system, 0 for fixed unknowns; None if it is singular.
 
-    Frames that no chain of few pairs ties together make the system sparse; then it is solved as
-    such (SuperLU), from `DENSE` unknowns on.
+    Large systems are solved sparsely (SuperLU) if most frames are not connected by pairs.
     """
-    entries = sum(len(part.unknowns) ** 2 for part in system.parts if part is not None)
-    large = len(right) > DENSE and entries < len(right) ** 2 / 2
+    entries = sum(len(block.unknowns) ** 2 for block in system.blocks if block is not None)
+    sparse = len(right) > MIN_SPARSE_UNKNOWNS and entries < len(right) ** 2 / 2
     change = torch.zeros_like(right)
     if not free.any():
         return change
-    blocks = _blocks(system, depth)
-    solve = _solved_sparse if large else _solved_dense
+    blocks = _reduced_blocks(system, depth)
+    solve = _solve_sparse if sparse else _solve_dense
     found = solve(blocks, diagonal, right, free)
     if found is None:
         return None
@@ -177,25 +190,26 @@ def _solved(
     return change
 
 
-def _blocks(system: System, depth: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """What each frame adds to the reduced system, its depths eliminated."""
-    for i, part in enumerate(system.parts):
-        if part is not None:
-            mixed = part.mixed.double()
-            yield part.unknowns, _spread_out(part.cameras) - mixed.T @ (mixed / depth[i][:, None])
+def _reduced_blocks(system: LinearSystem, depth: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Contribution of each frame to the reduced system: indices and matrix."""
+    for i, block in enumerate(system.blocks):
+        if block is not None:
+            mixed = block.mixed.double()
+            eliminated = mixed.T @ (mixed / depth[i][:, None])
+            yield block.unknowns, _merge_blocks(block.cameras) - eliminated
 
 
-def _solved_dense(
+def _solve_dense(
     blocks: Iterator[tuple[Tensor, Tensor]], diagonal: Tensor, right: Tensor, free: Tensor
 ) -> Tensor | None:
     matrix = torch.diag(diagonal)
-    for where, block in blocks:
-        matrix.index_put_((where[:, None], where), block, accumulate=True)
+    for indices, block in blocks:
+        matrix.index_put_((indices[:, None], indices), block, accumulate=True)
     factor, failed = torch.linalg.cholesky_ex(matrix[free][:, free])
     return None if int(failed) else torch.cholesky_solve(right[free, None], factor)[:, 0]
 
 
-def _solved_sparse(
+def _solve_sparse(
     blocks: Iterator[tuple[Tensor, Tensor]], diagonal: Tensor, right: Tensor, free: Tensor
 ) -> Tensor | None:
     from scipy.sparse import coo_matrix
@@ -203,9 +217,9 @@ def _solved_sparse(
 
     every = torch.arange(len(right))
     rows, columns, values = [every], [every], [diagonal]
-    for where, block in blocks:
-        rows.append(where[:, None].expand_as(block).flatten())
-        columns.append(where.expand_as(block).flatten())
+    for indices, block in blocks:
+        rows.append(indices[:, None].expand_as(block).flatten())
+        columns.append(indices.expand_as(block).flatten())
         values.append(block.flatten())
     at = (torch.cat(rows).numpy(), torch.cat(columns).numpy())
     matrix = coo_matrix((torch.cat(values).numpy(), at), shape=(len(right), len(right))).tocsc()
@@ -219,9 +233,3 @@ def _solved_sparse(
         return None
     found = torch.from_numpy(factor.solve(right[free].numpy()))
     return found if bool(found.isfinite().all()) else None
-
-
-def _cross_matrix(w: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    x, y, z = w.unbind(-1)
-    o = torch.zeros_like(x)
-    return torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).reshape(-1, 3, 3)

@@ -1,9 +1,9 @@
-"""Bundle adjustment on optical flow: cameras, one focal length and the depth of samples.
+"""Levenberg-Marquardt solver of bundle adjustment on optical flow.
 
-Unknowns are the cameras (world to camera), the logarithm of a common factor of the focal lengths,
-and the log depth of every sample in its own frame. Measurements say where a sample is seen in other
-frames; the depth and focal length before are priors. Sources: bundle adjustment (Triggs et al.
-2000); depth per pixel from dense flow, eliminated by the Schur complement (DROID-SLAM, Teed and
+Unknowns are the cameras (world to camera), the logarithm of a common factor of the focal lengths
+and the log depth of every sample in its own frame. Measurements are the positions of samples in
+other frames; the initial depth and focal length are priors. Sources: bundle adjustment (Triggs et
+al. 2000); per-pixel depth from dense flow, eliminated by the Schur complement (DROID-SLAM, Teed and
 Deng 2021); priors on depth and focal length where parallax is small (MegaSaM, Li et al. 2024).
 """
 
@@ -13,125 +13,158 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from dyn3r.bundle_adjustment.problem import Estimate, Measurements, Problem
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
 from dyn3r.bundle_adjustment.residuals import residuals, squared_length
-from dyn3r.bundle_adjustment.schur import linearise, step
+from dyn3r.bundle_adjustment.schur import damped_step, linearise
 from dyn3r.types import Progress, no_progress
 
-WIDTH = 3.0
-"""Errors beyond this many standard errors count less and less (Geman and McClure)."""
 STAGE = "bundle adjustment"
-MEDIAN_ERROR = 1.18
-"""Of the length of an error in two dimensions, in standard errors: sqrt(2 log 2)."""
-FAR_AWAY, TURNING_STEPS = 12.0, 15
-"""Log depth beyond everything, and steps to find a camera that only turns."""
-FAR_OFF = 1e6
-"""The squared error of a point behind the camera."""
+"""Name of the stage in progress reports."""
+KERNEL_WIDTH = 3.0
+"""Final width of the Geman-McClure kernel in standard errors. Source: residuals beyond three
+standard errors are outliers."""
+MEDIAN_NORMAL_ERROR = 1.18
+"""Median length of a two-dimensional standard normal error: sqrt(2 log 2)."""
+FAR_LOG_DEPTH = 12.0
+"""Log depth beyond that of all samples at which translation has no effect."""
+ROTATION_ONLY_ITERATIONS = 15
+"""Iterations of the rotation-only fit. Source: chosen by hand."""
+BEHIND_CAMERA_ERROR = 1e6
+"""Squared error of a point behind the camera."""
+INITIAL_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-4, 1e-7, 1e6
+"""Levenberg-Marquardt damping, relative to the diagonal."""
+DAMPING_INCREASE, DAMPING_DECREASE, MAX_TRIALS = 6, 4, 8
+"""Factors of the damping after a rejected and an accepted step, and steps tried per iteration."""
+INITIAL_WIDTH, WIDTH_DECREASE = 4, 0.7
+"""Initial kernel width in median errors, and its largest decrease in one iteration."""
+MIN_RELATIVE_DECREASE = 1e-5
+"""The solver ends when an iteration lowers the cost by less than this share."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """The end of an adjustment."""
+    """Result of the solver."""
 
     estimate: Estimate
-    typical_before: float
-    typical: float
-    """Median error in standard errors, before and after."""
+    median_error_before: float
+    """Median error in standard errors at the initial estimate."""
+    median_error: float
+    """The same at the solution."""
     width: float
-    """Where errors begin to count less, at the end."""
+    """Kernel width at the end, in standard errors."""
     iterations: int
 
 
-def adjust(
-    problem: Problem, start: Estimate, iterations: int = 40, *, progress: Progress = no_progress
+def minimise(
+    problem: BundleProblem,
+    initial: Estimate,
+    iterations: int = 40,
+    *,
+    progress: Progress = no_progress,
 ) -> Solution:
-    """Levenberg-Marquardt on robust errors whose width shrinks to `WIDTH` standard errors.
+    """Minimum of the robust cost, whose kernel width shrinks to KERNEL_WIDTH.
 
-    Depths are eliminated frame by frame (Schur complement), so a step costs a system of 6 n + 1
-    unknowns.
+    Depths are eliminated frame by frame, so a step solves a system of 6 n + 1 unknowns.
     """
-    now, damping = start, 1e-4
-    before = typical_error(problem, now)
-    width = max(WIDTH, 4 * before)
-    cost, done = total_cost(problem, now, width), 0
+    estimate, damping = initial, INITIAL_DAMPING
+    before = median_error(problem, estimate)
+    width = max(KERNEL_WIDTH, INITIAL_WIDTH * before)
+    cost, done = total_cost(problem, estimate, width), 0
     while done < iterations:
         progress(STAGE, done, iterations)
         done += 1
-        system = linearise(problem, now, width)
-        for _ in range(8):
-            trial = step(problem, now, system, damping)
-            new = cost if trial is None else total_cost(problem, trial, width)
-            if trial is not None and new < cost:
+        system = linearise(problem, estimate, width)
+        for _ in range(MAX_TRIALS):
+            trial = damped_step(problem, estimate, system, damping)
+            new_cost = cost if trial is None else total_cost(problem, trial, width)
+            if trial is not None and new_cost < cost:
                 break
-            damping = min(damping * 6, 1e6)
+            damping = min(damping * DAMPING_INCREASE, MAX_DAMPING)
         else:
-            trial, new = now, cost
+            trial, new_cost = estimate, cost
         assert trial is not None
-        gain, now, damping = (cost - new) / max(cost, 1e-12), trial, max(damping / 4, 1e-7)
-        cost = new
-        narrow = width
-        if width > WIDTH:
-            narrow = max(WIDTH, min(0.7 * width, 4 * typical_error(problem, now)))
-        if narrow < 0.999 * width:
-            width = narrow
-            cost = total_cost(problem, now, width)
-        elif gain < 1e-5:
+        gain, estimate = (cost - new_cost) / max(cost, 1e-12), trial
+        damping, cost = max(damping / DAMPING_DECREASE, MIN_DAMPING), new_cost
+        narrower = _narrower(problem, estimate, width)
+        if narrower < 0.999 * width:
+            width = narrower
+            cost = total_cost(problem, estimate, width)
+        elif gain < MIN_RELATIVE_DECREASE:
             break
     progress(STAGE, iterations, iterations)
-    return Solution(now, before, typical_error(problem, now), width, done)
+    return Solution(estimate, before, median_error(problem, estimate), width, done)
 
 
-def doubted(problem: Problem, now: Estimate) -> Problem | None:
-    """The problem with larger standard errors for pairs that fit badly as a whole; None if none do.
+def _narrower(problem: BundleProblem, estimate: Estimate, width: float) -> float:
+    """Kernel width of the next iteration."""
+    if width <= KERNEL_WIDTH:
+        return width
+    target = INITIAL_WIDTH * median_error(problem, estimate)
+    return max(KERNEL_WIDTH, min(WIDTH_DECREASE * width, target))
 
-    Blur or a shake spoils the flow of whole pairs, in ways that its own standard errors do not
-    know. Where a pair's median error exceeds what it should be, theirs grow by that factor.
+
+def reweight_pairs(problem: BundleProblem, estimate: Estimate) -> BundleProblem | None:
+    """The problem with larger standard errors for pairs that fit badly as a whole; None: no pair.
+
+    Motion blur and camera shake corrupt the flow of whole pairs, beyond its standard errors. The
+    standard errors of a pair are scaled by its median error over MEDIAN_NORMAL_ERROR, if that is
+    above 1.
     """
-    doubt = False
-    seen: list[Measurements | None] = []
-    for mine in problem.seen:
-        if mine is None:
-            seen.append(None)
+    changed = False
+    measurements: list[Measurements | None] = []
+    for frame in problem.measurements:
+        if frame is None:
+            measurements.append(None)
             continue
-        errors = residuals(problem, now, mine, by="nothing").error.norm(dim=-1)
-        errors = errors.masked_fill(mine.weight <= 0, torch.nan)
-        factor = (errors.nanmedian(dim=1).values / MEDIAN_ERROR).nan_to_num(1.0).clamp(min=1.0)
-        doubt |= bool((factor > 1).any())
-        seen.append(replace(mine, whiten=mine.whiten / factor[:, None, None, None].float()))
-    return replace(problem, seen=seen) if doubt else None
+        errors = residuals(problem, estimate, frame, derivatives="none").error.norm(dim=-1)
+        errors = errors.masked_fill(frame.weight <= 0, torch.nan)
+        median = errors.nanmedian(dim=1).values
+        factor = (median / MEDIAN_NORMAL_ERROR).nan_to_num(1.0).clamp(min=1.0)
+        changed |= bool((factor > 1).any())
+        whiten = frame.whiten / factor[:, None, None, None].float()
+        measurements.append(replace(frame, whiten=whiten))
+    return replace(problem, measurements=measurements) if changed else None
 
 
-def turning_only(problem: Problem, start: Estimate, progress: Progress = no_progress) -> Estimate:
-    """The cameras and focal length that explain flow best if the camera only turns: everything is
-    so far away that its place does not matter."""
-    far = torch.full_like(problem.log_depth, float(start.log_depth.max()) + FAR_AWAY)
+def rotation_only_fit(
+    problem: BundleProblem, initial: Estimate, progress: Progress = no_progress
+) -> Estimate:
+    """Cameras and focal length that best explain flow without translation.
+
+    All samples are so far away that translation has no effect.
+    """
+    far = torch.full_like(problem.log_depth, float(initial.log_depth.max()) + FAR_LOG_DEPTH)
     distant = replace(problem, log_depth=far, depth_sigma=torch.full_like(far, 1e-4))
-    start = replace(start, log_depth=far.clone())
-    return adjust(distant, start, TURNING_STEPS, progress=progress).estimate
+    initial = replace(initial, log_depth=far.clone())
+    return minimise(distant, initial, ROTATION_ONLY_ITERATIONS, progress=progress).estimate
 
 
-def flow_cost(problem: Problem, now: Estimate) -> float:
-    """`total_cost` without the priors, at the final width."""
-    return total_cost(replace(problem, log_depth=now.log_depth, focal_sigma=0.0), now, WIDTH)
+def flow_cost(problem: BundleProblem, estimate: Estimate) -> float:
+    """`total_cost` without the priors, at KERNEL_WIDTH."""
+    without_priors = replace(problem, log_depth=estimate.log_depth, focal_sigma=0.0)
+    return total_cost(without_priors, estimate, KERNEL_WIDTH)
 
 
-def total_cost(problem: Problem, now: Estimate, width: float) -> float:
-    """What is minimised: robust squared errors, and the priors."""
-    total = float(((now.log_depth - problem.log_depth) / problem.depth_sigma).square().sum())
+def total_cost(problem: BundleProblem, estimate: Estimate, width: float) -> float:
+    """Cost that the solver minimises: robust squared errors and priors."""
+    deviation = (estimate.log_depth - problem.log_depth) / problem.depth_sigma
+    total = float(deviation.square().sum())
     if problem.focal_sigma > 0:
-        total += float(now.log_focal / problem.focal_sigma) ** 2
-    for seen in problem.batches:
-        found = residuals(problem, now, seen, by="nothing")
-        squared = torch.where(found.front, squared_length(found.error), FAR_OFF)
-        total += float((seen.weight * (width**2 * squared / (width**2 + squared))).sum())
+        total += float(estimate.log_focal / problem.focal_sigma) ** 2
+    for measured in problem.batches:
+        found = residuals(problem, estimate, measured, derivatives="none")
+        squared = torch.where(found.in_front, squared_length(found.error), BEHIND_CAMERA_ERROR)
+        total += float((measured.weight * (width**2 * squared / (width**2 + squared))).sum())
     return total
 
 
-def typical_error(problem: Problem, now: Estimate) -> float:
-    """Median error of what counts, in standard errors; 0 if nothing does."""
+def median_error(problem: BundleProblem, estimate: Estimate) -> float:
+    """Median error of measurements with positive weight, in standard errors; 0 if there is none."""
     errors = [
-        residuals(problem, now, seen, by="nothing").error.norm(dim=-1)[seen.weight > 0]
-        for seen in problem.batches
+        residuals(problem, estimate, measured, derivatives="none").error.norm(dim=-1)[
+            measured.weight > 0
+        ]
+        for measured in problem.batches
     ]
-    every = torch.cat(errors) if errors else torch.zeros(0)
-    return float(every.median()) if len(every) else 0.0
+    all_errors = torch.cat(errors) if errors else torch.zeros(0)
+    return float(all_errors.median()) if len(all_errors) else 0.0

@@ -1,4 +1,4 @@
-"""What commands share: flags and progress bars."""
+"""Flags and progress bars, shared by the commands."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import tyro
 from dyn3r.types import Progress, no_progress
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
-"""A switch that is named only to be turned from its default."""
+"""A switch with one form: the one that changes its default."""
 
 
 @contextmanager
-def progress_bars(quiet: bool) -> Iterator[Progress]:
-    """Bars with the time left, on stderr; plain lines where stderr is no terminal."""
+def progress_bars(*, quiet: bool) -> Iterator[Progress]:
+    """Progress bars with the remaining time on stderr; plain lines if stderr is not a terminal."""
     if quiet:
         yield no_progress
         return
@@ -46,14 +46,14 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
             elif done < bars.tasks[tasks[stage]].completed:
-                bars.reset(tasks[stage], total=total)  # it begins again
+                bars.reset(tasks[stage], total=total)  # it starts again
             bars.update(tasks[stage], completed=done, total=total)
 
         yield progress
 
 
 class _PlainProgress:
-    """A line when a stage begins, or begins again, every ten seconds, and when it ends."""
+    """A line when a stage starts, every ten seconds, and when it ends."""
 
     def __init__(self) -> None:
         self.stages: dict[str, tuple[float, float, int, int]] = {}

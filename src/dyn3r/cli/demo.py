@@ -1,4 +1,4 @@
-"""`dyn3r demo`: the bundled clip, and how good the result is."""
+"""`dyn3r demo`: reconstruct the bundled clip and measure the result."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Demo:
     overwrite: Flag = False
     """Replace the results in OUT."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
-    """Say nothing but errors."""
+    """Print errors only."""
 
     def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.assets.demo import demo_clip_folder
         from dyn3r.evaluation import evaluate
         from dyn3r.io.atomic import write_json
@@ -39,5 +40,5 @@ class Demo:
         result = evaluate(Scene.load(self.output), clip)
         write_json(self.output / "evaluation.json", result.to_json(), overwrite=True)
         if not self.quiet:
-            print("\nHow good it is (the bundled clip is rendered, so the truth is known):")
+            print("\nAccuracy (the bundled clip is rendered, so ground truth is known):")
             print(result.table())

@@ -15,8 +15,8 @@ from dyn3r.cli.console import Flag
 class Eval:
     """Measure a scene against ground truth: depth, camera path, focal length, motion masks.
 
-    Prints a table beside the trivial answer (a flat wall, a camera that stands still, nothing
-    moving) and writes the numbers to OUT/evaluation.json. docs/metrics.md defines them.
+    Prints a table beside the constant-depth baseline (constant depth, a static camera, no motion)
+    and writes the numbers to OUT/evaluation.json. docs/metrics.md defines them.
     """
 
     scene: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
@@ -26,9 +26,10 @@ class Eval:
     json: Path | None = None
     """Write the numbers to this file instead."""
     overwrite: Flag = False
-    """Replace the file named with --json. (OUT/evaluation.json is always brought up to date.)"""
+    """Replace the file named with --json. (OUT/evaluation.json is always replaced.)"""
 
     def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.evaluation import evaluate
         from dyn3r.io.atomic import check_writable, write_json
         from dyn3r.scene import Scene

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
 from dyn3r.errors import InputError
+from dyn3r.export.options import ExportOptions
 
 
 @dataclass(frozen=True)
@@ -26,39 +27,25 @@ class Export:
     """The format, see above."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="PATH")] = None
     """File or folder to write; default: beside the scene, in exports/."""
-    resolution: Literal["auto", "prepared", "source"] = "auto"
-    """prepared: the frames as the network saw them; source: the pictures they came from; auto:
-    source if --source is given, else prepared (colmap: always source)."""
-    source: Path | None = None
-    """The video or folder that the scene was made from: gives the pictures to colmap and
-    nerfstudio, and guides depth and masks at source resolution (nearest neighbour without it)."""
-    which: Literal["all", "static", "dynamic"] = "all"
-    """The part of the points that clouds (ply, glb, usd, rerun) hold."""
-    drop: float = 0.2
-    """Share of the least sure points to leave out of clouds."""
-    max_points: int | None = None
-    """Thin clouds to about this many points; default: depends on the format."""
-    quaternion: Literal["xyzw", "wxyz"] = "xyzw"
-    """Order in tum and official trajectories; the published programs wrote wxyz."""
+    options: Annotated[ExportOptions, tyro.conf.arg(name="")] = field(default_factory=ExportOptions)
     overwrite: Flag = False
     """Replace an existing export."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
-    """Say nothing but errors."""
+    """Print errors only."""
 
     def __call__(self) -> None:
-        from dyn3r.export import FORMATS, ExportOptions, export
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
+        from dyn3r.export import FORMATS, export
         from dyn3r.scene import Scene
 
         if self.to not in FORMATS:
             raise InputError(f"unknown format {self.to!r}: choose one of {', '.join(FORMATS)}")
-        options = ExportOptions(
-            resolution=self.resolution, source=self.source, which=self.which, drop=self.drop,
-            max_points=self.max_points, quaternion=self.quaternion,
-        )  # fmt: skip
         folder = self.scene if self.scene.is_dir() else self.scene.parent
         target = self.output or folder / "exports" / FORMATS[self.to].default_name
         scene = Scene.load(self.scene)
-        with progress_bars(self.quiet) as progress:
-            export(scene, self.to, target, options, overwrite=self.overwrite, progress=progress)
+        with progress_bars(quiet=self.quiet) as progress:
+            export(
+                scene, self.to, target, self.options, overwrite=self.overwrite, progress=progress
+            )
         if not self.quiet:
             print(f"wrote {target}: {FORMATS[self.to].summary}")

@@ -1,4 +1,4 @@
-"""`dyn3r info`: what a file is."""
+"""`dyn3r info`: describe a scene, checkpoint or model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import tyro
 
 @dataclass(frozen=True)
 class Info:
-    """Say what a scene, a checkpoint or a model is."""
+    """Describe a scene, a checkpoint or a model."""
 
     target: tyro.conf.Positional[str]
     """A folder that `dyn3r run` wrote, a scene file, a checkpoint file or a model's name."""
 
     def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
         path = Path(self.target)
         if path.suffix == ".dyn3r" or (path.is_dir() and (path / "scene.dyn3r").exists()):
             from dyn3r.scene import Scene, summarise

@@ -1,53 +1,76 @@
-"""The entry point of `dyn3r`: find the command, run it, turn known errors into one line."""
+"""Entry point of `dyn3r`: find the command, run it, turn known errors into one line."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-import tyro
-
-from dyn3r.cli.demo import Demo
-from dyn3r.cli.eval import Eval
-from dyn3r.cli.export import Export
-from dyn3r.cli.info import Info
-from dyn3r.cli.models import Models
-from dyn3r.cli.run import Run
-from dyn3r.cli.train import Train
-from dyn3r.cli.view import View
+from dyn3r.cli.retired import retired_option
 from dyn3r.errors import Dyn3rError
 from dyn3r.types import package_version
 
-COMMANDS: dict[str, Any] = {
-    "run": Run,
-    "view": View,
-    "export": Export,
-    "eval": Eval,
-    "info": Info,
-    "demo": Demo,
-    "models": Models,
-    "train": Train,
+COMMANDS = {
+    "run": ("Run", "turn a video into a 4D scene"),
+    "stream": ("Stream", "the same frame by frame, as the frames come"),
+    "view": ("View", "show scenes in the browser, or write a page, image or video"),
+    "export": ("Export", "write a scene for another program"),
+    "eval": ("Eval", "measure a scene against ground truth"),
+    "info": ("Info", "describe a scene, checkpoint or model"),
+    "demo": ("Demo", "reconstruct the bundled clip and measure the result"),
+    "models": ("Models", "list, download and convert models"),
+    "train": ("Train", "train a compact network on the synthetic world"),
 }
+"""Name -> class in `dyn3r.cli.NAME` and one line of help."""
+
+HELP = """usage: dyn3r COMMAND [OPTIONS]
+
+Video with moving objects in, 4D scene out.
+
+  dyn3r demo                         # two minutes: the bundled clip
+  dyn3r run cat.mp4 -o cat           # scene, overview video, contact sheet
+  dyn3r view cat                     # point clouds, cameras and a timeline in the browser
+
+commands:
+{commands}
+
+  dyn3r COMMAND --help               # every option of a command
+  dyn3r --version
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `dyn3r`. Exit code 0; 1 for an error we know, 2 for wrong usage."""
+    """Run the command line. Exit code 0; 1 for a known error, 2 for wrong usage."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments in (["--version"], ["-V"]):
         print(f"dyn3r {package_version()}")
         return 0
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()]
+        print(HELP.format(commands="\n".join(lines)))
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"dyn3r: unknown command {name!r}: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    if name == "run" and (line := retired_option(rest)) is not None:
+        print(f"dyn3r: {line}", file=sys.stderr)
+        return 2
     # PyTorch's threads spin at their barriers by default: one busy neighbour then slows every step
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="dyn3r", args=arguments, sort_subcommands=False,
-        description="Ordinary video with moving things in, 4D scene out.",
-    )  # fmt: skip
+    return _run(name, rest)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    """Parse and carry out one command."""
+    from dyn3r.cli.parse import parse
+
+    command = getattr(importlib.import_module(f"dyn3r.cli.{name}"), COMMANDS[name][0])
     try:
-        command()
+        parse(command, f"dyn3r {name}", arguments)()
     except Dyn3rError as problem:
         print(f"dyn3r: {problem}", file=sys.stderr)
         return 1

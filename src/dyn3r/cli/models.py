@@ -1,4 +1,4 @@
-"""`dyn3r models`: what networks there are, fetching them ahead, converting them."""
+"""`dyn3r models`: list, download and convert models."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class ListModels:
     """List the models with their licences and sizes, and which of them are on this machine."""
 
     def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.network.checkpoints.catalogue import EMBEDDED, PUBLISHED
 
-        head = ("name", "for", "size", "on this machine", "licence", "what")
+        head = ("name", "for", "size", "on this machine", "licence", "description")
         rows: list[tuple[str, ...]] = [head]
         rows += [_embedded_row(name) for name in EMBEDDED]
         rows += [_published_row(name) for name in PUBLISHED]
@@ -61,10 +62,10 @@ def _bytes(number: int) -> str:
 
 @dataclass(frozen=True)
 class Download:
-    """Fetch published models ahead, or check those in the cache. Run it again if it breaks off.
+    """Download published models, or check those in the cache. An interrupted download is resumed.
 
     Files go to the cache that huggingface_hub keeps (HF_HOME); raft goes to PyTorch's (TORCH_HOME).
-    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE act as everywhere.
+    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE have their usual effect.
     """
 
     names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME")]
@@ -72,9 +73,10 @@ class Download:
     from_mirror: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """Another server that speaks the hub's protocol (your token is not sent to it)."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
-    """Say nothing but errors."""
+    """Print errors only."""
 
     def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.errors import InputError
         from dyn3r.network.checkpoints.catalogue import published_model
         from dyn3r.network.checkpoints.hub import download, licence_is_news
@@ -83,17 +85,17 @@ class Download:
             raise InputError("name at least one model; `dyn3r models` lists them")
         models = {name: published_model(name) for name in self.names}
         for name, model in models.items():
-            with progress_bars(self.quiet) as progress:
+            with progress_bars(quiet=self.quiet) as progress:
                 place = download(name, mirror=self.from_mirror, progress=progress)
             if not self.quiet:
-                licence_is_news(name)  # no longer
+                licence_is_news(name)  # printed here, so not again at the first use
                 print(f"{name}: {place}")
                 print(f"  licence: {model.licence}\n  please cite: {model.paper}")
 
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a published checkpoint into dyn3r's own file: one file, no pickle, facts inside."""
+    """Convert a published checkpoint to dyn3r's own format: one file, no pickle, with metadata."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
     """A published .pth, a hub folder, a dyn3r checkpoint, or a model's name."""
@@ -104,12 +106,13 @@ class Convert:
     overwrite: Flag = False
     """Replace OUT."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
-    """Say nothing but errors."""
+    """Print errors only."""
 
     def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.network.checkpoints.convert import convert_checkpoint
 
-        with progress_bars(self.quiet) as progress:
+        with progress_bars(quiet=self.quiet) as progress:
             facts = convert_checkpoint(
                 self.source, self.target, half=self.half, overwrite=self.overwrite,
                 progress=progress,
@@ -121,7 +124,7 @@ class Convert:
 
 @dataclass(frozen=True)
 class Models:
-    """List models (without a word after `models`), download or convert them."""
+    """List models (the default), download or convert them."""
 
     action: Annotated[
         Annotated[ListModels, tyro.conf.subcommand("list")]
@@ -131,4 +134,5 @@ class Models:
     ] = field(default_factory=ListModels)
 
     def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
         self.action()

@@ -1,4 +1,4 @@
-"""`dyn3r view`: scenes in the browser, or as files for people."""
+"""`dyn3r view`: scenes in the browser, or as pages, images and videos."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
 from dyn3r.errors import InputError
-from dyn3r.viewer.appearance import Colouring
+from dyn3r.viewer.appearance import ColorBy
 
 if TYPE_CHECKING:
     from dyn3r.scene import Scene
-    from dyn3r.viewer.appearance import Look
+    from dyn3r.viewer.appearance import Appearance
 
 
 @dataclass(frozen=True)
 class View:
-    """Show scenes in the browser: clouds, cameras, timeline. Ctrl-C ends it.
+    """Show scenes in the browser: points, cameras, timeline. Ctrl-C ends it.
 
-    Several scenes stand side by side. With --save, --screenshot or --turntable files are written
-    instead.
+    Several scenes are shown side by side. With --save, --screenshot or --turntable, files are
+    written instead.
     """
 
     scenes: tyro.conf.Positional[tuple[Path, ...]]
@@ -30,63 +30,66 @@ class View:
     port: int = 8080
     """Port to serve on; the next free one is taken if it is in use."""
     host: str = "127.0.0.1"
-    """Address to serve on; anything but localhost lets other machines in, without a password."""
+    """Address to serve on; with another one than localhost, other machines have access without a
+    password."""
     browser: Flag = True
-    """Open the page in a browser where there is one."""
-    color: Colouring = "rgb"
-    """Colours of the points at first, or in the files."""
+    """Open the page in a browser if there is one."""
+    color: ColorBy = "rgb"
+    """Colours of the points, on the page at first or in the files."""
     save: Annotated[Path | None, tyro.conf.arg(metavar="PAGE")] = None
     """Write one .html file that opens without a server and without a network (or a .viser
     recording)."""
-    screenshot: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE")] = None
-    """Write a picture (.png, .jpg) of the first view."""
+    screenshot: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
+    """Write an image (.png, .jpg) of the first view."""
     turntable: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO")] = None
-    """Write a video (.mp4) that goes around the scene while the clip plays."""
+    """Write a video (.mp4) of an orbit around the scene while the clip plays."""
     degrees: float = 360.0
-    """How far the turntable turns; less than 360: to both sides and back."""
+    """Angle of the orbit; below 360 the camera swings to both sides and back."""
     overwrite: Flag = False
-    """Replace files that exist."""
+    """Replace existing files."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
-    """Say nothing but errors and the address."""
+    """Print only errors and the address."""
 
     def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.scene import Scene
-        from dyn3r.viewer import Look, view
+        from dyn3r.viewer import Appearance, view
 
         if not self.scenes:
             raise InputError("name at least one scene, e.g. dyn3r view OUT")
         self._check_files()
         scenes = [Scene.load(path) for path in self.scenes]
-        look = Look(color=self.color)
+        appearance = Appearance(color=self.color)
         if self.save or self.screenshot or self.turntable:
-            self._write(scenes, look)
+            self._write(scenes, appearance)
             return
         viewer = view(
-            scenes, names=self._names(), host=self.host, port=self.port, block=False, look=look
-        )
+            scenes, names=self._names(), host=self.host, port=self.port, block=False,
+            appearance=appearance,
+        )  # fmt: skip
         print(f"open {viewer.url}  (Ctrl-C ends it)", flush=True)
         if self.browser:
             viewer.open_in_browser()
         viewer.wait()
 
     def _check_files(self) -> None:
-        """Before anything is loaded or computed."""
+        """Check the output paths before anything is loaded or computed."""
         from dyn3r.io.atomic import check_writable
 
         if (self.screenshot or self.turntable) and len(self.scenes) > 1:
-            raise InputError("--screenshot and --turntable draw one scene: name one")
+            raise InputError("--screenshot and --turntable render one scene: name one")
         for path in (self.save, self.screenshot, self.turntable):
             if path is not None:
                 check_writable(path, overwrite=self.overwrite)
 
     def _names(self) -> list[str]:
-        """A label for each scene: the folder's or file's name where that is enough."""
+        """Label of each scene: the name of its folder or file if these are distinct."""
         short = [path.stem if path.suffix else path.resolve().name for path in self.scenes]
         if len(set(short)) == len(short):
             return short
         return [f"{i + 1}: {path}" for i, path in enumerate(self.scenes)]
 
-    def _write(self, scenes: list[Scene], look: Look) -> None:
+    def _write(self, scenes: list[Scene], appearance: Appearance) -> None:
         from dyn3r.viewer import (
             TurntableOptions,
             save_recording,
@@ -95,18 +98,21 @@ class View:
         )
 
         written = []
-        with progress_bars(self.quiet) as progress:
+        with progress_bars(quiet=self.quiet) as progress:
             if self.save:
                 save_recording(
-                    scenes, self.save, names=self._names(), look=look, overwrite=self.overwrite
-                )
+                    scenes, self.save, names=self._names(), appearance=appearance,
+                    overwrite=self.overwrite,
+                )  # fmt: skip
                 written.append(self.save)
             if self.screenshot:
-                write_screenshot(scenes[0], self.screenshot, look=look, overwrite=self.overwrite)
+                write_screenshot(
+                    scenes[0], self.screenshot, appearance=appearance, overwrite=self.overwrite
+                )
                 written.append(self.screenshot)
             if self.turntable:
                 write_turntable(
-                    scenes[0], self.turntable, look=look, overwrite=self.overwrite,
+                    scenes[0], self.turntable, appearance=appearance, overwrite=self.overwrite,
                     options=TurntableOptions(degrees=self.degrees), progress=progress,
                 )  # fmt: skip
                 written.append(self.turntable)

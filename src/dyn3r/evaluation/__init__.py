@@ -1,4 +1,4 @@
-"""Errors of depth, camera paths and motion masks, as the field's benchmarks measure them."""
+"""Metrics of depth, camera trajectories and motion masks, as in the field's benchmarks."""
 
 from dyn3r.evaluation.depth_metrics import DepthErrors, align_depth, depth_errors, mean_depth_errors
 from dyn3r.evaluation.evaluate import Evaluation, evaluate

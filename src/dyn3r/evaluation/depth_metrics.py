@@ -1,6 +1,6 @@
-"""How far predicted depth is from the truth, after the alignment that a protocol allows (SPEC 11).
+"""Depth metrics after the alignment of a benchmark protocol (SPEC 11).
 
-A video gets one alignment for the whole sequence: pass all frames at once.
+A video has one alignment for the whole sequence: pass all frames at once.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from jaxtyping import Bool, Float
 from dyn3r.errors import InputError
 
 ALIGNMENTS = ("none", "median", "scale_shift", "scale_weiszfeld", "scale_shift_l1")
-"""What `align_depth` knows."""
+"""Alignments of `align_depth`."""
 
-_SMALLEST = 1e-5
-"""Aligned depths are cut off here, so that a shift below zero has a logarithm."""
+_MIN_DEPTH = 1e-5
+"""Lower limit of aligned depths, so that a negative shift leaves a logarithm."""
 
 
 @dataclass(frozen=True)
 class DepthErrors:
-    """Means over the valid pixels of a sequence."""
+    """Depth metrics: means over the valid pixels of a sequence; p is prediction, t ground truth."""
 
     abs_rel: float
     """|p - t| / t."""
     sq_rel: float
-    """(p - t)^2 / t, in the unit of the truth."""
+    """(p - t)^2 / t, in the unit of the ground truth."""
     rmse: float
-    """Root of the mean squared error, in the unit of the truth."""
+    """Root mean squared error, in the unit of the ground truth."""
     log_rmse: float
-    """The same of natural logarithms."""
+    """Root mean squared error of natural logarithms."""
     delta1: float
     """Share of pixels with max(p/t, t/p) < 1.25."""
     delta2: float
-    """The same below 1.25^2."""
+    """Share of pixels with max(p/t, t/p) < 1.25^2."""
     delta3: float
-    """The same below 1.25^3."""
+    """Share of pixels with max(p/t, t/p) < 1.25^3."""
     valid_pixels: int
-    """Pixels that were compared: true depth valid and a prediction there."""
+    """Number of pixels with a valid true depth and a prediction."""
     coverage: float
     """Share of the pixels with a valid true depth that have a prediction."""
 
@@ -49,10 +49,10 @@ def align_depth(
     truth: Float[np.ndarray, " k"],
     alignment: str = "median",
 ) -> tuple[float, float]:
-    """(scale, shift) so that scale * predicted + shift is near the truth.
+    """(scale, shift) that aligns scale * predicted + shift with the ground truth.
 
     `median`: ratio of the (lower) medians. `scale_shift`: least squares. `scale_weiszfeld`: the
-    scale of least absolute error, by 10 re-weightings from the ratio of the means.
+    scale of least absolute error, by 10 re-weightings, started at the ratio of the means.
     `scale_shift_l1`: least absolute error in both. `none`: (1, 0).
 
     Raises:
@@ -112,7 +112,7 @@ def depth_errors(
     scale, shift = align_depth(p, t, alignment) if isinstance(alignment, str) else alignment
     if len(t) == 0:
         raise InputError("no pixel has both a true and a predicted depth: nothing to compare")
-    p = np.maximum(scale * p + shift, _SMALLEST)
+    p = np.maximum(scale * p + shift, _MIN_DEPTH)
     error = p - t
     ratio = np.maximum(p / t, t / p)
     return DepthErrors(
@@ -148,7 +148,7 @@ def mean_depth_errors(sequences: Sequence[DepthErrors]) -> DepthErrors:
 def resize_depth(
     depth: Float[np.ndarray, "n h w"], size_hw: tuple[int, int]
 ) -> Float[np.ndarray, "n H W"]:
-    """Prediction at the size of the truth, cubic, as the video-depth protocols do (SPEC 11)."""
+    """Prediction resized to the ground truth by cubic interpolation (video-depth protocols)."""
     import cv2
 
     wh = (size_hw[1], size_hw[0])
@@ -158,31 +158,35 @@ def resize_depth(
 
 
 def _lower_median(values: Float[np.ndarray, " k"]) -> float:
-    """The smaller of the two middle values of an even number: the published protocol's median."""
+    """Median; of an even number of values the smaller middle one, as in the published protocol."""
     middle = (len(values) - 1) // 2
     return float(np.partition(values, middle)[middle])
 
 
 def _least_squares(p: Float[np.ndarray, " k"], t: Float[np.ndarray, " k"]) -> tuple[float, float]:
-    spread = ((p - p.mean()) ** 2).sum()
-    if spread <= 1e-18 * (p**2).sum():  # a constant prediction: a scale is enough
+    """Scale and shift of least squared error."""
+    variance = ((p - p.mean()) ** 2).sum()
+    if variance <= 1e-18 * (p**2).sum():  # constant prediction: the shift is undetermined
         return float(t.mean() / p.mean()), 0.0
-    scale = ((p - p.mean()) * (t - t.mean())).sum() / spread
+    scale = ((p - p.mean()) * (t - t.mean())).sum() / variance
     return float(scale), float(t.mean() - scale * p.mean())
 
 
 def _least_absolute(p: Float[np.ndarray, " k"], t: Float[np.ndarray, " k"]) -> tuple[float, float]:
-    """For a given scale the best shift is a median; the error is then convex in the scale."""
+    """Scale and shift of least absolute error.
+
+    For a given scale the optimal shift is a median. The error is then convex in the scale.
+    """
     from scipy.optimize import minimize_scalar
 
     centre, _ = _least_squares(p, t)
 
     def error(scale: float) -> float:
-        rest = t - scale * p
-        return float(np.abs(rest - np.median(rest)).sum())
+        residual = t - scale * p
+        return float(np.abs(residual - np.median(residual)).sum())
 
-    reach = max(abs(centre), float(np.median(t) / np.median(p)))
+    radius = max(abs(centre), float(np.median(t) / np.median(p)))
     found = minimize_scalar(
-        error, bounds=(centre - 2 * reach, centre + 2 * reach), options={"xatol": 1e-7 * reach}
+        error, bounds=(centre - 2 * radius, centre + 2 * radius), options={"xatol": 1e-7 * radius}
     )
     return float(found.x), float(np.median(t - found.x * p))

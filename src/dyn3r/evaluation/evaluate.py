@@ -1,8 +1,9 @@
-"""A scene against the truth: depth, cameras and motion masks in one table.
+"""Evaluation of a scene against ground truth: depth, cameras and motion masks.
 
-The truth is a folder as the bundled demo clip has it (docs/metrics.md): `depth.npz` (key `depth`,
-(k,H,W), 0 = unknown), `dynamic.npz` (key `mask`, (k,H,W)), `camera.npz` (keys `cam2world` (k,4,4)
-and `K` (3,3) or (k,3,3)), and perhaps `frames/` with the pictures, whose names match the scene's.
+The ground truth is a folder like that of the bundled demo clip (docs/metrics.md): `depth.npz` (key
+`depth`, (k,H,W), 0 = unknown), `dynamic.npz` (key `mask`, (k,H,W)), `camera.npz` (keys `cam2world`
+(k,4,4) and `K` (3,3) or (k,3,3)), and optionally `frames/` with images whose names match the
+scene's.
 """
 
 from __future__ import annotations
@@ -27,84 +28,100 @@ from dyn3r.types import FrameMapping
 
 @runtime_checkable
 class SceneLike(Protocol):
-    """What `evaluate` reads of a scene; `dyn3r.Scene` has it."""
+    """Part of `dyn3r.Scene` that `evaluate` reads."""
 
     @property
-    def depth(self) -> Float[np.ndarray, "n h w"]: ...
+    def depth(self) -> Float[np.ndarray, "n h w"]:
+        """z along the optical axis; 0 where unknown."""
+
     @property
-    def T_world_camera(self) -> Float[np.ndarray, "n 4 4"]: ...
+    def T_world_camera(self) -> Float[np.ndarray, "n 4 4"]:
+        """Camera-to-world transforms."""
+
     @property
-    def K(self) -> Float[np.ndarray, "n 3 3"]: ...
+    def K(self) -> Float[np.ndarray, "n 3 3"]:
+        """Intrinsics of the prepared frames in pixels."""
+
     @property
-    def dynamic(self) -> Bool[np.ndarray, "n h w"]: ...
+    def dynamic(self) -> Bool[np.ndarray, "n h w"]:
+        """True on dynamic pixels."""
+
     @property
-    def mapping(self) -> FrameMapping: ...
+    def mapping(self) -> FrameMapping:
+        """Map between prepared and source pixels."""
+
     @property
-    def names(self) -> tuple[str, ...]: ...
+    def names(self) -> tuple[str, ...]:
+        """One name per frame."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth brought onto the frames of a scene."""
+    """Ground truth, resampled to the frames of a scene."""
 
     depth: Float[np.ndarray, "n h w"]
-    """z depth; 0 where unknown."""
+    """z along the optical axis; 0 where unknown."""
     dynamic: Bool[np.ndarray, "n h w"]
-    """True on things that move."""
+    """True on dynamic pixels."""
     T_world_camera: Float[np.ndarray, "n 4 4"]
-    """Camera to world."""
+    """Camera-to-world transforms."""
     K: Float[np.ndarray, "n 3 3"]
     """Intrinsics of the prepared frames in pixels."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Everything that is measured of one result."""
+    """Metrics of one result."""
 
     trajectory: TrajectoryErrors
+    """Camera trajectory."""
     travel_over_depth: float
-    """Length of the estimated camera path over the median estimated depth: free of scale."""
+    """Length of the estimated trajectory over the median estimated depth; independent of scale."""
     depth: DepthErrors
-    """After one median scale for the sequence."""
+    """Depth, aligned by one median scale for the sequence."""
     depth_scale_shift: DepthErrors
-    """After one scale and shift (least squares) for the sequence."""
+    """Depth, aligned by one scale and shift (least squares) for the sequence."""
     abs_rel_static: float
-    """abs rel of the static pixels, with the scale of `depth`; NaN if there are none."""
+    """abs rel of the static pixels, at the scale of `depth`; NaN without any."""
     abs_rel_moving: float
-    """abs rel of the moving pixels, with the scale of `depth`; NaN if there are none."""
+    """abs rel of the dynamic pixels, at the scale of `depth`; NaN without any."""
     masks: MaskErrors
+    """Motion masks."""
     focal_error: float | None
     """Mean of |focal / true focal - 1| over the frames; None for the baseline."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A scene's measures beside those of the trivial answer."""
+    """Metrics of a scene and of a baseline."""
 
     scene: Measures
+    """The scene."""
     baseline: Measures
-    """A flat wall filmed by a camera that stands still, with nothing moving."""
+    """Constant depth, a static camera, no dynamic pixels."""
     true_travel_over_depth: float
-    """Length of the true camera path over the median true depth."""
+    """Length of the true trajectory over the median true depth."""
     num_frames: int
+    """Number of frames compared."""
 
     def table(self) -> str:
-        """A table of text lines for people."""
+        """Text table of all metrics."""
         return _table(self)
 
     def to_json(self) -> dict[str, Any]:
-        """A value for `json.dumps`; what cannot be measured is None."""
-        return _without_nan(asdict(self))
+        """Value for `json.dumps`; undefined metrics are None."""
+        values: dict[str, Any] = _without_nan(asdict(self))
+        return values
 
 
 def evaluate(scene: SceneLike, truth_folder: str | Path) -> Evaluation:
-    """Measure a scene against the truth of its clip (SPEC 11).
+    """Metrics of a scene against the ground truth of its clip (SPEC 11).
 
-    The truth is resized (nearest) and cropped onto the scene's frames; a scene may hold a part of
-    the clip's frames, matched by name or number.
+    The ground truth is resized (nearest neighbour) and cropped to the scene's frames. A scene may
+    contain a subset of the clip's frames, matched by name or number.
 
     Raises:
-        InputError: missing or unfit truth files, or frames that cannot be matched.
+        InputError: ground truth that is missing or does not fit, frames that cannot be matched.
     """
     truth = read_truth(truth_folder, scene.mapping, scene.names)
     focal = _focal(np.asarray(scene.K))
@@ -115,18 +132,19 @@ def evaluate(scene: SceneLike, truth_folder: str | Path) -> Evaluation:
         truth,
         float(np.abs(focal / _focal(truth.K) - 1).mean()),
     )
-    still = np.tile(np.eye(4), (len(truth.depth), 1, 1))
-    wall = np.ones_like(truth.depth)
-    baseline = _measure(wall, still, np.zeros_like(truth.dynamic), truth, None)
+    static_camera = np.tile(np.eye(4), (len(truth.depth), 1, 1))
+    constant_depth = np.ones_like(truth.depth)
+    no_motion = np.zeros_like(truth.dynamic)
+    baseline = _measure(constant_depth, static_camera, no_motion, truth, None)
     travel = path_length(truth.T_world_camera[:, :3, 3]) / _median_known(truth.depth)
     return Evaluation(measured, baseline, travel, len(truth.depth))
 
 
 def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]) -> Truth:
-    """Read a truth folder for the frames `names`, on the pixels of the prepared frames.
+    """Ground truth of the frames `names`, at the resolution of the prepared frames.
 
     Raises:
-        InputError: missing or damaged files, arrays that don't fit together or don't fit the
+        InputError: missing or damaged files, arrays that do not fit together or do not fit the
             source of the frames, frames that cannot be matched.
     """
     root = Path(folder)
@@ -137,7 +155,7 @@ def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]
     total = len(depth)
     if depth.ndim != 3 or dynamic.shape != depth.shape or poses.shape != (total, 4, 4):
         raise InputError(
-            f"the truth in {root} does not fit together: depth {depth.shape}, "
+            f"the ground truth in {root} does not fit together: depth {depth.shape}, "
             f"mask {dynamic.shape}, cam2world {poses.shape}"
         )
     if K.shape not in ((3, 3), (total, 3, 3)):
@@ -145,18 +163,19 @@ def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]
             f"K in {root / 'camera.npz'} must be (3,3) or ({total},3,3), not {K.shape}"
         )
     if depth.shape[1:] != mapping.source_hw:
+        (h, w), (source_h, source_w) = depth.shape[1:], mapping.source_hw
         raise InputError(
-            f"the truth in {root} is {depth.shape[2]}x{depth.shape[1]} but the scene was made from "
-            f"{mapping.source_hw[1]}x{mapping.source_hw[0]} pictures: is it of the same clip?"
+            f"the ground truth in {root} is {w}x{h}, but the scene was made from "
+            f"{source_w}x{source_h} images: are both of the same clip?"
         )
-    picks = match_frames(_frame_stems(root, total), names, root)
+    index = match_frames(_frame_stems(root, total), names, root)
     true_K = mapping.K_from_source(np.broadcast_to(K.astype(np.float64), (total, 3, 3)))
-    known = np.nan_to_num(depth[picks].astype(np.float32), posinf=0.0, neginf=0.0)
+    known = np.nan_to_num(depth[index].astype(np.float32), posinf=0.0, neginf=0.0)
     return Truth(
         depth=resize_nearest(known, mapping),
-        dynamic=resize_nearest(dynamic[picks] > 0, mapping),
-        T_world_camera=poses[picks].astype(np.float64),
-        K=true_K[picks],
+        dynamic=resize_nearest(dynamic[index] > 0, mapping),
+        T_world_camera=poses[index].astype(np.float64),
+        K=true_K[index],
     )
 
 
@@ -167,6 +186,7 @@ def _measure(
     truth: Truth,
     focal_error: float | None,
 ) -> Measures:
+    """Metrics of depth, cameras and masks; `focal_error` is passed through."""
     known = (depth > 0) & np.isfinite(depth) & (truth.depth > 0)
     median = align_depth(depth[known], truth.depth[known], "median")
 
@@ -188,7 +208,9 @@ def _measure(
 
 
 def _focal(K: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, " n"]:
-    return np.sqrt(K[:, 0, 0] * K[:, 1, 1])
+    """Geometric mean of fx and fy."""
+    focal: np.ndarray = np.sqrt(K[:, 0, 0] * K[:, 1, 1])
+    return focal
 
 
 def _median_known(depth: np.ndarray) -> float:
@@ -196,7 +218,7 @@ def _median_known(depth: np.ndarray) -> float:
 
 
 def _frame_stems(root: Path, total: int) -> list[str]:
-    """Names of the truth's frames: of the pictures in `frames/` if they are there."""
+    """Names of the frames of the ground truth: those of the images in `frames/` if present."""
     folder = root / "frames"
     if folder.is_dir():
         files = [f for f in visible_files(folder) if f.suffix.lower() in IMAGE_SUFFIXES]
@@ -207,12 +229,12 @@ def _frame_stems(root: Path, total: int) -> list[str]:
 
 def _read_array(path: Path, key: str) -> np.ndarray:
     if not path.is_file():
-        raise InputError(f"the truth folder lacks {path.name}: {path.parent} needs it")
+        raise InputError(f"the ground truth in {path.parent} lacks {path.name}")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if key not in arrays.files:
                 raise InputError(f"{path} has no array '{key}'")
-            array = arrays[key]
+            array: np.ndarray = arrays[key]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if array.dtype.kind not in "buif":
@@ -232,23 +254,23 @@ def _table(evaluation: Evaluation) -> str:
         values = (getattr(getattr(m, group), name) for m in (scene, baseline))
         return row(label, *values, unit=unit)
 
-    title = f"{evaluation.num_frames} frames against the truth"
+    title = f"{evaluation.num_frames} frames against ground truth"
     lines = [
-        f"{title:<44}{'this scene':>12}{'trivial':>12}",
+        f"{title:<44}{'this scene':>12}{'baseline':>12}",
         pair("depth: abs rel, median scale", "depth", "abs_rel"),
         row("    static pixels", scene.abs_rel_static, baseline.abs_rel_static),
-        row("    moving pixels", scene.abs_rel_moving, baseline.abs_rel_moving),
+        row("    dynamic pixels", scene.abs_rel_moving, baseline.abs_rel_moving),
         pair("depth: share within 25 %", "depth", "delta1", "%"),
         pair("depth: abs rel, scale and shift", "depth_scale_shift", "abs_rel"),
         pair("depth: share within 25 %, scale and shift", "depth_scale_shift", "delta1", "%"),
         pair("depth: pixels with a prediction", "depth", "coverage", "%"),
-        pair("camera path: ATE (units of the truth)", "trajectory", "ate"),
-        pair("camera path: ATE / path length", "trajectory", "ate_share", "%"),
-        pair("camera path: RPE translation, per frame", "trajectory", "rpe_translation"),
-        pair("camera path: RPE rotation, degrees", "trajectory", "rpe_rotation_deg"),
-        pair("camera orientation error, degrees", "trajectory", "rotation_deg"),
+        pair("trajectory: ATE (units of ground truth)", "trajectory", "ate"),
+        pair("trajectory: ATE / length", "trajectory", "ate_share", "%"),
+        pair("trajectory: RPE translation, per frame", "trajectory", "rpe_translation"),
+        pair("trajectory: RPE rotation, degrees", "trajectory", "rpe_rotation_deg"),
+        pair("trajectory: orientation error, degrees", "trajectory", "rotation_deg"),
         row(
-            f"camera travel / median depth (true {true_travel:.3f})",
+            f"trajectory: length / depth (true {true_travel:.3f})",
             scene.travel_over_depth,
             baseline.travel_over_depth,
         ),

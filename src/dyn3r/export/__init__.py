@@ -1,4 +1,4 @@
-"""Scenes in other programs' formats. Conventions of every format: docs/exports.md.
+"""Scenes in the formats of other programs. Conventions of every format: docs/exports.md.
 
 from dyn3r.export import ExportOptions, export
 export(scene, "colmap", "out/colmap", ExportOptions(source="clip.mp4"))
@@ -33,27 +33,30 @@ __all__ = ["FORMATS", "ExportOptions", "Exporter", "export"]
 
 @dataclass(frozen=True)
 class Exporter:
-    """One format."""
+    """Export format."""
 
     write: Callable[[Scene, Path, ExportOptions, Progress], None]
-    """Called with a temporary path: an empty folder, or a file to be."""
+    """Writer; its path is temporary: an empty folder, or a file that does not exist yet."""
     default_name: str
-    """What the result is called where nobody says."""
+    """Default name of the result."""
     summary: str
-    """One line for people."""
+    """One-line description."""
     suffixes: tuple[str, ...] = ()
-    """Endings that a file of the format may have; empty: the format is a folder."""
+    """Suffixes of a file of the format; empty: the format is a folder."""
 
 
 FORMATS: dict[str, Exporter] = {
     "official": Exporter(
-        official.write_official, "official", "the folder that MonST3R and Easi3R write"
+        official.write_official, "official", "output folder of MonST3R and Easi3R"
     ),
     "tum": Exporter(
-        trajectories.write_tum, "trajectory_tum.txt", "camera path, TUM", (".txt", ".tum")
+        trajectories.write_tum, "trajectory_tum.txt", "camera trajectory, TUM", (".txt", ".tum")
     ),
     "kitti": Exporter(
-        trajectories.write_kitti, "trajectory_kitti.txt", "camera path, KITTI", (".txt", ".kitti")
+        trajectories.write_kitti,
+        "trajectory_kitti.txt",
+        "camera trajectory, KITTI",
+        (".txt", ".kitti"),
     ),
     "colmap": Exporter(colmap.write_binary, "colmap", "COLMAP model, binary"),
     "colmap-text": Exporter(colmap.write_text, "colmap-text", "COLMAP model, text"),
@@ -61,7 +64,9 @@ FORMATS: dict[str, Exporter] = {
         nerfstudio.write_nerfstudio, "nerfstudio", "transforms.json with masks and depth"
     ),
     "ply": Exporter(ply.write_ply, "scene.ply", "coloured points, one file", (".ply",)),
-    "ply-frames": Exporter(ply.write_ply_frames, "ply-frames", "coloured points, one file a frame"),
+    "ply-frames": Exporter(
+        ply.write_ply_frames, "ply-frames", "coloured points, one file per frame"
+    ),
     "glb": Exporter(glb.write_glb, "scene.glb", "points and cameras, animated, glTF", (".glb",)),
     "usd": Exporter(
         usd.write_usd, "scene.usdc", "points and camera, animated", (".usdc", ".usda", ".usd")
@@ -80,7 +85,7 @@ FORMATS: dict[str, Exporter] = {
         (".mp4",),
     ),
 }
-"""Every format by its name."""
+"""All formats by name."""
 
 
 def export(
@@ -92,19 +97,19 @@ def export(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Path:
-    """Write `scene` as `format` (a name of FORMATS) to `path`, whole or not at all.
+    """Write `scene` as `format` (a key of FORMATS) to `path`, whole or not at all.
 
     Args:
-        path: a file with one of the format's endings, or a folder.
-        overwrite: replace an existing file; into an existing folder, replace files of the same
-            names (others stay).
+        path: a file with one of the format's suffixes, or a folder.
+        overwrite: replace an existing file. In an existing folder, files of the same names are
+            replaced and others stay.
 
     Returns:
         `path`.
 
     Raises:
-        InputError: an unknown format, or source pictures that don't fit the scene.
-        OutputError: `path` exists and `overwrite` is False, has the wrong ending, or can't be
+        InputError: an unknown format, or source images that do not fit the scene.
+        OutputError: `path` exists and `overwrite` is False, has the wrong suffix, or cannot be
             written.
         MissingExtraError: the format needs a package that is not installed.
     """
@@ -117,8 +122,8 @@ def export(
             exporter.write(scene, folder, options, progress)
         return target
     if target.suffix.lower() not in exporter.suffixes:
-        endings = " or ".join(exporter.suffixes)
-        raise OutputError(f"cannot write {format} to {target}: its name must end in {endings}")
+        suffixes = " or ".join(exporter.suffixes)
+        raise OutputError(f"cannot write {format} to {target}: its name must end in {suffixes}")
     with atomic_file(target, overwrite=overwrite) as part:
         exporter.write(scene, part, options, progress)
     return target

@@ -1,8 +1,8 @@
-"""COLMAP: a sparse model (binary or text), the pictures it is for, masks of what moves.
+"""COLMAP: a sparse model (binary or text), its images, and masks of the dynamic pixels.
 
-COLMAP puts integer coordinates at pixel corners (ours + 0.5), stores world-to-camera transforms
-with quaternions w first, and calls the result of a mapper `sparse/0`. The model holds still things
-only, as COLMAP's world does not move.
+COLMAP has integer coordinates at pixel corners (ours + 0.5) and stores world-to-camera transforms
+with quaternions w first. The result of its mapper is the folder `sparse/0`. The model contains
+static points only.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from dyn3r.export.camera_conventions import corner_K, invert_rigid, one_K, quaternions_wxyz
+from dyn3r.export.camera_conventions import (
+    K_at_pixel_corners,
+    is_K_constant,
+    quaternions_wxyz,
+)
 from dyn3r.export.frame_images import Size, intrinsics, read_frames, size_hw
 from dyn3r.export.naming import frame_stems
 from dyn3r.export.options import ExportOptions
-from dyn3r.export.pixels import write_mask, write_photo
+from dyn3r.export.pixels import write_mask, write_rgb
 from dyn3r.export.tracks import Tracks, find_tracks
 from dyn3r.io.images import IMAGE_SUFFIXES
 from dyn3r.scene import Scene
@@ -28,70 +32,75 @@ from dyn3r.types import Progress
 logger = logging.getLogger(__name__)
 
 DEFAULT_POINTS = 50_000
-_PINHOLE = 1
+_PINHOLE = 1  # COLMAP's number of the camera model
 
 
-class Model(NamedTuple):
-    """What the model's three files say, in COLMAP's conventions. Ids count from 1."""
+class ColmapModel(NamedTuple):
+    """Content of the model's three files, in COLMAP's conventions. Ids in files count from 1."""
 
     size_hw: tuple[int, int]
+    """Height and width of the images."""
     params: Float[np.ndarray, "cameras 4"]
     """fx, fy, cx, cy with integers at pixel corners."""
     camera_of: list[int]
     """Row of `params` per image."""
     names: list[str]
+    """File name per image."""
     quat_wxyz: Float[np.ndarray, "n 4"]
+    """Rotation of the world-to-camera transform."""
     translation: Float[np.ndarray, "n 3"]
-    """Of the world-to-camera transform."""
+    """Translation of the world-to-camera transform."""
     tracks: Tracks
+    """Static points and their observations."""
     xy: Float[np.ndarray, "m 2"]
     """`tracks.uv` in the pixels of the cameras, integers at corners."""
-    place: np.ndarray
+    index_in_image: Int[np.ndarray, " m"]
     """Position of every observation among those of its image, from 0."""
 
 
 def write_binary(scene: Scene, folder: Path, options: ExportOptions, progress: Progress) -> None:
-    """`sparse/0/{cameras,images,points3D}.bin`, `images/` and `masks/`."""
-    model = _write_all_but_model(scene, folder, options, progress)
-    place = folder / "sparse" / "0"
-    (place / "cameras.bin").write_bytes(_cameras_bin(model))
-    (place / "images.bin").write_bytes(_images_bin(model))
-    (place / "points3D.bin").write_bytes(_points_bin(model))
+    """Write `sparse/0/{cameras,images,points3D}.bin`, `images/` and `masks/`."""
+    model = _write_images(scene, folder, options, progress)
+    sparse = folder / "sparse" / "0"
+    (sparse / "cameras.bin").write_bytes(_cameras_bin(model))
+    (sparse / "images.bin").write_bytes(_images_bin(model))
+    (sparse / "points3D.bin").write_bytes(_points_bin(model))
 
 
 def write_text(scene: Scene, folder: Path, options: ExportOptions, progress: Progress) -> None:
-    """`sparse/0/{cameras,images,points3D}.txt`, `images/` and `masks/`."""
-    model = _write_all_but_model(scene, folder, options, progress)
-    place = folder / "sparse" / "0"
-    (place / "cameras.txt").write_text(_cameras_txt(model))
-    (place / "images.txt").write_text(_images_txt(model))
-    (place / "points3D.txt").write_text(_points_txt(model))
+    """Write `sparse/0/{cameras,images,points3D}.txt`, `images/` and `masks/`."""
+    model = _write_images(scene, folder, options, progress)
+    sparse = folder / "sparse" / "0"
+    (sparse / "cameras.txt").write_text(_cameras_txt(model))
+    (sparse / "images.txt").write_text(_images_txt(model))
+    (sparse / "points3D.txt").write_text(_points_txt(model))
 
 
-def _write_all_but_model(
+def _write_images(
     scene: Scene, folder: Path, options: ExportOptions, progress: Progress
-) -> Model:
+) -> ColmapModel:
+    """Write images and masks, and return the model for them."""
     size: Size = "source" if options.resolution == "auto" else options.resolution
     (folder / "sparse" / "0").mkdir(parents=True)
-    ending = ".png" if size == "prepared" else ".jpg"
-    names = [stem + ending for stem in frame_stems(scene)]
+    suffix = ".png" if size == "prepared" else ".jpg"
+    names = [stem + suffix for stem in frame_stems(scene)]
     if size == "source" and options.source is None:
         names = _original_names(scene)
         logger.warning(
-            "colmap: no pictures written, as the source pictures were not given (--source); "
-            "the model is for pictures of %dx%d pixels named %s, ...",
+            "colmap: no images written, as the source images were not given (--source); "
+            "the model is for images of %dx%d pixels named %s, ...",
             *size_hw(scene, size)[::-1],
             names[0],
         )
     for folder_name in ("images", "masks"):
         (folder / folder_name).mkdir()
     for t, frame in enumerate(read_frames(scene, options, size)):
-        progress("writing pictures and masks", t, len(scene))
+        progress("writing images and masks", t, len(scene))
         if frame.image is not None:
-            write_photo(folder / "images" / names[t], frame.image)
-        # COLMAP ignores what is black in a mask.
+            write_rgb(folder / "images" / names[t], frame.image)
+        # COLMAP ignores pixels that are black in the mask.
         write_mask(folder / "masks" / f"{names[t]}.png", ~frame.dynamic)
-    progress("writing pictures and masks", len(scene), len(scene))
+    progress("writing images and masks", len(scene), len(scene))
     if not any((folder / "images").iterdir()):
         (folder / "images").rmdir()
     return make_model(scene, size, names, options, progress)
@@ -99,22 +108,22 @@ def _write_all_but_model(
 
 def make_model(
     scene: Scene, size: Size, names: list[str], options: ExportOptions, progress: Progress
-) -> Model:
-    """The scene's cameras and still points as COLMAP sees them."""
+) -> ColmapModel:
+    """Cameras and static points of the scene in COLMAP's conventions."""
     tracks = find_tracks(
         scene,
         min_confidence=scene.confidence_threshold(options.drop),
         max_points=options.max_points or DEFAULT_POINTS,
         progress=progress,
     )
-    K = corner_K(intrinsics(scene, size))
+    K = K_at_pixel_corners(intrinsics(scene, size))
     params = np.stack([K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]], axis=1)
-    shared = one_K(K)
-    T = invert_rigid(scene.T_world_camera)
+    shared = is_K_constant(K)
+    T = np.linalg.inv(scene.T_world_camera)
     uv = tracks.uv if size == "prepared" else scene.mapping.to_source(tracks.uv)
     counts = np.bincount(tracks.frame, minlength=len(scene))
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return Model(
+    return ColmapModel(
         size_hw=size_hw(scene, size),
         params=params[:1] if shared else params,
         camera_of=[0 if shared else t for t in range(len(scene))],
@@ -123,20 +132,20 @@ def make_model(
         translation=T[:, :3, 3],
         tracks=tracks,
         xy=uv + 0.5,
-        place=np.arange(len(uv)) - firsts[tracks.frame],
+        index_in_image=np.arange(len(uv)) - firsts[tracks.frame],
     )
 
 
 def _original_names(scene: Scene) -> list[str]:
-    """The names that the source pictures have (made safe; frames of a video: a PNG each)."""
-    endings = [Path(name).suffix for name in scene.names]
+    """File names of the source images, made safe; frames of a video end in .png."""
+    suffixes = [Path(name).suffix for name in scene.names]
     return [
-        stem + (ending if ending.lower() in IMAGE_SUFFIXES else ".png")
-        for stem, ending in zip(frame_stems(scene), endings)
+        stem + (suffix if suffix.lower() in IMAGE_SUFFIXES else ".png")
+        for stem, suffix in zip(frame_stems(scene), suffixes)
     ]
 
 
-def _cameras_bin(model: Model) -> bytes:
+def _cameras_bin(model: ColmapModel) -> bytes:
     height, width = model.size_hw
     parts = [struct.pack("<Q", len(model.params))]
     for k, params in enumerate(model.params):
@@ -144,7 +153,7 @@ def _cameras_bin(model: Model) -> bytes:
     return b"".join(parts)
 
 
-def _images_bin(model: Model) -> bytes:
+def _images_bin(model: ColmapModel) -> bytes:
     parts = [struct.pack("<Q", len(model.names))]
     for t, name in enumerate(model.names):
         own = model.tracks.frame == t
@@ -156,7 +165,7 @@ def _images_bin(model: Model) -> bytes:
     return b"".join(parts)
 
 
-def _points_bin(model: Model) -> bytes:
+def _points_bin(model: ColmapModel) -> bytes:
     tracks = model.tracks
     parts = [struct.pack("<Q", len(tracks.points_world))]
     for k, views in enumerate(_views(model)):
@@ -166,15 +175,15 @@ def _points_bin(model: Model) -> bytes:
     return b"".join(parts)
 
 
-def _views(model: Model) -> list[np.ndarray]:
-    """Per point: (image id, place among the image's observations), one row a view."""
+def _views(model: ColmapModel) -> list[np.ndarray]:
+    """Views of each point: rows of (image id, index of the observation in that image)."""
     order = np.argsort(model.tracks.point, kind="stable")
-    rows = np.stack([model.tracks.frame + 1, model.place], axis=1)[order]
+    rows = np.stack([model.tracks.frame + 1, model.index_in_image], axis=1)[order]
     counts = np.bincount(model.tracks.point, minlength=len(model.tracks.points_world))
     return np.split(rows, np.cumsum(counts)[:-1]) if len(counts) else []
 
 
-def _cameras_txt(model: Model) -> str:
+def _cameras_txt(model: ColmapModel) -> str:
     height, width = model.size_hw
     lines = ["# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy (integers are pixel corners)"]
     for k, params in enumerate(model.params):
@@ -182,21 +191,21 @@ def _cameras_txt(model: Model) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _images_txt(model: Model) -> str:
+def _images_txt(model: ColmapModel) -> str:
     lines = [
         "# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME (world to camera)",
         "# then a line of X Y POINT3D_ID ...",
     ]
     for t, name in enumerate(model.names):
-        place = _words([*model.quat_wxyz[t], *model.translation[t]])
-        lines.append(f"{t + 1} {place} {model.camera_of[t] + 1} {name}")
+        pose = _words([*model.quat_wxyz[t], *model.translation[t]])
+        lines.append(f"{t + 1} {pose} {model.camera_of[t] + 1} {name}")
         own = model.tracks.frame == t
         seen = zip(model.xy[own].tolist(), model.tracks.point[own].tolist())
         lines.append(" ".join(f"{x:.9g} {y:.9g} {point + 1}" for (x, y), point in seen))
     return "\n".join(lines) + "\n"
 
 
-def _points_txt(model: Model) -> str:
+def _points_txt(model: ColmapModel) -> str:
     tracks = model.tracks
     lines = ["# POINT3D_ID X Y Z R G B ERROR TRACK[] as (IMAGE_ID, POINT2D_IDX)"]
     for k, views in enumerate(_views(model)):
@@ -207,5 +216,5 @@ def _points_txt(model: Model) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _words(numbers: np.ndarray | list) -> str:
+def _words(numbers: np.ndarray | list[float]) -> str:
     return " ".join(f"{float(number):.12g}" for number in numbers)

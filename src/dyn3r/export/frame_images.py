@@ -1,4 +1,4 @@
-"""The frames of a scene at the resolution that an export asks for."""
+"""Frames of a scene at the resolution of an export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from dyn3r.export.options import ExportOptions
-from dyn3r.export.source_images import read_source_pictures
+from dyn3r.export.source_images import read_source_images
 from dyn3r.export.upsampling import upsample_guided
 from dyn3r.scene import Scene
 
@@ -17,17 +17,18 @@ Size = Literal["prepared", "source"]
 
 
 class Frame(NamedTuple):
-    """One frame; all maps have one size."""
+    """One frame; all maps have the same size."""
 
     image: UInt8[np.ndarray, "H W 3"] | None
-    """None at source resolution without source pictures."""
+    """RGB, 0..255; None at source resolution without source images."""
     depth: Float32[np.ndarray, "H W"]
-    """0 where unknown."""
+    """z along the optical axis; 0 where unknown."""
     dynamic: Bool[np.ndarray, "H W"]
+    """True on dynamic pixels."""
 
 
 def chosen_size(options: ExportOptions) -> Size:
-    """What `auto` means where pictures belong to the export: source if it is at hand."""
+    """Resolution of formats with images: `auto` is the source resolution if there is a source."""
     if options.resolution == "auto":
         return "prepared" if options.source is None else "source"
     return options.resolution
@@ -39,18 +40,18 @@ def size_hw(scene: Scene, size: Size) -> tuple[int, int]:
 
 
 def intrinsics(scene: Scene, size: Size) -> Float[np.ndarray, "n 3 3"]:
-    """K of the frames, integer pixel centres."""
+    """K of the frames in pixels, integer pixel centres."""
     return scene.K if size == "prepared" else scene.K_source()
 
 
 def read_frames(scene: Scene, options: ExportOptions, size: Size) -> Iterator[Frame]:
-    """All frames in order, one at a time.
+    """Yield all frames in order, one at a time.
 
-    At source resolution depth and masks are guided by the source pictures where those are given,
-    else by nearest neighbour.
+    At source resolution, depth and masks are upsampled: guided by the source images if these are
+    given, otherwise by nearest neighbour.
 
     Raises:
-        InputError: see `read_source_pictures`.
+        InputError: source images that cannot be read or do not fit, see `read_source_images`.
     """
     if size == "prepared":
         for t in range(len(scene)):
@@ -59,8 +60,8 @@ def read_frames(scene: Scene, options: ExportOptions, size: Size) -> Iterator[Fr
         for t in range(len(scene)):
             yield Frame(None, scene.depth_source(t), scene.at_source(scene.dynamic[t]))
     else:
-        for t, picture in enumerate(read_source_pictures(scene, options.source)):
+        for t, image in enumerate(read_source_images(scene, options.source)):
             maps = upsample_guided(
-                scene.depth[t], scene.dynamic[t], scene.images[t], picture, scene.mapping
+                scene.depth[t], scene.dynamic[t], scene.images[t], image, scene.mapping
             )
-            yield Frame(picture, maps.depth, maps.dynamic)
+            yield Frame(image, maps.depth, maps.dynamic)

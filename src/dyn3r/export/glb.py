@@ -1,8 +1,8 @@
-"""GLB: coloured points, cameras and their path, upright, with an animation that plays the clip.
+"""GLB: coloured points, cameras and their path, upright, with an animation of the clip.
 
 glTF: y up, right-handed; cameras look along -z with y up; vertex colours in linear light. The
-background is one point mesh; the movers of every frame are one each, and the animation shows them
-at their time and moves a camera along the path. Without the animation all are shown at once.
+static points are one mesh, the dynamic points of every frame another one. The animation shows these
+at their time and moves a camera along the path. Without the animation all meshes are visible.
 """
 
 from __future__ import annotations
@@ -15,39 +15,45 @@ from jaxtyping import Float
 
 from dyn3r.export.camera_conventions import (
     OPENGL_FROM_OPENCV,
-    continuous,
-    corner_K,
-    move,
+    K_at_pixel_corners,
+    continuous_quaternions,
     quaternions_wxyz,
+    transform_points,
     y_up,
 )
-from dyn3r.export.clouds import find_clouds, linear_colors
+from dyn3r.export.clouds import collect_clouds, linear_colors
 from dyn3r.export.gltf_file import GltfFile
 from dyn3r.export.options import ExportOptions
 from dyn3r.scene import PointCloud, Scene
 from dyn3r.types import Progress
 
 DEFAULT_POINTS = 500_000
-_POINTS, _LINES, _LINE_STRIP = 0, 1, 3
-_FRUSTUM_SHARE = 0.06  # of the median depth
+_POINTS, _LINES, _LINE_STRIP = 0, 1, 3  # glTF's primitive modes
+_FRUSTUM_DEPTH = 0.06  # median depths
+_ORANGE = (255, 140, 0)
 
 
-def write_glb(scene: Scene, path: Path, options: ExportOptions, progress: Progress) -> None:
-    """One .glb file."""
+def write_glb(
+    scene: Scene,
+    path: Path,
+    options: ExportOptions,
+    _progress: Progress,
+) -> None:
+    """Write one .glb file."""
     path.write_bytes(glb_bytes(scene, options))
 
 
 def glb_bytes(scene: Scene, options: ExportOptions) -> bytes:
-    """The file's bytes."""
+    """Content of the file."""
     T_gltf_world = y_up(scene)
-    clouds = find_clouds(scene, options, default_points=DEFAULT_POINTS)
+    clouds = collect_clouds(scene, options, default_points=DEFAULT_POINTS)
     gltf = GltfFile()
     material = gltf.add(
         "materials", name="unlit", extensions={"KHR_materials_unlit": {}},
         pbrMetallicRoughness={"metallicFactor": 0.0, "roughnessFactor": 1.0},
     )  # fmt: skip
     if len(clouds.static.points_world):
-        gltf.node("still", mesh=_cloud(gltf, "still", clouds.static, T_gltf_world, material))
+        gltf.node("static", mesh=_cloud(gltf, "static", clouds.static, T_gltf_world, material))
     moving: dict[int, int] = {}
     if any(len(cloud.points_world) for cloud in clouds.moving):
         group = gltf.node("moving")
@@ -59,25 +65,24 @@ def glb_bytes(scene: Scene, options: ExportOptions) -> bytes:
     camera = _cameras(gltf, scene, T, material)
     if len(scene) > 1:
         _animate(gltf, scene, T, camera, moving)
-    about = {
+    extras = {
         "axes": "y up, right-handed; the first camera looks along -z",
         "unit": "the scene's own",
         "T_gltf_world": T_gltf_world.tolist(),
         "times_s": scene.times_s.tolist(),
     }
-    return gltf.to_bytes(about)
+    return gltf.to_bytes(extras)
 
 
 def _cloud(gltf: GltfFile, name: str, cloud: PointCloud, T: np.ndarray, material: int) -> int:
-    return _mesh(
-        gltf, name, move(T, cloud.points_world), linear_colors(cloud.colors), _POINTS, material
-    )
+    points = transform_points(T, cloud.points_world)
+    return _mesh(gltf, name, points, linear_colors(cloud.colors), _POINTS, material)
 
 
 def _mesh(
     gltf: GltfFile, name: str, points: np.ndarray, linear: np.ndarray, mode: int, material: int
 ) -> int:
-    # 16 bits, as 8 bits of linear light show steps in the dark; four channels, as glTF aligns.
+    # 8 bits of linear light would show steps in dark colours. glTF's alignment needs 4 channels.
     rgba = np.full((len(points), 4), 65535, np.uint16)
     rgba[:, :3] = np.rint(65535 * linear)
     attributes = {
@@ -91,7 +96,7 @@ def _mesh(
 def _cameras(
     gltf: GltfFile, scene: Scene, T_gltf_camera: Float[np.ndarray, "n 4 4"], material: int
 ) -> int:
-    """Camera nodes of all frames, their frustums and path as lines; the node that will move."""
+    """Add camera nodes of all frames, frustums and path as lines; returns the animated node."""
     height, width = scene.size_hw
     K = scene.K
     lenses = [
@@ -106,28 +111,28 @@ def _cameras(
     group = gltf.node("cameras")
     for t in range(len(scene)):
         lens = lenses[min(t, len(lenses) - 1)]
-        gltf.node(f"camera {t:04d}", group, camera=lens, **_placed(T[t]))
+        gltf.node(f"camera {t:04d}", group, camera=lens, **_pose(T[t]))
     lines = _frustum_lines(scene, T_gltf_camera)
-    colour = np.tile(linear_colors(np.array([[255, 140, 0]], np.uint8)), (len(lines), 1))
-    gltf.node("frustums", group, mesh=_mesh(gltf, "frustums", lines, colour, _LINES, material))
+    color = np.tile(linear_colors(np.array([_ORANGE], np.uint8)), (len(lines), 1))
+    gltf.node("frustums", group, mesh=_mesh(gltf, "frustums", lines, color, _LINES, material))
     if len(scene) > 1:
-        path, orange = T[:, :3, 3], colour[: len(T)]
-        gltf.node("path", group, mesh=_mesh(gltf, "path", path, orange, _LINE_STRIP, material))
-    return gltf.node("moving camera", camera=lenses[0], **_placed(T[0]))
+        path, path_color = T[:, :3, 3], color[: len(T)]
+        gltf.node("path", group, mesh=_mesh(gltf, "path", path, path_color, _LINE_STRIP, material))
+    return gltf.node("moving camera", camera=lenses[0], **_pose(T[0]))
 
 
-def _placed(T: np.ndarray) -> dict[str, Any]:
+def _pose(T: Float[np.ndarray, "4 4"]) -> dict[str, Any]:
     xyzw = np.roll(quaternions_wxyz(T[None])[0], -1)
     return {"translation": T[:3, 3].tolist(), "rotation": xyzw.tolist()}
 
 
 def _frustum_lines(scene: Scene, T_gltf_camera: np.ndarray) -> np.ndarray:
-    """Line ends (n * 16, 3): from each centre to the picture's corners, and around them."""
+    """End points (n * 16, 3) of the edges of all camera frustums."""
     height, width = scene.size_hw
-    depth = _FRUSTUM_SHARE * scene.median_depth
+    depth = _FRUSTUM_DEPTH * scene.median_depth
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
     ends = []
-    for T, K in zip(T_gltf_camera, corner_K(scene.K)):
+    for T, K in zip(T_gltf_camera, K_at_pixel_corners(scene.K)):
         xy = (corners - K[:2, 2]) / K[[0, 1], [0, 1]]
         rim = np.concatenate([xy, np.ones((4, 1))], axis=1) * depth @ T[:3, :3].T + T[:3, 3]
         for k in range(4):
@@ -138,26 +143,29 @@ def _frustum_lines(scene: Scene, T_gltf_camera: np.ndarray) -> np.ndarray:
 def _animate(
     gltf: GltfFile, scene: Scene, T_gltf_camera: np.ndarray, camera: int, moving: dict[int, int]
 ) -> None:
+    """Add the animation: the node `camera` moves, the nodes `moving` (by frame) appear in turn."""
     times = scene.times_s - scene.times_s[0]
     if (np.diff(times) <= 1e-6).any():
         times = np.arange(len(scene)) / (scene.fps or 10.0)
     samplers: list[dict[str, Any]] = []
     channels: list[dict[str, Any]] = []
 
-    def channel(node: int, path: str, at: np.ndarray, values: np.ndarray, how: str) -> None:
+    def channel(
+        node: int, path: str, at: np.ndarray, values: np.ndarray, interpolation: str
+    ) -> None:
         samplers.append({
             "input": gltf.accessor(at.astype(np.float32), limits=True),
             "output": gltf.accessor(values.astype(np.float32)),
-            "interpolation": how,
+            "interpolation": interpolation,
         })  # fmt: skip
         channels.append({"sampler": len(samplers) - 1, "target": {"node": node, "path": path}})
 
     T = T_gltf_camera @ OPENGL_FROM_OPENCV
     channel(camera, "translation", times, T[:, :3, 3], "LINEAR")
-    quat = np.roll(continuous(quaternions_wxyz(T)), -1, axis=1)
+    quat = np.roll(continuous_quaternions(quaternions_wxyz(T)), -1, axis=1)
     channel(camera, "rotation", times, quat, "LINEAR")
     for t, node in moving.items():
-        # glTF can't hide things; a scale of 0 is what viewers take for hidden.
+        # glTF cannot hide nodes; viewers do not draw a node of scale 0.
         at = [times[t]] if t == 0 else [0.0, times[t]]
         shown = [1.0] if t == 0 else [0.0, 1.0]
         if t + 1 < len(times):

@@ -1,4 +1,4 @@
-"""A small writer of binary glTF 2.0 (.glb): arrays in, one file out."""
+"""Writer of binary glTF 2.0 (.glb)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import numpy as np
 
 _COMPONENTS = {"float32": 5126, "uint32": 5125, "uint16": 5123, "uint8": 5121}
 _TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
+_ARRAY_BUFFER = 34962
 
 
 class GltfFile:
-    """Collects nodes, meshes, cameras and one animation; `to_bytes` is the file."""
+    """Nodes, meshes, cameras and animations of a glTF document; `to_bytes` is the file."""
 
     def __init__(self) -> None:
+        """Start with an empty document."""
         self._binary = bytearray()
         self._lists: dict[str, list[dict[str, Any]]] = {}
         self._roots: list[int] = []
 
-    def add(self, kind: str, **what: Any) -> int:
-        """Append to the list `kind` (meshes, nodes, cameras, ...); its index."""
-        self._lists.setdefault(kind, []).append(what)
+    def add(self, kind: str, **properties: Any) -> int:
+        """Append to the list `kind` (meshes, nodes, cameras, ...); returns the index."""
+        self._lists.setdefault(kind, []).append(properties)
         return len(self._lists[kind]) - 1
 
     def accessor(
@@ -33,42 +35,49 @@ class GltfFile:
         limits: bool = False,
         vertices: bool = False,
     ) -> int:
-        """Store (k,) or (k, c) numbers; `limits` for positions and times, where glTF wants them."""
+        """Store an array (k,) or (k, c); returns the index of its accessor.
+
+        Args:
+            array: float32, uint32, uint16 or uint8.
+            normalized: integers stand for 0..1.
+            limits: write minimum and maximum, which glTF requires of positions and times.
+            vertices: the array is a vertex attribute.
+        """
         table = np.ascontiguousarray(array.reshape(len(array), -1))
         assert (table.itemsize * table.shape[1]) % 4 == 0  # glTF aligns every element
         view = self.add(
             "bufferViews", buffer=0, byteOffset=len(self._binary), byteLength=table.nbytes
         )
         if vertices:
-            self._lists["bufferViews"][view]["target"] = 34962  # ARRAY_BUFFER
+            self._lists["bufferViews"][view]["target"] = _ARRAY_BUFFER
         self._binary += table.astype(table.dtype.newbyteorder("<")).tobytes()
-        what: dict[str, Any] = {
+        properties: dict[str, Any] = {
             "bufferView": view,
             "componentType": _COMPONENTS[table.dtype.name],
             "count": len(table),
             "type": _TYPES[table.shape[1]],
         }
         if normalized:
-            what["normalized"] = True
+            properties["normalized"] = True
         if limits:
-            what |= {"min": table.min(axis=0).tolist(), "max": table.max(axis=0).tolist()}
-        return self.add("accessors", **what)
+            properties |= {"min": table.min(axis=0).tolist(), "max": table.max(axis=0).tolist()}
+        return self.add("accessors", **properties)
 
-    def node(self, name: str, parent: int | None = None, **what: Any) -> int:
-        """A node under `parent`, or at the top."""
-        index = self.add("nodes", name=name, **what)
+    def node(self, name: str, parent: int | None = None, **properties: Any) -> int:
+        """Add a node under `parent`, or at the top; returns its index."""
+        index = self.add("nodes", name=name, **properties)
         if parent is None:
             self._roots.append(index)
         else:
             self._lists["nodes"][parent].setdefault("children", []).append(index)
         return index
 
-    def to_bytes(self, about: dict[str, Any]) -> bytes:
-        """The whole file; `about` goes into the scene's `extras`."""
+    def to_bytes(self, extras: dict[str, Any]) -> bytes:
+        """Content of the file; `extras` are application data of the scene."""
         document = {
             "asset": {"version": "2.0", "generator": "dyn3r"},
             "scene": 0,
-            "scenes": [{"nodes": self._roots, "extras": about}],
+            "scenes": [{"nodes": self._roots, "extras": extras}],
             **self._lists,
             "buffers": [{"byteLength": len(self._binary)}],
         }

@@ -1,4 +1,4 @@
-"""What an export may be told; one value for all formats."""
+"""Options of an export, one type for all formats."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ QuaternionOrder = Literal["xyzw", "wxyz"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What an export may be told; every format reads what concerns it and ignores the rest.
+    """Options of an export. A format ignores those that do not apply to it.
 
     Raises:
-        InputError: a value that is not among those named.
+        InputError: a value that is not allowed or out of its range.
     """
 
     resolution: Resolution = "auto"
-    """`prepared`: the frames as the network saw them; `source`: the pictures they came from;
-    `auto`: source if source pictures are given, else prepared (colmap: always source)."""
+    """`prepared`: the frames as the network received them; `source`: the images they were made
+    from; `auto`: source if `source` is given, otherwise prepared (colmap: always source)."""
     source: Path | None = None
-    """The video or folder that the scene was made from: pictures for colmap and nerfstudio, and
-    the guide for depth and masks at source resolution. Without it those are upsampled by nearest
+    """Video or folder that the scene was made from. It gives the images of colmap and nerfstudio,
+    and guides depth and masks at source resolution. Without it these are upsampled by nearest
     neighbour."""
     which: Which = "all"
-    """The part of the points that clouds (ply, glb, usd, rerun) hold."""
+    """Part of the points that the clouds (ply, glb, usd, rerun) contain."""
     drop: float = 0.2
-    """Share (0..1) of the least sure points that clouds leave out; still and moving points are
-    judged separately."""
+    """Share (0..1) of the points that the clouds leave out, the least confident ones. The share
+    applies to static and to dynamic points separately."""
     max_points: int | None = None
-    """Clouds are thinned to about this many points; None: each format's own default."""
+    """Approximate number of points that clouds are thinned to; None: the default of the format."""
     quaternion: QuaternionOrder = "xyzw"
-    """Order in the trajectories of `tum` and `official`; wxyz is what the published programs
-    wrote."""
+    """Order in the trajectories of `tum` and `official`; the published programs write wxyz."""
 
     def __post_init__(self) -> None:
+        """Check the values, and make `source` a path."""
         for name, allowed in (
             ("resolution", Resolution), ("which", Which), ("quaternion", QuaternionOrder),
         ):  # fmt: skip

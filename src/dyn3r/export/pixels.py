@@ -1,4 +1,4 @@
-"""Single pictures on the disk: photographs, masks, 16-bit depth, OpenEXR."""
+"""Image files: RGB, masks, 16-bit depth, OpenEXR."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from jaxtyping import Bool, Float32, UInt8, UInt16
 from PIL import Image
 
 
-def write_photo(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
-    """RGB as .png, or as .jpg of high quality without colour subsampling."""
+def write_rgb(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Write RGB as .png, or as .jpg of quality 95 without chroma subsampling."""
     if path.suffix == ".jpg":
-        Image.fromarray(picture).save(path, format="JPEG", quality=95, subsampling=0)
+        Image.fromarray(image).save(path, format="JPEG", quality=95, subsampling=0)
     else:
-        Image.fromarray(picture).save(path, format="PNG", compress_level=3)
+        Image.fromarray(image).save(path, format="PNG", compress_level=3)
 
 
 def write_mask(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
-    """8-bit grey PNG: 255 where True, 0 elsewhere."""
+    """Write an 8-bit grey PNG: 255 where True, 0 elsewhere."""
     Image.fromarray(mask.astype(np.uint8) * 255).save(path, format="PNG")
 
 
-def write_deep(path: Path, values: UInt16[np.ndarray, "h w"]) -> None:
-    """16-bit grey PNG."""
+def write_uint16(path: Path, values: UInt16[np.ndarray, "h w"]) -> None:
+    """Write a 16-bit grey PNG."""
     Image.fromarray(values).save(path, format="PNG", compress_level=3)
 
 
 def write_exr(path: Path, values: Float32[np.ndarray, "h w"]) -> None:
-    """OpenEXR with one 32-bit channel Y (zip compression), lossless."""
+    """Write OpenEXR with one 32-bit channel Y (zip compression, lossless)."""
     from fractions import Fraction
 
     import av

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dyn3r.export.clouds import find_clouds, select_all
+from dyn3r.export.clouds import collect_clouds, select_pixels
 from dyn3r.export.naming import frame_stems
 from dyn3r.export.options import ExportOptions
 from dyn3r.scene import PointCloud, Scene
@@ -15,22 +15,27 @@ from dyn3r.types import Progress
 DEFAULT_POINTS = 2_000_000
 
 
-def write_ply(scene: Scene, path: Path, options: ExportOptions, progress: Progress) -> None:
-    """The background of all frames and the moving things of every frame in one file."""
-    clouds = find_clouds(scene, options, default_points=DEFAULT_POINTS)
+def write_ply(
+    scene: Scene,
+    path: Path,
+    options: ExportOptions,
+    _progress: Progress,
+) -> None:
+    """Write the static points of all frames and the dynamic points of every frame to one file."""
+    clouds = collect_clouds(scene, options, default_points=DEFAULT_POINTS)
     parts = [clouds.static, *clouds.moving]
-    whole = PointCloud(
+    merged = PointCloud(
         np.concatenate([part.points_world for part in parts]),
         np.concatenate([part.colors for part in parts]),
     )
-    path.write_bytes(ply_bytes(whole))
+    path.write_bytes(ply_bytes(merged))
 
 
 def write_ply_frames(
     scene: Scene, folder: Path, options: ExportOptions, progress: Progress
 ) -> None:
-    """One file a frame with all its points (or its still or moving ones)."""
-    chosen = select_all(scene, options)
+    """Write one file per frame with all its points (or its static or dynamic ones)."""
+    chosen = select_pixels(scene, options)
     for t, stem in enumerate(frame_stems(scene)):
         progress("writing clouds", t, len(scene))
         (folder / f"{stem}.ply").write_bytes(ply_bytes(scene.points_of(t, chosen[t])))
@@ -38,7 +43,7 @@ def write_ply_frames(
 
 
 def ply_bytes(cloud: PointCloud) -> bytes:
-    """x y z as float32, red green blue as uint8."""
+    """Content of a PLY file: x y z as float32, red green blue as uint8."""
     names = ("x", "y", "z", "red", "green", "blue")
     rows = np.zeros(
         len(cloud.points_world),

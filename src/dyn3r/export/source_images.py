@@ -1,4 +1,4 @@
-"""The source pictures of a scene's frames, read again from the video or folder."""
+"""Source images of a scene's frames, read again from the video or folder."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, to_rgb, vis
 from dyn3r.io.mask_files import match_frames
 from dyn3r.scene import Scene
 
-Picture = UInt8[np.ndarray, "source_h source_w 3"]
+SourceImage = UInt8[np.ndarray, "source_h source_w 3"]
 
 
-def read_source_pictures(scene: Scene, source: Path) -> Iterator[Picture]:
-    """Yield the upright RGB source picture of every frame, in order, one at a time.
+def read_source_images(scene: Scene, source: Path) -> Iterator[SourceImage]:
+    """Yield the upright RGB source image of every frame, in order, one at a time.
 
-    A folder's files are matched with the frames by name, by order or by number (`match_frames`); a
-    video's by their time.
+    The files of a folder are matched with the frames by name, by order or by number
+    (`match_frames`); the frames of a video by time.
 
     Raises:
-        InputError: nothing there, frames that can't be found, or pictures of another size than
+        InputError: a missing source, frames that are not in it, or images of another size than
             the scene was made from.
     """
     if not source.exists():
         raise InputError(f"the source {source} does not exist")
-    pictures = _from_folder(scene, source) if source.is_dir() else _from_file(scene, source)
-    for name, picture in zip(scene.names, pictures, strict=True):
+    images = _from_folder(scene, source) if source.is_dir() else _from_file(scene, source)
+    for name, image in zip(scene.names, images, strict=True):
         height, width = scene.mapping.source_hw
-        if picture.shape[:2] != (height, width):
+        if image.shape[:2] != (height, width):
             raise InputError(
                 f"{source} is not what the scene was made from: {name} has "
-                f"{picture.shape[1]}x{picture.shape[0]} pixels, not {width}x{height}"
+                f"{image.shape[1]}x{image.shape[0]} pixels, not {width}x{height}"
             )
-        yield picture
+        yield image
 
 
-def _from_folder(scene: Scene, folder: Path) -> Iterator[Picture]:
+def _from_folder(scene: Scene, folder: Path) -> Iterator[SourceImage]:
     files = sorted(
         (f for f in visible_files(folder) if f.suffix.lower() in IMAGE_SUFFIXES), key=natural_key
     )
     if not files:
-        raise InputError(f"the folder {folder} has no pictures in it")
+        raise InputError(f"the folder {folder} has no images in it")
     for k in match_frames([f.stem for f in files], scene.names, folder):
         yield np.asarray(to_rgb(open_image(files[k])))
 
 
-def _from_file(scene: Scene, file: Path) -> Iterator[Picture]:
+def _from_file(scene: Scene, file: Path) -> Iterator[SourceImage]:
     if file.suffix.lower() in IMAGE_SUFFIXES:
         if len(scene) > 1:
-            raise InputError(f"{file} is one picture, but the scene has {len(scene)} frames")
+            raise InputError(f"{file} is one image, but the scene has {len(scene)} frames")
         yield np.asarray(to_rgb(open_image(file)))
         return
     yield from _from_video(scene, file)
 
 
-def _from_video(scene: Scene, file: Path) -> Iterator[Picture]:
+def _from_video(scene: Scene, file: Path) -> Iterator[SourceImage]:
     from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 
     wanted = scene.times_s
     if (np.diff(wanted) <= 0).any():
-        raise InputError(f"the scene's times do not increase: its frames can't be found in {file}")
+        raise InputError(f"the scene's times do not increase: its frames cannot be found in {file}")
     found = 0
     with open_video(file) as container:
         plan = plan_sampling(container, start_s=float(wanted[0]))

@@ -1,8 +1,8 @@
-"""Still points with the frames that see them, for structure-from-motion formats.
+"""Static points with the frames that observe them, for structure-from-motion formats.
 
-A scene has depth maps, no feature tracks. Two depth maps agree about a point if each sends it to
-where the other has it; that is the geometric check of multi-view stereo (Schönberger et al.,
-"Pixelwise View Selection for Unstructured Multi-View Stereo", 2016, section 4.3).
+A scene has depth maps and no feature tracks. Two depth maps agree on a point if each maps it to the
+position where the other has it. This is the geometric check of multi-view stereo (Schönberger et
+al., "Pixelwise View Selection for Unstructured Multi-View Stereo", 2016, section 4.3).
 """
 
 from __future__ import annotations
@@ -10,121 +10,122 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 
-from dyn3r.export.camera_conventions import invert_rigid
 from dyn3r.scene import Scene
-from dyn3r.scene.background import depth_edges, grow, most_confident_per_voxel
+from dyn3r.scene.background import choose_static, depth_edges, grow
 from dyn3r.types import Progress, no_progress
 
-_DEPTH_AGREES = 0.02  # relative
-_PIXELS_AGREE = 1.0  # forward and back, in prepared pixels
-_MASK_MARGIN = 2  # pixels around movers that are left out
+_DEPTH_TOLERANCE = 0.02  # relative
+_MAX_ROUND_TRIP_PX = 1.0  # forward-backward distance, prepared pixels
+_MASK_MARGIN_PX = 2  # pixels around dynamic ones that are left out
 
 
 class Tracks(NamedTuple):
-    """k still points and m observations, ordered by frame."""
+    """k static points and m observations, ordered by frame."""
 
     points_world: Float32[np.ndarray, "k 3"]
+    """World points."""
     colors: UInt8[np.ndarray, "k 3"]
+    """sRGB, 0..255."""
     error_px: Float[np.ndarray, " k"]
     """Mean forward-backward distance between depth maps, prepared pixels; 0 with one view."""
     frame: Int[np.ndarray, " m"]
+    """Frame of each observation."""
     point: Int[np.ndarray, " m"]
-    """Row of `points_world`; one of a frame appears in its order."""
+    """Row of `points_world` of each observation; ascending within a frame."""
     uv: Float[np.ndarray, "m 2"]
-    """Where the frame sees the point: prepared pixels, integer centres. The point's own pixel in
-    the frame that it is from, its projection in the others."""
+    """Position of the observation: prepared pixels, integer centres. It is the point's own pixel in
+    the frame that it comes from, and its projection in the others."""
 
 
 class _Sample(NamedTuple):
-    points: np.ndarray
-    colors: np.ndarray
-    frame: np.ndarray
-    uv: np.ndarray
+    """Points, and the pixel of the frame that each comes from."""
+
+    points: Float32[np.ndarray, "k 3"]
+    colors: UInt8[np.ndarray, "k 3"]
+    frame: Int[np.ndarray, " k"]
+    uv: Float[np.ndarray, "k 2"]
 
 
 def find_tracks(
     scene: Scene, *, min_confidence: float, max_points: int, progress: Progress = no_progress
 ) -> Tracks:
-    """Still points of all frames, thinned to `max_points`, and the frames that agree with them."""
-    usable = np.stack([_usable(scene, t, min_confidence) for t in range(len(scene))])
-    sample = _sample(scene, usable, max_points)
-    T_camera_world = invert_rigid(scene.T_world_camera)
-    k = np.arange(len(sample.points))
-    frames, points, uvs, misses = [], [], [], []
+    """Static points of all frames, thinned to `max_points`, and the frames that confirm them."""
+    sample = _sample(scene, min_confidence, max_points)
+    T_camera_world = np.linalg.inv(scene.T_world_camera)
+    index = np.arange(len(sample.points))
+    frames, points, uvs, errors = [], [], [], []
     for t in range(len(scene)):
         progress("finding tracks", t, len(scene))
+        usable = scene.select(t, min_confidence=min_confidence)
+        usable &= ~grow(scene.dynamic[t], _MASK_MARGIN_PX) & ~depth_edges(scene.depth[t])
+        uv, error = _observe(scene, t, sample, T_camera_world, usable)
         own = sample.frame == t
-        uv, miss = _check(scene, t, sample, T_camera_world, usable[t])
-        uv[own], miss[own] = sample.uv[own], 0.0
-        seen = miss <= _PIXELS_AGREE
+        uv[own], error[own] = sample.uv[own], 0.0
+        seen = error <= _MAX_ROUND_TRIP_PX
         frames.append(np.full(int(seen.sum()), t))
-        points.append(k[seen])
+        points.append(index[seen])
         uvs.append(uv[seen])
-        misses.append(miss[seen])
+        errors.append(error[seen])
     progress("finding tracks", len(scene), len(scene))
-    point, miss = np.concatenate(points), np.concatenate(misses)
-    views = np.bincount(point, minlength=len(k))
-    error = np.bincount(point, miss, minlength=len(k)) / np.maximum(views - 1, 1)
+    point = np.concatenate(points)
+    views = np.bincount(point, minlength=len(index))
+    total = np.bincount(point, np.concatenate(errors), minlength=len(index))
+    mean = total / np.maximum(views - 1, 1)
     return Tracks(
-        sample.points, sample.colors, error, np.concatenate(frames), point, np.concatenate(uvs)
+        sample.points, sample.colors, mean, np.concatenate(frames), point, np.concatenate(uvs)
     )
 
 
-def _usable(scene: Scene, t: int, min_confidence: float) -> np.ndarray:
-    chosen = scene.select(t, min_confidence=min_confidence)
-    return chosen & ~grow(scene.dynamic[t], _MASK_MARGIN) & ~depth_edges(scene.depth[t])
-
-
-def _sample(scene: Scene, usable: np.ndarray, max_points: int) -> _Sample:
-    """One point a voxel, the most confident, as `Scene.static_points` does; pixels are kept."""
-    stride = max(1, int(np.ceil(np.sqrt(scene.depth.size / (4 * max_points)))))
-    thin = np.zeros_like(usable)
-    for t in range(len(scene)):
-        row0, column0 = t % stride, (t // stride) % stride
-        part = np.s_[t, row0::stride, column0::stride]
-        thin[part] = usable[part]
-    clouds = [scene.points_of(t, thin[t]) for t in range(len(scene))]
-    points = np.concatenate([cloud.points_world for cloud in clouds])
-    colors = np.concatenate([cloud.colors for cloud in clouds])
-    frame, row, column = np.nonzero(thin)
-    voxel = scene.median_depth / float(np.median(scene.K[:, 0, 0]))
-    kept = most_confident_per_voxel(points, scene.confidence[thin], voxel)
-    if len(kept) > max_points:
-        kept = np.sort(np.random.default_rng(0).choice(kept, max_points, replace=False))
+def _sample(scene: Scene, min_confidence: float, max_points: int) -> _Sample:
+    """Static points away from depth edges, the most confident one per voxel."""
+    pixels, cloud = choose_static(
+        scene,
+        min_confidence=min_confidence,
+        max_points=max_points,
+        mask_margin=_MASK_MARGIN_PX,
+        keep=lambda t: ~depth_edges(scene.depth[t]),
+    )
+    frame = np.repeat(np.arange(len(scene)), [len(of_frame) for of_frame in pixels])
+    row, column = np.divmod(np.concatenate(pixels), scene.size_hw[1])
     uv = np.stack([column, row], axis=-1).astype(float)
-    return _Sample(points[kept], colors[kept], frame[kept], uv[kept])
+    return _Sample(cloud.points_world, cloud.colors, frame, uv)
 
 
-def _check(
-    scene: Scene, t: int, sample: _Sample, T_camera_world: np.ndarray, usable: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Projections (k, 2) into frame t, and how far off its depth map says they are (inf: no)."""
+def _observe(
+    scene: Scene,
+    t: int,
+    sample: _Sample,
+    T_camera_world: Float[np.ndarray, "n 4 4"],
+    usable: Bool[np.ndarray, "h w"],
+) -> tuple[Float[np.ndarray, "k 2"], Float[np.ndarray, " k"]]:
+    """Projections into frame t, and forward-backward distances in pixels.
+
+    The distance is infinite where the depth map of frame t does not confirm the point.
+    """
     uv, z = project(sample.points, scene.K[t], T_camera_world[t])
-    miss = np.full(len(uv), np.inf)
+    error = np.full(len(uv), np.inf)
     height, width = scene.size_hw
     column, row = np.rint(np.nan_to_num(uv, nan=-9.0).clip(-9, 1e6)).astype(int).T
     hit = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     hit[hit] = usable[row[hit], column[hit]]
-    there = np.zeros(len(uv))
-    there[hit] = scene.depth[t, row[hit], column[hit]]
-    hit &= np.abs(there - z) < _DEPTH_AGREES * z
-    # Back: the point that frame t has along this ray, seen from the frame the sample is from.
-    ray = np.stack(
-        [*((uv[hit] - scene.K[t, :2, 2]) / scene.K[t, [0, 1], [0, 1]]).T, np.ones(hit.sum())]
-    )
-    T = scene.T_world_camera[t]
-    back = (ray * there[hit]).T @ T[:3, :3].T + T[:3, 3]
+    measured = np.zeros(len(uv))
+    measured[hit] = scene.depth[t, row[hit], column[hit]]
+    hit &= np.abs(measured - z) < _DEPTH_TOLERANCE * z
+    # Back: the point that frame t has along this ray, as seen from the frame of the sample.
+    K, T = scene.K[t], scene.T_world_camera[t]
+    rays = np.column_stack([(uv[hit] - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones(hit.sum())])
+    world = (rays * measured[hit, None]) @ T[:3, :3].T + T[:3, 3]
     own = sample.frame[hit]
-    camera = (T_camera_world[own, :3, :3] @ back[..., None])[..., 0] + T_camera_world[own, :3, 3]
-    K = scene.K[own]
+    camera = (T_camera_world[own, :3, :3] @ world[..., None])[..., 0] + T_camera_world[own, :3, 3]
+    K_own = scene.K[own]
     ahead = camera[:, 2] > 0
-    z_back = np.where(ahead, camera[:, 2], 1.0)
-    again = camera[:, :2] / z_back[:, None] * K[:, [0, 1], [0, 1]] + K[:, :2, 2]
-    distance = np.linalg.norm(again - sample.uv[hit], axis=1)
-    miss[hit] = np.where(ahead, distance, np.inf)
-    return uv, miss
+    z_own = np.where(ahead, camera[:, 2], 1.0)
+    returned = camera[:, :2] / z_own[:, None] * K_own[:, [0, 1], [0, 1]] + K_own[:, :2, 2]
+    distance = np.linalg.norm(returned - sample.uv[hit], axis=1)
+    error[hit] = np.where(ahead, distance, np.inf)
+    return uv, error
 
 
 def project(

@@ -1,4 +1,4 @@
-"""Camera paths as text: TUM and KITTI. World axes are the scene's own, cameras are OpenCV's."""
+"""Camera trajectories as text: TUM and KITTI. World axes are the scene's, cameras are OpenCV's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ from dyn3r.scene import Scene
 from dyn3r.types import Progress
 
 
-def write_tum(scene: Scene, path: Path, options: ExportOptions, progress: Progress) -> None:
-    """`t tx ty tz qx qy qz qw` a line, camera to world, t in seconds (`options.quaternion`)."""
+def write_tum(
+    scene: Scene,
+    path: Path,
+    options: ExportOptions,
+    _progress: Progress,
+) -> None:
+    """Write lines `t tx ty tz qx qy qz qw`, camera to world, t in seconds."""
     path.write_text(tum_text(scene.T_world_camera, scene.times_s, options.quaternion))
 
 
-def write_kitti(scene: Scene, path: Path, options: ExportOptions, progress: Progress) -> None:
-    """The 3x4 camera-to-world matrix, row by row: twelve numbers a line."""
+def write_kitti(
+    scene: Scene,
+    path: Path,
+    _options: ExportOptions,
+    _progress: Progress,
+) -> None:
+    """Write the 3x4 camera-to-world matrix of each frame, row by row: twelve numbers per line."""
     rows = scene.T_world_camera[:, :3].reshape(len(scene), 12)
     path.write_text("".join(" ".join(map(_number, row)) + "\n" for row in rows))
 
@@ -29,7 +39,7 @@ def tum_text(
     times_s: Float[np.ndarray, " n"],
     order: QuaternionOrder = "xyzw",
 ) -> str:
-    """The lines of a TUM trajectory file."""
+    """Content of a TUM trajectory file."""
     quat = quaternions_wxyz(T_world_camera)
     if order == "xyzw":
         quat = np.roll(quat, -1, axis=1)
@@ -38,4 +48,4 @@ def tum_text(
 
 
 def _number(value: float) -> str:
-    return f"{value + 0.0:.9g}"
+    return f"{value + 0.0:.9g}"  # + 0.0 removes the sign of -0.0

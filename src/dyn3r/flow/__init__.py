@@ -1,4 +1,4 @@
-"""Optical flow: where does every pixel of one frame go in another (SPEC section 7)."""
+"""Measured optical flow between frames (SPEC 7)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["DisFlow", "FlowEstimator", "RaftFlow", "flow_estimator", "measure_fl
 
 
 def flow_estimator(name: str, device: str = "cpu") -> FlowEstimator:
-    """The estimator called `dis`, `raft` or `raft-small`; `device` is where RAFT runs.
+    """The estimator named `dis`, `raft` or `raft-small`; RAFT runs on `device`.
 
-    Nothing is loaded before the first flow is asked for. Raises InputError for another name.
+    Weights are loaded with the first flow. Raises InputError for another name.
     """
     if name == "dis":
         return DisFlow()

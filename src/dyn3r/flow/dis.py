@@ -1,4 +1,4 @@
-"""Dense inverse search: optical flow without weights (Kroeger et al. 2016), as OpenCV has it."""
+"""Optical flow by dense inverse search (Kroeger et al. 2016) in OpenCV's implementation."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from dyn3r.errors import InputError
-from dyn3r.flow.estimator import check_pictures
+from dyn3r.flow.estimator import check_images
 
 MIN_SIDE = 32
-"""Smaller pictures are enlarged to this before the search; the patches are 8 pixels wide."""
+"""Shortest side in pixels; smaller images are enlarged. Source: patches are 8 pixels wide."""
 
 
 @dataclass(frozen=True)
 class DisFlow:
-    """Flow by dense inverse search. Deterministic, milliseconds per pair on one CPU core."""
+    """Flow by dense inverse search; deterministic, needs no weights."""
 
     finest_scale: int = 0
-    """Level of the pyramid where the search ends; each level halves the sides. 0, full resolution,
-    takes three times as long as 1, and a third of the error goes (docs/flow.md)."""
+    """Pyramid level at which the search ends; each level halves the sides. 0 is full resolution:
+    two thirds of the error of level 1 in three times its time (docs/results.md)."""
     iterations: int = 16
-    """Steps of gradient descent per patch. More: slower, better on large displacements."""
+    """Gradient descent steps per patch. More: slower, better on large displacements."""
     stride: int = 4
     """Pixels between patches. Smaller: slower, smoother fields."""
 
     def __post_init__(self) -> None:
+        """Raise InputError for values out of range."""
         if self.finest_scale < 0 or self.iterations < 1 or not 1 <= self.stride <= 8:
             raise InputError(
                 "DIS flow needs finest_scale >= 0, iterations >= 1 and a stride of 1 to 8 pixels"
@@ -39,14 +40,16 @@ class DisFlow:
         return "dis"
 
     def flow(
-        self, source: UInt8[np.ndarray, "h w 3"], target: UInt8[np.ndarray, "h w 3"]
+        self,
+        source: np.ndarray,
+        target: np.ndarray,  # shapes: `check_images`
     ) -> Float[np.ndarray, "h w 2"]:
-        """See `FlowEstimator.flow`. Raises InputError for pictures that don't fit each other."""
+        """See `FlowEstimator.flow`. Raises InputError for images of different sizes."""
         import cv2
 
-        check_pictures(source, target)
+        check_images(source, target)
         height, width = source.shape[:2]
-        grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (source, target)]
+        grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (source, target)]
         enlarge = max(1.0, MIN_SIDE / min(height, width))
         if enlarge > 1:
             size = (round(width * enlarge), round(height * enlarge))

@@ -1,4 +1,4 @@
-"""Optical flow estimators: the protocol and the checks they share."""
+"""Protocol of optical flow estimators, and the checks that they share."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from dyn3r.errors import InputError
 
 @runtime_checkable
 class FlowEstimator(Protocol):
-    """Anything that can say where the pixels of one picture are in another."""
+    """Estimator of dense optical flow between two images."""
 
     @property
     def name(self) -> str:
-        """What a person calls it, for messages and results."""
+        """Name for messages and results."""
         ...
 
     def flow(
         self, source: UInt8[np.ndarray, "h w 3"], target: UInt8[np.ndarray, "h w 3"]
     ) -> Float[np.ndarray, "h w 2"]:
-        """Displacement (u, v) in pixels of every source pixel: it is seen at x + u, y + v of the
-        target. Both pictures are RGB, 0..255, of one size."""
+        """Displacement (u, v) in pixels of every source pixel.
+
+        The pixel (x, y) of the source is at (x + u, y + v) in the target. Both images are RGB,
+        0..255, of one size.
+        """
         ...
 
 
-def check_pictures(source: np.ndarray, target: np.ndarray) -> None:
-    """Raise InputError unless both are RGB pictures (h, w, 3) of bytes and of one size."""
-    for picture in (source, target):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+def check_images(source: np.ndarray, target: np.ndarray) -> None:
+    """Raise InputError unless both are RGB images (h, w, 3) of uint8 and of one size."""
+    for image in (source, target):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(
-                "optical flow needs RGB pictures (h, w, 3) of uint8, not "
-                f"{tuple(picture.shape)} of {picture.dtype}"
+                "optical flow needs RGB images (h, w, 3) of uint8, not "
+                f"{tuple(image.shape)} of {image.dtype}"
             )
     if source.shape != target.shape:
         raise InputError(
-            f"optical flow needs two pictures of one size, not {tuple(source.shape[:2])} and "
+            f"optical flow needs two images of one size, not {tuple(source.shape[:2])} and "
             f"{tuple(target.shape[:2])}"
         )

@@ -1,4 +1,4 @@
-"""Flow of all pairs of a clip: each undirected pair is measured once, both ways."""
+"""Flow fields of all pairs of a clip, in both directions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dyn3r.types import FlowFields, Progress, no_progress
 
 def measure_flow(
     images: UInt8[np.ndarray, "n h w 3"],
-    edges: Int[np.ndarray, "m 2"],
+    edges: np.ndarray,  # (m, 2): `undirected_pairs`
     estimator: FlowEstimator,
     *,
     tolerance_px: float = 3.0,
@@ -26,17 +26,17 @@ def measure_flow(
     spill_folder: str | None = None,
     progress: Progress = no_progress,
 ) -> FlowFields:
-    """Flow and visibility of every pair that `edges` names, in both directions.
+    """Flow and visibility of every pair of `edges`, in both directions.
 
-    Edges (i, j) and (j, i) are one pair; pairs of a frame with itself are left out. The result's
-    edges are sorted, (i, j) and (j, i) next to each other. The fields are kept in half precision
-    (a 2048th of their size, or better: 0.03 px for 60 px). `visible` is False where the flow leaves
-    the picture or does not come back to within `tolerance_px` (SPEC 6). Beyond `memory_gb` (about 5
-    bytes per pixel and direction) they lie in temporary files in `spill_folder` (None: the system's
-    own for such files), which go with the arrays.
+    Edges (i, j) and (j, i) are one pair; pairs of a frame with itself are left out. The edges of
+    the result are sorted, with (i, j) and (j, i) next to each other. Flow is stored in half
+    precision (relative error 1/2048: 0.03 px for 60 px). `visible` is False where the flow ends
+    outside the image or does not return to within `tolerance_px` (SPEC 6). Beyond `memory_gb`
+    (about 5 bytes per pixel and direction) the arrays are temporary files in `spill_folder` (None:
+    the default of the system), which are deleted with the arrays.
 
-    Raises InputError for edges that name no frame, for frames that are no RGB bytes, and for files
-    without room.
+    Raises InputError for edges of unknown frames, for frames that are not RGB of uint8, and if a
+    file does not fit on the disk.
     """
     pairs = undirected_pairs(edges, len(images))
     h, w = images.shape[1:3]
@@ -44,11 +44,11 @@ def measure_flow(
     folder = spill_folder if 5 * math.prod(shape) > 1e9 * memory_gb else ""
     flow = allocate((*shape, 2), np.dtype(np.float16), folder, "flow")
     visible = allocate(shape, np.dtype(bool), folder, "the visibility of flow")
-    for k, (forward, backward) in enumerate(_both_ways(images, pairs, estimator)):
+    for k, (forward, backward) in enumerate(_both_directions(images, pairs, estimator)):
         flow[2 * k], flow[2 * k + 1] = forward, backward
-        there, back = torch.from_numpy(forward), torch.from_numpy(backward)
-        visible[2 * k] = forward_backward_visible(there, back, tolerance_px).numpy()
-        visible[2 * k + 1] = forward_backward_visible(back, there, tolerance_px).numpy()
+        to_target, to_source = torch.from_numpy(forward), torch.from_numpy(backward)
+        visible[2 * k] = forward_backward_visible(to_target, to_source, tolerance_px).numpy()
+        visible[2 * k + 1] = forward_backward_visible(to_source, to_target, tolerance_px).numpy()
         release_pages(flow)
         release_pages(visible)
         progress("measuring flow", k + 1, len(pairs))
@@ -56,8 +56,11 @@ def measure_flow(
     return FlowFields(directed, flow, visible)
 
 
-def undirected_pairs(edges: Int[np.ndarray, "m 2"], num_frames: int) -> Int[np.ndarray, "k 2"]:
-    """Every pair once, as (smaller, larger), sorted. Raises InputError for unknown frames."""
+def undirected_pairs(edges: np.ndarray, num_frames: int) -> Int[np.ndarray, "k 2"]:
+    """Every pair of `edges` (m, 2) once as (smaller, larger), sorted.
+
+    Raises InputError for another shape or type, and for unknown frames.
+    """
     edges = np.asarray(edges)
     if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
         raise InputError(f"edges must be integers of shape (m, 2), not {tuple(edges.shape)}")
@@ -67,7 +70,7 @@ def undirected_pairs(edges: Int[np.ndarray, "m 2"], num_frames: int) -> Int[np.n
     return np.unique(np.sort(different, axis=1), axis=0).reshape(-1, 2)
 
 
-def _both_ways(
+def _both_directions(
     images: np.ndarray, pairs: np.ndarray, estimator: FlowEstimator
 ) -> Iterator[tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]]:
     for i, j in pairs:

@@ -1,4 +1,4 @@
-"""RAFT: learned optical flow (Teed and Deng 2020), through torchvision (extra `raft`)."""
+"""Optical flow by RAFT (Teed and Deng 2020) from torchvision (extra `raft`)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from dyn3r.errors import CheckpointError, InputError, MissingExtraError
-from dyn3r.flow.estimator import check_pictures
+from dyn3r.flow.estimator import check_images
 
 MIN_SIDE = 128
-"""RAFT's pyramid of correlations needs an eighth of each side to be at least 16."""
+"""Shortest side in pixels. Source: the correlation pyramid of RAFT needs 16 cells of 8 pixels."""
 
 
 @dataclass(frozen=True)
 class RaftFlow:
-    """Flow by RAFT. The network is made, and its weights are fetched, with the first flow."""
+    """Flow by RAFT; the network is built and its weights are downloaded with the first flow."""
 
     size: Literal["large", "small"] = "large"
-    """`small` is several times faster and less exact."""
+    """`small` is several times faster and less accurate."""
     weights: str | None = "default"
-    """`default`: torchvision's best published weights, fetched and kept by torchvision; another of
-    its names (`C_T_V2`, ...); the path of a safetensors file; None: random numbers, for tests."""
+    """`default`: the best published weights of torchvision, which downloads and caches them;
+    another of its names (`C_T_V2`, ...); the path of a safetensors file; None: random weights, for
+    tests."""
     device: str = "cpu"
-    """Where it runs."""
+    """PyTorch device of the network."""
     updates: int = 12
-    """Refinements per pair. More: slower, better, 32 at most does any good."""
+    """Iterative updates per pair. More: slower and more accurate, up to 32."""
 
     def __post_init__(self) -> None:
+        """Raise InputError for values out of range."""
         if self.size not in ("large", "small"):
             raise InputError(f"the size of RAFT is 'large' or 'small', not '{self.size}'")
         if self.updates < 1:
@@ -45,25 +47,27 @@ class RaftFlow:
         return "raft" if self.size == "large" else "raft-small"
 
     def flow(
-        self, source: UInt8[np.ndarray, "h w 3"], target: UInt8[np.ndarray, "h w 3"]
+        self,
+        source: np.ndarray,
+        target: np.ndarray,  # shapes: `check_images`
     ) -> Float[np.ndarray, "h w 2"]:
         """See `FlowEstimator.flow`.
 
-        Raises InputError for pictures that don't fit each other, MissingExtraError without
-        torchvision, CheckpointError if the weights can't be had.
+        Raises InputError for images of different sizes, MissingExtraError without torchvision,
+        CheckpointError if the weights cannot be loaded.
         """
-        check_pictures(source, target)
+        check_images(source, target)
         height, width = source.shape[:2]
         padding = _padding(height, width)
         with torch.inference_mode():
-            a, b = (self._prepare(picture, padding) for picture in (source, target))
+            a, b = (self._prepare(image, padding) for image in (source, target))
             field = self._network(a, b, num_flow_updates=self.updates)[-1][0]
         left, _, top, _ = padding
         inner = field[:, top : top + height, left : left + width]
-        return inner.permute(1, 2, 0).float().cpu().numpy()
+        return np.asarray(inner.permute(1, 2, 0).float().cpu().numpy())
 
-    def _prepare(self, picture: np.ndarray, padding: tuple[int, int, int, int]) -> torch.Tensor:
-        tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].to(self.device)
+    def _prepare(self, image: np.ndarray, padding: tuple[int, int, int, int]) -> torch.Tensor:
+        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(self.device)
         scaled = tensor.float() / 127.5 - 1
         return torch.nn.functional.pad(scaled, padding, mode="replicate")
 
@@ -78,11 +82,11 @@ class RaftFlow:
         build = getattr(models, f"raft_{self.size}")
         known = getattr(models, f"Raft_{self.size.capitalize()}_Weights")
         network = _build(build, known, self.weights)
-        return network.to(self.device).eval().requires_grad_(False)
+        return network.to(self.device).eval().requires_grad_(requires_grad=False)
 
 
 def _build(build: Any, known: Any, weights: str | None) -> Any:
-    """The network with weights by name, from a file, or random."""
+    """Network with weights by name, from a file, or random."""
     if weights is None:
         return build(weights=None)
     if weights.endswith(".safetensors"):
@@ -95,10 +99,10 @@ def _build(build: Any, known: Any, weights: str | None) -> Any:
         )
     try:
         return build(weights=known[name])
-    except (OSError, RuntimeError) as problem:  # no network, no room, damaged download
+    except (OSError, RuntimeError) as problem:  # no connection, no disk space, damaged download
         raise CheckpointError(
-            f"RAFT's weights '{weights}' can't be fetched ({problem}); fetch them where there is a "
-            "network, or choose the flow estimator dis"
+            f"RAFT's weights '{weights}' cannot be downloaded ({problem}); download them with an "
+            "internet connection, or choose the flow estimator dis"
         ) from problem
 
 
@@ -117,6 +121,6 @@ def _load_file(network: Any, path: str) -> Any:
 
 
 def _padding(height: int, width: int) -> tuple[int, int, int, int]:
-    """Left, right, top, bottom: up to multiples of 8 and to the least size RAFT takes."""
+    """Left, right, top, bottom padding to multiples of 8 and to MIN_SIDE."""
     extra = [max(-(-side // 8) * 8, MIN_SIDE) - side for side in (width, height)]
     return (extra[0] // 2, extra[0] - extra[0] // 2, extra[1] // 2, extra[1] - extra[1] // 2)

@@ -27,7 +27,7 @@ def intrinsics(
 ) -> Float[Tensor, "*batch 3 3"]:
     """K with square pixels and the principal point (W/2, H/2) of the published convention (SPEC 0).
 
-    That point is half a pixel right of and below the true centre of the picture.
+    That point is half a pixel right of and below the true centre of the image.
     """
     K = torch.zeros(*f_px.shape, 3, 3, dtype=f_px.dtype, device=f_px.device)
     K[..., 0, 0] = K[..., 1, 1] = f_px
@@ -85,6 +85,13 @@ def invert(T: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     return out
 
 
+def cross_matrix(a: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Skew-symmetric matrix [a]x with [a]x b = a x b."""
+    x, y, z = a.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*a.shape, 3)
+
+
 def focal_from_points(
     points: Float[Tensor, "*batch h w 3"],
     weights: Float[Tensor, "*batch h w"] | None = None,
@@ -92,10 +99,10 @@ def focal_from_points(
 ) -> Float[Tensor, "*batch"]:
     """Focal length in pixels that best explains pointmaps in their own camera.
 
-    Minimises the sum of |pixel - f * (x, y) / z| (principal point (W/2, H/2)) by Weiszfeld's
-    re-weighting, started from least squares (SPEC 6). Points that are not finite or have no
-    positive depth count for nothing. The answer is NaN where no pixel is usable, and is kept
-    within field-of-view limits of 6 to 164 degrees along the long side.
+    Minimises the sum of |pixel - f * (x, y) / z| with the principal point (W/2, H/2) by Weiszfeld's
+    algorithm, started from least squares (SPEC 6). Points that are not finite or have no positive
+    depth have no weight. The result is NaN if no pixel is usable. It is limited to a field of view
+    of 6 to 164 degrees along the long side.
     """
     height, width = int(points.shape[-3]), int(points.shape[-2])
     grid = pixel_grid((height, width), points.device, points.dtype)
@@ -113,7 +120,7 @@ def focal_from_points(
     for step in range(reweightings + 1):
         f = (weight * along).sum(-1) / (weight * across).sum(-1)
         if step < reweightings:
-            miss = (pixel - f[..., None, None] * direction).norm(dim=-1)
-            weight = base / miss.clamp_min(1e-8)
+            error = (pixel - f[..., None, None] * direction).norm(dim=-1)
+            weight = base / error.clamp_min(1e-8)
     side = max(height, width)
     return f.clamp(side / 14.0, side * 10.0)

@@ -1,13 +1,9 @@
-"""What moves and depth: things that only seem still, and how far away movers are.
+"""Depth of moving objects from their contact with the ground.
 
-A thing that moves along with the camera shifts like a still one at another depth; flow alone can't
-tell. If it came out far behind where the network sees it, though, it moves: it would hide what is
-in front of it.
-
-Flow says nothing of the depth of moving things, and a small network hardly sees them: it paints
-them onto the background. Most of them stand on the ground, though, and the depth of the ground is
-known: a thing is as far as the still surface just below its lowest point (Hoiem et al. 2006,
-"Putting objects in perspective").
+Flow does not determine the depth of moving objects, and a small network often predicts the depth of
+the background for them. Most of them stand on the ground, whose depth is known. The depth of an
+object is then that of the static surface just below its lowest point (Hoiem et al. 2006, "Putting
+Objects in Perspective").
 """
 
 from __future__ import annotations
@@ -18,188 +14,208 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-LEAST_SHARE = 0.002
-"""Pieces of a mask below this share of the picture keep their depth."""
-GAP_ACROSS, GAP_DOWN = 0.01, 0.04
-"""Parts of a mask are one thing if they come this near each other, across and down, twice, as a
-share of the long side: bodies are tall, and masks have holes."""
-APART = 0.5
-"""A part of a thing that overlaps with another thing of the next frame or the one before by this
-much (intersection over union) is that other thing."""
-FOOT = 0.12
-"""Columns whose lowest masked pixel lies within this share of the thing's height of its bottom are
-where it stands."""
-BELOW = 0.015
-"""How far below the mask depth is read, as a share of the long side: outlines bleed."""
-RELIEF = 0.05
-"""What is kept of the thing's own shape: log depth within this of that of its feet."""
-CUT_OFF = 0.27
-"""Of things that the lower edge cuts off: how much nearer they are than the ground at that edge
-(logarithm), times the share of their width that touches it. Median regression on 381 such things of
-the synthetic world; it takes their mean error from 0.23 to 0.16."""
-MEMORY = 12
-"""Frames before and after to which a line is fitted for the depth of a thing; ever less with
-distance."""
-STEADY = 10.0
-"""How many frames' worth of standing still the line begins with (square frames): few frames say
-little of where a thing is going."""
-UNLIKE = 0.05
-"""Logarithms of depth that differ by more from the rest of them count less (Huber)."""
+MIN_AREA_SHARE = 0.002
+"""Smallest area of an object as a share of the frame; smaller ones keep their depth.
+Source: chosen by hand."""
+MERGE_GAP_X, MERGE_GAP_Y = 0.01, 0.04
+"""Parts of a mask are one object if the gap between them is at most twice this share of the long
+side, horizontally and vertically. Bodies are tall and masks have holes. Source: chosen by hand."""
+SPLIT_IOU = 0.5
+"""A part of an object is split off if its intersection over union with another object of the next
+or previous frame exceeds this. Source: chosen by hand."""
+LINK_IOU = 0.1
+"""Smallest intersection over union of the same object in consecutive frames. Source: chosen by
+hand."""
+FOOT_SHARE = 0.12
+"""Columns whose lowest pixel lies within this share of the object's height of its bottom are its
+contact columns. Source: chosen by hand."""
+CONTACT_OFFSET = 0.015
+"""Distance below the mask at which depth is read, as a share of the long side: depth bleeds across
+outlines. Source: chosen by hand."""
+MAX_LOG_RELIEF = 0.05
+"""Largest deviation of the log depth of a pixel from that of its object. Source: chosen by hand."""
+CUT_OFF_LOG_DEPTH = 0.27
+"""Objects that the lower image edge cuts off are nearer than the ground at that edge: difference of
+log depth per share of their width that touches the edge. Source: median regression on 381 such
+objects of the synthetic world; their mean error falls from 0.23 to 0.16."""
+TRACK_WINDOW = 12
+"""Frames before and after to which the line of an object's log depth is fitted; their weight falls
+linearly with the distance. Source: chosen by hand."""
+SLOPE_PRIOR = 10.0
+"""Prior on a slope of 0 of that line, in square frames: short tracks do not determine speed.
+Source: chosen by hand."""
+LOG_DEPTH_HUBER = 0.05
+"""Residuals of log depth beyond this have less weight (Huber). Source: chosen by hand."""
 
 
 @dataclass
-class Thing:
-    """A connected part of one frame's mask."""
+class ObjectMask:
+    """One object in one frame."""
 
     pixels: Bool[np.ndarray, "h w"]
     log_contact: float
-    """Log depth of the still surface below it; NaN if there is none to be seen."""
-    before: int = -1
-    """Which thing of the frame before this is; -1: a new one."""
+    """Log depth of the static surface below it; NaN if none is visible."""
+    previous: int = -1
+    """Index of the same object in the previous frame; -1: none."""
 
 
-def stand_on_ground(
+def snap_to_ground_contact(
     depth: Float[np.ndarray, "n h w"],
-    moving: Bool[np.ndarray, "n h w"],
-    known: Bool[np.ndarray, "n h w"] | None = None,
+    dynamic: Bool[np.ndarray, "n h w"],
+    fixed: Bool[np.ndarray, "n h w"] | None = None,
 ) -> Float[np.ndarray, "n h w"]:
-    """Depth with everything that moves as far as the ground below it, where that is nearer.
+    """Depth with every moving object at the depth of the ground below it, where that is nearer.
 
-    Nothing is put behind what it hides, so a wall below a mask changes nothing. Where a thing is
-    cut off by the lower edge of the picture, the ground at that edge is the farthest it can be; it
-    is put nearer than that, the more so the more of its width is cut (`CUT_OFF`). Depth is smoothed
-    over time, along the things. Things in the air come out too near. v must grow towards the
-    ground. `known` depth stays.
+    Objects only move towards the camera, so a wall below a mask changes nothing. If the lower image
+    edge cuts an object off, the ground at that edge bounds its depth, and the object is placed
+    nearer than that (CUT_OFF_LOG_DEPTH). Depth is smoothed over the track of each object. Objects
+    in the air come out too near. The image y axis must point towards the ground. Pixels that are
+    `fixed` keep their depth.
     """
-    frames = [_things(depth[t], moving[t]) for t in range(len(depth))]
+    frames = [_find_objects(depth[t], dynamic[t]) for t in range(len(depth))]
     order = range(len(depth))
-    for one, other in (*itertools.pairwise(order), *itertools.pairwise(reversed(order))):
-        frames[other] = _told_apart(frames[one], frames[other], depth[other], moving[other])
-    for last, now in itertools.pairwise(frames):
-        _link(last, now)
+    for source, target in (*itertools.pairwise(order), *itertools.pairwise(reversed(order))):
+        frames[target] = split_merged_instances(
+            frames[source], frames[target], depth[target], dynamic[target]
+        )
+    for previous, current in itertools.pairwise(frames):
+        _link(previous, current)
     out = depth.copy()
-    for t, things in enumerate(frames):
-        for thing in things:
-            contact = _remembered(frames, t, thing)
-            log = np.log(depth[t][thing.pixels])
-            middle = float(np.median(log))
+    for t, objects in enumerate(frames):
+        for found in objects:
+            contact = _smooth_over_track(frames, t, found)
+            log_depth = np.log(depth[t][found.pixels])
+            middle = float(np.median(log_depth))
             if contact < middle:  # also False for NaN
-                relief = np.clip(log - middle, -RELIEF, RELIEF)
-                out[t][thing.pixels] = np.exp(contact + relief)
-    return out if known is None else np.where(known, depth, out)
+                relief = np.clip(log_depth - middle, -MAX_LOG_RELIEF, MAX_LOG_RELIEF)
+                out[t][found.pixels] = np.exp(contact + relief)
+    return out if fixed is None else np.where(fixed, depth, out)
 
 
-def _things(depth: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> list[Thing]:
+def _find_objects(
+    depth: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
+) -> list[ObjectMask]:
     import cv2
 
-    across, down = (max(1, round(gap * max(mask.shape))) for gap in (GAP_ACROSS, GAP_DOWN))
-    reach = np.ones((2 * down + 1, 2 * across + 1), np.uint8)
+    gap_x, gap_y = (max(1, round(gap * max(mask.shape))) for gap in (MERGE_GAP_X, MERGE_GAP_Y))
+    reach = np.ones((2 * gap_y + 1, 2 * gap_x + 1), np.uint8)
     count, label = cv2.connectedComponents(cv2.dilate(mask.astype(np.uint8), reach), connectivity=8)
-    things = []
+    objects = []
     for k in range(1, count):
         pixels = (label == k) & mask
-        if pixels.mean() >= LEAST_SHARE:
-            things.append(Thing(pixels, _log_contact(depth, mask, pixels)))
-    return things
+        if pixels.mean() >= MIN_AREA_SHARE:
+            objects.append(ObjectMask(pixels, _log_contact(depth, mask, pixels)))
+    return objects
 
 
 def _log_contact(
     depth: Float[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], pixels: Bool[np.ndarray, "h w"]
 ) -> float:
+    """Median log depth of the static surface below an object; NaN if none is visible."""
     height, width = mask.shape
-    below = max(1, round(BELOW * max(mask.shape)))
+    offset = max(1, round(CONTACT_OFFSET * max(mask.shape)))
     columns = np.flatnonzero(pixels.any(0))
     lowest = height - 1 - pixels[::-1, columns].argmax(0)
-    tall = lowest.max() - np.flatnonzero(pixels.any(1))[0] + 1
-    feet = lowest >= lowest.max() - FOOT * tall
-    if lowest.max() >= height - 1 - below:  # cut off: the ground beside it, at the edge
+    object_height = lowest.max() - np.flatnonzero(pixels.any(1))[0] + 1
+    feet = lowest >= lowest.max() - FOOT_SHARE * object_height
+    if lowest.max() >= height - 1 - offset:  # cut off: the ground beside it, at the image edge
         left, right = max(columns[0] - width // 4, 0), min(columns[-1] + width // 4, width)
         beside = ~mask[-1, left:right]
         share = pixels[-1].sum() / (columns[-1] - columns[0] + 1)
-        values = depth[-1, left:right][beside] * np.exp(-CUT_OFF * share)
+        values = depth[-1, left:right][beside] * np.exp(-CUT_OFF_LOG_DEPTH * share)
     else:
-        rows = lowest[feet] + below
-        still = ~mask[rows, columns[feet]]
-        values = depth[rows[still], columns[feet][still]]
+        rows = lowest[feet] + offset
+        static = ~mask[rows, columns[feet]]
+        values = depth[rows[static], columns[feet][static]]
     return float(np.median(np.log(values))) if len(values) else float("nan")
 
 
-def _told_apart(
-    there: list[Thing],
-    here: list[Thing],
+def split_merged_instances(
+    neighbours: list[ObjectMask],
+    objects: list[ObjectMask],
     depth: Float[np.ndarray, "h w"],
     mask: Bool[np.ndarray, "h w"],
-) -> list[Thing]:
-    """Things whose masks come near each other here are two if they were two in the next frame or
-    the one before: a separate part that is most of another thing there is that thing."""
+) -> list[ObjectMask]:
+    """Objects of a frame, split where `neighbours`, those of an adjacent frame, are separate.
+
+    A connected part of an object that matches another neighbour than the object does
+    (SPLIT_IOU) becomes an object of its own.
+    """
     import cv2
 
-    if not there:
-        return here
+    if not neighbours:
+        return objects
     out = []
-    for thing in here:
-        count, label = cv2.connectedComponents(thing.pixels.astype(np.uint8), connectivity=8)
-        same = max(there, key=lambda other: _overlap(thing.pixels, other.pixels))
-        rest = thing.pixels.copy()
+    for found in objects:
+        count, label = cv2.connectedComponents(found.pixels.astype(np.uint8), connectivity=8)
+        own_match = _best_match(found.pixels, neighbours)
+        rest = found.pixels.copy()
         for k in range(1, count if count > 2 else 0):
             part = label == k
-            likest = max(there, key=lambda other: _overlap(part, other.pixels))
-            is_other = likest is not same and _overlap(part, likest.pixels) > APART
-            if is_other and part.mean() >= LEAST_SHARE and (rest & ~part).any():
-                out.append(Thing(part, _log_contact(depth, mask, part)))
+            match = _best_match(part, neighbours)
+            is_other = match is not own_match and _iou(part, match.pixels) > SPLIT_IOU
+            if is_other and part.mean() >= MIN_AREA_SHARE and (rest & ~part).any():
+                out.append(ObjectMask(part, _log_contact(depth, mask, part)))
                 rest &= ~part
-        whole = rest.sum() == thing.pixels.sum()
-        out.append(thing if whole else Thing(rest, _log_contact(depth, mask, rest)))
+        is_whole = rest.sum() == found.pixels.sum()
+        out.append(found if is_whole else ObjectMask(rest, _log_contact(depth, mask, rest)))
     return out
 
 
-def _overlap(some: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> float:
-    """Intersection over union of two masks that aren't empty."""
-    return float((some & other).sum() / (some | other).sum())
+def _best_match(pixels: Bool[np.ndarray, "h w"], objects: list[ObjectMask]) -> ObjectMask:
+    return max(objects, key=lambda other: _iou(pixels, other.pixels))
 
 
-def _link(last: list[Thing], now: list[Thing]) -> None:
-    """Each thing goes on with the one of the frame before that it covers most of."""
-    for thing in now:
-        shared = [_overlap(thing.pixels, other.pixels) for other in last]
-        if shared and max(shared) > 0.1:
-            thing.before = int(np.argmax(shared))
+def _iou(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
+    """Intersection over union of two masks that are not empty."""
+    return float((a & b).sum() / (a | b).sum())
 
 
-def _remembered(frames: list[list[Thing]], t: int, thing: Thing) -> float:
-    """By a line through the frames around, as far as the thing can be followed; NaN if never
-    seen."""
-    when, values = [0], [thing.log_contact]
-    earlier, at = thing, t
-    while earlier.before >= 0 and t - at < MEMORY:
+def _link(previous: list[ObjectMask], current: list[ObjectMask]) -> None:
+    """Set the `previous` index of each object to its best match in the previous frame."""
+    for found in current:
+        overlaps = [_iou(found.pixels, other.pixels) for other in previous]
+        if overlaps and max(overlaps) > LINK_IOU:
+            found.previous = int(np.argmax(overlaps))
+
+
+def _smooth_over_track(frames: list[list[ObjectMask]], t: int, found: ObjectMask) -> float:
+    """Log contact depth by a line through the track of an object; NaN if it is never known."""
+    offsets, values = [0], [found.log_contact]
+    earlier, at = found, t
+    while earlier.previous >= 0 and t - at < TRACK_WINDOW:
         at -= 1
-        earlier = frames[at][earlier.before]
-        when.append(at - t)
+        earlier = frames[at][earlier.previous]
+        offsets.append(at - t)
         values.append(earlier.log_contact)
-    later, at = thing, t
-    while at + 1 < len(frames) and at - t < MEMORY:
+    later, at = found, t
+    while at + 1 < len(frames) and at - t < TRACK_WINDOW:
         index = next(k for k, other in enumerate(frames[at]) if other is later)
-        following = [other for other in frames[at + 1] if other.before == index]
+        following = [other for other in frames[at + 1] if other.previous == index]
         if not following:
             break
         later, at = following[0], at + 1
-        when.append(at - t)
+        offsets.append(at - t)
         values.append(later.log_contact)
     known = np.isfinite(values)
     if not known.any():
         return float("nan")
-    return _on_a_line(np.array(when, float)[known], np.array(values)[known])
+    return _robust_line_at_zero(np.array(offsets, float)[known], np.array(values)[known])
 
 
-def _on_a_line(when: Float[np.ndarray, " k"], values: Float[np.ndarray, " k"]) -> float:
-    """The value at time 0 of a robust line (iteratively reweighted) through values at times."""
-    here, slope = float(np.median(values)), 0.0
-    near = 1 - np.abs(when) / (MEMORY + 1)
+def _robust_line_at_zero(
+    offsets: Float[np.ndarray, " k"], values: Float[np.ndarray, " k"]
+) -> float:
+    """Value at offset 0 of a line fitted by iteratively reweighted least squares (Huber)."""
+    value, slope = float(np.median(values)), 0.0
+    proximity = 1 - np.abs(offsets) / (TRACK_WINDOW + 1)
     for _ in range(6):
-        w = near / np.maximum(1, np.abs(values - here - slope * when) / UNLIKE)
-        total, first, second = w.sum(), (w * when).sum(), (w * when**2).sum() + STEADY
-        slope = ((w * when * values).sum() - first * (w * values).sum() / total) / (
+        residual = np.abs(values - value - slope * offsets)
+        w = proximity / np.maximum(1, residual / LOG_DEPTH_HUBER)
+        total, first = w.sum(), (w * offsets).sum()
+        second = (w * offsets**2).sum() + SLOPE_PRIOR
+        slope = ((w * offsets * values).sum() - first * (w * values).sum() / total) / (
             second - first**2 / total
         )
-        here = float(((w * values).sum() - slope * first) / total)
-    return here
+        value = float(((w * values).sum() - slope * first) / total)
+    return value

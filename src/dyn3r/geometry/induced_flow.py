@@ -1,4 +1,4 @@
-"""Optical flow that follows from geometry, and which measured flow can be believed."""
+"""Optical flow of a static scene, and the forward-backward check of measured flow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def induced_flow(
     K2: Float[Tensor, "*batch 3 3"],
     T_world_camera2: Float[Tensor, "*batch 4 4"],
 ) -> Float[Tensor, "*batch h w 2"]:
-    """Displacement (u, v) in pixels that a still scene shows from camera 1 to camera 2 (SPEC 6)."""
+    """Displacement (u, v) in pixels of a static scene from camera 1 to camera 2 (SPEC 6)."""
     size_hw = (int(depth1.shape[-2]), int(depth1.shape[-1]))
     points1 = unproject(depth1, K1)
     flat = points1.reshape(*points1.shape[:-3], -1, 3)
@@ -28,12 +28,13 @@ def forward_backward_visible(
     forward: Float[Tensor, "*batch h w 2"],
     backward: Float[Tensor, "*batch h w 2"],
     tolerance_px: float = 3.0,
+    *,
     as_published: bool = False,
 ) -> Bool[Tensor, "*batch h w"]:
-    """Pixels whose flow lands inside the other image and comes back to within `tolerance_px`.
+    """Pixels whose flow ends inside the other image and returns to within `tolerance_px`.
 
-    The distance is that between the pixel and where the round trip ends. The published programs
-    take |du + dv| of that difference instead, which lets (9, -9) pass; `as_published` does too.
+    The error is the distance between a pixel and the end of its round trip. The published programs
+    use |du + dv| of that difference instead, which accepts (9, -9); so does `as_published`.
     """
     height, width = int(forward.shape[-3]), int(forward.shape[-2])
     forward_flat = forward.reshape(-1, height, width, 2)
@@ -47,6 +48,6 @@ def forward_backward_visible(
         padding_mode="border",
     ).movedim(1, -1)
     inside = ((target >= 0) & (target <= span)).all(-1)
-    miss = forward_flat + returned
-    distance = miss.sum(-1).abs() if as_published else miss.norm(dim=-1)
+    difference = forward_flat + returned
+    distance = difference.sum(-1).abs() if as_published else difference.norm(dim=-1)
     return (inside & (distance < tolerance_px)).reshape(forward.shape[:-1])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Similarity(NamedTuple):
-    """Maps x to scale * (R x) + t."""
+    """Similarity transform that maps x to scale * (R x) + t."""
 
     scale: Float[Tensor, "*batch"]
     R: Float[Tensor, "*batch 3 3"]
@@ -19,21 +19,19 @@ class Similarity(NamedTuple):
 
     def apply(self, points: Float[Tensor, "*batch k 3"]) -> Float[Tensor, "*batch k 3"]:
         """Map rows of points."""
-        turned = points @ self.R.transpose(-1, -2)
-        return self.scale[..., None, None] * turned + self.t[..., None, :]
+        rotated = points @ self.R.transpose(-1, -2)
+        return self.scale[..., None, None] * rotated + self.t[..., None, :]
 
 
 def weighted_similarity(
     source: Float[Tensor, "*batch k 3"],
     target: Float[Tensor, "*batch k 3"],
     weights: Float[Tensor, "*batch k"],
-    with_scale: bool = True,
 ) -> Similarity:
-    """The similarity that minimises sum of w |target - s R source - t|^2 (Umeyama 1991).
+    """Similarity that minimises the sum of w |target - s R source - t|^2 (Umeyama 1991).
 
-    Batched; float64 inside. R is always a proper rotation, also for points on a plane or a line,
-    where the free turn is left out as far as possible. Where all weights are 0, or all points
-    coincide, R is the identity and the scale 1.
+    Computed in float64. R is always a proper rotation, also for points on a plane or a line. If all
+    weights are 0, or all points coincide, R is the identity and the scale is 1.
     """
     x, y, w = source.double(), target.double(), weights.double()
     total = w.sum(-1, keepdim=True)
@@ -45,9 +43,7 @@ def weighted_similarity(
     spread = (w * (x_centred * x_centred).sum(-1)).sum(-1)
     known = (spread > 1e-300) & (singular > 0)
     R = torch.where(known[..., None, None], R, torch.eye(3, dtype=R.dtype, device=R.device))
-    scale = torch.ones_like(spread)
-    if with_scale:
-        scale = torch.where(known, singular / spread.clamp_min(1e-300), scale)
+    scale = torch.where(known, singular / spread.clamp_min(1e-300), torch.ones_like(spread))
     t = y_mean - scale[..., None] * (R @ x_mean[..., None])[..., 0]
     dtype = source.dtype
     return Similarity(scale.to(dtype), R.to(dtype), t.to(dtype))
@@ -56,7 +52,7 @@ def weighted_similarity(
 def nearest_rotation(
     M: Float[Tensor, "*batch 3 3"],
 ) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch"]]:
-    """The rotation R that maximises trace(R^T M), and that maximum."""
+    """Rotation R that maximises trace(R^T M), and the maximum."""
     U, S, Vh = torch.linalg.svd(M)
     sign = torch.ones_like(S)
     sign[..., 2] = torch.where(torch.linalg.det(U @ Vh) < 0, -1.0, 1.0).to(S.dtype)
@@ -69,14 +65,14 @@ def robust_similarity(
     weights: Float[Tensor, "*batch k"],
     reweightings: int = 8,
 ) -> Similarity:
-    """Registration that minimises the sum of w |residual|, not squared, by re-weighting."""
+    """Similarity that minimises the sum of w |residual|, not squared, by re-weighting."""
     fit = weighted_similarity(source, target, weights)
     for _ in range(reweightings):
-        miss = (target - fit.apply(source)).norm(dim=-1)
-        typical = (weights * miss).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp_min(
+        error = (target - fit.apply(source)).norm(dim=-1)
+        typical = (weights * error).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp_min(
             1e-12
         )
-        fit = weighted_similarity(source, target, weights / (miss + 0.01 * typical + 1e-12))
+        fit = weighted_similarity(source, target, weights / (error + 0.01 * typical + 1e-12))
     return fit
 
 
@@ -87,10 +83,10 @@ def solve_camera(
     tolerance_px: float = 5.0,
     iterations: int = 100,
 ) -> tuple[Float[np.ndarray, "4 4"], float] | None:
-    """T_world_camera from points and where they are seen (PnP-RANSAC, SQPnP inside).
+    """T_world_camera from world points and their pixels (PnP with RANSAC; SQPnP inside).
 
     Returns the camera and the share of inliers; None if there are fewer than 6 points or no
-    camera could be found. The random numbers are OpenCV's, with its fixed seed.
+    camera is found. The random numbers are OpenCV's, with its fixed seed.
     """
     import cv2
 
@@ -99,7 +95,7 @@ def solve_camera(
     pixels = np.ascontiguousarray(uv[good], dtype=np.float64)
     if len(points) < 6:
         return None
-    # OpenCV works with absolute thresholds inside: give it points of unit size about the origin.
+    # OpenCV has absolute thresholds inside: it gets points of unit size about the origin.
     centre = np.median(points, axis=0)
     size = float(np.median(np.abs(points - centre))) or 1.0
     try:

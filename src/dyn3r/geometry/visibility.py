@@ -1,4 +1,4 @@
-"""Remove points that float in front of what other frames saw better."""
+"""Detection of floating points: points in front of surfaces that other frames see better."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.geometry import invert, project, transform, unproject
+from dyn3r.geometry.cameras import invert, project, transform, unproject
+
+DEPTH_TOLERANCE = 0.001
+"""Share of the depth by which a point may lie in front of another frame's. Source: SPEC 6."""
+COMPARED_FRAMES = 24
+"""Frames that our rule compares a frame with. Source: run time; all of them is quadratic."""
+
+
+def _no_report(_done: int) -> None:
+    """Ignore progress."""
 
 
 def clean_confidence(
@@ -17,28 +26,26 @@ def clean_confidence(
     confidence: Float[Tensor, "n h w"],
     K: Float[Tensor, "n 3 3"],
     T_world_camera: Float[Tensor, "n 4 4"],
-    tolerance: float = 0.001,
     others: Sequence[Sequence[int]] | None = None,
     *,
     slack: Float[Tensor, "n h w"] | None = None,
-    moving: Bool[np.ndarray, "n h w"] | None = None,
-    report: Callable[[int], None] = lambda done: None,
+    dynamic: Bool[np.ndarray, "n h w"] | None = None,
+    report: Callable[[int], None] = _no_report,
 ) -> Float[Tensor, "n h w"]:
     """Confidence with 0 for points in front of another frame's depth (SPEC 6, Cleaning).
 
-    A point that projects (to the nearest pixel) into another frame, closer to it than
-    (1 - tolerance) of that frame's depth there, loses its confidence if that pixel's is higher.
-    The frames are taken in order, and each is judged by what is left of those before it.
+    A point is projected to the nearest pixel of another frame. If it is closer to that camera than
+    (1 - DEPTH_TOLERANCE) times the depth of that pixel, and less confident, its confidence is set
+    to 0. Frames are processed in order, each with the results of those before it.
 
-    `slack`: a share of the depth by which it may be wrong; a point must be in front by more than
-    both pixels' slack together (root of the sum of squares) on top of `tolerance`. Without it, as
-    published, noise alone takes away most of what two frames see alike. `moving`: points that are
-    never judged, for they need not be where another frame saw something at its own time. Published:
-    neither.
+    `slack` is a relative depth tolerance per pixel. A point must be in front by more than the slack
+    of both pixels (root of the sum of squares). The published rule has none; then noise alone
+    removes most pixels of surfaces that two frames see equally well. `dynamic` pixels are never
+    removed, because their surface moves between frames. The published rule does not spare them.
 
-    `others[t]`: the frames that frame t is compared with, ascending (`compared_frames`); None: all,
-    as published. `report` is called with the number of frames done. Memory beyond the result is
-    that of one frame.
+    `others[t]` lists the frames that frame t is compared with, ascending (`compared_frames`); None:
+    all, as published. `report` is called with the number of finished frames. Memory beyond the
+    result is that of one frame.
     """
     n, height, width = depth.shape
     T_camera_world = invert(T_world_camera)
@@ -46,34 +53,36 @@ def clean_confidence(
     for frame in range(n):
         points = transform(T_world_camera[frame], unproject(depth[frame], K[frame]).reshape(-1, 3))
         flat = out[frame].reshape(-1)
-        judged = torch.ones_like(flat, dtype=torch.bool)
-        if moving is not None:
-            judged &= torch.from_numpy(~moving[frame]).reshape(-1)
+        tested = torch.ones_like(flat, dtype=torch.bool)
+        if dynamic is not None:
+            tested &= torch.from_numpy(~dynamic[frame]).reshape(-1)
         for other in range(n) if others is None else others[frame]:
             if other == frame:
                 continue
             local = transform(T_camera_world[other], points)
             index, inside = _nearest_pixel(project(local, K[other]), (height, width))
-            inside &= judged & (local[:, 2] > 0)
-            limit = (1 - tolerance) * depth[other].reshape(-1)[index]
+            inside &= tested & (local[:, 2] > 0)
+            limit = (1 - DEPTH_TOLERANCE) * depth[other].reshape(-1)[index]
             if slack is not None:
                 both = torch.hypot(slack[frame].reshape(-1), slack[other].reshape(-1)[index])
                 limit = limit * (1 - both).clamp(min=0)
             closer = local[:, 2] < limit
-            surer = flat < out[other].reshape(-1)[index]
-            flat = torch.where(inside & closer & surer, torch.zeros_like(flat), flat)
+            less_confident = flat < out[other].reshape(-1)[index]
+            flat = torch.where(inside & closer & less_confident, torch.zeros_like(flat), flat)
         out[frame] = flat.reshape(height, width)
         report(frame + 1)
     return out
 
 
-def compared_frames(edges: Int[np.ndarray, "m 2"], num_frames: int, most: int) -> list[list[int]]:
-    """For every frame at most `most` frames to compare it with, ascending; 0: all the others.
+def compared_frames(
+    edges: Int[np.ndarray, "m 2"], num_frames: int, limit: int = COMPARED_FRAMES
+) -> list[list[int]]:
+    """At most `limit` frames to compare each frame with, ascending; 0: all other frames.
 
-    First come its partners in pairs (the nearest in time, if there are too many), then others
-    spread evenly over the clip, which may see the same place again.
+    A frame's partners in the pairs come first (the nearest in time if there are too many). The rest
+    is spread evenly over the clip, because the camera may return to the same place.
     """
-    if most <= 0 or most >= num_frames - 1:
+    if limit <= 0 or limit >= num_frames - 1:
         return [[t for t in range(num_frames) if t != frame] for frame in range(num_frames)]
     partners: list[set[int]] = [set() for _ in range(num_frames)]
     for i, j in np.asarray(edges).tolist():
@@ -82,9 +91,9 @@ def compared_frames(edges: Int[np.ndarray, "m 2"], num_frames: int, most: int) -
             partners[j].add(i)
     out = []
     for frame in range(num_frames):
-        chosen = set(sorted(partners[frame], key=lambda t: (abs(t - frame), t))[:most])
-        places = np.linspace(0, num_frames - 1, most - len(chosen)).round().astype(int)
-        out.append(sorted((chosen | set(places.tolist())) - {frame}))
+        chosen = set(sorted(partners[frame], key=lambda t: (abs(t - frame), t))[:limit])
+        spread = np.linspace(0, num_frames - 1, limit - len(chosen)).round().astype(int)
+        out.append(sorted((chosen | set(spread.tolist())) - {frame}))
     return out
 
 

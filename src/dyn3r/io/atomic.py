@@ -1,4 +1,4 @@
-"""Results reach the disk whole or not at all.
+"""Atomic writing: results are written completely or not at all.
 
 A file is written under a temporary name beside its target, flushed to the disk, and moved into
 place, so a crash, a full disk or Ctrl-C never leaves half a result under the result's name. An
@@ -88,7 +88,7 @@ def check_writable(path: str | Path, *, overwrite: bool = False) -> None:
 
 
 def check_output_folder(path: str | Path, *, overwrite: bool = False) -> None:
-    """Raise OutputError if `path` is no place for results. Call it before the work begins.
+    """Raise OutputError if results cannot be written to `path`. Call it before the work begins.
 
     A folder that is missing or empty is fine; one with files in it needs `overwrite`.
     """

@@ -1,4 +1,4 @@
-"""A video, a folder of pictures or one picture -> `Clip` (SPEC 2)."""
+"""Clips from a video, a folder of images, one image, or images in memory (SPEC 2)."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ __all__ = ["clip_from_images", "match_frames", "prepare_images", "read_clip", "r
 logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_FPS = 24.0
-"""Frames per second taken for folders of pictures when nobody says."""
+"""Frames per second of folders of images, unless given."""
 MAX_FRAMES = 10_000
-"""Longest clip; at 512x288 that is 4.4 GB of frames."""
+"""Largest number of frames of a clip; at 512x288 they take 4.4 GB."""
 _STAGE = "reading frames"
 
 
@@ -52,22 +52,22 @@ def read_clip(
     start: float = 0.0,
     progress: Progress = no_progress,
 ) -> Clip:
-    """Read a video file, a folder of pictures (natural order) or one picture.
+    """Read a video file, a folder of images (natural order) or one image.
 
     Args:
-        path: a video in any format FFmpeg reads, a folder, or a picture.
+        path: a video in any format FFmpeg reads, a folder, or an image.
         fps: videos: keep every round(video_fps / fps)-th frame; 0 keeps all. Folders: the rate at
-            which the pictures were taken (0: 24); every picture is kept.
-        num_frames: keep the first `num_frames` of those; None keeps all.
+            which the images were taken (0: 24); every image is kept.
+        num_frames: keep the first `num_frames` of those; None: all.
         size: long side of the prepared frames in pixels; a multiple of 16 from 64 to 4096.
-        square_ok: leave square pictures square; otherwise they are cropped to 4:3.
+        square_ok: leave square images square; otherwise they are cropped to 4:3.
         square_crop: short side to `size`, then the centre square (the published 224 model).
         start: seconds of the source to skip.
         progress: called as progress("reading frames", done, total); total is an estimate.
 
     Raises:
-        InputError: nothing there, nothing readable, pictures of different sizes, a picture too
-            small or too elongated, or an option out of range. One damaged picture in a folder is
+        InputError: nothing there, nothing readable, images of different sizes, an image too
+            small or too elongated, or an option out of range. One damaged image in a folder is
             an error; a damaged video gives the frames that can be read and a warning in the log.
     """
     _check_options(fps, num_frames, start)
@@ -78,14 +78,14 @@ def read_clip(
         if not source.exists():
             raise InputError(f"{source} does not exist")
         if source.is_dir():
-            files = picture_files(source)
+            files = image_files(source)
         elif source.suffix.lower() in IMAGE_SUFFIXES:
             files = [source]
         elif source.is_file():
             return _read_video(source, fps, num_frames, start, crop, progress)
         else:
             raise InputError(f"{source} is neither a file nor a folder")
-        return _read_pictures(source, files, fps, num_frames, start, crop, progress)
+        return _read_images(source, files, fps, num_frames, start, crop, progress)
     except (OSError, ValueError) as error:  # no permission, a name with a NUL in it, ...
         raise InputError(f"{source} cannot be read: {error}") from error
 
@@ -99,13 +99,13 @@ def clip_from_images(
     fps: float = DEFAULT_IMAGE_FPS,
     names: Sequence[str] | None = None,
 ) -> Clip:
-    """A clip from pictures in memory: PIL pictures or uint8 arrays (H,W,3), all of one size.
+    """A clip from images in memory: PIL images or uint8 arrays (H,W,3), all of one size.
 
     Args:
-        images: the pictures in order; a (n,H,W,3) array will do.
+        images: the images in order; a (n,H,W,3) array will do.
         size, square_ok, square_crop: see `read_clip`.
         fps: frames per second, for the clip's times.
-        names: one per picture; default `frame_000000`, `frame_000001`, ...
+        names: one per image; default `frame_000000`, `frame_000001`, ...
 
     Raises:
         InputError: see `dyn3r.io.images.prepare_images`; or fps is not above 0.
@@ -168,7 +168,7 @@ def _read_video(
     return Clip(frames.stacked(), mapping, tuple(names), np.array(times), str(source), rate)
 
 
-def _read_pictures(
+def _read_images(
     source: Path,
     files: list[Path],
     fps: float,
@@ -177,9 +177,9 @@ def _read_pictures(
     crop: dict,
     progress: Progress,
 ) -> Clip:
-    chosen, times, rate = choose_pictures(source, files, fps, num_frames, start)
+    chosen, times, rate = choose_images(source, files, fps, num_frames, start)
     if len(chosen) > MAX_FRAMES:
-        raise InputError(f"{source} has more than {MAX_FRAMES} pictures: ask for fewer")
+        raise InputError(f"{source} has more than {MAX_FRAMES} images: ask for fewer")
     mapping: FrameMapping | None = None
     frames: FrameStack | None = None
     for done, file in enumerate(chosen):
@@ -204,10 +204,10 @@ def _named_mapping(file: Path, hw: tuple[int, int], crop: dict) -> FrameMapping:
         raise InputError(f"{file}: {error}") from None
 
 
-def choose_pictures(
+def choose_images(
     source: Path, files: list[Path], fps: float, num_frames: int | None, start: float
 ) -> tuple[list[Path], Float[np.ndarray, " n"], float]:
-    """The pictures that were asked for, their times in seconds, and frames per second.
+    """The images to read, their times in seconds, and frames per second.
 
     Raises InputError if none is left.
     """
@@ -215,22 +215,22 @@ def choose_pictures(
     first = math.ceil(start * rate)
     chosen = list(islice(files, first, None if num_frames is None else first + num_frames))
     if not chosen:
-        raise InputError(f"{source} has {len(files)} pictures: none is left after {start:g} s")
+        raise InputError(f"{source} has {len(files)} images: none is left after {start:g} s")
     return chosen, (first + np.arange(len(chosen))) / rate, float(rate)
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder, in natural order. Raises InputError if there are none."""
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder, in natural order. Raises InputError if there are none."""
     visible = visible_files(folder)
     files = sorted((f for f in visible if f.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
     if not files:
-        what = "is empty" if not any(folder.iterdir()) else "has no pictures in it"
+        what = "is empty" if not any(folder.iterdir()) else "has no images in it"
         raise InputError(f"the folder {folder} {what}")
     if len(files) < len(visible):
-        logger.warning("%d files of %s are no pictures: ignored", len(visible) - len(files), folder)
+        logger.warning("%d files of %s are no images: ignored", len(visible) - len(files), folder)
     return files
 
 
 def frame_name(index: int) -> str:
-    """What a frame of a video is called."""
+    """Name of a frame of a video."""
     return f"frame_{index:06d}"

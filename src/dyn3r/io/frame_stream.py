@@ -1,6 +1,6 @@
-"""Frames of a video or folder one at a time, as they are decoded: for what can't wait for the end.
+"""Frames of a video or folder one at a time, as they are decoded.
 
-The same frames, names and times as `read_clip` gives, at source resolution.
+Frames, names and times are those of `read_clip`, at source resolution.
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ import numpy as np
 from PIL import Image
 
 from dyn3r.errors import InputError
-from dyn3r.io.clip import choose_pictures, frame_name, picture_files
+from dyn3r.io.clip import choose_images, frame_name, image_files
 from dyn3r.io.images import IMAGE_SUFFIXES, open_image, to_rgb
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 
 
 class StreamedFrame(NamedTuple):
-    """A picture as it comes, before it is prepared."""
+    """A source image before it is prepared."""
 
     image: Image.Image | np.ndarray
     """RGB, any size, the same for all frames of a stream."""
     name: str
+    """As in `Clip.names`."""
     time_s: float
     """Seconds since the start of the source."""
 
 
 @dataclass(frozen=True)
 class FrameStream:
-    """Iterate over it once; frames are decoded when they are asked for."""
+    """Frames that are decoded on access; can be iterated once."""
 
     frames: Iterator[StreamedFrame]
+    """The frames in order."""
     fps: float
     """Frames per second of the frames kept."""
     expected: int | None
-    """How many frames will probably come, where the source says enough to tell."""
+    """Estimated number of frames; None if the source does not say."""
     source: str
+    """The path it was opened from."""
 
     def __iter__(self) -> Iterator[StreamedFrame]:
         return self.frames
@@ -47,21 +50,21 @@ class FrameStream:
 def stream_frames(
     path: str | Path, *, fps: float = 0.0, num_frames: int | None = None, start: float = 0.0
 ) -> FrameStream:
-    """Open a video, a folder of pictures or a picture; arguments as for `read_clip`.
+    """Open a video, a folder of images or an image; arguments as for `read_clip`.
 
     Raises:
-        InputError: nothing there, nothing readable (a damaged picture: when it is reached), or an
+        InputError: nothing there, nothing readable (a damaged image: when it is reached), or an
             option out of range.
     """
     if not fps >= 0 or not start >= 0 or (num_frames is not None and num_frames < 1):
-        raise InputError("fps and start must not be negative, and one frame is the least")
+        raise InputError("fps and start must not be negative, and the number of frames at least 1")
     source = Path(path)
     if not source.exists():
         raise InputError(f"{source} does not exist")
     if source.is_file() and source.suffix.lower() not in IMAGE_SUFFIXES:
         return _of_video(source, fps, num_frames, start)
-    files = picture_files(source) if source.is_dir() else [source]
-    chosen, times, rate = choose_pictures(source, files, fps, num_frames, start)
+    files = image_files(source) if source.is_dir() else [source]
+    chosen, times, rate = choose_images(source, files, fps, num_frames, start)
     frames = (
         StreamedFrame(to_rgb(open_image(file)), file.name, float(time_s))
         for file, time_s in zip(chosen, times)

@@ -1,7 +1,7 @@
-"""One picture -> one prepared frame: decode, rotate, make RGB, resize, crop (SPEC 2).
+"""Prepared frames from images: decode, rotate, convert to RGB, resize, crop (SPEC 2).
 
-Everything that knows a file format of single pictures, and the rule by which a source picture of
-any size becomes a frame whose sides are multiples of 16.
+All file formats of single images, and the rule by which a source image of any size becomes a frame
+whose sides are multiples of 16.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dyn3r.types import FrameMapping
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
 )
-"""File name endings (lower case) that count as pictures."""
+"""Suffixes (lower case) of image files."""
 
 PATCH = 16
 MIN_SIZE, MAX_SIZE = 64, 4096
@@ -38,10 +38,10 @@ def frame_mapping(
     square_ok: bool = False,
     square_crop: bool = False,
 ) -> FrameMapping:
-    """How a source picture of `source_hw` (height, width) is resized and cropped (SPEC 2).
+    """Resizing and crop of a source image of `source_hw` (height, width) (SPEC 2).
 
     By default the long side becomes `size` and a centre crop makes both sides multiples of 16; a
-    square picture is cropped to 4:3 unless `square_ok`. With `square_crop` the short side becomes
+    square image is cropped to 4:3 unless `square_ok`. With `square_crop` the short side becomes
     `size` and the centre square is kept: the published 224 model's rule.
 
     Raises:
@@ -51,7 +51,7 @@ def frame_mapping(
     height, width = source_hw
     if min(source_hw) < PATCH:
         raise InputError(
-            f"a picture of {width}x{height} pixels is too small: "
+            f"an image of {width}x{height} pixels is too small: "
             f"both sides must have at least {PATCH} pixels"
         )
     long_side = round(size * max(source_hw) / min(source_hw)) if square_crop else int(size)
@@ -67,7 +67,7 @@ def frame_mapping(
             half_h = 3 * half_w // 4 // (PATCH // 2) * (PATCH // 2)
     if half_w == 0 or half_h == 0:
         raise InputError(
-            f"a picture of {width}x{height} pixels is too elongated: at size {size} it would be "
+            f"an image of {width}x{height} pixels is too elongated: at size {size} it would be "
             f"{resized_w}x{resized_h} and nothing is left after cropping to multiples of {PATCH}"
         )
     return FrameMapping(
@@ -89,7 +89,7 @@ def check_size(size: int) -> None:
 
 
 def prepare_image(image: Image.Image, mapping: FrameMapping) -> UInt8[np.ndarray, "h w 3"]:
-    """Resize and crop one RGB picture as `mapping` says: Lanczos down, bicubic up (SPEC 2)."""
+    """Resize and crop one RGB image as `mapping` says: Lanczos down, bicubic up (SPEC 2)."""
     assert image.mode == "RGB"
     assert (image.height, image.width) == mapping.source_hw
     shrinks = max(mapping.source_hw) > max(mapping.resized_hw)
@@ -107,19 +107,19 @@ def prepare_images(
     square_ok: bool = False,
     square_crop: bool = False,
 ) -> tuple[UInt8[np.ndarray, "n h w 3"], FrameMapping]:
-    """Prepare pictures that are in memory; they may come from a generator, one at a time.
+    """Prepare images in memory, or from a generator, one at a time.
 
     Args:
-        images: PIL pictures (their EXIF rotation is applied) or arrays (H,W), (H,W,3) or (H,W,4)
+        images: PIL images (their EXIF rotation is applied) or arrays (H,W), (H,W,3) or (H,W,4)
             of uint8 or uint16, RGB order; all of one size.
         size, square_ok, square_crop: see `frame_mapping`.
 
     Returns:
-        The frames and the mapping back to the pictures' pixels (the same for all).
+        The frames and the mapping back to the images' pixels (the same for all).
 
     Raises:
-        InputError: no picture, pictures of different sizes, an array of another shape or type, or
-            a size that `frame_mapping` refuses.
+        InputError: no image, images of different sizes, an array of another shape or type, or a
+            size that `frame_mapping` refuses.
     """
     mapping: FrameMapping | None = None
     frames = []
@@ -136,7 +136,7 @@ def prepare_images(
 
 
 class FrameStack:
-    """Collects frames of one size in one growing array: never two copies of a whole clip."""
+    """Growing array of frames of one size, without a second copy of the clip."""
 
     def __init__(self, size_hw: tuple[int, int], expected: int) -> None:
         self._frames = np.empty((max(1, expected), *size_hw, 3), dtype=np.uint8)
@@ -171,7 +171,7 @@ def check_same_size(
 
 
 def open_image(path: Path) -> Image.Image:
-    """Read a picture file whole (first picture of a file with several).
+    """Read an image file completely (the first image of a file with several).
 
     Raises:
         InputError: not readable, damaged, or larger than Pillow's decompression-bomb limit.
@@ -183,12 +183,12 @@ def open_image(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels to be read safely") from error
     except _BROKEN as error:
-        raise InputError(f"{path} cannot be read as a picture: {first_line(error)}") from error
+        raise InputError(f"{path} cannot be read as an image: {first_line(error)}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB with the EXIF rotation applied; transparent pixels are laid over white."""
-    with contextlib.suppress(*_BROKEN):  # a damaged EXIF block is no reason to refuse a picture
+    """8-bit RGB with the EXIF rotation applied; transparent images are blended with white."""
+    with contextlib.suppress(*_BROKEN):  # a damaged EXIF block is no reason to refuse an image
         image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_deep_grey_to_8_bit(np.asarray(image))).convert("RGB")
@@ -199,7 +199,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey_to_8_bit(grey: np.ndarray) -> UInt8[np.ndarray, "h w"]:
-    """16- and 32-bit grey: integers count to 65535 unless 255 holds them all; reals to 1 or 255."""
+    """8-bit grey from 16- and 32-bit grey.
+
+    The range is 0..65535 for uint16 and for integers above 255, else 0..255; for reals 0..1 or,
+    above 1, 0..255.
+    """
     values = np.nan_to_num(grey.astype(np.float64))
     largest = values.max()
     if np.issubdtype(grey.dtype, np.floating):
@@ -225,11 +229,11 @@ def _from_array(array: np.ndarray, index: int) -> Image.Image:
 def resize_nearest(
     maps: Shaped[np.ndarray, "*batch H W"], mapping: FrameMapping
 ) -> Shaped[np.ndarray, "*batch h w"]:
-    """Masks or depth at source resolution -> prepared frames: nearest neighbour, then the crop."""
+    """Masks or depth at source resolution, resized (nearest) and cropped like the frames."""
     assert maps.shape[-2:] == mapping.source_hw
     picks = []
     for axis in (0, 1):
-        # Pillow itself resizes a row of indices, so that ties at pixel borders go as it lets them.
+        # Pillow resizes a row of indices, so that ties at pixel borders are resolved as it does
         indices = Image.fromarray(np.arange(mapping.source_hw[axis], dtype=np.int32)[None])
         resized = indices.resize((mapping.resized_hw[axis], 1), Image.Resampling.NEAREST)
         crop = mapping.crop_xy[1 - axis]
@@ -250,6 +254,6 @@ def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, for errors of one line."""
+    """First line of an exception's message."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Motion masks that a user brings: read, matched with a clip's frames, put onto their pixels."""
+"""Motion masks from files, matched with the frames of a clip and brought to their pixels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dyn3r.errors import InputError
 from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, resize_nearest, visible_files
 from dyn3r.types import Clip, FrameMapping
 
-# Lossy formats smear masks, so they don't count as mask files.
+# Lossy formats blur masks, so they are not mask files.
 _MASK_SUFFIXES = IMAGE_SUFFIXES - {".jpg", ".jpeg"}
 
 
 def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
-    """Read motion masks and bring them onto the frames of `clip`: True moves.
+    """Read motion masks for the frames of `clip`; True on dynamic pixels.
 
     Masks are matched by name with the frames (`dog_07.png` with `dog_07.jpg`); or, if there are as
     many masks as frames, by their order; or by the number at the end of their names (mask `00012`
-    for `frame_000012`). Any value above 0 counts as moving, as in the DAVIS label pictures.
+    for `frame_000012`). Any value above 0 counts as dynamic, as in the DAVIS label images.
 
     Args:
-        path: a folder of PNGs (or other lossless pictures), or an `.npz` with one array
+        path: a folder of PNGs (or other lossless images), or an `.npz` with one array
             (k, H, W) under `mask`, `masks` or `dynamic`; at source resolution or already at the
             size of the prepared frames.
         clip: the frames they belong to.
@@ -41,7 +41,7 @@ def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
             key=natural_key,
         )
         if not files:
-            raise InputError(f"{source} has no mask pictures (PNG) in it")
+            raise InputError(f"{source} has no mask images (PNG) in it")
         picks = match_frames([f.stem for f in files], clip.names, source)
         return np.stack([_onto_frames(_mask_values(files[k]), clip.mapping) for k in picks])
     if source.suffix.lower() == ".npz" and source.is_file():
@@ -52,13 +52,13 @@ def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
 
 
 def match_frames(stems: list[str], names: Sequence[str], source: Path) -> list[int]:
-    """For each frame of a clip, the index of what belongs to it among files or array rows.
+    """Index of the file or array row of each frame of a clip.
 
-    By name if every frame's name (less its ending) is there; or by order if there are as many; or
-    by the last number in the names.
+    By name if every frame's name (without suffix) is there; or by order if there are as many; or by
+    the last number in the names.
 
     Args:
-        stems: names, less endings, of what is to be matched.
+        stems: names, without suffixes, of the files or rows.
         names: the clip's frame names.
         source: where the stems come from, for the message.
 
@@ -76,8 +76,8 @@ def match_frames(stems: list[str], names: Sequence[str], source: Path) -> list[i
     if None not in numbers and len(by_number) == len(stems) and set(numbers) <= set(by_number):
         return [by_number[number] for number in numbers]
     raise InputError(
-        f"{source} holds {len(stems)} frames where the clip has {len(names)}, and the names don't "
-        f"tell which belong together (the clip's first frame is {names[0]})"
+        f"{source} holds {len(stems)} frames where the clip has {len(names)}, and they "
+        f"can't be matched by name (the clip's first frame is {names[0]})"
     )
 
 
@@ -90,7 +90,7 @@ def _mask_values(file: Path) -> Bool[np.ndarray, "H W"]:
     image = open_image(file)
     if image.mode in ("RGBA", "LA", "PA"):
         image = image.convert("L" if image.mode == "LA" else "RGB")
-    values = np.asarray(image) > 0  # palette pictures: the label, not the colour
+    values = np.asarray(image) > 0  # palette images: the label, not the colour
     return np.any(values, axis=2) if values.ndim == 3 else values
 
 

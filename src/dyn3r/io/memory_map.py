@@ -13,10 +13,10 @@ from dyn3r.errors import InputError
 
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype, folder: str | None, what: str) -> np.ndarray:
-    """An array in memory (folder == "") or in an unnamed temporary file that dies with it.
+    """Allocate an array in memory (folder == "") or in an unnamed temporary file that it owns.
 
-    `folder` None is the system's own for temporary files. Raises InputError, which names `what`,
-    if there is no room.
+    `folder` None: the system's folder for temporary files. `what`: noun for messages. Raises
+    InputError if there is no room.
     """
     if folder == "" or math.prod(shape) == 0:
         return np.empty(shape, dtype)
@@ -31,9 +31,9 @@ def allocate(shape: tuple[int, ...], dtype: np.dtype, folder: str | None, what: 
 
 
 def release_pages(array: np.ndarray) -> None:
-    """Hand back the resident pages of the file behind a memory-mapped array; else do nothing.
+    """Release the resident pages of a memory-mapped array; other arrays are not changed.
 
-    Nothing is lost: a page is read again (or written back first) when it is needed.
+    Pages are written back first and read again when they are used.
     """
     owner: Any = array
     while isinstance(owner, np.ndarray):

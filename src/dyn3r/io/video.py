@@ -1,7 +1,7 @@
-"""Frames out of video files with PyAV: sampled, rotated, one at a time (SPEC 2).
+"""Frames of video files, by PyAV: sampled, rotated, one at a time (SPEC 2).
 
-Only what is asked for is decoded: reading starts at the key frame before `start_s`, stops after
-the last frame that is kept, and never holds more than one source frame.
+Reading starts at the key frame before `start_s`, stops after the last frame that is kept, and holds
+one source frame at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Formats that read other files or draw text as pictures: not what a video file should do.
+# Formats that read other files or render text as images.
 _REFUSED_FORMATS = frozenset({"hls", "concat", "dash", "tty", "image2", "sdp", "rtsp"})
 _MAX_PIXELS = 16384 * 8192
 
@@ -36,11 +36,11 @@ class VideoSample:
     """One frame that is kept."""
 
     index: int
-    """Its number in the video, from 0 (after a seek: by its time and the frame rate)."""
+    """Index in the video, from 0 (after a seek: by its time and the frame rate)."""
     time_s: float
     """Seconds since the start of the video."""
     image: Image.Image
-    """Upright RGB picture at source resolution."""
+    """Upright RGB image at source resolution."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Sampling:
     start_s: float
     """Seconds to skip at the beginning."""
     limit: int | None
-    """Most frames to keep."""
+    """Largest number of frames to keep."""
     expected: int | None
-    """Frames that will probably be kept, where the file says enough to tell."""
+    """Estimated number of frames kept; None if the file does not say."""
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def open_video(path: Path) -> Iterator[InputContainer]:
     """Open a video file for `sampled_frames`.
 
     Raises:
-        InputError: not a video that FFmpeg can read, without pictures, or of an absurd size.
+        InputError: not a video that FFmpeg can read, without frames, or too large.
     """
     import av
 
@@ -197,7 +197,7 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
 
 def _upright(frame: VideoFrame) -> Image.Image:
     """RGB with the rotation that the file asks players to apply (counter-clockwise degrees)."""
-    image = frame.to_image()
+    image = frame.to_image()  # type: ignore[no-untyped-call]
     turns = {
         90: Image.Transpose.ROTATE_90,
         180: Image.Transpose.ROTATE_180,

@@ -1,7 +1,7 @@
 """Statistics of the cross-attention scores over the pairs of a frame, and the dynamic map.
 
-Source: Easi3R, "disentangling motion from attention"; SPEC section 4, steps 1 to 3. Letters in
-shapes as in `dyn3r.types`: n frames, m directed pairs, gh gw the patch grid, c layers x heads.
+Letters in shapes as in `dyn3r.types`: n frames, m directed pairs, gh gw the patch grid, c layers x
+heads. Source: Easi3R, "disentangling motion from attention"; SPEC 4, steps 1 to 3.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class ScoreStatistics:
-    """Mean and deviation of one stack's scores over the pairs of each frame."""
+    """Mean and deviation of the scores of one decoder stack over the pairs of each frame."""
 
     mean: Float[np.ndarray, "n gh gw c"]
     """Mean over the frame's pairs; 0 for a frame without pairs."""
     deviation: Float[np.ndarray, "n gh gw c"]
     """Unbiased standard deviation over the frame's pairs; 0 where there are fewer than two."""
     num_pairs: Int[np.ndarray, " n"]
-    """Pairs that scored the frame."""
+    """Number of pairs that score the frame."""
 
 
 def score_statistics(
@@ -36,11 +36,9 @@ def score_statistics(
     frames: Int[np.ndarray, " m"],
     num_frames: int,
 ) -> ScoreStatistics:
-    """Mean and deviation per frame, reading every score once, in order.
+    """Mean and deviation per frame, by Welford's running update in float32.
 
-    Welford's running update in float32: memory holds two arrays the size of the frames, however
-    many pairs there are, and the scores may be a memory-mapped file in half precision.
-
+    Every score is read once, in order, so the scores may be a memory-mapped file in half precision.
     `frames[k]` is the frame whose tokens row k scores: j for view 1, i for view 2 of a pair (i, j).
 
     Raises InputError if a score is not finite.
@@ -71,7 +69,7 @@ def _as_float32(row: np.ndarray | Tensor) -> np.ndarray:
 
 
 def _replace_sink(score: Float[np.ndarray, "gh gw c"]) -> Float[np.ndarray, "gh gw c"]:
-    """Token (0, 0) collects attention that has nowhere to go; its neighbours' mean replaces it."""
+    """Scores with the attention sink, token (0, 0), replaced by the mean of its neighbours."""
     rows, cols = score.shape[:2]
     neighbours = [score[at] for at in ((0, 1), (1, 0)) if at[0] < rows and at[1] < cols]
     if neighbours:
@@ -80,7 +78,7 @@ def _replace_sink(score: Float[np.ndarray, "gh gw c"]) -> Float[np.ndarray, "gh 
 
 
 def minmax(values: np.ndarray, axis: tuple[int, ...] | None = None) -> np.ndarray:
-    """(x - min) / (max - min + 1e-6) over `axis`, or over everything."""
+    """Min-max normalisation (x - min) / (max - min + EPSILON) over `axis`, or over everything."""
     if values.size == 0:
         return values
     low = values.min(axis=axis, keepdims=True)
@@ -89,16 +87,17 @@ def minmax(values: np.ndarray, axis: tuple[int, ...] | None = None) -> np.ndarra
 
 
 def per_frame(maps: Float[np.ndarray, "n gh gw"]) -> Float[np.ndarray, "n gh gw"]:
-    """Min-max normalisation of every frame by itself."""
+    """Min-max normalisation of every frame on its own."""
     return minmax(maps, axis=(1, 2))
 
 
 def fuse_channels(
     values: Float[np.ndarray, "n gh gw c"], valid: Bool[np.ndarray, " n"]
 ) -> Float[np.ndarray, "n gh gw"]:
-    """Normalise over all frames and channels, average the channels, normalise over all frames.
+    """Statistic without channels, 0..1 over the clip; 0 in frames that are not `valid`.
 
-    Only the `valid` frames take part; the others become 0. SPEC 4, step 2.
+    Min-max over all frames and channels, mean over channels, min-max over all frames; only the
+    `valid` frames take part. Source: SPEC 4, step 2.
     """
     fused = np.zeros(values.shape[:3], np.float32)
     kept = values if valid.all() else values[valid]
@@ -108,27 +107,27 @@ def fuse_channels(
 
 @dataclass(frozen=True)
 class DynamicEvidence:
-    """The dynamic map and what it was made of."""
+    """Dynamic map with the statistics it was computed from."""
 
     fused: dict[str, Float[np.ndarray, "n gh gw"]]
     """mu1, sd1, mu2, sd2, each 0..1 over the clip."""
     dynamic_map: Float[np.ndarray, "n gh gw"]
     """0..1 per frame."""
     informed: Bool[np.ndarray, " n"]
-    """Frames whose map says something; the others have too few pairs and are 0."""
+    """False for frames with too few pairs, whose map is 0."""
     means_only: bool
-    """True if no frame had two pairs, so that only the means could be used."""
+    """True if no frame has two pairs, so that only the means are used."""
 
 
 def dynamic_evidence(
     view1: ScoreStatistics, view2: ScoreStatistics, *, inherit: bool = True
 ) -> DynamicEvidence:
-    """The dynamic map (1 - mu1) * sd1 * mu2 * (1 - sd2), min-max normalised per frame (SPEC 4, 3).
+    """Dynamic map (1 - mu1) * sd1 * mu2 * (1 - sd2), min-max normalised per frame (SPEC 4, step 3).
 
-    Frames that no pair scores take no part in the normalisations and are 0. With `inherit`, frames
-    with fewer than two pairs, whose map is 0 for want of a deviation, are marked as not informed.
-    If that leaves no frame - a clip of two frames, or one reference frame paired with every other -
-    the means alone are used: (1 - mu1) * mu2, of which a factor without any pair counts as 1.
+    Frames without pairs take no part in the normalisations and are 0. With `inherit`, frames with
+    fewer than two pairs, whose deviation is 0, are not informed. If no frame is informed (two
+    frames, or one reference frame paired with every other), the means alone are used:
+    (1 - mu1) * mu2, where a factor without any pair counts as 1.
     """
     some1, some2 = view1.num_pairs > 0, view2.num_pairs > 0
     informed = (view1.num_pairs > 1) & some2 if inherit else some1 & some2
@@ -150,11 +149,11 @@ def dynamic_evidence(
 
 
 def relative_deviation(view1: ScoreStatistics) -> Float[np.ndarray, "n gh gw"]:
-    """How much a token's view-1 scores vary between the pairs, before any normalisation.
+    """Variation of a token's view-1 scores between the pairs, relative to that between tokens.
 
     sqrt(mean_c sd1^2 / mean_c v_c), where v_c is the variance of channel c's mean over all tokens
-    of all frames: 1 says that another partner frame changes the token's score as much as another
-    token would. Free of the scores' scale and offset. All 0 where the scores have no spread.
+    of all frames: 1 means that another partner frame changes the score as much as another token
+    does. Independent of the scale and offset of the scores. 0 if the scores have no variance.
     """
     mean = view1.mean[view1.num_pairs > 0]
     spread = float(mean.var(axis=(0, 1, 2)).mean()) if mean.size else 0.0

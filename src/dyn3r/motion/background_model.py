@@ -1,14 +1,15 @@
-"""What other frames show in the place of a pixel: the still scene, seen again, looks alike (ours).
+"""Background model: the colour that other frames show at the place of every pixel.
 
-Flow between frames that are near each other in time says little of what moves slowly, stands still
-for a while or goes along with the camera, and it drags along what is next to a mover. With cameras
-and depth known every pixel can be looked up in all frames: what is still there looks the same,
-while a mover has left. This is background subtraction (Stauffer and Grimson 1999) for a moving
-camera.
+Flow between frames that are close in time says little about objects that move slowly, stand still
+for a while or move along with the camera, and it is dragged along at their outlines. With cameras
+and depth known, every pixel can be looked up in all frames: static surfaces have the same colour
+there, while a moving object has left. This is background subtraction (Stauffer and Grimson 1999)
+for a moving camera.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,115 +18,82 @@ from jaxtyping import Bool, Float, UInt8
 
 from dyn3r.types import Progress, no_progress
 
-OTHERS, REACH = 14, 40
-"""So many frames are asked, spread over those that are at most so far away."""
-MARGIN = 0.013
-"""Pixels this near to a mask (share of the long side) are not asked."""
-SAME_PLACE = 0.1
-"""A pixel of another frame shows the place if its depth differs by less than this (logarithm)."""
-ALIKE, LEAST_ALIKE = 3.0, 0.4
-"""A frame of which less than this share looks alike (grey levels) does not show what it should: its
-camera is wrong, and it is not asked. Of registered frames it is 45 to 98 %, across a cut 1 to
-20."""
-LEAST_FRAMES = 3
-"""Frames that must show the place for a verdict."""
+MAX_FRAMES, MAX_FRAMES_APART = 14, 40
+"""Largest number of other frames, spread over those that are at most so many frames away."""
+MASK_MARGIN = 0.013
+"""Pixels closer to a mask than this share of the long side are not used."""
+MAX_LOG_DEPTH_DIFFERENCE = 0.1
+"""A pixel of another frame shows the same place if its log depth differs by less than this."""
+SAME_COLOR, MIN_SAME_SHARE = 3.0, 0.4
+"""A frame is used if at least this share of its pixels differs by less than SAME_COLOR (0..255);
+else its camera is wrong. Source: development clips; 45 to 98 % in registered frames, 1 to 20 %
+across a cut."""
+MIN_FRAMES = 3
+"""Frames that must show a place for a result."""
 SMOOTH_PX = 0.8
-"""Frames are blurred by this much before they are compared."""
+"""Standard deviation in pixels of the Gaussian blur before frames are compared."""
+INPAINT_SMOOTH_PX = 4.0
+"""Standard deviation in pixels of the Gaussian blur of inpainted depth."""
+MIN_DEPTH = 1e-6
 
 
 @dataclass(frozen=True)
-class OtherFrames:
-    """What other frames show in the place of every pixel; NaN where too few of them show it."""
+class BackgroundEvidence:
+    """Colour at the place of every pixel in other frames; NaN where too few of them show it."""
 
-    unlike: Float[np.ndarray, "n h w"]
-    """Median over those frames, in grey levels (0..255), of the channel that differs most."""
+    color_difference: Float[np.ndarray, "n h w"]
+    """Median difference from those frames in the channel that differs most, 0..255."""
     colour: Float[np.ndarray, "n h w 3"]
-    """RGB, 0..255, of the frame that differs by that much (the lower one of an even number), as
-    bright as this frame, `smoothed`: what would be seen here if nothing moved."""
+    """RGB, 0..255, in the frame with the median difference (the lower of two), corrected to the
+    exposure of this frame and blurred as by `smoothed`."""
 
 
-def other_frames(
+def background_evidence(
     images: UInt8[np.ndarray, "n h w 3"],
     depth: Float[np.ndarray, "n h w"],
-    moving: Bool[np.ndarray, "n h w"],
+    dynamic: Bool[np.ndarray, "n h w"],
     K: Float[np.ndarray, "n 3 3"],
     T_world_camera: Float[np.ndarray, "n 4 4"],
     progress: Progress = no_progress,
-) -> OtherFrames:
-    """How unlike its place in other frames each pixel looks, and what they show there.
+) -> BackgroundEvidence:
+    """Differences of every pixel from the same place in other frames, and the colour there.
 
-    `moving` is what is known so far: those pixels are not asked, and for what they show, the
-    surface behind them is taken to be as far as the still pixels next to them. Colours within those
-    of the 3x3 pixels around the place are alike, so that an error of a pixel is forgiven.
-    Differences of exposure between two frames are taken out by their median.
+    Pixels known to be `dynamic` are not used; the surface behind them is taken to be as far away as
+    the static pixels next to them. A colour within the range of the 3x3 pixels around the place has
+    difference 0, which tolerates an error of one pixel. Differences of exposure are removed by
+    their median.
     """
-    import cv2
-
     n, h, w = depth.shape
-    behind = without_movers(depth, moving).astype(np.float32)
-    square = np.ones((3, 3), np.uint8)
-
-    @lru_cache(maxsize=2 * OTHERS)
-    def looks(t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A frame, and the least and the largest of 3x3 pixels."""
-        smooth = smoothed(images[t])
-        return smooth, cv2.erode(smooth, square), cv2.dilate(smooth, square)
-
-    radius = max(1, round(MARGIN * max(h, w)))
-    wide = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    taken = [cv2.dilate(mask.astype(np.uint8), wide) for mask in moving]
-    v, u = np.mgrid[:h, :w].astype(np.float32)
-    T = T_world_camera.astype(np.float32)
-    out = OtherFrames(np.empty((n, h, w), np.float32), np.empty((n, h, w, 3), np.float32))
+    lookup = _Lookup(images, inpaint_dynamic(depth, dynamic).astype(np.float32), dynamic, K,
+                     T_world_camera.astype(np.float32))  # fmt: skip
+    out = BackgroundEvidence(np.empty((n, h, w), np.float32), np.empty((n, h, w, 3), np.float32))
     for t in range(n):
         progress("comparing frames", t, n)
-        me = looks(t)[0]
-        k = K[t].astype(np.float32)
-        ray = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u)], -1)
-        world = (ray * behind[t][..., None]) @ T[t, :3, :3].T + T[t, :3, 3]
-        found, shown = [], []
-        for other in _others(t, n):
-            k = K[other].astype(np.float32)
-            seen = (world - T[other, :3, 3]) @ T[other, :3, :3]
-            z = np.maximum(seen[..., 2], 1e-6)
-            x = k[0, 0] * seen[..., 0] / z + k[0, 2]
-            y = k[1, 1] * seen[..., 1] / z + k[1, 2]
-            ask = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2) & (seen[..., 2] > 0)
-            ask &= cv2.remap(taken[other], x, y, cv2.INTER_NEAREST) == 0
-            there = np.maximum(cv2.remap(behind[other], x, y, cv2.INTER_LINEAR), 1e-6)
-            ask &= np.abs(np.log(there / z)) < SAME_PLACE
-            if not ask.any():
-                continue
-            colour, least, most = (cv2.remap(a, x, y, cv2.INTER_LINEAR) for a in looks(other))
-            brighter = np.median((me - (least + most) / 2)[ask], axis=0)
-            mine = me - brighter
-            outside = np.maximum(least - mine, mine - most)
-            off = np.maximum(np.maximum(outside[..., 0], outside[..., 1]), outside[..., 2])
-            off = np.maximum(off, 0)
-            if (off[ask] < ALIKE).mean() >= LEAST_ALIKE:
-                found.append(np.where(ask, off, np.nan))
-                shown.append(colour + brighter)
-        out.unlike[t], out.colour[t] = _median(found, shown, (h, w))
+        seen = list(lookup.differences(t))
+        out.color_difference[t], out.colour[t] = _median(seen, (h, w))
     progress("comparing frames", n, n)
     return out
 
 
 def smoothed(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
-    """A frame as it is compared with others: without the finest noise."""
+    """Image blurred by SMOOTH_PX, float32, 0..255: as frames are compared."""
     import cv2
 
     return np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), SMOOTH_PX))
 
 
-def without_movers(
-    depth: Float[np.ndarray, "n h w"], moving: Bool[np.ndarray, "n h w"]
+def inpaint_dynamic(
+    depth: Float[np.ndarray, "n h w"], dynamic: Bool[np.ndarray, "n h w"]
 ) -> Float[np.ndarray, "n h w"]:
-    """Depth in which what moves is as far as the still pixel nearest to it, smoothly."""
+    """Depth in which dynamic pixels are as far away as the nearest static pixel, smoothed.
+
+    Frames without static pixels keep their depth.
+    """
     import cv2
     from scipy.ndimage import distance_transform_edt
 
-    out = np.maximum(depth, 1e-6)
-    for t, mask in enumerate(moving):
+    out = np.maximum(depth, MIN_DEPTH)
+    for t, mask in enumerate(dynamic):
         if not mask.any():
             continue
         wide = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
@@ -133,30 +101,121 @@ def without_movers(
             continue
         nearest = distance_transform_edt(wide, return_distances=False, return_indices=True)
         filled = np.log(out[t][tuple(nearest)]).astype(np.float32)
-        out[t] = np.where(wide, np.exp(cv2.GaussianBlur(filled, (0, 0), 4.0)), out[t])
+        filled = np.exp(cv2.GaussianBlur(filled, (0, 0), INPAINT_SMOOTH_PX))
+        out[t] = np.where(wide, filled, out[t])
     return out
 
 
-def _others(t: int, count: int) -> list[int]:
-    rest = [k for k in range(max(0, t - REACH), min(count, t + REACH + 1)) if k != t]
-    return [rest[k] for k in np.linspace(0, len(rest) - 1, min(len(rest), OTHERS)).astype(int)]
+class _Lookup:
+    """Places of one frame's pixels in other frames."""
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w 3"],
+        depth: Float[np.ndarray, "n h w"],
+        dynamic: Bool[np.ndarray, "n h w"],
+        K: Float[np.ndarray, "n 3 3"],
+        T_world_camera: Float[np.ndarray, "n 4 4"],
+    ) -> None:
+        """`depth` is that of the static scene, float32, as are the cameras."""
+        import cv2
+
+        self.depth, self.K, self.T = depth, K.astype(np.float32), T_world_camera
+        self.size_hw = (int(depth.shape[1]), int(depth.shape[2]))
+        radius = max(1, round(MASK_MARGIN * max(self.size_hw)))
+        margin = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+        self.excluded = [cv2.dilate(mask.astype(np.uint8), margin) for mask in dynamic]
+        square = np.ones((3, 3), np.uint8)
+
+        @lru_cache(maxsize=2 * MAX_FRAMES)
+        def appearance(t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """A blurred frame, and the least and the largest value of its 3x3 pixels."""
+            smooth = smoothed(images[t])
+            return smooth, cv2.erode(smooth, square), cv2.dilate(smooth, square)
+
+        self.appearance = appearance
+
+    def differences(
+        self, t: int
+    ) -> Iterator[tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w 3"]]]:
+        """Difference (0..255, NaN where unknown) and colour, from every usable other frame."""
+        world = self._world_points(t)
+        for other in _other_frames(t, len(self.depth)):
+            x, y, usable = self._place(world, other)
+            if not usable.any():
+                continue
+            difference, colour = self._compare(t, other, (x, y), usable)
+            if (difference[usable] < SAME_COLOR).mean() >= MIN_SAME_SHARE:
+                yield np.where(usable, difference, np.nan), colour
+
+    def _world_points(self, t: int) -> Float[np.ndarray, "h w 3"]:
+        """Points of a frame's static scene in the world."""
+        h, w = self.size_hw
+        v, u = np.mgrid[:h, :w].astype(np.float32)
+        k, T = self.K[t], self.T[t]
+        ray = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u)], -1)
+        return (ray * self.depth[t][..., None]) @ T[:3, :3].T + T[:3, 3]
+
+    def _place(
+        self, world: Float[np.ndarray, "h w 3"], other: int
+    ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+        """Pixel coordinates (u, v) of points in another frame, and where that shows them."""
+        import cv2
+
+        h, w = self.size_hw
+        k, T = self.K[other], self.T[other]
+        seen = (world - T[:3, 3]) @ T[:3, :3]
+        z = np.maximum(seen[..., 2], MIN_DEPTH)
+        x = k[0, 0] * seen[..., 0] / z + k[0, 2]
+        y = k[1, 1] * seen[..., 1] / z + k[1, 2]
+        usable = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2) & (seen[..., 2] > 0)
+        usable &= cv2.remap(self.excluded[other], x, y, cv2.INTER_NEAREST) == 0
+        there = np.maximum(cv2.remap(self.depth[other], x, y, cv2.INTER_LINEAR), MIN_DEPTH)
+        usable &= np.abs(np.log(there / z)) < MAX_LOG_DEPTH_DIFFERENCE
+        return x, y, usable
+
+    def _compare(
+        self, t: int, other: int, xy: tuple[np.ndarray, np.ndarray], usable: np.ndarray
+    ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w 3"]]:
+        """Largest difference over the channels, and the colour in the exposure of frame t."""
+        import cv2
+
+        mine = self.appearance(t)[0]
+        colour, least, largest = (
+            cv2.remap(values, *xy, cv2.INTER_LINEAR) for values in self.appearance(other)
+        )
+        brighter = np.median((mine - (least + largest) / 2)[usable], axis=0)
+        corrected = mine - brighter
+        outside = np.maximum(least - corrected, corrected - largest)
+        difference = np.maximum(np.maximum(outside[..., 0], outside[..., 1]), outside[..., 2])
+        return np.maximum(difference, 0), colour + brighter
+
+
+def _other_frames(t: int, num_frames: int) -> list[int]:
+    """Frames to compare frame t with."""
+    first, end = max(0, t - MAX_FRAMES_APART), min(num_frames, t + MAX_FRAMES_APART + 1)
+    near = [k for k in range(first, end) if k != t]
+    picks = np.linspace(0, len(near) - 1, min(len(near), MAX_FRAMES)).astype(int)
+    return [near[k] for k in picks]
 
 
 def _median(
-    found: list[np.ndarray], shown: list[np.ndarray], size_hw: tuple[int, int]
+    seen: list[tuple[np.ndarray, np.ndarray]], size_hw: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w 3"]]:
-    """Over the frames that show the place; NaN where they are too few."""
-    if len(found) < LEAST_FRAMES:
+    """Median difference and its colour over the frames that show a place; NaN for too few."""
+    if len(seen) < MIN_FRAMES:
         return np.full(size_hw, np.nan, np.float32), np.full((*size_hw, 3), np.nan, np.float32)
-    off = np.stack(found)
-    order = np.argsort(off, axis=0)  # NaN last
-    count = np.isfinite(off).sum(0)
-    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(found) - 1)
+    differences = np.stack([difference for difference, _ in seen])
+    colours = np.stack([colour for _, colour in seen])
+    order = np.argsort(differences, axis=0)  # NaN last
+    count = np.isfinite(differences).sum(0)
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(seen) - 1)
     low, high = (np.take_along_axis(order, k[None], 0) for k in (low, high))
-    middle = (np.take_along_axis(off, low, 0) + np.take_along_axis(off, high, 0))[0] / 2
-    colour = np.take_along_axis(np.stack(shown), low[..., None], 0)[0]
-    known = count >= LEAST_FRAMES
+    both = [np.take_along_axis(differences, k, 0) for k in (low, high)]
+    median = (both[0] + both[1])[0] / 2
+    colour = np.take_along_axis(colours, low[..., None], 0)[0]
+    known = count >= MIN_FRAMES
     return (
-        np.where(known, middle, np.nan).astype(np.float32),
+        np.where(known, median, np.nan).astype(np.float32),
         np.where(known[..., None], colour, np.nan).astype(np.float32),
     )

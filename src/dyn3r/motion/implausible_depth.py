@@ -1,8 +1,8 @@
-"""Static pixels whose refined depth is implausible: they belong to an object that moves along.
+"""Static pixels with implausible refined depth: they belong to an object that follows the camera.
 
-An object that moves along with the camera shifts like a static one at another depth; flow alone
-cannot tell the two apart. If bundle adjustment puts it far behind where the network sees it, it is
-dynamic: otherwise it would hide what is in front of it.
+An object that moves along with the camera has the flow of a static one at another depth; flow alone
+cannot distinguish the two. If bundle adjustment places it far behind the network's depth, it is
+dynamic: it would otherwise be occluded by the scene in front of it.
 """
 
 from __future__ import annotations
@@ -10,38 +10,43 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-BEHIND = 0.8
-"""Depth that flow puts this much farther than predicted (logarithm: a factor of 2.2) belongs to
-something that moves. On clips of the synthetic world a ten-thousandth of the pixels does so."""
-AROUND = 0.4
-"""What is connected with it and this much farther than predicted belongs to it."""
-SPECK = 0.01
-"""Less wide than this share of the long side it is an error."""
+OUTLIER_LOG_DEPTH = 0.8
+"""Increase of log depth (a factor of 2.2) that is implausible for a static pixel. Source: 0.01 % of
+the static pixels of the synthetic world."""
+CONNECTED_LOG_DEPTH = 0.4
+"""Increase of log depth of pixels that are connected with an outlier and belong to it."""
+MIN_DEPTH = 1e-9
+MIN_WIDTH = 0.01
+"""Regions narrower than this share of the long side are errors of the depth."""
 
 
-def farther_than_predicted(
+def implausible_depth_outliers(
     predicted: Float[np.ndarray, "n h w"],
-    solved: Float[np.ndarray, "n h w"],
-    moving: Bool[np.ndarray, "n h w"],
+    refined: Float[np.ndarray, "n h w"],
+    dynamic: Bool[np.ndarray, "n h w"],
 ) -> Bool[np.ndarray, "n h w"]:
-    """Where flow puts what does not move, as far as is known, behind all reason.
+    """Pixels outside of `dynamic` whose depth increased implausibly.
 
-    `predicted`: depth before bundle adjustment; `solved`: after it; compared after one common
-    factor, the median of the still pixels.
+    `predicted`: depth before bundle adjustment; `refined`: depth after it. The two are compared
+    after their common scale, the median over the static pixels, is removed.
     """
     import cv2
 
-    change = np.log(np.maximum(solved, 1e-9)) - np.log(np.maximum(predicted, 1e-9))
-    still = ~moving
-    if not still.any():
-        return np.zeros_like(moving)
-    change = np.where(still, change - np.median(change[still]), 0)
-    side = 2 * max(1, round(SPECK * max(moving.shape[1:]))) + 1
-    speck = np.ones((side, side), np.uint8)
-    out = np.zeros_like(moving)
+    change = np.log(np.maximum(refined, MIN_DEPTH)) - np.log(np.maximum(predicted, MIN_DEPTH))
+    static = ~dynamic
+    if not static.any():
+        return np.zeros_like(dynamic)
+    change = np.where(static, change - np.median(change[static]), 0)
+    side = 2 * max(1, round(MIN_WIDTH * max(dynamic.shape[1:]))) + 1
+    square = np.ones((side, side), np.uint8)
+
+    def wide_regions(frame: np.ndarray, limit: float) -> np.ndarray:
+        return cv2.morphologyEx((frame > limit).astype(np.uint8), cv2.MORPH_OPEN, square)
+
+    out = np.zeros_like(dynamic)
     for frame, found in zip(change, out):
-        seeds = cv2.morphologyEx((frame > BEHIND).astype(np.uint8), cv2.MORPH_OPEN, speck) > 0
-        around = cv2.morphologyEx((frame > AROUND).astype(np.uint8), cv2.MORPH_OPEN, speck)
+        seeds = wide_regions(frame, OUTLIER_LOG_DEPTH) > 0
+        around = wide_regions(frame, CONNECTED_LOG_DEPTH)
         _, label = cv2.connectedComponents(around, connectivity=8)
         found[:] = (np.isin(label, np.unique(label[seeds])) & (label > 0)) | seeds
     return out

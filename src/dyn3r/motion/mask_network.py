@@ -1,11 +1,12 @@
-"""A small network that draws masks from the evidence of optical flow and the picture (ours).
+"""Mask networks: motion masks predicted from flow evidence and the image (ours).
 
-Evidence that is averaged over pairs knows parts of a body, bleeds over its rim, and has false
-alarms of a kind; where bodies end the picture shows. A U-Net (Ronneberger et al. 2015) reads both.
-It sees no depth, no category and one frame at a time; what moves is the evidence's to say.
-Once cameras are known, a second one also reads what the first said and how unlike other frames
-each pixel looks (`dyn3r.motion.background_model`). They are trained on the synthetic world by
-`dyn3r.training.mask_training` and `dyn3r.training.background_mask_training`; their weights are part of the package.
+Evidence averaged over pairs covers objects in part, extends beyond their outlines and has typical
+false positives; the image shows the outlines. A U-Net (Ronneberger et al. 2015) reads both, one
+frame at a time, without depth and without categories. After bundle adjustment a second network also
+reads the prediction of the first and the background model (`dyn3r.motion.background_model`).
+
+Both are trained on the synthetic world, by `dyn3r.training.mask_training` and
+`dyn3r.training.background_mask_training`; their weights are part of the package.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from dyn3r.motion.background_model import OtherFrames, smoothed
+from dyn3r.motion.background_model import BackgroundEvidence, smoothed
 from dyn3r.network.small import load_small
 
 PARTS = 7
@@ -27,21 +28,26 @@ PARTS = 7
 WIDTHS = (16, 32, 64, 96)
 """Channels at 1/2, 1/4, 1/8 and 1/16 of the frame."""
 WEIGHTS = "motion-masks.safetensors"
+"""File of the package with the first network's weights."""
 
-SECOND_PARTS = PARTS + 6
-"""With what the first network said, unlikeness, whether that is known, and by how much brighter
-red, green and blue are in other frames."""
+BACKGROUND_PARTS = PARTS + 6
+"""Channels of `background_mask_inputs`: also the first network's probability, the difference of
+colours, whether that is known, and log ratios of red, green and blue to other frames."""
 DARK = 10.0
-"""Grey levels below which a ratio of colours says little."""
-SECOND_WIDTHS = (24, 48, 96, 160)
-"""As `WIDTHS`, for the second look."""
-SECOND_WEIGHTS = "motion-masks-second-look.safetensors"
+"""Added to both sides of a ratio of colours (0..255), which says little for dark pixels."""
+DIFFERENCE_SCALE = 3.0
+"""Divisor of the logarithm of the colour difference, which brings it to about 0..2."""
+BACKGROUND_WIDTHS = (24, 48, 96, 160)
+"""As `WIDTHS`, for the network that reads the background model."""
+BACKGROUND_WEIGHTS = "motion-masks-second-look.safetensors"
+"""File of the package with the weights of the network that reads the background model."""
 
 
 class MaskNetwork(nn.Module):
-    """Frames and evidence in, logits of "this moves" out. Sides must be multiples of 16.
+    """U-Net from image and evidence to the logit that a pixel is dynamic. Sides: multiples of 16.
 
-    parts: channels of evidence; widths: channels at 1/2, 1/4, 1/8 and 1/16 of the frame.
+    parts: channels of evidence; widths: channels at 1/2, 1/4, 1/8 and 1/16 of the frame. Names of
+    its layers are those of the weights files.
     """
 
     def __init__(self, parts: int = PARTS, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -62,17 +68,17 @@ class MaskNetwork(nn.Module):
     def forward(
         self, images: Float[Tensor, "b 3 h w"], parts: Float[Tensor, "b p h w"]
     ) -> Float[Tensor, "b h w"]:
-        """images: -1..1."""
-        x = seen = torch.cat([images, parts], 1)
+        """Logits from images (RGB, -1..1) and evidence."""
+        x = inputs = torch.cat([images, parts], 1)
         levels = []
         for down, refine in zip(self.down, self.refine):
             x = relu(down(x))
             x = x + relu(refine(x))
             levels.append(x)
-        x = x + self.whole(x.mean((2, 3)))[..., None, None]  # how the whole frame looks
+        x = x + self.whole(x.mean((2, 3)))[..., None, None]  # global context
         for up, finer in zip(reversed(self.up), reversed(levels[:-1])):
             x = relu(up(torch.cat([_double(x), finer], 1)))
-        x = relu(self.last(torch.cat([_double(x), seen], 1)))
+        x = relu(self.last(torch.cat([_double(x), inputs], 1)))
         return self.out(x)[:, 0]
 
 
@@ -81,36 +87,38 @@ def _double(x: Tensor) -> Tensor:
 
 
 def load_mask_network(path: str | Path | None = None) -> MaskNetwork:
-    """The network inside the package, or one that was trained by `dyn3r.training.mask_training`.
+    """Load the packaged network, or one trained by `dyn3r.training.mask_training`.
 
-    Raises CheckpointError for a file that is no such network.
+    Raises CheckpointError for a file without such a network.
     """
     return load_small(MaskNetwork(), path, WEIGHTS, "mask network")
 
 
-def load_second_network(path: str | Path | None = None) -> MaskNetwork:
-    """The network for the second look, from the package or a file.
+def load_background_mask_network(path: str | Path | None = None) -> MaskNetwork:
+    """Load the network that reads the background model, from the package or a file.
 
-    Raises CheckpointError for a file that is no such network.
+    Raises CheckpointError for a file without such a network.
     """
-    network = MaskNetwork(SECOND_PARTS, SECOND_WIDTHS)
-    return load_small(network, path, SECOND_WEIGHTS, "mask network for the second look")
+    network = MaskNetwork(BACKGROUND_PARTS, BACKGROUND_WIDTHS)
+    return load_small(network, path, BACKGROUND_WEIGHTS, "mask network for the background model")
 
 
-def second_parts(
+def background_mask_inputs(
     parts: Float[np.ndarray, "n 7 h w"],
     probability: Float[np.ndarray, "n h w"],
     images: UInt8[np.ndarray, "n h w 3"],
-    others: OtherFrames,
+    background: BackgroundEvidence,
 ) -> Float[np.ndarray, "n 13 h w"]:
-    """What the second network reads: evidence, what the first one made of it (0..1), and what
-    `other_frames` says: how unlike they are, and the logarithm of what red, green and blue are
-    there over what they are here. In a shadow the three are alike, and follow no outline of the
-    place."""
-    known = np.isfinite(others.unlike)
-    difference = np.log1p(np.where(known, others.unlike, 0)) / 3
+    """Input of the second network.
+
+    Evidence, probability of the first network (0..1), colour difference of the background model,
+    and log ratios of its red, green and blue to this frame's. In a shadow the three ratios are
+    equal.
+    """
+    known = np.isfinite(background.color_difference)
+    difference = np.log1p(np.where(known, background.color_difference, 0)) / DIFFERENCE_SCALE
     mine = np.stack([smoothed(image) for image in images])
-    brighter = np.log((others.colour.clip(0, 255) + DARK) / (mine + DARK))
+    brighter = np.log((background.colour.clip(0, 255) + DARK) / (mine + DARK))
     brighter = np.where(known[..., None], brighter, 0).transpose(0, 3, 1, 2)
     more = np.stack([probability, np.where(known, difference, 0), known], axis=1)
     return np.concatenate([parts, more, brighter], axis=1, dtype=np.float32, casting="unsafe")
@@ -119,9 +127,9 @@ def second_parts(
 def prepare(
     images: UInt8[np.ndarray, "n h w 3"], parts: Float[np.ndarray, "n p h w"]
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n p h w"]]:
-    """What the network reads."""
-    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return pictures, torch.from_numpy(np.ascontiguousarray(parts, dtype=np.float32))
+    """Images (RGB, -1..1) and evidence as float32 tensors."""
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return scaled, torch.from_numpy(np.ascontiguousarray(parts, dtype=np.float32))
 
 
 def mask_probability(
@@ -130,7 +138,7 @@ def mask_probability(
     parts: Float[np.ndarray, "n p h w"],
     batch: int = 8,
 ) -> Float[np.ndarray, "n h w"]:
-    """How likely each pixel moves, 0..1, frame by frame."""
+    """Probability that each pixel is dynamic, 0..1; `batch` frames at once."""
     out = np.empty((len(images), *images.shape[1:3]), np.float32)
     with torch.inference_mode():
         for start in range(0, len(images), batch):

@@ -1,6 +1,6 @@
-"""From the refined map to pixel masks: upsampling and the automatic threshold.
+"""Pixel masks from the dynamic map: upsampling and the automatic threshold.
 
-Source: Easi3R, "dynamic object segmentation"; SPEC section 4, step 5.
+Source: Easi3R, "dynamic object segmentation"; SPEC 4, step 5.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _BINS = 256
 def upsample(
     maps: Float[np.ndarray, "n gh gw"], size_hw: tuple[int, int]
 ) -> Float[np.ndarray, "n h w"]:
-    """Token maps at pixel size: bilinear, align_corners False."""
+    """Token maps at the size of the frames, bilinear (align_corners False)."""
     grid = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))[:, None]
     return F.interpolate(grid, size_hw, mode="bilinear", align_corners=False)[:, 0].numpy()
 
 
 def last_otsu_threshold(values: Float[np.ndarray, "..."]) -> float:
-    """The threshold above which a pixel counts as moving, over all frames at once.
+    """Threshold above which a pixel is dynamic, over all frames at once.
 
-    Multi-Otsu on a histogram of 256 bins for 2, 3 and 4 classes. Each class count scores the
-    variance of its class means over sqrt(classes); the best one's last threshold is returned.
-    Infinity if the values are all alike.
+    Multi-Otsu on a histogram of 256 bins for 2, 3 and 4 classes. The score of a class count is the
+    variance of its class means over sqrt(classes); the last threshold of the best is returned.
+    Infinity if all values are equal.
     """
     from skimage.exposure import histogram
     from skimage.filters import threshold_multiotsu
@@ -41,7 +41,9 @@ def last_otsu_threshold(values: Float[np.ndarray, "..."]) -> float:
     for classes in (2, 3, 4):
         if np.count_nonzero(counts) < classes:
             break
-        thresholds = threshold_multiotsu(classes=classes, hist=(counts, centres))
+        thresholds = threshold_multiotsu(  # type: ignore[no-untyped-call]
+            classes=classes, hist=(counts, centres)
+        )
         means = _class_means(flat, thresholds)
         score = float(np.var(means) / math.sqrt(classes))
         if score > best_score:
@@ -50,9 +52,9 @@ def last_otsu_threshold(values: Float[np.ndarray, "..."]) -> float:
 
 
 def _class_means(flat: np.ndarray, thresholds: np.ndarray) -> Float[np.ndarray, " classes"]:
-    """Means of the pixels between the thresholds, without a label image.
+    """Means of the pixels between the thresholds.
 
-    Sums of values at or above each threshold, in blocks: a few passes over the pixels, no copy.
+    From sums of the values at or above each threshold, in blocks: without a label image.
     """
     levels = [-math.inf, *thresholds, math.inf]
     totals, counts = np.zeros(len(levels)), np.zeros(len(levels))

@@ -1,11 +1,12 @@
-"""The flow that a still scene shows, fitted to measured flow; how far pixels are from it.
+"""Static-scene flow fitted to measured flow.
 
-A still scene with inverse depth rho moves every pixel x = (u, v, 1) to x' ~ K R K^-1 x + rho K t:
+A static scene with inverse depth rho moves every pixel x = (u, v, 1) to x' ~ K R K^-1 x + rho K t:
 a 3x4 matrix P applied to (u, v, 1, rho). It holds for any rotation, translation and focal length,
 so nothing of the camera needs to be known. P also absorbs a wrong scale, shift and tilt of rho (all
-affine in u, v, 1), so only the shape of the predicted depth counts; without parallax, or with rho
-constant, it is a homography (Hartley and Zisserman 2004, sections 7.1 and 13.3: resectioning, plane
-and parallax). Coordinates here are pixels from the centre of the picture over half its width.
+affine in u, v, 1), so only the shape of the predicted depth counts. Without parallax, or with
+constant rho, it is a homography. Source: Hartley and Zisserman 2004, sections 7.1 (resectioning)
+and 13.3 (plane and parallax). Coordinates are pixels from the centre of the image over half its
+width.
 """
 
 from __future__ import annotations
@@ -14,23 +15,31 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 PARALLAX_PRIOR = 1e-3
-"""Weight of keeping parallax small, against the weight of the pixels: decides only where the
-picture does not, as for a camera that only turns."""
+"""Weight of the prior of zero parallax, relative to that of the pixels. It decides only where the
+pixels do not, as for a camera that only rotates."""
 MIN_DENOMINATOR = 0.05
-"""Pixels that a trial matrix sends behind the camera are held in front of it by this much."""
+"""Lower bound of the projective denominator, for pixels that a matrix maps behind the camera."""
+MIN_WEIGHT_DENOMINATOR = 0.2
+"""Lower bound of the denominator in the weights, so that no single pixel dominates."""
 SAMPLES = 1500
 """About as many pixels of a pair are used for the fit."""
+MIN_PIXELS = 50
+"""Usable pixels that a fit needs."""
+L1_STEPS = 6
+"""Steps of least absolute distances, before the redescending weights."""
+ROBUST_STEPS = 20
+"""Steps with Geman-McClure weights."""
 
 
 def centred_grid(size_hw: tuple[int, int]) -> Float[np.ndarray, "h w 2"]:
-    """Coordinates of every pixel, from the centre, in halves of the width."""
+    """Coordinates of every pixel from the centre, in units of half the width."""
     height, width = size_hw
     v, u = np.mgrid[:height, :width].astype(np.float64)
     return np.stack([u - (width - 1) / 2, v - (height - 1) / 2], -1) / (width / 2)
 
 
 def length_of(field: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape"]:
-    """|field|, several times as fast as `np.linalg.norm` along so short an axis."""
+    """Length of every vector. Several times as fast as `np.linalg.norm` along a short axis."""
     return np.asarray(np.sqrt(_product(field, field)))
 
 
@@ -40,11 +49,11 @@ def fit_static_flow(
     inverse_depth: Float[np.ndarray, "k h w"],
     noise_px: float,
 ) -> Float[np.ndarray, "k 3 4"]:
-    """The matrix P of each field: the motion that the largest part of its pixels agrees on.
+    """Matrix P of each flow field: the motion that most of its pixels agree on.
 
-    `inverse_depth` has a median of about 1. Least absolute distances first, then Geman-McClure's
-    redescending weights with a width that shrinks to the typical distance but not below
-    `noise_px`; all pairs at once, no random numbers. NaN where fewer than 50 pixels are usable.
+    `inverse_depth` has a median of about 1. Robust least squares: least absolute distances, then
+    Geman-McClure's redescending weights with a width that shrinks to the typical distance but not
+    below `noise_px`. Deterministic. NaN where fewer than MIN_PIXELS pixels are usable.
     """
     h, w = (int(s) for s in flow.shape[1:3])
     stride = max(1, round((h * w / SAMPLES) ** 0.5))
@@ -52,8 +61,8 @@ def fit_static_flow(
     grid = centred_grid((h, w))[None][pick].reshape(1, -1, 2)
     target = grid + flow[pick].reshape(len(flow), -1, 2).astype(np.float64) / (w / 2)
     ok = usable[pick].reshape(len(flow), -1)
-    enough = ok.sum(1) * stride**2 >= 50
-    ok = ok | ~enough[:, None]  # keeps the equations solvable; the answer is thrown away
+    enough = ok.sum(1) * stride**2 >= MIN_PIXELS
+    ok = ok | ~enough[:, None]  # keeps the equations solvable; the result is replaced by NaN
     points = np.empty((*target.shape[:2], 4))
     points[..., :2], points[..., 2] = grid, 1.0
     points[..., 3] = inverse_depth[pick].reshape(len(flow), -1) - 1
@@ -66,30 +75,31 @@ def nearest_static_flow(
     P: Float[np.ndarray, "3 4"],
     flow: Float[np.ndarray, "h w 2"],
     inverse_depth: Float[np.ndarray, "h w"],
-    slack: float = 1.0,
+    depth_tolerance: float = 1.0,
 ) -> Float[np.ndarray, "h w 2"]:
-    """The flow in pixels, of all that a still scene can show at a pixel, nearest to the measured.
+    """Flow in pixels that a static scene can show at each pixel, nearest to the measured flow.
 
-    `slack` allows for wrong depth: any inverse depth within a factor of `slack` of `inverse_depth`
-    is possible, which makes a segment of the epipolar line. 1: exactly as predicted.
+    Any inverse depth within a factor of `depth_tolerance` of `inverse_depth` is possible, which
+    allows a segment of the epipolar line. 1: exactly as predicted.
     """
     half = flow.shape[1] / 2
     grid = centred_grid((flow.shape[0], flow.shape[1]))
-    nearest = _moved(P, grid, inverse_depth / slack)
-    if slack > 1:
+    nearest = _moved(P, grid, inverse_depth / depth_tolerance)
+    if depth_tolerance > 1:
         target = grid + flow.astype(np.float64) / half
-        along = _moved(P, grid, inverse_depth * slack) - nearest
+        along = _moved(P, grid, inverse_depth * depth_tolerance) - nearest
         share = _product(target - nearest, along) / (_product(along, along) + 1e-15)
         nearest = nearest + share.clip(0, 1)[..., None] * along
     return (nearest - grid) * half
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Scalar products of vectors with two entries."""
+    """Scalar products of two-vectors along the last axis."""
     return np.asarray(a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1])
 
 
 def _moved(P: np.ndarray, grid: np.ndarray, inverse_depth: np.ndarray) -> np.ndarray:
+    """Where P maps the pixels of a grid with this inverse depth."""
     ends = grid @ P[:, :2].T + P[:, 2] + (inverse_depth - 1)[..., None] * P[:, 3]
     return np.asarray(ends[..., :2] / np.maximum(ends[..., 2:], MIN_DENOMINATOR))
 
@@ -97,26 +107,28 @@ def _moved(P: np.ndarray, grid: np.ndarray, inverse_depth: np.ndarray) -> np.nda
 def _reweighted(
     points: np.ndarray, target: np.ndarray, ok: np.ndarray, noise: float
 ) -> Float[np.ndarray, "k 3 4"]:
-    """Iteratively re-weighted least squares: six steps of L1, twenty with a shrinking width."""
+    """Iteratively re-weighted least squares: L1 steps, then steps with a shrinking width."""
     used = ok.astype(np.float64)
     P = _solve(points, target, used)
-    for _ in range(6):
+    for _ in range(L1_STEPS):
         distance, denominator = _distance(P, points, target)
-        P = _solve(points, target, used * _front(denominator) / np.maximum(distance, noise))
+        P = _solve(
+            points, target, used * _geometric_weight(denominator) / np.maximum(distance, noise)
+        )
     width = np.full(len(points), np.inf)
-    for step in range(20):
+    for step in range(ROBUST_STEPS):
         distance, denominator = _distance(P, points, target)
         typical = 1.48 * _median_of(distance, ok)
         typical = np.maximum(typical, noise)
         width = 4 * typical if step == 0 else np.maximum(0.75 * width, np.minimum(typical, width))
         squared = (width**2)[:, None]
         weight = (squared / (squared + distance**2)) ** 2
-        P = _solve(points, target, used * _front(denominator) * weight)
+        P = _solve(points, target, used * _geometric_weight(denominator) * weight)
     return P
 
 
 def _median_of(values: np.ndarray, ok: np.ndarray) -> Float[np.ndarray, " k"]:
-    """Of each row, over what is ok: some is, in every row."""
+    """Median of each row over the entries that are ok; every row has some."""
     ordered, count = np.sort(np.where(ok, values, np.inf), axis=1), ok.sum(1)
     low, high = (np.take_along_axis(ordered, m[:, None], 1) for m in ((count - 1) // 2, count // 2))
     return np.asarray((low + high)[:, 0] / 2)
@@ -125,14 +137,15 @@ def _median_of(values: np.ndarray, ok: np.ndarray) -> Float[np.ndarray, " k"]:
 def _distance(
     P: np.ndarray, points: np.ndarray, target: np.ndarray
 ) -> tuple[Float[np.ndarray, "k s"], Float[np.ndarray, "k s"]]:
+    """Distance of each mapped point from its target, and the projective denominator."""
     ends = points @ P.transpose(0, 2, 1)
     ends_xy = ends[..., :2] / np.maximum(ends[..., 2:], MIN_DENOMINATOR)
     return length_of(ends_xy - target), ends[..., 2]
 
 
-def _front(denominator: np.ndarray) -> np.ndarray:
-    """Turns the algebraic error into the geometric one; 0 for pixels behind the camera."""
-    return (denominator > MIN_DENOMINATOR) / np.maximum(denominator, 0.2) ** 2
+def _geometric_weight(denominator: np.ndarray) -> np.ndarray:
+    """Weight that turns the algebraic into the geometric error; 0 behind the camera."""
+    return (denominator > MIN_DENOMINATOR) / np.maximum(denominator, MIN_WEIGHT_DENOMINATOR) ** 2
 
 
 def _solve(
@@ -140,9 +153,9 @@ def _solve(
     target: Float[np.ndarray, "k s 2"],
     weight: Float[np.ndarray, "k s"],
 ) -> Float[np.ndarray, "k 3 4"]:
-    """Weighted linear least squares for P with P[2, 2] = 1: 11 unknowns a pair.
+    """Weighted linear least squares for P with P[2, 2] = 1: 11 unknowns per pair.
 
-    Unknowns in order: first row, second row, and entries 0, 1, 3 of the third.
+    The unknowns are the first row, the second row, and entries 0, 1, 3 of the third.
     """
     third = [0, 1, 3]
     weighted = (weight[..., None] * points).transpose(0, 2, 1)

@@ -1,7 +1,7 @@
-"""SAM 2 as a refiner (Ravi et al. 2024), through transformers (extra `sam2`).
+"""SAM 2 as a mask refiner (Ravi et al. 2024), through transformers (extra `sam2`).
 
-Easi3R's protocol (SPEC 8): the masks of the odd frames are prompts from which the video predictor
-makes those of the even frames, and the reverse; what comes out is SAM 2's alone.
+Easi3R's protocol (SPEC 8): the masks of odd frames prompt the video predictor, which segments the
+even frames, and the reverse. The result is SAM 2's alone.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from dyn3r.motion.mask_refiner import check_masks
 from dyn3r.types import Progress, no_progress
 
 DEFAULT_WEIGHTS = "facebook/sam2.1-hiera-large"
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as trained
+"""Published weights. Source: Easi3R."""
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in training
 
 
 @dataclass(frozen=True)
 class Sam2Refiner:
-    """Masks by SAM 2's video predictor; its network is loaded with the first clip."""
+    """Masks by SAM 2's video predictor. The network is loaded with the first clip."""
 
     weights: str = DEFAULT_WEIGHTS
-    """A name on the hub (fetched once by transformers), or a folder with `config.json` and
+    """A name on the hub (downloaded once by transformers), or a folder with `config.json` and
     `model.safetensors`."""
     device: str = "cpu"
-    """Where it runs; on a GPU in bfloat16."""
+    """PyTorch device; bfloat16 on a GPU, float32 else."""
     max_prompts: int = 8
-    """Prompted frames, the nearest in time, that a frame looks at. More: slower, more memory."""
+    """Prompted frames, the nearest in time, that a frame attends to. Larger: slower, more
+    memory."""
 
     def __post_init__(self) -> None:
         if self.max_prompts < 2:
@@ -45,7 +47,7 @@ class Sam2Refiner:
 
     @property
     def name(self) -> str:
-        """`sam2`."""
+        """Name of this refiner in options: `sam2`."""
         return "sam2"
 
     def refine(
@@ -55,19 +57,20 @@ class Sam2Refiner:
         *,
         progress: Progress = no_progress,
     ) -> Bool[np.ndarray, "n h w"]:
-        """See `MaskRefiner.refine`. Empty masks prompt nothing, as a miss is no sign of absence.
+        """Refined masks, see `MaskRefiner.refine`.
 
-        Frames that nothing of the other parity can prompt keep their masks (a clip of one frame).
-        Raises MissingExtraError without transformers, CheckpointError if the weights can't be had.
+        Empty masks are not used as prompts, as a missed object is no sign of absence. Frames
+        without a prompt of the other parity keep their masks (a clip of one frame). Raises
+        MissingExtraError without transformers, CheckpointError if the weights cannot be loaded.
         """
         check_masks(images, masks)
         out = masks.copy()
-        wanted = np.arange(len(masks))
+        frames = np.arange(len(masks))
         filled = masks.any(axis=(1, 2))
         done = 0
         for parity in (1, 0):
-            prompts = wanted[filled & (wanted % 2 == parity)]
-            others = wanted[wanted % 2 != parity]
+            prompts = frames[filled & (frames % 2 == parity)]
+            others = frames[frames % 2 != parity]
             if not len(prompts) or not len(others):
                 continue
             for t, mask in self._track(images, masks, prompts):
@@ -81,17 +84,19 @@ class Sam2Refiner:
     def _track(
         self, images: np.ndarray, masks: np.ndarray, prompts: np.ndarray
     ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
-        """Masks of all frames of a clip from those of some, one pass on from the first prompt and
-        one back from it."""
+        """Frame index and mask of every frame, from the masks of the frames `prompts`.
+
+        One pass forwards from the first prompt and one backwards.
+        """
         network = self._network
         size = int(network.image_size)
         session = self._session(images, size)
-        thing = session.obj_id_to_idx(1)
+        instance = session.obj_id_to_idx(1)
         h, w = masks.shape[1:]
         found = []
         with torch.inference_mode():
             for t in prompts.tolist():
-                session.add_mask_inputs(thing, t, _prompt(masks[t], size))
+                session.add_mask_inputs(instance, t, _prompt(masks[t], size))
                 session.obj_with_new_inputs = [1]
                 network(session, frame_idx=t)
             first = int(prompts[0])
@@ -104,17 +109,19 @@ class Sam2Refiner:
         return found
 
     def _session(self, images: np.ndarray, size: int) -> Any:
-        made = import_module("transformers").Sam2VideoInferenceSession(
+        """Inference session of transformers for a clip."""
+        session = import_module("transformers").Sam2VideoInferenceSession(
             inference_device=self.device,
             inference_state_device="cpu",
             dtype=self._network.dtype,
         )
-        # frames are prepared when they are looked at: a clip of 1024x1024 floats fills the memory
-        made.processed_frames = _Frames(images, size, self._network.dtype)
-        return made
+        # frames are prepared one at a time: a clip of 1024x1024 floats would fill the memory
+        session.processed_frames = _Frames(images, size, self._network.dtype)
+        return session
 
     @cached_property
     def _network(self) -> Any:
+        """SAM 2's video model; raises as `refine` does."""
         try:
             library = import_module("transformers")
             kind = library.Sam2VideoModel
@@ -128,15 +135,15 @@ class Sam2Refiner:
             text = " ".join(str(problem).split())[:160]
             raise CheckpointError(
                 f"SAM 2's weights '{self.weights}' can't be loaded ({text}); give a folder with "
-                "config.json and model.safetensors, or refine by edges"
+                "config.json and model.safetensors, or use the refiner edges"
             ) from problem
         network.config.max_cond_frame_num = self.max_prompts
-        return network.to(self.device).eval().requires_grad_(False)
+        return network.to(self.device).eval().requires_grad_(requires_grad=False)
 
 
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Without the library's own progress bars, which would mix with ours."""
+    """Hide the progress bars of the library, which would mix with ours."""
     bars = library.utils.logging
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
@@ -148,7 +155,7 @@ def _quiet(library: Any) -> Iterator[None]:
 
 
 class _Frames:
-    """The frames as the network wants them: square, normalised; made when asked for."""
+    """Input frames of the network, square and normalised, made on access."""
 
     def __init__(self, images: np.ndarray, size: int, dtype: torch.dtype) -> None:
         self.images, self.size, self.dtype = images, size, dtype
@@ -157,14 +164,15 @@ class _Frames:
         return len(self.images)
 
     def __getitem__(self, t: int) -> Float[Tensor, "3 s s"]:
-        picture = torch.from_numpy(self.images[t].copy()).permute(2, 0, 1)[None].float() / 255
+        image = torch.from_numpy(self.images[t].copy()).permute(2, 0, 1)[None].float() / 255
         square = (self.size, self.size)
-        small = F.interpolate(picture, square, mode="bilinear", antialias=True)[0]
+        small = F.interpolate(image, square, mode="bilinear", antialias=True)[0]
         mean, deviation = (torch.tensor(x)[:, None, None] for x in (_MEAN, _DEVIATION))
         return ((small - mean) / deviation).to(self.dtype)
 
 
 def _prompt(mask: Bool[np.ndarray, "h w"], size: int) -> Float[Tensor, "1 1 s s"]:
+    """Mask at the size of the network, 0 or 1."""
     values = torch.from_numpy(mask.astype(np.float32))[None, None]
     large = F.interpolate(values, (size, size), mode="bilinear", antialias=True)
     return (large >= 0.5).float()

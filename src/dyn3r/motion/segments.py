@@ -1,7 +1,7 @@
-"""Smooth the dynamic map over things: tokens that look alike get one value.
+"""Smoothing of the dynamic map over clusters of similar encoder tokens.
 
-Source: Easi3R, feature clustering; SPEC section 4, step 4. It ties a moving thing together across
-frames, because the encoder gives it similar tokens wherever it is.
+A moving object has similar tokens in all frames, so its values become equal in all of them.
+Source: Easi3R, feature clustering; SPEC 4, step 4.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def cluster_tokens(
     clusters: int = 64,
     seed: int = 42,
 ) -> Int[np.ndarray, "n gh gw"]:
-    """k-means over the encoder tokens of all frames together; the cluster of every token.
+    """Cluster index of every token, by k-means over the encoder tokens of all frames together.
 
-    One k-means++ start with a fixed seed, as in the published program. Fewer clusters are used
-    where there are fewer tokens. Raises InputError if a token is not finite.
+    One k-means++ start with a fixed seed, as in the published program. Fewer tokens than
+    `clusters`: one cluster each. Raises InputError if a token is not finite.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -36,7 +36,7 @@ def cluster_tokens(
     if not np.isfinite(rows).all():
         raise InputError("the encoder tokens are not finite; try a higher precision")
     with warnings.catch_warnings():
-        # Frames that repeat have fewer distinct tokens than clusters; that is no fault.
+        # repeated frames have fewer distinct tokens than clusters
         warnings.simplefilter("ignore", ConvergenceWarning)
         kmeans = KMeans(min(clusters, len(rows)), random_state=seed, n_init=1, copy_x=False)
         labels = kmeans.fit_predict(rows)
@@ -44,22 +44,22 @@ def cluster_tokens(
 
 
 def _rows_float32(tokens: np.ndarray | Tensor) -> Float[np.ndarray, "rows dim"]:
-    """A copy of our own, because k-means centres it in place."""
+    """Copy of the tokens, one a row, because k-means centres them in place."""
     if isinstance(tokens, Tensor):
         tokens = tokens.detach().to("cpu", torch.float32, copy=True).numpy()
         return np.ascontiguousarray(tokens).reshape(-1, tokens.shape[-1])
     return np.array(tokens, dtype=np.float32, order="C").reshape(-1, tokens.shape[-1])
 
 
-def refine_by_clusters(
+def cluster_means(
     dynamic_map: Float[np.ndarray, "n gh gw"],
     clusters: Int[np.ndarray, "n gh gw"],
     informed: Bool[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "n gh gw"]:
-    """Every token takes its cluster's mean dynamic value; then min-max per frame.
+    """Dynamic map in which every token has the mean of its cluster, min-max normalised per frame.
 
-    Frames that are not `informed` add nothing to the means but take them; a cluster that occurs in
-    such frames only is 0.
+    Only the `informed` frames contribute to the means; a cluster that occurs in other frames only
+    is 0.
     """
     weight = np.ones(dynamic_map.shape, np.float64)
     if informed is not None:

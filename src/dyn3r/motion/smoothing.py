@@ -1,7 +1,6 @@
-"""The classical refiner: neighbours in time vote, then masks are pulled to the picture's edges.
+"""Mask refiner without a network: temporal voting along optical flow and a guided filter.
 
-Temporal vote along optical flow, and the guided filter with a colour picture as its guide (He, Sun
-and Tang 2010, section 3.3). No weights, no random numbers. docs/refine.md says what it brings.
+Results are in docs/results.md.
 """
 
 from __future__ import annotations
@@ -15,30 +14,32 @@ from jaxtyping import Bool, Float, UInt8
 from dyn3r.errors import InputError
 from dyn3r.flow import DisFlow, FlowEstimator
 from dyn3r.flow.fields import measure_flow
+from dyn3r.motion.flow_sampling import sample_along_flow
+from dyn3r.motion.guided_filter import guided_filter_color
 from dyn3r.motion.mask_refiner import check_masks
 from dyn3r.types import FlowFields, Progress, no_progress
 
 
 @dataclass(frozen=True)
 class EdgeRefiner:
-    """Masks by a vote over time and a guided filter.
+    """Masks by temporal voting and a guided filter.
 
-    The numbers were chosen on clips of the synthetic world (docs/refine.md).
+    Source of the defaults: clips of the synthetic world (docs/results.md).
     """
 
     reach: int = 2
-    """Frames before and after that vote, along the flow. 0: none. More: steadier, slower; what
-    shows only for a moment fades."""
+    """Frames before and after that vote, along the flow; 0: none. Larger: steadier and slower;
+    objects that are visible only briefly fade."""
     radius: float = 0.054
-    """Of the guided filter, as a share of the long side; 0: no filter. Larger: masks reach edges
-    that are farther away, small things fade."""
+    """Radius of the guided filter as a share of the long side; 0: no filter. Larger: masks reach
+    edges that are farther away; small objects fade."""
     softness: float = 3e-4
-    """Variance of colours (0..1) below which the picture counts as plain; here that of differences
-    of 4 in 255, as noise makes them. Larger: masks follow only strong edges."""
+    """Variance of the colours (0..1) below which the image counts as plain, about (4 / 255)^2, the
+    noise of a camera. Larger: masks follow strong edges only."""
     threshold: float = 0.4
-    """A pixel moves where the filtered votes exceed this. Larger: fewer pixels."""
+    """A pixel is dynamic where its filtered votes (0..1) exceed this. Larger: fewer pixels."""
     flow: FlowEstimator = field(default_factory=DisFlow)
-    """Measures the flow between neighbouring frames."""
+    """Estimator of the flow between neighbouring frames."""
 
     def __post_init__(self) -> None:
         if self.reach < 0 or self.radius < 0 or not self.softness > 0 or not 0 < self.threshold < 1:
@@ -49,7 +50,7 @@ class EdgeRefiner:
 
     @property
     def name(self) -> str:
-        """`edges`."""
+        """Name of this refiner in options: `edges`."""
         return "edges"
 
     def refine(
@@ -59,7 +60,10 @@ class EdgeRefiner:
         *,
         progress: Progress = no_progress,
     ) -> Bool[np.ndarray, "n h w"]:
-        """See `MaskRefiner.refine`. Raises InputError for pictures and masks that don't fit."""
+        """Refined masks, see `MaskRefiner.refine`.
+
+        Raises InputError for images and masks that do not fit together.
+        """
         check_masks(images, masks)
         n = len(masks)
         if not masks.any():
@@ -75,7 +79,7 @@ class EdgeRefiner:
             if flow is not None:
                 votes = vote(masks, flow, t, self.reach)
             if radius:
-                votes = guided_filter(votes, images[t], radius, self.softness)
+                votes = guided_filter_color(votes, images[t], radius, self.softness)
             out[t] = votes > self.threshold
             progress("refining masks", t + 1, n)
         return out
@@ -84,87 +88,43 @@ class EdgeRefiner:
 def vote(
     masks: Bool[np.ndarray, "n h w"], flow: FlowFields, t: int, reach: int
 ) -> Float[np.ndarray, "h w"]:
-    """Share (0..1) of the frames up to `reach` away that call a pixel of frame t moving.
+    """Share (0..1) of the frames up to `reach` away in which each pixel of frame t is dynamic.
 
-    A frame votes where the flow to it, from frame to frame, can be believed; t itself always does.
-    `flow` holds all steps (t, t + 1) and (t + 1, t).
+    A frame votes where the chained flow to it is reliable; t itself always votes. `flow` holds all
+    steps (t, t + 1) and (t + 1, t).
     """
     rows = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
-    moving = masks[t].astype(np.float32)
-    voters = np.ones(moving.shape, np.float32)
+    dynamic = masks[t].astype(np.float32)
+    voters = np.ones(dynamic.shape, np.float32)
     for direction in (-1, 1):
-        for other, field_, seen in _chain(flow, rows, t, direction, reach, len(masks)):
-            moving += seen * _at(masks[other].astype(np.float32), field_)
-            voters += seen
-    return moving / voters
+        for other, chained, visible in _chain(flow, rows, t, direction * reach, len(masks)):
+            dynamic += visible * sample_along_flow(masks[other].astype(np.float32), chained)
+            voters += visible
+    return dynamic / voters
 
 
 def _chain(
     flow: FlowFields,
     rows: dict[tuple[int, int], int],
     t: int,
-    direction: int,
     reach: int,
     num_frames: int,
 ) -> Iterator[tuple[int, Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w"]]]:
-    """Frame after frame in one direction: its number, flow from t to it, and where that holds."""
+    """Frames up to `reach` (negative: backwards) away from t, flow to them, where it is reliable.
+
+    The flow is chained from frame to frame, in pixels; reliability is 0 or 1.
+    """
     h, w = flow.flow.shape[1:3]
     total = np.zeros((h, w, 2), np.float32)
-    seen = np.ones((h, w), np.float32)
-    for here in range(t, t + direction * reach, direction):
+    reliable = np.ones((h, w), np.float32)
+    direction = 1 if reach > 0 else -1
+    for here in range(t, t + reach, direction):
         other = here + direction
         if not 0 <= other < num_frames:
             return
         row = rows[here, other]
         if flow.visible is not None:
-            seen = seen * (_at(flow.visible[row].astype(np.float32), total) > 0.5)
-        total = total + _at(np.asarray(flow.flow[row], dtype=np.float32), total)
-        yield other, total, seen
-
-
-def _at(
-    values: Float[np.ndarray, "h w *c"], field_: Float[np.ndarray, "h w 2"]
-) -> Float[np.ndarray, "h w *c"]:
-    """Values where the flow goes, bilinear; beyond the border the nearest."""
-    import cv2
-
-    h, w = field_.shape[:2]
-    v, u = np.mgrid[:h, :w].astype(np.float32)
-    return cv2.remap(
-        values, u + field_[..., 0], v + field_[..., 1], cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
-
-
-def guided_filter(
-    values: Float[np.ndarray, "h w"],
-    picture: UInt8[np.ndarray, "h w 3"],
-    radius: int,
-    softness: float,
-) -> Float[np.ndarray, "h w"]:
-    """In every window the values become the nearest linear function of the colours; then the mean.
-
-    `radius` in pixels; `softness` is the regularisation of the colours' covariance, for 0..1.
-    """
-    import cv2
-
-    size = (2 * radius + 1, 2 * radius + 1)
-
-    def mean(x: np.ndarray) -> np.ndarray:
-        # plane by plane: OpenCV takes no arrays with more axes
-        flat = np.ascontiguousarray(x.reshape(*x.shape[:2], -1), dtype=np.float64)
-        parts = [
-            cv2.boxFilter(flat[..., k], -1, size, borderType=cv2.BORDER_REFLECT)
-            for k in range(flat.shape[-1])
-        ]
-        return np.stack(parts, -1).reshape(x.shape)
-
-    colours = picture.astype(np.float64) / 255
-    colours_mean, value_mean = mean(colours), mean(values)
-    together = mean(colours * values[..., None]) - colours_mean * value_mean[..., None]
-    pairs = colours[..., :, None] * colours[..., None, :]
-    spread = mean(pairs) - colours_mean[..., :, None] * colours_mean[..., None, :]
-    spread += softness * np.eye(3)
-    slope = np.linalg.solve(spread, together[..., None])[..., 0]
-    offset = value_mean - (slope * colours_mean).sum(-1)
-    return ((mean(slope) * colours).sum(-1) + mean(offset)).astype(np.float32)
+            visible = sample_along_flow(flow.visible[row].astype(np.float32), total)
+            reliable = reliable * (visible > 0.5)
+        total = total + sample_along_flow(np.asarray(flow.flow[row], dtype=np.float32), total)
+        yield other, total, reliable

@@ -1,101 +1,80 @@
-"""Is anything moving at all? Judged before min-max normalisation has made everything look alike.
+"""Tests for still clips, on statistics before min-max normalisation.
 
-The published recipe stretches every frame's map to 0..1 and then looks for a threshold: it finds
-something in every clip, also where the pairs differ by rounding alone. The limits here are ratios,
-free of the scores' scale and offset. docs/motion.md says what they can and can't tell.
+The published recipe stretches every frame's map to 0..1 and then chooses a threshold: it finds
+motion in every clip, even if the pairs differ by rounding alone. The limits here are ratios,
+independent of the scale and offset of the scores. docs/motion.md has their limits.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dyn3r.motion.options import MotionOptions
-
+MIN_DEVIATION = 0.02
+"""Variation of a token's scores between pairs, as a share of their variation over the image, that a
+clip with motion exceeds in some token. Source: static and dynamic clips of docs/results.md."""
+MAX_SHARE = 0.5
+"""Share of the clip's pixels above which a mask is the background, not an object."""
 EVEN_SPREAD_SEPARABILITY = 0.75
-"""Otsu's separability of evenly spread values; bell curves (0.64) and exponential ones (0.65) are
-below it. Maps made of the means alone must be above."""
+"""Otsu's separability of uniformly distributed values, which maps made of the means alone must
+exceed; that of normal (0.64) and exponential (0.65) distributions is lower."""
 
 
-def pairs_agree(deviation: Float[np.ndarray, "n gh gw"], options: MotionOptions) -> str | None:
-    """A reason to call the clip still if no token varies noticeably between its pairs."""
+def pairs_agree(deviation: Float[np.ndarray, "n gh gw"]) -> str | None:
+    """Reason to classify a clip as still if no token varies between pairs; else None."""
     largest = float(deviation.max(initial=0.0))
-    if largest > options.min_deviation:
+    if largest > MIN_DEVIATION:
         return None
     return (
         f"the pairs of every frame agree: scores vary by at most {largest:.2%} of their spread, "
-        f"and moving things need more than {options.min_deviation:.2%}"
+        f"and moving objects need more than {MIN_DEVIATION:.2%}"
     )
 
 
 def single_pairs_agree(
-    mean: Float[np.ndarray, "n gh gw c"], scored: Bool[np.ndarray, " n"], options: MotionOptions
+    mean: Float[np.ndarray, "n gh gw c"], scored: Bool[np.ndarray, " n"]
 ) -> str | None:
-    """The same for clips whose frames have one pair each: do the frames score alike?
+    """As `pairs_agree`, for clips whose frames have one pair each: scores of the frames are equal.
 
-    Compares every frame's scores with the clip's mean. Frames that are equal are caught; frames of
-    a moving camera are not, whatever moves.
+    Every frame is compared with the clip's mean. Repeated frames are recognised as still; frames of
+    a moving camera are not.
     """
     kept = mean[scored]
     if len(kept) < 2:
         return None
     spread = float(kept.var(axis=(0, 1, 2)).mean())
     apart = float(np.square(kept - kept.mean(axis=0)).mean(axis=-1).max())
-    if apart > options.min_deviation**2 * spread:
+    if apart > MIN_DEVIATION**2 * spread:
         return None
-    return "the frames are alike: their attention scores do not differ"
-
-
-def motion_contrast(
-    deviation: Float[np.ndarray, "n gh gw"], moving: Bool[np.ndarray, "n gh gw"]
-) -> float:
-    """How many times as much the moving tokens vary between the pairs as the others, on average.
-
-    Give it only frames that have two pairs. NaN if one of the two groups is empty.
-    """
-    if not moving.any() or moving.all():
-        return math.nan
-    return float(deviation[moving].mean()) / max(float(deviation[~moving].mean()), 1e-12)
-
-
-def too_little_contrast(contrast: float, options: MotionOptions) -> str | None:
-    """A reason to call the clip still if what was found varies hardly more than the rest."""
-    if math.isnan(contrast) or contrast >= options.min_contrast:
-        return None
-    return (
-        f"nothing stands out: the most suspicious parts vary {contrast:.2f} times as much between "
-        f"pairs as the rest, and moving things need {options.min_contrast:.2f} times"
-    )
+    return "the frames are equal: their attention scores do not differ"
 
 
 def not_separable(values: Float[np.ndarray, "..."]) -> str | None:
-    """A reason to call a clip still whose map, made of the means alone, has no two groups."""
+    """Reason to classify a clip as still whose map of the means alone has no two groups."""
     separability = otsu_separability(values)
     if separability > EVEN_SPREAD_SEPARABILITY:
         return None
     return (
-        f"one pair per frame shows no clear motion: separability {separability:.2f}, and it takes "
-        f"more than {EVEN_SPREAD_SEPARABILITY:.2f}, that of evenly spread values"
+        f"one pair per frame shows no clear motion: separability {separability:.2f}, not above "
+        f"{EVEN_SPREAD_SEPARABILITY:.2f}, that of uniformly distributed values"
     )
 
 
-def covers_too_much(masks: Bool[np.ndarray, "n h w"], options: MotionOptions) -> str | None:
-    """A reason to reject a mask that covers most of the clip: that is no moving thing."""
+def covers_too_much(masks: Bool[np.ndarray, "n h w"]) -> str | None:
+    """Reason to reject a mask that covers most of the clip, which is no moving object."""
     share = float(masks.mean()) if masks.size else 0.0
-    if share <= options.max_share:
+    if share <= MAX_SHARE:
         return None
     return (
         f"the mask would cover {share:.0%} of the clip, which is taken for the background "
-        f"(limit {options.max_share:.0%})"
+        f"(limit {MAX_SHARE:.0%})"
     )
 
 
 def otsu_separability(values: Float[np.ndarray, "..."]) -> float:
     """Largest share of the variance that a split into two classes explains, 0..1 (Otsu 1979).
 
-    0 for values that are all alike.
+    0 for equal values.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
     size = len(ordered)

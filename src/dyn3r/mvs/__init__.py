@@ -1,4 +1,6 @@
-"""Depth of every pixel from all frames at once: plane sweep, and a network that draws from it."""
+"""Multi-view depth: plane sweep and a small network, with the cameras fixed."""
+
+from __future__ import annotations
 
 from dyn3r.mvs.depth_network import DepthNetwork
 from dyn3r.mvs.estimate import load_depth_network, multi_view_depth

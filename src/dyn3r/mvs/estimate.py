@@ -1,4 +1,4 @@
-"""Depth of every pixel from all frames at once, the cameras held."""
+"""Multi-view depth of every frame with the cameras fixed."""
 
 from __future__ import annotations
 
@@ -10,81 +10,91 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from dyn3r.geometry.ground_contact import stand_on_ground
-from dyn3r.mvs.depth_network import FARTHEST, NEAREST, DepthNetwork
-from dyn3r.mvs.plane_sweep import Sweep, SweepFeatures, log_step, plane_sweep
+from dyn3r.geometry.ground_contact import snap_to_ground_contact
+from dyn3r.mvs.depth_network import (
+    FRAME_CHANNELS,
+    MAX_LOG_INVERSE,
+    MIN_LOG_INVERSE,
+    DepthNetwork,
+)
+from dyn3r.mvs.plane_sweep import Sweep, SweepFeatures, log_plane_spacing, plane_sweep
 from dyn3r.network.small import load_small
 from dyn3r.types import Geometry, Priors, Progress, no_progress
 
 WEIGHTS = "multi-view-depth.safetensors"
+"""File of the network in the package."""
 STAGE = "multi-view depth"
+"""Name of the stage in progress reports."""
 
 
 def multi_view_depth(
-    alignment: Geometry,
+    geometry: Geometry,
     images: UInt8[np.ndarray, "n h w 3"],
     *,
-    moving: Bool[np.ndarray, "n h w"] | None = None,
+    dynamic: Bool[np.ndarray, "n h w"] | None = None,
     priors: Priors | None = None,
     network: DepthNetwork | None = None,
     progress: Progress = no_progress,
 ) -> Geometry:
-    """The alignment with depth drawn anew: cameras and intrinsics stay.
+    """The geometry with depth re-estimated from several frames; cameras stay.
 
-    Every frame is compared with others on a set of planes (`dyn3r.mvs.plane_sweep`); a small network
-    draws depth from that, the depth before and the picture. `moving`: what moves, which other
-    frames say nothing about. Depth that `priors` hold is held. `network`: another than the
-    package's.
+    Every frame is compared with others by a plane sweep (`dyn3r.mvs.plane_sweep`). A small network
+    estimates depth from the matching costs, the depth before and the image. `dynamic` pixels are
+    not compared. Depth that `priors` fix is kept. `network` replaces that of the package.
     """
     network = load_depth_network() if network is None else network
-    moving = np.zeros(images.shape[:3], bool) if moving is None else moving
-    known = (priors or Priors()).fixes_depth(alignment.depth.shape)
-    depth = alignment.depth.astype(np.float32)
-    standing = stand_on_ground(depth, moving, known)
+    dynamic = np.zeros(images.shape[:3], bool) if dynamic is None else dynamic
+    fixed = (priors or Priors()).fixes_depth(geometry.depth.shape)
+    depth = geometry.depth.astype(np.float32)
+    snapped = snap_to_ground_contact(depth, dynamic, fixed)
     features = SweepFeatures(images)
     out = np.empty_like(depth)
     with torch.inference_mode():
         for i in range(len(images)):
             progress(STAGE, i, len(images))
-            sweep = plane_sweep(features, i, alignment.K, alignment.T_world_camera, depth, moving)
+            sweep = plane_sweep(features, i, geometry.K, geometry.T_world_camera, depth, dynamic)
             frame = frame_channels(
-                images[i], depth[i], standing[i], moving[i], alignment.K[i], sweep
+                images[i], depth[i], snapped[i], dynamic[i], geometry.K[i], sweep
             )
-            log = network(frame[None], sweep.channels[None])[0].clamp(FARTHEST, NEAREST)
-            out[i] = (torch.exp(-log) / sweep.nearest).numpy()
+            log_inverse_depth = network(frame[None], sweep.channels[None])[0]
+            log_inverse_depth = log_inverse_depth.clamp(MIN_LOG_INVERSE, MAX_LOG_INVERSE)
+            out[i] = (torch.exp(-log_inverse_depth) / sweep.max_inverse_depth).numpy()
     progress(STAGE, len(images), len(images))
-    return replace(alignment, depth=np.where(known, alignment.depth, out).astype(np.float32))
+    return replace(geometry, depth=np.where(fixed, geometry.depth, out).astype(np.float32))
 
 
 def frame_channels(
     image: UInt8[np.ndarray, "h w 3"],
     depth: Float[np.ndarray, "h w"],
-    standing: Float[np.ndarray, "h w"],
-    moving: Bool[np.ndarray, "h w"],
+    snapped: Float[np.ndarray, "h w"],
+    dynamic: Bool[np.ndarray, "h w"],
     K: Float[np.ndarray, "3 3"],
     sweep: Sweep,
 ) -> Float[Tensor, "9 h w"]:
-    """What the network reads at full resolution; see `dyn3r.mvs.depth_network.FRAME`."""
+    """Full-resolution input of the network; see `dyn3r.mvs.depth_network.FRAME_CHANNELS`.
+
+    `snapped` is the depth with moving objects at their ground contact.
+    """
     h, w = depth.shape
-    out = np.empty((9, h, w), np.float32)
+    out = np.empty((FRAME_CHANNELS, h, w), np.float32)
     out[:3] = image.transpose(2, 0, 1) / np.float32(127.5) - 1
-    out[3] = log_inverse(depth * sweep.nearest)
-    out[4] = log_inverse(standing * sweep.nearest)
-    out[5] = moving
+    out[3] = log_inverse(depth * sweep.max_inverse_depth)
+    out[4] = log_inverse(snapped * sweep.max_inverse_depth)
+    out[5] = dynamic
     out[6] = (np.arange(w) - K[0, 2]) / K[0, 0]
     out[7] = ((np.arange(h) - K[1, 2]) / K[1, 1])[:, None]
-    out[8] = log_step(sweep.step_px)
+    out[8] = log_plane_spacing(sweep.plane_spacing_px)
     return torch.from_numpy(out)
 
 
 def log_inverse(depth: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
-    """Log inverse depth, within what the network can say; `depth` in units of the last plane's."""
-    return np.clip(-np.log(np.maximum(depth, 1e-9)), FARTHEST, NEAREST)
+    """Log inverse depth within the range of the network; `depth` in units of the last plane."""
+    return np.asarray(np.clip(-np.log(np.maximum(depth, 1e-9)), MIN_LOG_INVERSE, MAX_LOG_INVERSE))
 
 
 def load_depth_network(path: str | Path | None = None) -> DepthNetwork:
-    """The network inside the package, or one that was trained by `dyn3r.training.mvs_training`.
+    """The network of the package, or one that `dyn3r.training.mvs_training` has trained.
 
-    Raises CheckpointError for a file that is no such network.
+    Raises CheckpointError for a file that does not hold such a network.
     """
     return load_small(DepthNetwork(), path, WEIGHTS, "depth network")

@@ -1,1 +1,1 @@
-""""""
+"""Pointmap networks: configuration, layers, inference and checkpoints."""

@@ -1,4 +1,4 @@
-"""Heads: decoder states -> point and confidence per pixel (SPEC 1), and whether it moves (ours)."""
+"""Heads: decoder states to a point and a confidence per pixel (SPEC 1)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,18 @@ from dyn3r.network.config import PATCH, NetworkConfig
 def to_points(
     raw: Float[Tensor, "b 4 h w"],
 ) -> tuple[Float[Tensor, "b h w 3"], Float[Tensor, "b h w"]]:
-    """Raw head output -> points (exponential in their distance) and confidences (above 1)."""
+    """Convert raw head output to points (exponential in distance) and confidences above 1."""
     xyz = raw[:, :3].permute(0, 2, 3, 1)
     distance = xyz.norm(dim=-1, keepdim=True)
     points = xyz / distance.clamp(min=1e-8) * torch.expm1(distance)
     return points, 1 + raw[:, 3].exp()
 
 
-HeadOutput = tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b h w"] | None]
-"""Raw points and confidences; logits of "this moves in the world", if the head has that branch."""
-
-
 class LinearHead(nn.Module):
-    """One linear layer from the last state; every token paints its own 16x16 pixels."""
+    """One linear layer on the last state; every token gives its own 16x16 pixels."""
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Create the layer for the decoder width of `config`."""
         super().__init__()
         self.proj = nn.Linear(config.dec_embed_dim, 4 * PATCH * PATCH)
 
@@ -37,44 +34,54 @@ class LinearHead(nn.Module):
         self,
         states: Sequence[Float[Tensor, "b n _"]],
         grid_hw: tuple[int, int],
-        detail: Sequence[Tensor] = (),
-    ) -> HeadOutput:
+        _detail: Sequence[Tensor] = (),
+    ) -> Float[Tensor, "b 4 h w"]:
+        """Map decoder states (b, n, width) on a patch grid to raw output (b, 4, h, w)."""
         raw = self.proj(states[-1]).transpose(1, 2)
-        return pixel_shuffle(raw.reshape(len(raw), -1, *grid_hw), PATCH), None
+        return pixel_shuffle(raw.reshape(len(raw), -1, *grid_hw), PATCH)
 
 
 class ResidualUnit(nn.Module):
     """relu, 3x3 convolution, relu, 3x3 convolution, plus the input."""
 
     def __init__(self, dim: int) -> None:
+        """Create the layers for `dim` channels."""
         super().__init__()
         self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b dim h w"]) -> Float[Tensor, "b dim h w"]:
-        return x + self.conv2(relu(self.conv1(relu(x))))
+        """Map (b, dim, h, w) to (b, dim, h, w)."""
+        residual: Tensor = self.conv2(relu(self.conv1(relu(x))))
+        return x + residual
 
 
 class Fusion(nn.Module):
-    """Adds a finer level to what came from the coarser ones and doubles the resolution."""
+    """Adds a finer level to the fused coarser ones and doubles the resolution."""
 
     def __init__(self, dim: int) -> None:
+        """Create the layers for `dim` channels."""
         super().__init__()
         self.out_conv = nn.Conv2d(dim, dim, 1)
         self.resConfUnit1 = ResidualUnit(dim)
         self.resConfUnit2 = ResidualUnit(dim)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map x and skip (b, dim, h, w) to (b, dim, 2h, 2w)."""
         if skip is not None:
             x = x + self.resConfUnit1(skip)
-        return self.out_conv(_double(self.resConfUnit2(x)))
+        out: Tensor = self.out_conv(_upsample2(self.resConfUnit2(x)))
+        return out
 
 
 class Scratch(nn.Module):
-    """Reduction to a common width and fusion. `layer1_rn` and `layer_rn.0` name one tensor, and
-    so on, as published."""
+    """Reduction of four levels to a common width, and their fusion.
+
+    As published, `layer1_rn` and `layer_rn.0` are two names of one tensor, and so on.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Create the layers for the head widths of `config`."""
         super().__init__()
         features = config.dpt_features
         self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn = (
@@ -89,20 +96,22 @@ class Scratch(nn.Module):
         self.refinenet4 = Fusion(features)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four levels, fine to coarse -> one, twice as fine as the finest."""
+        """Fuse four levels, fine to coarse, to (b, features, 2h, 2w) of the finest level."""
         levels = [reduce(level) for reduce, level in zip(self.layer_rn, levels)]
         path = self.refinenet4(levels[3])
-        # an odd grid's coarsest level, doubled, is one row or column too large
+        # the doubled coarsest level of an odd grid is one row or column too large
         path = path[..., : levels[2].shape[-2], : levels[2].shape[-1]]
         path = self.refinenet3(path, levels[2])
         path = self.refinenet2(path, levels[1])
-        return self.refinenet1(path, levels[0])
+        fused: Tensor = self.refinenet1(path, levels[0])
+        return fused
 
 
 class Dpt(nn.Module):
     """Dense prediction transformer (Ranftl et al. 2021), without batch norm."""
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Create the layers for the widths of `config`."""
         super().__init__()
         self.states = config.dpt_states
         self.scratch = Scratch(config)
@@ -114,18 +123,10 @@ class Dpt(nn.Module):
             nn.ReLU(),
             nn.Conv2d(features // 2, 4, 1),
         )
-        self.motion: nn.Sequential | None = None
-        if config.motion_head:
-            # at half resolution: a third of the cost of `head`, and outlines are in its input
-            self.motion = nn.Sequential(
-                nn.Conv2d(features, features // 2, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(features // 2, 1, 1),
-            )
         channels = config.detail_features
-        shown = ((channels // 2, features), (channels, dims[0]), (2 * channels, dims[1]))
-        self.detail = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in shown if channels)
-        widths = (config.enc_embed_dim, *[config.dec_embed_dim] * 3)
+        widths = ((channels // 2, features), (channels, dims[0]), (2 * channels, dims[1]))
+        self.detail = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in widths if channels)
+        state_widths = (config.enc_embed_dim, *[config.dec_embed_dim] * 3)
         resize: tuple[list[nn.Module], ...] = (
             [nn.ConvTranspose2d(dims[0], dims[0], 4, stride=4)],
             [nn.ConvTranspose2d(dims[1], dims[1], 2, stride=2)],
@@ -134,7 +135,7 @@ class Dpt(nn.Module):
         )
         self.act_postprocess = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, dim, 1), *more)
-            for width, dim, more in zip(widths, dims, resize)
+            for width, dim, more in zip(state_widths, dims, resize)
         )
 
     def forward(
@@ -142,27 +143,27 @@ class Dpt(nn.Module):
         states: Sequence[Float[Tensor, "b n _"]],
         grid_hw: tuple[int, int],
         detail: Sequence[Tensor] = (),
-    ) -> HeadOutput:
+    ) -> Float[Tensor, "b 4 h w"]:
+        """Map states (b, n, width) and detail at 1/2, 1/4, 1/8 to raw output (b, 4, h, w)."""
         levels = []
         for adapter, index in zip(self.act_postprocess, self.states):
             tokens = states[index].transpose(1, 2)
             levels.append(adapter(tokens.reshape(*tokens.shape[:2], *grid_hw)))
-        if not self.detail:
-            return self._read(self.scratch(levels))
-        half, quarter, eighth = (show(level) for show, level in zip(self.detail, detail))
-        levels[0], levels[1] = levels[0] + quarter, levels[1] + eighth
-        return self._read(self.scratch(levels) + half)
-
-    def _read(self, fused: Float[Tensor, "b features h2 w2"]) -> HeadOutput:
-        """What the fused features at half resolution say of every pixel."""
-        moves = None if self.motion is None else _double(self.motion(fused))[:, 0]
-        return self.head(fused), moves
+        if self.detail:
+            half, quarter, eighth = (project(level) for project, level in zip(self.detail, detail))
+            levels[0], levels[1] = levels[0] + quarter, levels[1] + eighth
+            fused = self.scratch(levels) + half
+        else:
+            fused = self.scratch(levels)
+        raw: Tensor = self.head(fused)
+        return raw
 
 
 class DptHead(nn.Module):
-    """The published head keeps its layers under the name `dpt`."""
+    """Wrapper of `Dpt`: the published head keeps its layers under the name `dpt`."""
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Create the head for the widths of `config`."""
         super().__init__()
         self.dpt = Dpt(config)
 
@@ -171,9 +172,12 @@ class DptHead(nn.Module):
         states: Sequence[Float[Tensor, "b n _"]],
         grid_hw: tuple[int, int],
         detail: Sequence[Tensor] = (),
-    ) -> HeadOutput:
-        return self.dpt(states, grid_hw, detail)
+    ) -> Float[Tensor, "b 4 h w"]:
+        """Map states (b, n, width) and detail at 1/2, 1/4, 1/8 to raw output (b, 4, h, w)."""
+        raw: Tensor = self.dpt(states, grid_hw, detail)
+        return raw
 
 
-def _double(x: Tensor) -> Tensor:
+def _upsample2(x: Tensor) -> Tensor:
+    """Double the resolution bilinearly."""
     return interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)

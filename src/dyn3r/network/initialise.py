@@ -10,40 +10,27 @@ from torch import nn
 from dyn3r.network.config import PATCH, NetworkConfig
 from dyn3r.network.network import PointmapNetwork
 
-MOTION_PRIOR = -2.0
-"""Logit of motion that an untrained motion head gives everywhere: one pixel in eight moves."""
-
 
 def initialise(network: PointmapNetwork, seed: int) -> None:
-    """Xavier-uniform matrices, zero biases (as in CroCo v2), in place and repeatable.
+    """Set Xavier-uniform matrices and zero biases (as in CroCo v2), in place and repeatable.
 
-    The second decoder stack and head start as copies of the first, as published. The last
-    layer of a head starts small and looking forward: first points lie in front of the camera, first
+    The second decoder and head start as copies of the first, as published. The last layer of a head
+    starts small and with a positive depth: first points lie in front of the camera, first
     confidences are near 2.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_uniform_(module.weight, a=1.0, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        _initialise_layer(module, generator)
     patches = network.patch_embed.proj.weight
     nn.init.xavier_uniform_(patches.view(len(patches), -1), generator=generator)
     for block in [*network.dec_blocks, *network.enc_blocks]:
-        for layer in (block.attn.proj, block.mlp.fc2):  # a deep residual sum that starts calm
+        for layer in (block.attn.proj, block.mlp.fc2):  # keeps the deep residual sum small
             layer.weight.data.mul_((2 * len(network.enc_blocks)) ** -0.5)
     if network.config.detail_features:
         nn.init.zeros_(network.detail.proj.weight)
         for name, weight in network.downstream_head1.named_parameters():
             if name.startswith("dpt.detail."):
                 nn.init.zeros_(weight)
-    if network.config.motion_head:
-        nn.init.zeros_(network.downstream_head1.get_parameter("dpt.motion.2.weight"))
-        nn.init.constant_(network.downstream_head1.get_parameter("dpt.motion.2.bias"), MOTION_PRIOR)
     last = "dpt.head.4" if network.config.head == "dpt" else "proj"
     pixels = 1 if network.config.head == "dpt" else PATCH * PATCH
     network.downstream_head1.get_parameter(f"{last}.weight").data.mul_(0.1)
@@ -52,10 +39,24 @@ def initialise(network: PointmapNetwork, seed: int) -> None:
     network.downstream_head2.load_state_dict(network.downstream_head1.state_dict())
 
 
+def _initialise_layer(module: nn.Module, generator: torch.Generator) -> None:
+    """Set the weights of a linear or convolutional layer; leave any other module as it is."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight, generator=generator)
+    elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_uniform_(module.weight, a=1.0, generator=generator)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
 def grow(network: PointmapNetwork, config: NetworkConfig, seed: int) -> PointmapNetwork:
-    """`network` with the parts of `config` that it lacks, if these are only our additions (position
-    code, detail pyramid, motion head); otherwise `network` itself. The new parts start without
-    effect; a new motion head says `MOTION_PRIOR` everywhere."""
+    """Add the parts of `config` that `network` lacks: position embedding and detail pyramid.
+
+    The new parts have no effect at first. Returns `network` itself if it lacks nothing, or if it
+    differs from `config` in any other way.
+    """
     old = network.config
     if old.head != config.head:
         return network
@@ -63,7 +64,6 @@ def grow(network: PointmapNetwork, config: NetworkConfig, seed: int) -> Pointmap
         old,
         position_code=old.position_code or config.position_code,
         detail_features=old.detail_features or config.detail_features,
-        motion_head=old.motion_head or config.motion_head,
         image_size=config.image_size,
     )
     if wanted != config or wanted == old:

@@ -17,33 +17,37 @@ def attend(
     k: Float[Tensor, "b heads k d"],
     v: Float[Tensor, "b heads k d"],
 ) -> Float[Tensor, "b heads n d"]:
-    """Softmax attention: PyTorch's fused kernel, except when training on a CPU.
+    """Compute softmax attention: PyTorch's fused kernel, except when training on a CPU.
 
-    The fused kernel's backward pass on CPUs was a third of a whole training step at 140 tokens;
-    written out, with few tokens, it is several times as fast (measured on 2 cores).
+    The backward pass of the fused kernel is slow on CPUs: it took a third of a training step at 140
+    tokens. Written out, with few tokens, it is several times as fast (measured on 2 cores).
     """
     if q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
-        weights = (q @ (k * q.shape[-1] ** -0.5).transpose(-1, -2)).softmax(-1)
+        weights: Tensor = (q @ (k * q.shape[-1] ** -0.5).transpose(-1, -2)).softmax(-1)
         return weights.to(v.dtype) @ v
     return scaled_dot_product_attention(q, k, v)
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between; four times as wide inside."""
+    """Two linear layers with an exact GELU between; the hidden layer is four times as wide."""
 
     def __init__(self, dim: int) -> None:
+        """Create the layers for tokens of width `dim`."""
         super().__init__()
         self.fc1 = nn.Linear(dim, 4 * dim)
         self.fc2 = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
-        return self.fc2(gelu(self.fc1(x)))
+        """Map tokens (b, n, dim) to (b, n, dim)."""
+        out: Tensor = self.fc2(gelu(self.fc1(x)))
+        return out
 
 
 class SelfAttention(nn.Module):
     """Multi-head attention of a view's tokens to themselves."""
 
     def __init__(self, dim: int, heads: int) -> None:
+        """Create the layers for tokens of width `dim`."""
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -52,25 +56,28 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n dim"], rope: Float[Tensor, "2 n head_dim"]
     ) -> Float[Tensor, "b n dim"]:
+        """Map tokens (b, n, dim) to (b, n, dim); rope: `rope_table` of their grid."""
         b, n, dim = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        out = attend(rotate(q, rope), rotate(k, rope), v)
-        return self.proj(out.transpose(1, 2).reshape(b, n, dim))
+        heads = attend(rotate(q, rope), rotate(k, rope), v)
+        out: Tensor = self.proj(heads.transpose(1, 2).reshape(b, n, dim))
+        return out
 
 
-class CrossReading(NamedTuple):
-    """What a cross-attention lets be read besides its output."""
+class AttentionReadout(NamedTuple):
+    """Statistics of a cross-attention besides its output."""
 
     scores: Float[Tensor, "b heads keys"] | None
-    """Mean over the queries of q.k / sqrt(head width): one number per key token and head."""
+    """Mean over the queries of q.k / sqrt(head width): one number per head and key token."""
     logits: Float[Tensor, "b heads queries keys"] | None
-    """The attention before its softmax; only for training losses on small networks."""
+    """Attention before its softmax; for training losses on small networks only."""
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention of one view's tokens to the other view's."""
 
     def __init__(self, dim: int, heads: int) -> None:
+        """Create the layers for tokens of width `dim`."""
         super().__init__()
         self.heads = heads
         self.projq = nn.Linear(dim, dim)
@@ -84,14 +91,16 @@ class CrossAttention(nn.Module):
         y: Float[Tensor, "b k dim"],
         rope: Float[Tensor, "2 n head_dim"],
         dynamic: tuple[Bool[Tensor, "b n"], Bool[Tensor, "b k"]] | None = None,
+        *,
         want_scores: bool = False,
         want_logits: bool = False,
-    ) -> tuple[Float[Tensor, "b n dim"], CrossReading]:
-        """Queries from x, keys and values from y; both on the same patch grid.
+    ) -> tuple[Float[Tensor, "b n dim"], AttentionReadout]:
+        """Attend from x (b, n, dim) to y (b, k, dim), both on the same patch grid.
 
-        `dynamic` = which query and which key tokens move: static queries then get nothing from
-        moving keys (SPEC 5). The weights are those of the full softmax, so this equals attention
-        with the moving keys' values set to zero, and no attention map has to be formed.
+        dynamic: masks of dynamic query and key tokens. Static queries then get nothing from dynamic
+        keys (SPEC 5). The weights are those of the full softmax, so this equals attention with the
+        values of the dynamic keys set to zero, and no attention map is formed.
+        Returns tokens (b, n, dim) and the statistics asked for.
         """
         b, n, dim = x.shape
         q = self.projq(x).view(b, n, self.heads, -1).transpose(1, 2)
@@ -102,10 +111,10 @@ class CrossAttention(nn.Module):
         q, k = rotate(q, rope), rotate(k, rope)
         out = attend(q, k, v)
         if dynamic is not None:
-            moving_query, moving_key = dynamic
-            static_value = v.masked_fill(moving_key[:, None, :, None], 0)
-            without = attend(q, k, static_value)
-            out = torch.where(moving_query[:, None, :, None], out, without)
+            dynamic_query, dynamic_key = dynamic
+            static_value = v.masked_fill(dynamic_key[:, None, :, None], 0)
+            static_only = attend(q, k, static_value)
+            out = torch.where(dynamic_query[:, None, :, None], out, static_only)
         scale = q.shape[-1] ** -0.5
         # mean_q (q . k) = (mean q) . k : the statistic of SPEC 4 without a token-by-token map
         scores = (
@@ -114,13 +123,14 @@ class CrossAttention(nn.Module):
             else None
         )
         logits = scale * q @ k.transpose(-1, -2) if want_logits else None
-        return self.proj(out.transpose(1, 2).reshape(b, n, dim)), CrossReading(scores, logits)
+        return self.proj(out.transpose(1, 2).reshape(b, n, dim)), AttentionReadout(scores, logits)
 
 
 class EncoderBlock(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, dim: int, heads: int) -> None:
+        """Create the layers for tokens of width `dim`."""
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = SelfAttention(dim, heads)
@@ -130,14 +140,17 @@ class EncoderBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n dim"], rope: Float[Tensor, "2 n head_dim"]
     ) -> Float[Tensor, "b n dim"]:
+        """Map tokens (b, n, dim) to (b, n, dim); rope: `rope_table` of their grid."""
         x = x + self.attn(self.norm1(x), rope)
-        return x + self.mlp(self.norm2(x))
+        residual: Tensor = self.mlp(self.norm2(x))
+        return x + residual
 
 
 class DecoderBlock(nn.Module):
     """Self-attention, cross-attention to the other view, perceptron; all pre-norm."""
 
     def __init__(self, dim: int, heads: int) -> None:
+        """Create the layers for tokens of width `dim`."""
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = SelfAttention(dim, heads)
@@ -153,12 +166,19 @@ class DecoderBlock(nn.Module):
         y: Float[Tensor, "b n dim"],
         rope: Float[Tensor, "2 n head_dim"],
         dynamic: tuple[Bool[Tensor, "b n"], Bool[Tensor, "b n"]] | None = None,
+        *,
         want_scores: bool = False,
         want_logits: bool = False,
-    ) -> tuple[Float[Tensor, "b n dim"], CrossReading]:
+    ) -> tuple[Float[Tensor, "b n dim"], AttentionReadout]:
+        """Map tokens x (b, n, dim), given those of the other view y; see `CrossAttention`."""
         x = x + self.attn(self.norm1(x), rope)
-        crossed, reading = self.cross_attn(
-            self.norm2(x), self.norm_y(y), rope, dynamic, want_scores, want_logits
+        crossed, readout = self.cross_attn(
+            self.norm2(x),
+            self.norm_y(y),
+            rope,
+            dynamic,
+            want_scores=want_scores,
+            want_logits=want_logits,
         )
         x = x + crossed
-        return x + self.mlp(self.norm3(x)), reading
+        return x + self.mlp(self.norm3(x)), readout

@@ -1,4 +1,4 @@
-"""A network ready to run: weights, device and precision together; found by name or by file."""
+"""Network ready to run: weights, device and precision together; found by name or by file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import nn
 from dyn3r.errors import CheckpointError, InputError
 from dyn3r.network.checkpoints.locate import locate
 from dyn3r.network.checkpoints.reader import load_network
+from dyn3r.network.checkpoints.recommendation import Recommendation
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.types import Progress, no_progress
 
@@ -25,19 +26,29 @@ Precision = Literal["auto", "bfloat16", "float32"]
 
 @dataclass(frozen=True)
 class Model:
-    """A network with the place and the precision it runs in."""
+    """Network with its device, its precision and what its file says about it."""
 
     network: PointmapNetwork
     name: str
-    """The registered name, or the file it came from."""
+    """Registered name, or the path of the file."""
     device: torch.device
     precision: Literal["bfloat16", "float32"]
-    """Of the transformer; heads always run in float32."""
+    """Precision of the transformer; heads always run in float32."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Licence, training and origin, for people and for a Scene's metadata."""
+    recommendation: Recommendation = field(init=False)
+    """Recommended processing, read from `facts`; without facts nothing is recommended."""
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """The precision as a context."""
+    def __post_init__(self) -> None:
+        """Read the recommendation. Raises CheckpointError for facts with unknown values."""
+        try:
+            recommendation = Recommendation.from_facts(self.facts)
+        except CheckpointError as problem:
+            raise CheckpointError(f"{self.name}: {problem}") from None
+        object.__setattr__(self, "recommendation", recommendation)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return a context in which the transformer runs in this model's precision."""
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -49,7 +60,7 @@ class Model:
 
     @property
     def image_size(self) -> int:
-        """Long side in pixels this network was trained for."""
+        """Long side in pixels of the frames that the network was trained on."""
         return self.network.config.image_size
 
 
@@ -63,10 +74,10 @@ def load_model(
     """Load a model by its registered name, a checkpoint file or a hub folder.
 
     name: an embedded model (`compact`, offline), a published one (downloaded on first use; see
-    `dyn3r.network.checkpoints.catalogue`), or a path. device: `auto` takes a CUDA GPU if there is one, else the
-    CPU. precision: `auto` is bfloat16 where the hardware multiplies it fast, else float32.
-    progress: called while weights are downloaded. Raises CheckpointError (not a usable checkpoint,
-    unknown name) or InputError (no such device).
+    `dyn3r.network.checkpoints.catalogue`), or a path. device: `auto` takes a CUDA GPU if there is
+    one, else the CPU. precision: `auto` is bfloat16 where the hardware multiplies it fast, else
+    float32. progress: called while weights are downloaded. Raises CheckpointError (not a usable
+    checkpoint, unknown name) or InputError (no such device).
     """
     entry = locate(str(name), progress=progress)
     network, facts = load_network(entry.path)
@@ -82,28 +93,32 @@ def prepare_model(
     precision: Precision = "auto",
     facts: Mapping[str, str] | None = None,
 ) -> Model:
-    """Put a network where it is to run; its weights are converted in place."""
-    place = usable_device(device)
+    """Move a network to its device; its weights are converted in place.
+
+    facts: see `Model`. Raises InputError (no such device, unknown precision) or CheckpointError
+    (not enough memory, facts with unknown values).
+    """
+    target = usable_device(device)
     if precision not in ("auto", "bfloat16", "float32"):
         raise InputError(f"unknown precision {precision!r}: auto, bfloat16 or float32")
-    half = _fast_bfloat16(place) if precision == "auto" else precision == "bfloat16"
+    half = _fast_bfloat16(target) if precision == "auto" else precision == "bfloat16"
     try:
-        network = network.to(place).eval().requires_grad_(False)
+        network = network.to(target).eval().requires_grad_(requires_grad=False)
     except (torch.OutOfMemoryError, RuntimeError) as problem:
-        raise CheckpointError(f"{name} does not fit on {place}: {str(problem)[:100]}") from None
+        raise CheckpointError(f"{name} does not fit on {target}: {str(problem)[:100]}") from None
     for part, module in network.named_modules():
-        # heads, norms and the residual stream stay float32; products of the transformer do not
+        # heads, norms and the residual stream stay float32; the transformer's products do not
         in_head = part.startswith("downstream_head")
         if isinstance(module, nn.Linear | nn.Conv2d) and not in_head:
             module.to(torch.bfloat16 if half else torch.float32)
         elif next(module.children(), None) is None:
             module.float()
-    logger.info("%s on %s in %s", name, place, "bfloat16" if half else "float32")
-    return Model(network, name, place, "bfloat16" if half else "float32", dict(facts or {}))
+    logger.info("%s on %s in %s", name, target, "bfloat16" if half else "float32")
+    return Model(network, name, target, "bfloat16" if half else "float32", dict(facts or {}))
 
 
 def usable_device(name: str) -> torch.device:
-    """`auto` (a CUDA GPU if there is one, else the CPU) or a device by name.
+    """Return a device by name; `auto` is a CUDA GPU if there is one, else the CPU.
 
     Raises InputError if there is no such device.
     """
@@ -120,7 +135,7 @@ def usable_device(name: str) -> torch.device:
 
 
 def _fast_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are done by the hardware."""
+    """Whether the hardware computes matrix products in bfloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -1,4 +1,4 @@
-"""Which frames are shown to the network together (SPEC 3).
+"""Pair graphs: the directed pairs of frames that the network processes (SPEC 3).
 
 A graph is a small value - `Complete`, `Window`, `LogWindow` or `Reference` - that lists its
 directed pairs; `parse_graph` reads the published names. All of them are linear in the number of
@@ -17,36 +17,36 @@ from jaxtyping import Int
 from dyn3r.errors import InputError
 
 DEFAULT_GRAPH = "swinstride-5-noncyclic"
-"""The published choice for video."""
+"""Published default for video."""
 
 GRAPH_FORMS = (
     "complete, swin-W, swinstride-W, swin2stride-W, logwin-W "
     "(each window also with -noncyclic), oneref-R"
 )
-"""The valid names, for messages and help: W = window (1 or more), R = frame index."""
+"""Valid names, for messages and help: W = window (1 or more), R = frame index."""
 
 MAX_LOG_WIDTH = 62
-"""Offsets of a log window must fit in 64 bits."""
+"""Largest width of a log window: its offsets must fit in 64 bits."""
 
 MAX_PAIRS = 2_000_000
-"""More pairs than anybody can run: refused before memory is."""
+"""Upper limit on pairs: a larger graph is refused before memory is allocated for it."""
 
 
 @dataclass(frozen=True)
 class Complete:
-    """Every frame with every other, both ways."""
+    """Every frame with every other, in both directions."""
 
     cyclic: ClassVar[bool] = False
     symmetric: ClassVar[bool] = True
 
     def offsets(self, num_frames: int) -> Int[np.ndarray, " k"]:
-        """Frame distances of the pairs in a clip of `num_frames`."""
+        """Return the frame distances of the pairs in a clip of `num_frames`."""
         return np.arange(1, num_frames)
 
 
 @dataclass(frozen=True)
 class Window:
-    """Every frame with `width` later ones, `stride` frames apart from the first on.
+    """Every frame with `width` later frames, `stride` frames apart.
 
     stride 1: offsets 1..W (`swin`); 2: 1, 3, .., 2W-1 (`swinstride`); 3: 1, 4, .., 3W-2
     (`swin2stride`). Cyclic: frames past the end wrap around.
@@ -57,32 +57,32 @@ class Window:
     cyclic: bool = True
 
     def offsets(self, num_frames: int) -> Int[np.ndarray, " k"]:
-        """Frame distances of the pairs in a clip of `num_frames`, each once."""
+        """Return the distinct frame distances of the pairs in a clip of `num_frames`."""
         return _useful(1 + self.stride * np.arange(min(self.width, num_frames)), self, num_frames)
 
     @property
     def symmetric(self) -> bool:
-        """False for `swin-1` alone: consecutive frames, one way (two frames: both ways)."""
+        """False for `swin-1` alone: consecutive frames, one direction (two frames: both)."""
         return not (self.width == 1 and self.stride == 1 and self.cyclic)
 
 
 @dataclass(frozen=True)
 class LogWindow:
-    """Every frame with those 1, 2, 4, .., 2^(W-1) frames before and after it."""
+    """Every frame with the frames 1, 2, 4, .., 2^(W-1) before and after it."""
 
     width: int
     cyclic: bool = True
     symmetric: ClassVar[bool] = True
 
     def offsets(self, num_frames: int) -> Int[np.ndarray, " k"]:
-        """Frame distances of the pairs in a clip of `num_frames`, each once."""
+        """Return the distinct frame distances of the pairs in a clip of `num_frames`."""
         powers = np.left_shift(np.int64(1), np.arange(self.width, dtype=np.int64))
         return _useful(powers, self, num_frames)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One frame with every other, in this direction only (two frames: both ways)."""
+    """One frame with every other, in this direction only (two frames: both directions)."""
 
     frame: int
 
@@ -94,7 +94,7 @@ def parse_graph(name: str) -> Graph:
     """Read a published graph name such as `swinstride-5-noncyclic`.
 
     Raises:
-        InputError: an unknown name; the message lists the valid forms.
+        InputError: unknown name; the message lists the valid forms.
     """
     if name == "complete":
         return Complete()
@@ -110,18 +110,18 @@ def parse_graph(name: str) -> Graph:
 
 
 def make_pairs(graph: str | Graph, num_frames: int) -> Int[np.ndarray, "m 2"]:
-    """The directed pairs (i, j) of a graph over `num_frames` frames, sorted, each once.
+    """List the directed pairs (i, j) of a graph over `num_frames` frames, sorted, each once.
 
-    One frame alone is paired with itself. A frame is never paired with itself otherwise: where a
-    cyclic window is as wide as the clip, the published programs list such pairs (twice); they hold
-    no second view and are left out here.
+    A single frame is paired with itself. Otherwise no frame is paired with itself: where a cyclic
+    window is as wide as the clip, the published programs list such pairs (twice); they have no
+    second view and are left out here.
 
     Args:
         graph: a name (`GRAPH_FORMS`) or a graph value.
         num_frames: 1 or more.
 
     Raises:
-        InputError: an unknown name, a reference frame outside the clip, no frames, or more than
+        InputError: unknown name, reference frame outside the clip, no frames, or more than
             `MAX_PAIRS` pairs.
     """
     value = _checked(graph, num_frames)
@@ -148,24 +148,8 @@ def make_pairs(graph: str | Graph, num_frames: int) -> Int[np.ndarray, "m 2"]:
     return np.stack([code // num_frames, code % num_frames], axis=1)
 
 
-def count_pairs(graph: str | Graph, num_frames: int) -> int:
-    """How many pairs `make_pairs` gives, without making them. Raises InputError as it does."""
-    value = _checked(graph, num_frames)
-    if num_frames == 1:
-        return 1
-    if isinstance(value, Reference):
-        return max(2, num_frames - 1)
-    offsets = value.offsets(num_frames)
-    if value.cyclic:
-        # Offsets d and N-d are the same pairs; d = N/2 pairs every frame with its opposite, once.
-        short = np.unique(np.minimum(offsets, num_frames - offsets))
-        undirected = num_frames * len(short) - (num_frames // 2) * int(2 * short[-1] == num_frames)
-    else:
-        undirected = int((num_frames - offsets).sum())
-    return undirected * (2 if value.symmetric or num_frames == 2 else 1)
-
-
 def _checked(graph: str | Graph, num_frames: int) -> Graph:
+    """Return the graph as a value. Raises InputError if it does not fit the clip."""
     value = parse_graph(graph) if isinstance(graph, str) else graph
     if num_frames < 1:
         raise InputError(f"pairs need at least one frame, not {num_frames}")
@@ -184,12 +168,13 @@ def _checked(graph: str | Graph, num_frames: int) -> Graph:
 def _useful(
     offsets: Int[np.ndarray, " k"], graph: Window | LogWindow, num_frames: int
 ) -> Int[np.ndarray, " useful"]:
-    """Offsets 1..N-1, each once: wrapped around if cyclic, otherwise those inside the clip."""
+    """Return the distinct offsets 1..N-1: wrapped if cyclic, otherwise those inside the clip."""
     wrapped = np.unique(offsets % num_frames) if graph.cyclic else offsets
     return wrapped[(wrapped > 0) & (wrapped < num_frames)]
 
 
 def _refuse_too_many(pairs: int, graph: str | Graph, num_frames: int) -> None:
+    """Raise InputError for more than `MAX_PAIRS` pairs."""
     if pairs > MAX_PAIRS:
         raise InputError(
             f"the graph {graph} over {num_frames} frames has about {pairs} pairs, too many to run: "

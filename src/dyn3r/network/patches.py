@@ -1,4 +1,4 @@
-"""Pixels and patches: what the network's 16x16 grid makes of a mask."""
+"""Reduction of pixel maps to the network's patch grid."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dyn3r.errors import InputError
 
 
 def token_mask(masks: np.ndarray, patch: int = 16) -> Bool[np.ndarray, "n gh gw"]:
-    """A token is dynamic if any pixel of its patch is (SPEC 5). Masks are (n, h, w), bool.
+    """Mark a token as dynamic if any pixel of its patch is (SPEC 5). Masks are (n, h, w), bool.
 
-    Raises InputError if a side of the masks is no multiple of the patch.
+    Raises InputError if a side of the masks is not a multiple of the patch.
     """
     masks = np.asarray(masks)
     if masks.ndim != 3 or masks.shape[1] % patch or masks.shape[2] % patch:
@@ -25,7 +25,7 @@ def token_mask(masks: np.ndarray, patch: int = 16) -> Bool[np.ndarray, "n gh gw"
 
 
 def patch_means(maps: Float[np.ndarray, "n h w"], patch: int = 16) -> Float[np.ndarray, "n gh gw"]:
-    """Means over patches, float32. Sides must be multiples of the patch."""
+    """Average maps over patches, float32. Sides must be multiples of the patch."""
     n, h, w = maps.shape
     patches = maps.reshape(n, h // patch, patch, w // patch, patch)
     return np.asarray(patches.mean(axis=(2, 4)), dtype=np.float32)

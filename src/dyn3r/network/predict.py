@@ -1,10 +1,8 @@
-"""Run a network over the pairs of a clip: every frame encoded once, pairs decoded in batches."""
+"""Inference over the pairs of a clip: every frame encoded once, pairs decoded in batches."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,35 +14,16 @@ from dyn3r.io.memory_map import allocate, release_pages
 from dyn3r.network.config import PATCH
 from dyn3r.network.model import Model
 from dyn3r.network.network import Decoded
+from dyn3r.network.options import InferenceOptions
 from dyn3r.network.patches import token_mask
 from dyn3r.types import Clip, PairPredictions, Progress, Tokens, no_progress
 
 HALF_LIMIT = 65504.0
-"""Largest finite number of half precision; predictions are clamped to it when stored."""
+"""Largest finite number in half precision; stored predictions are clamped to it."""
 
 
 Frames = Clip | Tensor | np.ndarray
-"""A Clip, a float tensor (n,3,h,w) in [0, 1], or a uint8 array (n,h,w,3); checked by hand."""
-
-
-@dataclass(frozen=True)
-class InferenceOptions:
-    """How predictions are computed and kept."""
-
-    batch_pairs: int = 0
-    """Directed pairs decoded at once; larger is faster until memory is full. 0: by frame size."""
-    storage: Literal["half", "full"] = "half"
-    """Precision in which pointmaps and confidences are kept; `full` doubles the memory."""
-    memory_gb: float = 2.0
-    """Predictions beyond this size go to a temporary file instead of memory; larger is faster."""
-    spill_folder: str | None = None
-    """Where that temporary file lies; None: the system's folder for temporary files."""
-
-    def __post_init__(self) -> None:
-        if self.batch_pairs < 0:
-            raise InputError(f"batch_pairs must be 0 (automatic) or more, not {self.batch_pairs}")
-        if not self.memory_gb > 0:
-            raise InputError(f"memory_gb must be positive, not {self.memory_gb}")
+"""A Clip, a float tensor (n,3,h,w) in [0, 1], or a uint8 array (n,h,w,3); see `_size`."""
 
 
 def encode_frames(
@@ -53,7 +32,11 @@ def encode_frames(
     *,
     progress: Progress = no_progress,
 ) -> Tokens:
-    """Encoder tokens of every frame, on the model's device."""
+    """Encode every frame; the tokens stay on the model's device.
+
+    images: n frames, see `Frames`. Raises InputError for frames of another type or shape, or with
+    sides that are not multiples of 16.
+    """
     frames = _frames(images)
     size_hw = _size(frames)
     grid = (size_hw[0] // PATCH, size_hw[1] // PATCH)
@@ -67,7 +50,7 @@ def encode_frames(
     return Tokens.join(parts)
 
 
-def predict_pairs(
+def predict_pairs(  # noqa: PLR0913  all but four are keyword-only
     model: Model,
     images: Frames,
     edges: Int[np.ndarray, "m 2"],
@@ -80,19 +63,19 @@ def predict_pairs(
     progress: Progress = no_progress,
     stage: str = "predicting pairs",
 ) -> PairPredictions:
-    """What the network sees in every directed pair (i, j) of `edges`.
+    """Run the network on every directed pair (i, j) of `edges`.
 
-    images: n frames, see `Frames`. dynamic: (n,h,w), which pixels move; static tokens of view 1
-    then ignore moving tokens of view 2 (Easi3R's second pass, SPEC 5). tokens: `encode_frames` of
-    the same frames, if already known. heads=False: attention scores only, much cheaper (first
-    pass); then nothing is said of motion either, as the motion head is a branch of the others.
+    images: n frames, see `Frames`. dynamic: masks (n,h,w) of dynamic pixels; static tokens of view
+    1 then ignore dynamic tokens of view 2 (second pass of Easi3R, SPEC 5). tokens: `encode_frames`
+    of the same frames, if already computed. heads: whether pointmaps are computed; without them a
+    pass is much cheaper (first pass of Easi3R). scores: whether attention scores are computed.
+    stage: name of this pass in progress reports.
 
     Returns pointmaps points1 (of frame i) and points2 (of frame j), both in camera i, (m,h,w,3),
-    with an arbitrary scale per pair; confidences conf1, conf2 (m,h,w) above 1; scores1 (frame j's
-    tokens) and scores2 (frame i's tokens), (m, gh, gw, layers*heads) float32; with heads, and if
-    the network has a motion head, motion1 (of frame i) and motion2 (of frame j), (m,h,w), the
-    probability that a pixel shows something that moves. Raises InputError for edges that name no
-    frame, frames whose sides are no multiples of 16 and masks of another size.
+    with an arbitrary scale per pair; confidences conf1, conf2 (m,h,w) above 1; scores1 (tokens of
+    frame j) and scores2 (tokens of frame i), (m, gh, gw, layers*heads) float32. Raises InputError
+    for edges outside the clip, frames with sides that are not multiples of 16 and masks of another
+    size.
     """
     options = options or InferenceOptions()
     frames = _frames(images)
@@ -102,22 +85,22 @@ def predict_pairs(
             f"the motion masks have shape {dynamic.shape}, the frames {(len(frames), *size_hw)}"
         )
     tokens = tokens or encode_frames(model, images, progress=progress)
-    masked = None
+    dynamic_tokens = None
     if dynamic is not None:
-        masked = torch.from_numpy(token_mask(dynamic, PATCH)).flatten(1).to(model.device)
-    store = _Store(len(edges), size_hw, tokens.grid_hw, model, options, heads, scores)
+        dynamic_tokens = torch.from_numpy(token_mask(dynamic, PATCH)).flatten(1).to(model.device)
+    store = _Store(len(edges), size_hw, tokens.grid_hw, model, options, heads=heads, scores=scores)
     batch = options.batch_pairs or max(1, _tokens_per_batch(model) // tokens.features.shape[1])
     with torch.inference_mode(), model.autocast():
         for start in range(0, len(edges), batch):
             i, j = torch.from_numpy(edges[start : start + batch]).to(model.device).T
-            moving = None
-            # where no token of view 2 is masked the second pass equals the first
-            if masked is not None and bool(masked[j].any()):
-                moving = (masked[i], masked[j])
+            masks = None
+            # without a dynamic token in view 2 the second pass equals the first
+            if dynamic_tokens is not None and bool(dynamic_tokens[j].any()):
+                masks = (dynamic_tokens[i], dynamic_tokens[j])
             decoded = model.network.decode(
                 tokens[i],
                 tokens[j],
-                moving,
+                masks,
                 heads=heads,
                 scores=scores,
             )
@@ -127,7 +110,7 @@ def predict_pairs(
 
 
 class _Store:
-    """Arrays for the predictions, in memory or, if they are too large, in temporary files."""
+    """Arrays of the predictions: in memory, or in temporary files if they are too large."""
 
     def __init__(
         self,
@@ -136,17 +119,17 @@ class _Store:
         grid_hw: tuple[int, int],
         model: Model,
         options: InferenceOptions,
+        *,
         heads: bool,
         scores: bool,
     ) -> None:
+        """Allocate the arrays of `edges` pairs."""
         number = np.dtype(np.float16 if options.storage == "half" else np.float32)
         shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
         if heads:
             for view in "12":
                 shapes[f"points{view}"] = ((edges, *size_hw, 3), number)
                 shapes[f"conf{view}"] = ((edges, *size_hw), number)
-                if model.network.config.motion_head:
-                    shapes[f"motion{view}"] = ((edges, *size_hw), number)
         if scores:
             shape = (edges, *grid_hw, model.network.config.score_channels)
             shapes |= {f"scores{view}": (shape, np.dtype(np.float32)) for view in "12"}
@@ -158,29 +141,30 @@ class _Store:
         }
 
     def put(self, start: int, decoded: Decoded) -> None:
+        """Store a batch from pair `start` on."""
         for name, array in self.arrays.items():
             values = getattr(decoded, name).float()
-            if name.startswith("motion"):
-                values = values.sigmoid()
             if array.dtype == np.float16:
                 values = values.clamp(-HALF_LIMIT, HALF_LIMIT)
             if name.startswith("conf"):
-                # 1 + exp(...) rounds to 1, which would say "no prediction": keep the least above it
+                # 1 + exp(...) may round to 1, which means "no prediction": keep it above 1
                 values = values.clamp(min=1 + float(np.finfo(array.dtype).eps))
             array[start : start + len(values)] = values.cpu().numpy()
-            release_pages(array)  # what is on disk should not count as memory
+            release_pages(array)  # keeps a memory-mapped file out of the resident memory
 
 
 def _tokens_per_batch(model: Model) -> int:
-    """Tokens per view that are processed at once: enough to fill the machine, no more."""
+    """Number of tokens per view in a batch: enough to keep the device busy."""
     return 16_384 if model.device.type == "cuda" else 2_048
 
 
 def _frames(images: Frames) -> Tensor | np.ndarray:
+    """Return the frames of a clip, or the array or tensor itself."""
     return images.images if isinstance(images, Clip) else images
 
 
 def _size(frames: Tensor | np.ndarray) -> tuple[int, int]:
+    """Return height and width. Raises InputError for another type, shape or size."""
     shape = tuple(frames.shape)
     size_hw = shape[2:4] if isinstance(frames, Tensor) else shape[1:3]
     channels = 1 if isinstance(frames, Tensor) else 3
@@ -198,18 +182,19 @@ def _size(frames: Tensor | np.ndarray) -> tuple[int, int]:
 
 
 def _normalise(frames: Tensor | np.ndarray) -> Float[Tensor, "n 3 h w"]:
-    """To [-1, 1], channels first."""
+    """Convert frames to [-1, 1], channels first."""
     if isinstance(frames, np.ndarray):
         return (torch.from_numpy(frames).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     return (frames.float() - 0.5) / 0.5
 
 
 def _checked_edges(edges: np.ndarray, num_frames: int) -> Int[np.ndarray, "m 2"]:
+    """Return the edges as int64. Raises InputError unless they are pairs of existing frames."""
     edges = np.asarray(edges)
     if edges.ndim != 2 or edges.shape[1] != 2 or len(edges) == 0 or edges.dtype.kind not in "iu":
         raise InputError(
             f"edges must be a non-empty (m, 2) array of frame indices, not {edges.shape}"
         )
     if edges.min() < 0 or edges.max() >= num_frames:
-        raise InputError(f"edges name frames {edges.min()}..{edges.max()}, there are {num_frames}")
+        raise InputError(f"edges refer to frames {edges.min()}..{edges.max()} of {num_frames}")
     return edges.astype(np.int64)

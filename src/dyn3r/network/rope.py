@@ -1,4 +1,4 @@
-"""Two-dimensional rotary position code (RoFormer, Su et al. 2021; used per axis as in CroCo v2)."""
+"""Two-dimensional rotary position embedding (RoFormer, Su et al. 2021; per axis as in CroCo v2)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 def rope_table(
     grid_hw: tuple[int, int], head_dim: int, base: float, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "2 tokens head_dim"]:
-    """Cosines and sines for every token of a row-major patch grid (SPEC 1).
+    """Compute cosines and sines for every token of a row-major patch grid (SPEC 1).
 
-    The first half of a head's channels turns with the row, the second with the column. Within a
-    half of width m the frequencies are base^(-2k/m), k = 0..m/2-1, listed twice in a row.
+    The first half of a head's channels rotates with the row, the second with the column. Within a
+    half of width m the frequencies are base^(-2k/m), k = 0..m/2-1, repeated once.
     """
     rows, cols = grid_hw
     half = head_dim // 2
@@ -27,14 +27,14 @@ def rope_table(
     return torch.stack([angle.cos(), angle.sin()])
 
 
-def picture_positions(
+def image_positions(
     grid_hw: tuple[int, int], device: torch.device | str = "cpu"
 ) -> Float[Tensor, "tokens 18"]:
-    """Where each token of a row-major patch grid lies: x, y and their Fourier features.
+    """Compute x, y and their Fourier features for each token of a row-major patch grid.
 
-    Coordinates are 0 at the centre and reach 1 at the end of the longer side, so that they are
-    proportional to the viewing ray whatever the shape of the frame. Frequencies are pi times 1, 2,
-    4, 8 (as in NeRF, Mildenhall et al. 2020, eq. 4).
+    Coordinates are 0 at the image centre and 1 at the end of the longer side, so that they are
+    proportional to the viewing ray for any aspect ratio. Frequencies are pi times 1, 2, 4, 8 (as in
+    NeRF, Mildenhall et al. 2020, eq. 4).
     """
     rows, cols = grid_hw
     long = max(rows, cols)
@@ -48,7 +48,7 @@ def picture_positions(
 def rotate(
     x: Float[Tensor, "batch heads tokens head_dim"], table: Float[Tensor, "2 tokens head_dim"]
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Turn queries or keys by their positions; channel c pairs with channel c + m/2 of its half."""
+    """Rotate queries or keys by their positions; channel c pairs with c + m/2 of its half."""
     first, second, third, fourth = x.float().chunk(4, dim=-1)
     partner = torch.cat([-second, first, -fourth, third], dim=-1)
     return (x * table[0] + partner * table[1]).to(x.dtype)

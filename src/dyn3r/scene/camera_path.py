@@ -52,16 +52,16 @@ def camera_path_picture(scene: Scene, size: int = 800) -> Picture:
         picture[rows + step[0] - 1, columns + step[1] - 1] = dots
     shift = 4  # draw with 1/16 pixel
 
-    def line(ends: np.ndarray, closed: bool, colour: tuple[int, ...], width: int) -> None:
+    def line(ends: np.ndarray, colour: tuple[int, ...], width: int, *, closed: bool) -> None:
         fixed = np.clip(np.round(to_pixels(ends) * 2**shift), -(2**24), 2**24).astype(np.int32)
         cv2.polylines(picture, [fixed[:, None]], closed, colour, width, cv2.LINE_AA, shift)
 
     ramp = np.linspace(20, 235, len(scene)).astype(np.uint8)
     tints = cv2.applyColorMap(ramp[:, None], getattr(cv2, _PATH_MAP))[:, 0, ::-1]
     for index in np.unique(np.linspace(0, len(scene) - 1, min(8, len(scene))).astype(int)):
-        line(frusta[index], True, tuple(int(c) for c in tints[index]), 1)
+        line(frusta[index], tuple(int(c) for c in tints[index]), 1, closed=True)
     for t in range(len(scene) - 1):
-        line(path[t : t + 2], False, tuple(int(c) for c in tints[t]), 2)
+        line(path[t : t + 2], tuple(int(c) for c in tints[t]), 2, closed=False)
     _scale_bar(picture, span, size)
     draw_text(picture, "camera path from above", (14, 24), size=0.5, box=True)
     return picture

@@ -30,7 +30,8 @@ def _coerced(fields: Fields) -> dict[str, Any]:
         "K": np.float64,
         "T_world_camera": np.float64,
         "times_s": np.float64,
-        "uncertainty": np.float32,
+        "sigma_log_depth": np.float32,
+        "up_world": np.float64,
         "frame_quality": np.float64,
         "dynamic_map": np.float32,
     }
@@ -55,7 +56,7 @@ def _check(fields: Fields) -> None:
     _check_shapes(fields, n, h, w)
     if fields["dynamic"].dtype != np.bool_:
         raise InputError(f"dynamic of a scene must be bool, not {fields['dynamic'].dtype}")
-    for name in ("depth", "confidence", "uncertainty", "frame_quality", "dynamic_map"):
+    for name in ("depth", "confidence", "sigma_log_depth", "frame_quality", "dynamic_map"):
         value = fields[name]
         if value is not None and not (np.isfinite(value).all() and (value >= 0).all()):
             raise InputError(f"{name} of a scene must be finite and not negative")
@@ -68,6 +69,11 @@ def _check(fields: Fields) -> None:
     if not all(isinstance(name, str) for name in fields["names"]):
         raise InputError("names of a scene must be strings")
     _check_cameras(fields)
+    up, ground = fields["up_world"], fields["ground_height"]
+    if up is not None and not abs(np.linalg.norm(up) - 1) < 1e-6:
+        raise InputError("up_world of a scene must be a unit vector")
+    if ground is not None and not np.isfinite(ground):
+        raise InputError("ground_height of a scene must be finite")
     try:
         json.dumps(fields["metadata"], allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -79,7 +85,8 @@ def _check_shapes(fields: Fields, n: int, h: int, w: int) -> None:
         "depth": (n, h, w),
         "confidence": (n, h, w),
         "dynamic": (n, h, w),
-        "uncertainty": (n, h, w),
+        "sigma_log_depth": (n, h, w),
+        "up_world": (3,),
         "K": (n, 3, 3),
         "T_world_camera": (n, 4, 4),
         "times_s": (n,),

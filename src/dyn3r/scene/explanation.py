@@ -1,7 +1,7 @@
-"""Pictures of what the method sees on its way to the motion masks (docs/explain.md).
+"""Images of the motion cues of a run (docs/explain.md).
 
 As in Easi3R's figures: the four attention maps, the dynamic map, the clusters, the refined map; and
-beside them optical flow, what a still scene would show, and the difference.
+beside them optical flow, the flow of a static scene, and the residual.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.io.atomic import write_text
-from dyn3r.motion.estimation import Findings
+from dyn3r.motion.attention_cue import AttentionEvidence
 from dyn3r.motion.multi_otsu import upsample
 from dyn3r.motion.rigid_flow import fit_static_flow, nearest_static_flow
+from dyn3r.motion.rigid_residual import NOISE_PX
 from dyn3r.scene.drawing import (
     UNKNOWN,
     depth_picture,
@@ -27,6 +28,7 @@ from dyn3r.scene.drawing import (
     write_picture,
     write_video,
 )
+from dyn3r.scene.findings import Findings
 from dyn3r.scene.scene import Scene
 from dyn3r.types import Progress, no_progress
 
@@ -40,25 +42,25 @@ _LONG_SIDE = 320  # pixels of a panel in the video
 
 
 @dataclass(frozen=True)
-class StillFlow:
-    """Flow from every frame to the next, beside what a still scene could show of it."""
+class StaticFlow:
+    """Flow from every frame to the next, beside the nearest flow of a static scene."""
 
     measured: Float[np.ndarray, "n h w 2"]
     """Pixels."""
-    still: Float[np.ndarray, "n h w 2"]
-    """Of all flow that a still scene can show, the nearest to the measured; NaN if nothing fits."""
+    static: Float[np.ndarray, "n h w 2"]
+    """Of all flow that a static scene can show, the nearest to the measured; NaN if none fits."""
     visible: Bool[np.ndarray, "n h w"]
-    """False where the flow is not to be believed."""
+    """False where the flow is not reliable."""
 
     @property
     def residual_px(self) -> Float[np.ndarray, "n h w"]:
-        """How far the measured flow is from the still scene's, in pixels; NaN if unknown."""
-        distance = np.linalg.norm(self.measured - self.still, axis=-1)
+        """Distance of the measured flow from the static scene's, in pixels; NaN if unknown."""
+        distance = np.linalg.norm(self.measured - self.static, axis=-1)
         return np.where(self.visible, distance, np.nan).astype(np.float32)
 
 
-def still_flow(found: Findings) -> StillFlow | None:
-    """The flow that a still scene would show, as the robust flow cue sees it; None for one frame.
+def static_flow(found: Findings) -> StaticFlow | None:
+    """The flow of a static scene as the robust flow cue fits it; None for one frame.
 
     One pair a frame; the cue itself takes the mean over all pairs of a frame.
     """
@@ -68,18 +70,14 @@ def still_flow(found: Findings) -> StillFlow | None:
     visible = np.ones(measured.shape[:3], bool)
     if found.steps.visible is not None:
         visible = np.asarray(found.steps.visible, dtype=bool)
-    options = found.flow_options
-    inverse_depth = found.inverse_depth
-    if options.geometry == "flat":
-        inverse_depth = np.ones_like(inverse_depth)
-    fits = fit_static_flow(measured, visible, inverse_depth, options.noise_px)
-    still = np.full(measured.shape, np.nan, np.float32)
+    fits = fit_static_flow(measured, visible, found.inverse_depth, NOISE_PX)
+    static = np.full(measured.shape, np.nan, np.float32)
     for t, fit in enumerate(fits):
         if np.isfinite(fit).all():
-            still[t] = nearest_static_flow(
-                fit, measured[t], inverse_depth[t], slack=options.depth_slack
+            static[t] = nearest_static_flow(
+                fit, measured[t], found.inverse_depth[t], depth_tolerance=found.depth_tolerance
             )
-    return StillFlow(measured, still, visible)
+    return StaticFlow(measured, static, visible)
 
 
 class Explanation:
@@ -91,9 +89,9 @@ class Explanation:
             raise InputError("these findings and this scene are not of the same clip")
         self.found = found
         self.first = len(scene) - n
-        """Frames of the scene that were there before this run (`continue_from`)."""
+        """Frames of the scene that were there before this run (`resume`)."""
         self.images, self.masks = scene.images[self.first :], scene.dynamic[self.first :]
-        self.flow = still_flow(found)
+        self.flow = static_flow(found)
         self.residual: np.ndarray | None = None
         self.flow_limit = self.residual_limit = 1.0
         if self.flow is not None:
@@ -101,7 +99,7 @@ class Explanation:
             lengths = np.linalg.norm(self.flow.measured, axis=-1)
             self.flow_limit = max(1.0, float(np.percentile(lengths, 99)))
             known = self.residual[np.isfinite(self.residual)]
-            least = 4 * found.flow_options.noise_px  # noise alone should look dark
+            least = 4 * NOISE_PX  # noise alone should look dark
             self.residual_limit = max(least, float(np.percentile(known, 99)) if len(known) else 0)
         low, high = np.percentile(found.inverse_depth, [2, 98])
         self.depth_limits = (float(low), float(max(high, low + 1e-3)))
@@ -113,38 +111,40 @@ class Explanation:
         """Title and picture of everything there is to say about frame t, in rows of four."""
         image, attention, flow = self.images[t], self.found.attention, self.found.flow
         depth = depth_picture(1 / self.found.inverse_depth[t], self.depth_limits)
-        decided = {"given": "given", "none": "nothing was asked"}.get(self.found.cue)
+        decided = {"given": "given", "none": "not estimated"}.get(self.found.cue)
+        evidence = attention.evidence
+        assert isinstance(evidence, AttentionEvidence)
         out = [
             ("frame", image),
-            ("depth it is judged by", depth),
-            ("moves, by flow", motion_picture(image, flow.masks[t])),
-            (f"moves: {decided or self.found.cue}", motion_picture(image, self.masks[t])),
+            ("depth used for residuals", depth),
+            ("dynamic, by flow", motion_picture(image, flow.masks[t])),
+            (f"dynamic: {decided or self.found.cue}", motion_picture(image, self.masks[t])),
         ]
         for name, title in _TITLES.items():
-            out.append((title, self._heat(attention.attention_maps[name][t])))
-        clusters = self._large(cluster_colours(attention.clusters[t]))
+            out.append((title, self._heat(evidence.statistics[name][t])))
+        clusters = self._large(cluster_colours(evidence.clusters[t]))
         out += [
-            ("dynamic map", self._heat(attention.dynamic_map[t])),
+            ("dynamic map", self._heat(evidence.raw_map[t])),
             ("clusters", clusters),
-            ("refined map", self._heat(attention.refined_map[t])),
-            ("moves, by attention", motion_picture(image, attention.masks[t])),
+            ("refined map", self._heat(attention.dynamic_map[t])),
+            ("dynamic, by attention", motion_picture(image, attention.masks[t])),
         ]
         return out + self._flow_panels(t)
 
     def _flow_panels(self, t: int) -> list[tuple[str, Picture]]:
         grey = np.full(self.images[t].shape, UNKNOWN, np.uint8)
         if self.flow is None or self.residual is None:
-            titles = ("flow", "of a still scene", "residual", "evidence")
+            titles = ("flow", "of a static scene", "residual", "evidence")
             return [(title, grey) for title in titles]
         step = "to the next" if t + 1 < len(self) else "to the one before"
         return [
             (f"flow {step}", flow_picture(self.flow.measured[t], self.flow_limit)),
-            ("of a still scene", flow_picture(self.flow.still[t], self.flow_limit)),
+            ("of a static scene", flow_picture(self.flow.static[t], self.flow_limit)),
             (
                 f"residual, to {self.residual_limit:.1f} px",
                 heat_picture(self.residual[t] / self.residual_limit),
             ),
-            ("evidence of flow", self._heat(self.found.flow.refined_map[t])),
+            ("evidence of flow", self._heat(self.found.flow.dynamic_map[t])),
         ]
 
     def picture(self, t: int, long_side: int | None = None) -> Picture:
@@ -170,11 +170,8 @@ class Explanation:
         """What was decided and why, for people."""
         found = self.found
         lines = [f"cue: {found.cue}"]
-        if found.motion is not None:
-            lines.append(f"decided: {found.motion.reason}")
+        lines.append(f"decided: {found.motion.reason}")
         lines += [f"attention: {found.attention.reason}", f"flow: {found.flow.reason}"]
-        if found.learned is not None:
-            lines.append(f"learned: {found.learned.reason}")
         return "\n".join(lines) + "\n"
 
     def _heat(self, grid: Float[np.ndarray, "gh gw"]) -> Picture:

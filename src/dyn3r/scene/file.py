@@ -28,12 +28,13 @@ Fields = Mapping[str, Any]
 
 FILE_NAME = "scene.dyn3r"
 FORMAT = "dyn3r scene"
-VERSION = 1
+VERSION = 2
+"""1: `uncertainty` in place of `sigma_log_depth`, no `up_world`; still read, without those."""
 MAX_HEADER_BYTES = 64 * 2**20
 MAX_FRAME_PIXELS = 64 * 2**20
 MAX_SCENE_BYTES = 8 * 2**30
 
-_MAPS = ("depth", "confidence", "uncertainty", "dynamic_map")
+_MAPS = ("depth", "confidence", "sigma_log_depth", "dynamic_map")
 _LARGEST_HALF = 0x7BFF  # bit pattern of the largest finite half; above it: infinity, NaN, negative
 _SUBNORMAL = np.float64(2.0**-24)
 # What the zip reader raises on archives whose bytes make no sense (found by flipping them).
@@ -67,7 +68,12 @@ def write_fields(
             for name in _maps_of(fields):
                 values = fields[name][t]
                 if precision == "full":
-                    _put(archive, f"{name}/{t:06d}.f32", values.astype("<f4").tobytes(), True)
+                    _put(
+                        archive,
+                        f"{name}/{t:06d}.f32",
+                        values.astype("<f4").tobytes(),
+                        compress=True,
+                    )
                     continue
                 halves, exponent = encode_half(values)
                 _put(archive, f"{name}/{t:06d}.png", _png(halves))
@@ -119,6 +125,7 @@ def decode_half(bits: np.ndarray, exponent: int) -> np.ndarray:
 
 def _header(fields: Fields, precision: str) -> dict[str, Any]:
     mapping, grid, quality = fields["mapping"], fields["dynamic_map"], fields["frame_quality"]
+    up = fields["up_world"]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -138,6 +145,8 @@ def _header(fields: Fields, precision: str) -> dict[str, Any]:
         "K": fields["K"].tolist(),
         "T_world_camera": fields["T_world_camera"].tolist(),
         "frame_quality": None if quality is None else quality.tolist(),
+        "up_world": None if up is None else up.tolist(),
+        "ground_height": fields["ground_height"],
         "metadata": fields["metadata"],
     }
 
@@ -146,7 +155,7 @@ def _maps_of(fields: Fields) -> list[str]:
     return [name for name in _MAPS if fields[name] is not None]
 
 
-def _put(archive: zipfile.ZipFile, name: str, content: bytes, compress: bool = False) -> None:
+def _put(archive: zipfile.ZipFile, name: str, content: bytes, *, compress: bool = False) -> None:
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.external_attr = 0o644 << 16
     info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
@@ -284,11 +293,13 @@ def _parse(
     mapping = header["mapping"]
     fields: dict[str, Any] = {
         key: np.asarray(header[key], dtype=np.float64)
-        for key in ("times_s", "K", "T_world_camera", "frame_quality")
-        if header[key] is not None
+        for key in ("times_s", "K", "T_world_camera", "frame_quality", "up_world")
+        if header.get(key) is not None
     }
     fields["names"] = tuple(_list(header["names"], n))
     fields["fps"] = float(header["fps"])
+    if header.get("ground_height") is not None:
+        fields["ground_height"] = float(header["ground_height"])
     fields["metadata"] = dict(header["metadata"])
     fields["mapping"] = FrameMapping(
         source_hw=_pair(mapping["source_hw"], 1),

@@ -1,59 +1,22 @@
-"""What feed-forward mode may be told, and what it says about every frame."""
+"""Results of feed-forward mode: one value a frame, and the Scene of all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from dyn3r.errors import InputError
-from dyn3r.motion import FlowMotionOptions
-from dyn3r.network.model import Model
 from dyn3r.scene.scene import Scene
-from dyn3r.types import FrameMapping, package_version
-
-
-@dataclass(frozen=True)
-class FeedForwardOptions:
-    """What can be chosen about `feedforward`."""
-
-    reference: Literal["first", "middle"] = "first"
-    """The frame that all others are paired with, whose camera is the world. `middle` is nearer to
-    all of them and needs a whole clip."""
-    motion: Literal["auto", "flow", "none"] = "auto"
-    """`flow`: what moves is told from optical flow to frames before; `none`: nothing is masked.
-    `auto`: flow if the model recommends it (alone or with attention). The attention itself needs
-    several pairs a frame and can't be read here."""
-    flow: str = "dis"
-    """How optical flow is measured."""
-    flow_back: tuple[int, ...] = (1, 3)
-    """Flow is measured to the frames so many before. More: surer masks, more time."""
-    flow_motion: FlowMotionOptions = field(default_factory=FlowMotionOptions)
-    size: int | None = None
-    """Long side of the prepared frames; None: as the model was trained."""
-    min_inliers: float = 0.2
-    """A frame is lost if a smaller share of its points agrees with any one camera."""
-
-    def __post_init__(self) -> None:
-        if self.reference not in ("first", "middle"):
-            raise InputError(f"the reference is first or middle, not {self.reference!r}")
-        if self.motion not in ("auto", "flow", "none"):
-            raise InputError(
-                f"motion in feed-forward mode is auto, flow or none, not {self.motion!r}: "
-                "the attention needs several pairs of every frame"
-            )
-        if not self.flow_back or min(self.flow_back) < 1:
-            raise InputError("flow_back needs one number of frames or more, of at least 1 each")
-        if not 0 <= self.min_inliers <= 1:
-            raise InputError(f"min_inliers lies in 0..1, not {self.min_inliers}")
+from dyn3r.types import FrameMapping
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What is known of one frame as soon as it has been seen. The world is the reference camera."""
+    """Depth and camera of one frame. The world is the reference camera."""
 
     index: int
     """0 for the first frame of the stream."""
@@ -67,7 +30,7 @@ class FrameResult:
     confidence: Float[np.ndarray, "h w"]
     """Above 1, larger is surer; 0 where the depth is unknown."""
     dynamic: Bool[np.ndarray, "h w"]
-    """True on pixels of what moves."""
+    """True on pixels of moving objects."""
     K: Float[np.ndarray, "3 3"]
     """Intrinsics of the prepared frame in pixels; the same for all frames."""
     T_world_camera: Float[np.ndarray, "4 4"]
@@ -79,12 +42,12 @@ class FrameResult:
     """Prepared pixels <-> source pixels; the same for all frames."""
 
 
-def feedforward_scene(
+def scene_from_frames(
     results: Sequence[FrameResult], *, fps: float = 0.0, metadata: dict[str, Any] | None = None
 ) -> Scene:
     """A `Scene` of the results so far. Raises InputError if there are none."""
     if not results:
-        raise InputError("there are no results to make a scene of")
+        raise InputError("there are no frames to make a scene of")
     return Scene(
         images=np.stack([r.image for r in results]),
         depth=np.stack([r.depth for r in results]),
@@ -99,24 +62,3 @@ def feedforward_scene(
         metadata=metadata or {},
         frame_quality=np.array([r.quality for r in results]),
     )
-
-
-def feedforward_metadata(
-    model: Model, source: str, options: FeedForwardOptions, results: Sequence[FrameResult]
-) -> dict[str, Any]:
-    """What a Scene says about a feed-forward run."""
-    notes = ["feed-forward mode: every frame against one reference, nothing was optimised"]
-    lost = [r.name for r in results if r.quality == 0]
-    if lost:
-        notes.append(
-            f"lost frames: {len(lost)}, the first is {lost[0]}: too far from the reference"
-        )
-    return {
-        "dyn3r_version": package_version(),
-        "source": source,
-        "mode": "feedforward",
-        "model": model.about,
-        "device": str(model.device),
-        "options": asdict(options),
-        "notes": notes,
-    }

@@ -1,4 +1,4 @@
-"""Going on from an earlier scene: only what is new is computed, tied to what is known."""
+"""Resuming an earlier scene: only new frames are computed, tied to the known ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from dyn3r.alignment import AlignmentOptions
 from dyn3r.errors import InputError
 from dyn3r.scene.scene import Scene
 from dyn3r.types import Clip, Priors
@@ -24,11 +23,11 @@ class Continuation:
     """Frames at the beginning of the whole clip that `clip` leaves out."""
     shared: int
     """How many frames of `clip` the earlier scene has."""
-    alignment: AlignmentOptions
-    """Holds cameras, depth and focal of the shared frames to what they were."""
+    priors: Priors
+    """Cameras, depth and focal length of the shared frames, kept exactly."""
 
-    def join(self, later: Scene) -> Scene:
-        """The earlier scene, to the last digit, followed by the new frames of `later`."""
+    def append(self, later: Scene) -> Scene:
+        """The earlier scene, kept exactly, followed by the new frames of `later`."""
         earlier, new = self.earlier, slice(self.shared, None)
 
         def both(name: str) -> np.ndarray | None:
@@ -38,7 +37,7 @@ class Continuation:
             return np.concatenate([first, second[new]])
 
         names = "images depth confidence dynamic K T_world_camera times_s"
-        optional = "uncertainty frame_quality dynamic_map"
+        optional = "sigma_log_depth frame_quality dynamic_map"
         fields: dict[str, Any] = {name: both(name) for name in f"{names} {optional}".split()}
         start = len(earlier) - self.shared
         notes = [
@@ -53,39 +52,42 @@ class Continuation:
             mapping=earlier.mapping,
             names=earlier.names + later.names[self.shared :],
             fps=earlier.fps,
+            up_world=earlier.up_world,
+            ground_height=earlier.ground_height,
             metadata={**later.metadata, "notes": notes, "continued_from": past},
         )
 
 
-def go_on(clip: Clip, earlier: Scene, alignment: AlignmentOptions) -> Continuation:
-    """Find where a clip goes on from an earlier scene.
+def continuation(
+    clip: Clip, earlier: Scene, given: Priors, *, overlap_frames: int, shared_focal: bool
+) -> Continuation:
+    """Where a clip continues an earlier scene.
 
-    The clip begins with a frame of the earlier scene (the first or a later one, told by its name),
-    has all that follow, and then new ones. Of those it shares, the last window x overlap are used.
+    The clip begins with a frame of the earlier scene (the first or a later one, identified by its
+    name), has all that follow, and then new ones. Of the shared frames the last `overlap_frames`
+    are used. `given`: priors of the caller, which must be empty.
 
     Raises InputError if they share no frames, the shared frames differ, or nothing is new.
     """
-    given = alignment.priors
     if not (given.K is None and given.T_world_camera is None and given.depth is None):
-        raise InputError("priors and an earlier scene to go on from can't be combined")
+        raise InputError("known cameras or depth and an earlier scene can't be combined")
     _check_same_frames(clip, earlier)
     first = earlier.names.index(clip.names[0])
     known = len(earlier) - first
-    overlap = max(1, round((alignment.window or 100) * alignment.overlap))
-    shared = min(known, overlap)
+    shared = min(known, max(1, overlap_frames))
     rows = slice(known - shared, None)
     part = replace(
         clip, images=clip.images[rows], names=clip.names[rows], times_s=clip.times_s[rows]
     )
-    priors = _presets(earlier, shared, len(part), alignment.shared_focal)
-    return Continuation(earlier, part, known - shared, shared, replace(alignment, priors=priors))
+    priors = _priors(earlier, shared, len(part), shared_focal=shared_focal)
+    return Continuation(earlier, part, known - shared, shared, priors)
 
 
 def _check_same_frames(clip: Clip, earlier: Scene) -> None:
     last = earlier.names[-1]
     if clip.names[0] not in earlier.names:
         raise InputError(
-            f"the clip can't go on from the earlier scene: its first frame {clip.names[0]} is not "
+            f"the clip can't continue the earlier scene: its first frame {clip.names[0]} is not "
             f"in there (it ends with {last}); start earlier, with the same frames per second"
         )
     if clip.size_hw != earlier.size_hw or clip.mapping != earlier.mapping:
@@ -101,14 +103,14 @@ def _check_same_frames(clip: Clip, earlier: Scene) -> None:
             "read the clip with the frames per second of the earlier scene"
         )
     if len(clip) <= known:
-        raise InputError(f"nothing to go on with: the clip has no frame after {last}")
+        raise InputError(f"nothing to add: the clip has no frame after {last}")
     if not np.array_equal(clip.images[:known], earlier.images[first:]):
         raise InputError(
             "the clip's pictures differ from those of the earlier scene: is it the same source?"
         )
 
 
-def _presets(earlier: Scene, shared: int, num_frames: int, shared_focal: bool) -> Priors:
+def _priors(earlier: Scene, shared: int, num_frames: int, *, shared_focal: bool) -> Priors:
     """What the earlier scene knows of its last frames; NaN elsewhere and where it was unsure."""
     height, width = earlier.size_hw
     K = np.full((num_frames, 3, 3), np.nan)

@@ -1,4 +1,4 @@
-"""Scene: what a run finds out about a clip. Frames, depth, cameras and motion, in one value.
+"""Scene: the result of a run. Frames, depth, cameras and motion in one value.
 
 Camera axes are x right, y down, z forward; integer pixel coordinates are pixel centres; lengths
 have one arbitrary scale per scene unless the metadata says "metres". See docs/conventions.md.
@@ -39,7 +39,7 @@ class Scene:
             cameras that are no rigid transforms, metadata that JSON can't hold.
     """
 
-    # Shape checkers leave the constructor alone: it brings numbers to the types below and refuses
+    # Shape checkers leave the constructor alone: it converts numbers to the types below and refuses
     # what does not fit, with messages for people.
     __no_type_check__: ClassVar[bool] = True
 
@@ -48,9 +48,10 @@ class Scene:
     depth: Float32[np.ndarray, "n h w"]
     """z along the optical axis, above 0; 0 where it is unknown."""
     confidence: Float32[np.ndarray, "n h w"]
-    """0 or more, larger is surer; the scale is the model's. 0 where cleaning rejected the pixel."""
+    """0 or more, larger is more certain: 1 / `sigma_log_depth`. 0 where the pixel is rejected: its
+    depth is unknown or floats in front of what other frames see."""
     dynamic: Bool[np.ndarray, "n h w"]
-    """True on pixels of things that move in the world."""
+    """True on pixels of moving objects."""
     K: Float[np.ndarray, "n 3 3"]
     """Intrinsics of the prepared frames in pixels, without skew, for integer pixel centres."""
     T_world_camera: Float[np.ndarray, "n 4 4"]
@@ -62,15 +63,19 @@ class Scene:
     times_s: Float[np.ndarray, " n"]
     """Seconds since the start of the source."""
     fps: float = 0.0
-    """Frames per second of these frames; 0 if there is no telling."""
+    """Frames per second of these frames; 0 if unknown."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What JSON can hold: model, options, versions, timings, warnings."""
-    uncertainty: Float32[np.ndarray, "n h w"] | None = None
-    """How far the pairs disagree about a pixel, as a share of its depth; 0 or more."""
+    sigma_log_depth: Float32[np.ndarray, "n h w"] | None = None
+    """Standard deviation of log depth: 0.05 means 5 %. None if it was not estimated."""
+    up_world: Float[np.ndarray, " 3"] | None = None
+    """Unit vector in world coordinates that points up. None if it was not estimated."""
+    ground_height: float | None = None
+    """Height (up_world . point) of the ground; None without a ground plane."""
     frame_quality: Float[np.ndarray, " n"] | None = None
-    """0..1 per frame: share of its confidence where the pairs agree, 0 for a lost frame."""
+    """0..1 per frame: share of its pixels where the pairs agree, 0 for a lost frame."""
     dynamic_map: Float32[np.ndarray, "n gh gw"] | None = None
-    """The motion map behind `dynamic` on the patch grid, 0..1."""
+    """The motion score behind `dynamic` on the patch grid, 0..1."""
 
     def __post_init__(self) -> None:
         for name, value in checked_fields(vars(self)).items():
@@ -133,31 +138,24 @@ class Scene:
             self.images[t, rows, columns],
         )
 
-    def points_image(self, t: int) -> Float32[np.ndarray, "h w 3"]:
-        """World point of every pixel of frame t; NaN where the depth is unknown."""
-        rows, columns = np.indices(self.size_hw)
-        points = _unproject(columns, rows, self.depth[t], self.K[t], self.T_world_camera[t])
-        points[self.depth[t] <= 0] = np.nan
-        return points
-
     def K_source(self) -> Float[np.ndarray, "n 3 3"]:
-        """Intrinsics at the resolution of the source pictures (integer pixel centres)."""
+        """Intrinsics at the resolution of the source images (integer pixel centres)."""
         return self.mapping.K_to_source(self.K)
 
-    def at_source(self, picture: np.ndarray, *, outside: Any = 0) -> np.ndarray:
+    def at_source(self, values: np.ndarray, *, outside: Any = 0) -> np.ndarray:
         """A map (h,w,...) of one frame at source resolution, by nearest neighbour.
 
         Nearest, because averaging across an edge invents depths between the two sides; the result
         is blocky where the source is larger. Source pixels outside the crop window get `outside`.
         """
         height, width = self.size_hw
-        if picture.shape[:2] != (height, width):
-            raise InputError(f"the map must have {height}x{width} pixels, not {picture.shape[:2]}")
+        if values.shape[:2] != (height, width):
+            raise InputError(f"the map must have {height}x{width} pixels, not {values.shape[:2]}")
         source_h, source_w = self.mapping.source_hw
         u = self.mapping.from_source(np.stack([np.arange(source_w)] * 2, -1).astype(float))[:, 0]
         v = self.mapping.from_source(np.stack([np.arange(source_h)] * 2, -1).astype(float))[:, 1]
         columns, rows = np.rint(u).astype(int), np.rint(v).astype(int)
-        out = picture[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
+        out = values[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
         out[(rows < 0) | (rows >= height)] = outside
         out[:, (columns < 0) | (columns >= width)] = outside
         return out
@@ -179,7 +177,7 @@ class Scene:
         """Write the native file, whole or not at all, and return its path.
 
         `path` ends in `.dyn3r`, or is a folder that gets a `scene.dyn3r`. Images, masks, cameras
-        and times are exact. Depth, confidence and uncertainty are rounded to half precision
+        and times are exact. Depth, confidence and sigma are rounded to half precision
         relative to a power of two per frame (relative error at most 2^-11 = 0.05 %) unless
         `precision` is "full". What was loaded saves to the same bytes again. docs/scene-format.md.
 

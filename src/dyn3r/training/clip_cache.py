@@ -1,4 +1,4 @@
-"""Clips drawn once and trained on many times, for the small networks beside the large one."""
+"""Cache of rendered clips, for the training of the mask and depth networks."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HELD_OUT = 17
-"""Every so manieth clip is; a prime, so that all frame sizes are among them."""
+HELD_OUT_PERIOD = 17
+"""One clip in this many is held out; a prime, so that all frame sizes are among them."""
 
 BASELINES = (0.1, 0.25, 0.5)
-"""Of the world, in turn."""
+"""Largest camera distances of clips in turn; see `WorldOptions.max_baseline`."""
 
 Clip = dict[str, np.ndarray]
 Clips = dict[tuple[int, int], list[Clip]]
-"""By frame size."""
+"""Clips by frame size."""
 
 
-def worlds(
+def world_factory(
     sizes_hw: tuple[tuple[int, int], ...], seed: int, **settings: Any
 ) -> Callable[[int, tuple[float, ...]], World]:
-    """The world that shows the clip of an index, given the baselines to be had: sizes in turn, and
-    after each round of them the next baseline. `settings`: the others of `WorldOptions`."""
+    """Return a function that maps the index of a clip and possible baselines to its world.
+
+    Frame sizes are taken in turn, baselines after each round of sizes. settings: other fields of
+    `WorldOptions`.
+    """
     from dyn3r.training.synthetic.world import World, WorldOptions
 
     @cache
@@ -52,19 +55,19 @@ def worlds(
     return world_of
 
 
-def draw_files(
-    folder: Path, count: int, draw: Callable[[int], Clip | None], first: int = 0, stride: int = 1
+def write_clips(
+    folder: Path, count: int, render: Callable[[int], Clip | None], first: int = 0, stride: int = 1
 ) -> None:
-    """Write FOLDER/clips/NNNNN.npz, those that are not there yet; several processes may share it.
+    """Write missing clips to FOLDER/clips/NNNNN.npz; several processes may share the folder.
 
-    Clips for which `draw` has nothing are left out.
+    Clips for which `render` returns None are left out.
     """
     (folder / "clips").mkdir(parents=True, exist_ok=True)
     for index in range(first, count, stride):
         file = folder / "clips" / f"{index:05d}.npz"
         if file.exists():
             continue
-        clip = draw(index)
+        clip = render(index)
         if clip is None:
             continue
         with atomic_file(file, overwrite=True) as part:
@@ -72,73 +75,78 @@ def draw_files(
         logger.info("clip %d of %d", index + 1, count)
 
 
-def pictures_of(sample: Sample) -> UInt8[np.ndarray, "v h w 3"]:
-    """The frames of the world's first scene, 0..255."""
-    bright = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
-    return np.ascontiguousarray(bright.astype(np.uint8))
+def images_of(sample: Sample) -> UInt8[np.ndarray, "v h w 3"]:
+    """Return the frames of the first scene of a sample, 0..255."""
+    scaled = (sample.images[0].permute(0, 2, 3, 1).numpy() * 255 + 0.5).clip(0, 255)
+    return np.ascontiguousarray(scaled.astype(np.uint8))
 
 
-def read_clip_file(file: Path) -> Clip:
-    """The arrays of a clip."""
+def read_clip(file: Path) -> Clip:
+    """Read the arrays of a clip."""
     with np.load(file) as content:
         return {name: content[name] for name in content.files}
 
 
-def clips_for_training(
-    folder: Path, sized_by: str, read: Callable[[Path], Clip] = read_clip_file
+def training_clips(
+    folder: Path, sized_by: str, read: Callable[[Path], Clip] = read_clip
 ) -> tuple[Clips, Clips]:
-    """Clips to train on, and those held out, as `load_clips` has them.
+    """Load the clips to train on and the held-out clips; arguments as for `load_clips`.
 
-    Raises InputError if there are none of the former.
+    Raises InputError if there are no clips to train on.
     """
-    clips = load_clips(folder, False, sized_by, read)
+    clips = load_clips(folder, sized_by, read, held_out=False)
     if not clips:
-        raise InputError(f"{folder / 'clips'} holds no clips to train on: draw some first")
-    return clips, load_clips(folder, True, sized_by, read)
-
-
-def any_size(clips: Clips, rng: np.random.Generator) -> list[Clip]:
-    """The clips of one size, by chance; sizes with many clips come more often."""
-    counts = np.array([len(group) for group in clips.values()], float)
-    return list(clips.values())[rng.choice(len(clips), p=counts / counts.sum())]
-
-
-def warm_cosine(step: int, steps: int) -> float:
-    """The learning rate as a share of its peak: 100 steps of warm-up, then down to a hundredth."""
-    warm = min(1.0, (step + 1) / 100)
-    wave = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return warm * (0.01 + 0.99 * wave)
-
-
-def write_weights(file: Path, state: dict[str, Tensor]) -> None:
-    """In half precision, in place of what is there."""
-    from safetensors.torch import save
-
-    content = save({name: value.contiguous().half() for name, value in state.items()})
-    write_bytes(file, content, overwrite=True)  # save_file's are for the owner's eyes only
+        raise InputError(f"{folder / 'clips'} has no clips to train on: render some first")
+    return clips, load_clips(folder, sized_by, read, held_out=True)
 
 
 def load_clips(
-    folder: Path, held_out: bool, sized_by: str, read: Callable[[Path], Clip] = read_clip_file
+    folder: Path, sized_by: str, read: Callable[[Path], Clip] = read_clip, *, held_out: bool
 ) -> Clips:
-    """Those held out, or the others; `sized_by`: an array (frames, h, w, ...). `read`: what is
-    held of a file, if not all of it."""
+    """Load the held-out clips or the others.
+
+    sized_by: array (frames, h, w, ...) whose size is that of the frames. read: returns the arrays
+    of a file that are kept in memory.
+    """
     out: Clips = {}
     for file in sorted((folder / "clips").glob("?????.npz")):
-        if (int(file.stem) % HELD_OUT == HELD_OUT - 1) == held_out:
+        if (int(file.stem) % HELD_OUT_PERIOD == HELD_OUT_PERIOD - 1) == held_out:
             clip = read(file)
             h, w = clip[sized_by].shape[1:3]
             out.setdefault((h, w), []).append(clip)
     return out
 
 
+def sample_size(clips: Clips, rng: np.random.Generator) -> list[Clip]:
+    """Sample a frame size in proportion to its number of clips, and return these clips."""
+    counts = np.array([len(group) for group in clips.values()], float)
+    return list(clips.values())[rng.choice(len(clips), p=counts / counts.sum())]
+
+
+def warm_cosine(step: int, steps: int) -> float:
+    """Compute the learning rate over its peak: 100 steps of warm-up, then a cosine to 0.01."""
+    warm = min(1.0, (step + 1) / 100)
+    wave = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return warm * (0.01 + 0.99 * wave)
+
+
+def write_weights(file: Path, state: dict[str, Tensor]) -> None:
+    """Write weights in half precision; an existing file is replaced atomically."""
+    from safetensors.torch import save
+
+    content = save({name: value.contiguous().half() for name, value in state.items()})
+    write_bytes(file, content, overwrite=True)  # save_file makes files readable by the owner only
+
+
 def add_part(parser: ArgumentParser) -> None:
-    """The option --part."""
-    parser.add_argument("--part", default="0/1", help="k/m: draw every m-th clip only, and stop")
+    """Add the option --part."""
+    parser.add_argument(
+        "--part", default="0/1", help="k/m: render every m-th clip from the k-th on, and stop"
+    )
 
 
 def part_of(parser: ArgumentParser, args: Namespace) -> tuple[int, int]:
-    """First clip and stride by --part; ends the program where it is nonsense."""
+    """Parse --part to first clip and stride; exits with an error message if it is invalid."""
     part = re.fullmatch(r"(\d+)/(\d+)", args.part)
     first, stride = (int(part[1]), int(part[2])) if part else (0, 0)
     if first >= stride:

@@ -1,4 +1,4 @@
-"""Several processes, one run: what `torchrun` starts, or one process alone."""
+"""Process group of a training run: the processes that `torchrun` starts, or a single one."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dyn3r.errors import InputError
 
 
 class Group:
-    """The processes that train together. Each draws scenes of its own; gradients are averaged.
+    """Processes that train together: each renders its own scenes, gradients are averaged.
 
-    All of them hold the same weights at every step, because they begin with the same and take the
-    same steps; nothing but gradients and the wish to stop is exchanged.
+    All processes hold the same weights at every step, because they start with the same weights and
+    take the same steps. Only gradients and the flag to stop are exchanged.
     """
 
     def __init__(self, device: str) -> None:
-        """Join the processes that `torchrun` started (its environment variables say so).
+        """Join the processes of `torchrun`, as its environment variables say.
 
         Raises InputError if there are more processes than GPUs on this machine.
         """
@@ -33,7 +33,7 @@ class Group:
             local = int(os.environ.get("LOCAL_RANK", "0"))
             if local >= torch.cuda.device_count():
                 raise InputError(
-                    f"{torch.cuda.device_count()} GPUs for more processes: start one for each GPU"
+                    f"more processes than the {torch.cuda.device_count()} GPUs: start one per GPU"
                 )
             self.device = f"cuda:{local}"
             torch.cuda.set_device(local)
@@ -42,7 +42,7 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """True for the one process that writes files and shows progress."""
+        """Whether this process writes files and reports progress (rank 0)."""
         return self.rank == 0
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -56,15 +56,15 @@ class Group:
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
             gradient.copy_(mean.view_as(gradient))
 
-    def any(self, wish: bool) -> bool:
-        """True in every process if it is True in one."""
+    def any(self, *, flag: bool) -> bool:
+        """Return True in every process if the flag is True in one."""
         if self.size == 1:
-            return wish
-        flag = torch.tensor([float(wish)], device=self.device)
-        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
-        return bool(flag.item())
+            return flag
+        largest = torch.tensor([float(flag)], device=self.device)
+        distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+        return bool(largest.item())
 
     def leave(self) -> None:
-        """Part from the others."""
+        """Leave the process group."""
         if self.size > 1 and distributed.is_initialized():
             distributed.destroy_process_group()

@@ -1,11 +1,11 @@
-"""What training minimises (SPEC 12): confidence-weighted pointmap regression; and our additions."""
+"""Losses: confidence-weighted pointmap regression (SPEC 12), and our additions."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+from torch.nn.functional import log_softmax
 
 from dyn3r.network.config import PATCH
 
@@ -16,7 +16,7 @@ def mean_distance(
     valid1: Bool[Tensor, "b h w"],
     valid2: Bool[Tensor, "b h w"],
 ) -> Float[Tensor, "b 1 1 1"]:
-    """Mean distance to the origin over the valid points of both views; the unit of a pair."""
+    """Compute the mean distance of the valid points of both views: the unit of a pair."""
     total = (points1.norm(dim=-1) * valid1).sum((1, 2)) + (points2.norm(dim=-1) * valid2).sum(
         (1, 2)
     )
@@ -31,13 +31,13 @@ def pointmap_loss(
     alpha: float = 0.2,
     nearness: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Confidence-weighted regression of both pointmaps (DUSt3R, equations 2-4).
+    """Compute the confidence-weighted regression loss of both pointmaps (DUSt3R, eq. 2-4).
 
-    predicted = points1 (b,h,w,3), conf1 (b,h,w), points2, conf2; truth = points of view 1 and of
-    view 2, both in camera 1; valid = where they are known. Prediction and truth are each divided
-    by their mean distance. A larger `alpha` rewards confidence more. `nearness` (our addition, in
-    the spirit of MoGe, Wang et al. 2025) divides errors by the true distance to this power, in
-    units of the mean and not below a fifth of it; 0 is the published loss.
+    predicted: points1 (b,h,w,3), conf1 (b,h,w), points2, conf2. truth: points of view 1 and of view
+    2, both in camera 1. valid: masks of known points. Prediction and truth are each divided by
+    their mean distance. alpha: weight of the confidence term. nearness (ours, similar to MoGe, Wang
+    et al. 2025): errors are divided by the true distance to this power, in units of the mean
+    distance and not below 0.2; 0 gives the published loss.
     """
     points1, conf1, points2, conf2 = predicted
     unit = mean_distance(points1, points2, *valid)
@@ -48,9 +48,9 @@ def pointmap_loss(
         if nearness:
             distance = (true / true_unit).norm(dim=-1)[known]
             error = error / distance.clamp(min=0.2) ** nearness
-        sure = conf[known]
+        confidence = conf[known]
         if error.numel():
-            total = total + (sure * error - alpha * sure.log()).mean()
+            total = total + (confidence * error - alpha * confidence.log()).mean()
     return total
 
 
@@ -60,11 +60,11 @@ def shape_loss(
     valid: Bool[Tensor, "b h w"],
     levels: int = 4,
 ) -> Float[Tensor, ""]:
-    """Differences of neighbouring log distances, predicted against true, at strides 1, 2, 4, ...
+    """Compute the error of differences of neighbouring log distances, at strides 1, 2, 4, ...
 
-    The regression loss counts metres, so the far background outweighs the things in front of it;
-    this one counts ratios between neighbours, so outlines and shapes weigh the same at any
-    distance. Free of scale. Source: gradient matching of MegaDepth (Li and Snavely 2018, eq. 5).
+    The regression loss measures distances, so that the far background outweighs near objects. This
+    loss measures ratios between neighbours: edges and shapes have the same weight at any distance.
+    Scale invariant. Source: gradient matching of MegaDepth (Li and Snavely 2018, eq. 5).
     """
     error = points.norm(dim=-1).clamp(min=1e-4).log() - true.norm(dim=-1).clamp(min=1e-4).log()
     total = points.new_zeros(())
@@ -83,13 +83,12 @@ def matching_loss(
     flow: Float[Tensor, "b h w 2"],
     visible: Bool[Tensor, "b h w"],
 ) -> Float[Tensor, ""]:
-    """Cross entropy between a cross-attention head and the true correspondence of each patch.
+    """Compute the cross entropy of a cross-attention head against true patch correspondences.
 
-    The patch around pixel (u, v) should attend to the patch that the surface seen at its centre
-    occupies in the other frame; the target is spread bilinearly over four tokens. Patches whose
-    centre is not visible there say nothing. Our own addition: a compact network trained for a few
-    hours on a CPU does not discover matching by itself. Source of the idea: supervised matching in
-    the manner of LoFTR (Sun et al. 2021, equation 5).
+    The target of a patch is the patch of the other frame that shows the surface point at its
+    centre, spread bilinearly over four tokens. Patches whose centre is not visible there are
+    ignored. Ours: a compact network trained for a few hours does not learn matching without it.
+    Source: supervised matching of LoFTR (Sun et al. 2021, eq. 5).
     """
     b, h, w, _ = flow.shape
     rows, cols = h // PATCH, w // PATCH
@@ -111,21 +110,3 @@ def matching_loss(
     weights = (near_row[..., :, None] * near_col[..., None, :]).flatten(-2)
     entropy = -(weights * log_softmax(logits.float(), dim=-1)).sum(-1)
     return (entropy * known).sum() / known.sum().clamp(min=1)
-
-
-def motion_loss(
-    logits: tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]],
-    moving: tuple[Bool[Tensor, "b h w"], Bool[Tensor, "b h w"]],
-    valid: tuple[Bool[Tensor, "b h w"], Bool[Tensor, "b h w"]],
-) -> Float[Tensor, ""]:
-    """Binary cross entropy of the motion head, mean over the valid pixels of both views together.
-
-    logits = what the head says of view 1 and of view 2; moving = what truly moves in the world,
-    whether or not the camera does; valid = where the world shows anything. 0 where nothing is
-    valid. No class is weighted: the sigmoid is to be a probability. Our own addition; supervised
-    motion segmentation on synthetic scenes goes back to MP-Net (Tokmakov et al. 2017).
-    """
-    said = torch.cat([view[known] for view, known in zip(logits, valid)]).float()
-    true = torch.cat([view[known] for view, known in zip(moving, valid)])
-    total = binary_cross_entropy_with_logits(said, true.to(said.dtype), reduction="sum")
-    return total / max(1, said.numel())

@@ -1,4 +1,4 @@
-"""From frames of synthetic scenes to training pairs."""
+"""Training pairs from frames of synthetic scenes."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Frames to encode once, and directed pairs of them with their truth."""
+    """Frames, each encoded once, and directed pairs of them with ground truth."""
 
     images: Float[Tensor, "n 3 h w"]
     """Normalised to [-1, 1]."""
     first: Int[Tensor, " m"]
-    """Row of `images` that is view 1 of each pair."""
+    """Index into `images` of view 1 of each pair."""
     second: Int[Tensor, " m"]
-    """Row of `images` that is view 2 of each pair."""
+    """Index into `images` of view 2 of each pair."""
     points1: Float[Tensor, "m h w 3"]
     """True points of view 1 in camera 1."""
     points2: Float[Tensor, "m h w 3"]
     """True points of view 2, at its own time, in camera 1."""
     valid1: Bool[Tensor, "m h w"]
+    """Pixels of view 1 with known points (no sky)."""
     valid2: Bool[Tensor, "m h w"]
+    """Pixels of view 2 with known points (no sky)."""
     flow12: Float[Tensor, "m h w 2"]
-    """Displacement in pixels of view 1's surface points to view 2."""
+    """Displacement in pixels of the surface points of view 1 to view 2."""
     visible12: Bool[Tensor, "m h w"]
-    """Whether that surface point is seen in view 2."""
+    """Whether that surface point is visible in view 2."""
     flow21: Float[Tensor, "m h w 2"]
+    """Displacement in pixels of the surface points of view 2 to view 1."""
     visible21: Bool[Tensor, "m h w"]
-    moving1: Bool[Tensor, "m h w"]
-    moving2: Bool[Tensor, "m h w"]
+    """Whether that surface point is visible in view 1."""
 
     def to(self, device: str) -> PairBatch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         return PairBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def sample_pairs(sample: Sample, pairs_per_scene: int, seed: int) -> PairBatch:
-    """Draw `pairs_per_scene` different ordered pairs (i, j), i != j, from every scene."""
+    """Sample `pairs_per_scene` different ordered pairs (i, j), i != j, from every scene."""
     assert sample.flow is not None
     assert sample.visible is not None
     scenes, views = sample.depth.shape[:2]
@@ -70,13 +72,11 @@ def sample_pairs(sample: Sample, pairs_per_scene: int, seed: int) -> PairBatch:
         visible12=sample.visible[scene, i, j],
         flow21=sample.flow[scene, j, i],
         visible21=sample.visible[scene, j, i],
-        moving1=sample.moving[scene, i],
-        moving2=sample.moving[scene, j],
     )
 
 
 def mirrored(batch: PairBatch) -> PairBatch:
-    """The same pairs seen in a mirror that swaps left and right; exact for a centred camera."""
+    """Mirror pairs left to right; exact for a principal point in the image centre."""
     signs: dict[str, tuple[float, ...]] = {
         "points1": (-1.0, 1.0, 1.0),
         "points2": (-1.0, 1.0, 1.0),
@@ -99,7 +99,7 @@ def mirrored(batch: PairBatch) -> PairBatch:
 def unproject_depth(
     depth: Float[Tensor, "b v h w"], K: Float[Tensor, "b v 3 3"]
 ) -> Float[Tensor, "b v h w 3"]:
-    """z depth -> points in each frame's own camera; integer pixels are pixel centres."""
+    """Unproject z depth to points in each frame's own camera; integer pixels are pixel centres."""
     h, w = depth.shape[-2:]
     v, u = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     x = (u - K[..., 0, 2, None, None]) / K[..., 0, 0, None, None]

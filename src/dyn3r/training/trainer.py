@@ -1,13 +1,13 @@
-"""The trainer: an endless synthetic world in, checkpoints out; resumable from one folder."""
+"""Training of the pointmap network on the synthetic world; resumable from one folder."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import os
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,21 @@ import torch
 from torch import Tensor
 
 from dyn3r.errors import InputError
-from dyn3r.network.checkpoints.reader import load_network, save_network
-from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.network import Decoded, PointmapNetwork
 from dyn3r.training.batches import batch_loader, held_out_batches
 from dyn3r.training.group import Group
-from dyn3r.training.losses import matching_loss, motion_loss, pointmap_loss, shape_loss
+from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import PairBatch
+from dyn3r.training.run_state import RunState, restore, save
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass
-class _State:
-    network: PointmapNetwork
-    average: PointmapNetwork
-    optimiser: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
-    log: list[dict[str, Any]] = field(default_factory=list)
+LOG_EVERY = 50
+"""Steps between lines of the log."""
+LOG_DECAY = 0.98
+"""Decay of the running means of the losses in the log."""
 
 
 def train(
@@ -46,16 +40,17 @@ def train(
     minutes: float | None = None,
     progress: Progress = no_progress,
 ) -> Path:
-    """Train, or go on training, in `folder`; returns the path of the resulting checkpoint.
+    """Train, or resume training, in `folder`; returns the path of the resulting checkpoint.
 
     Stops after `options.steps` steps or after `minutes` of wall-clock time, whichever comes first,
-    with everything saved; calling it again goes on where it stopped. The folder holds `state.pt`
-    (weights, averages, optimiser, step), `log.jsonl` (one line a log interval), `options.json` and
+    and saves everything; another call resumes there. The folder holds `state.pt` (weights,
+    averages, optimiser, step), `log.jsonl` (one line every 50 steps), `options.json` and
     `model.safetensors` (the averaged weights, loadable by `load_model`).
 
-    Under `torchrun` every process draws `options.scenes_per_step` scenes of its own on its own GPU,
-    and gradients are averaged; the first one writes the folder. Raises InputError for a folder that
-    is a file or holds another network's state, CheckpointError for a useless `start_from`.
+    Under `torchrun` every process renders `options.scenes_per_step` scenes of its own on its own
+    GPU, and gradients are averaged; the first process writes the folder. Raises InputError for a
+    folder that is a file or holds the state of another network, CheckpointError for an unusable
+    `start_from`.
     """
     folder = Path(folder)
     group = Group(device)
@@ -68,50 +63,68 @@ def train(
 def _run(
     folder: Path, options: TrainOptions, group: Group, minutes: float | None, progress: Progress
 ) -> Path:
+    """Run the training loop of one process."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the run")
     if group.leads:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "options.json").write_text(json.dumps(asdict(options), indent=1))
-    device = group.device
-    state = _restore(folder, options, group)
-    started, last_save = time.monotonic(), time.monotonic()
-    held_out = held_out_batches(options) if group.leads else []
-    running: dict[str, float] = {}
+    state = restore(folder, options, group)
+    recorder = _Recorder(folder, options, group) if group.leads else None
+    started = time.monotonic()
     done = state.step >= options.steps
-    batches = [] if done else batch_loader(options, state.step, group.rank)
+    batches: Iterable[PairBatch] = [] if done else batch_loader(options, state.step, group.rank)
     try:
         for step, batch in enumerate(batches, start=state.step):
-            lap = time.monotonic()
+            step_started = time.monotonic()
             losses = _step(state, batch, options, group)
-            for name, value in losses.items():
-                running[name] = 0.98 * running.get(name, value) + 0.02 * value
-            state.step, state.seconds = step + 1, state.seconds + time.monotonic() - lap
+            state.step = step + 1
+            state.seconds += time.monotonic() - step_started
             out_of_time = minutes is not None and time.monotonic() - started > minutes * 60
-            finished = group.any(state.step >= options.steps or out_of_time)
-            if not group.leads:
-                if finished:
-                    break
-                continue
-            if state.step % 50 == 0 or finished:
-                _log(folder, {"step": state.step, "lr": _rate(step, options), **running})
-            if state.step % options.evaluate_every == 0 or finished:
-                _log(folder, {"step": state.step, **evaluate(state.average, held_out, device)})
-            if finished or time.monotonic() - last_save > options.save_minutes * 60:
-                _save(folder, state, options, group)
-                last_save = time.monotonic()
-            progress("training", state.step, options.steps)
+            finished = group.any(flag=state.step >= options.steps or out_of_time)
+            if recorder is not None:
+                recorder.record(state, losses, finished=finished)
+                progress("training", state.step, options.steps)
             if finished:
                 break
     except KeyboardInterrupt:
         if group.leads:
-            _save(folder, state, options, group)  # nothing of the run is lost
+            save(folder, state, options, group)
         raise
     return folder / "model.safetensors"
 
 
-def _step(state: _State, batch: PairBatch, options: TrainOptions, group: Group) -> dict[str, float]:
-    """One optimiser step; returns the losses of this process' pairs."""
+class _Recorder:
+    """Writes the log, evaluates and saves at intervals; used by the first process alone."""
+
+    def __init__(self, folder: Path, options: TrainOptions, group: Group) -> None:
+        """Render the held-out scenes."""
+        self.folder, self.options, self.group = folder, options, group
+        self.held_out = held_out_batches(options)
+        self.running: dict[str, float] = {}
+        self.last_save = time.monotonic()
+
+    def record(self, state: RunState, losses: dict[str, float], *, finished: bool) -> None:
+        """Take note of one step; `finished` after the last one."""
+        options = self.options
+        for name, value in losses.items():
+            mean = self.running.get(name, value)
+            self.running[name] = LOG_DECAY * mean + (1 - LOG_DECAY) * value
+        if state.step % LOG_EVERY == 0 or finished:
+            rate = _rate(state.step - 1, options)
+            _log(self.folder, {"step": state.step, "lr": rate, **self.running})
+        if state.step % options.evaluate_every == 0 or finished:
+            scores = evaluate(state.average, self.held_out, self.group.device)
+            _log(self.folder, {"step": state.step, **scores})
+        if finished or time.monotonic() - self.last_save > options.save_minutes * 60:
+            save(self.folder, state, options, self.group)
+            self.last_save = time.monotonic()
+
+
+def _step(
+    state: RunState, batch: PairBatch, options: TrainOptions, group: Group
+) -> dict[str, float]:
+    """Take one optimiser step; returns the losses of the pairs of this process."""
     device = group.device
     rate = _rate(state.step, options)
     for parameters in state.optimiser.param_groups:
@@ -121,6 +134,24 @@ def _step(state: _State, batch: PairBatch, options: TrainOptions, group: Group) 
     kind = torch.device(device).type
     with torch.autocast(kind, torch.bfloat16, enabled=options.precision == "bfloat16"):
         decoded = forward_pairs(state.network, batch, options)
+    loss, losses = _losses(decoded, batch, options)
+    loss.backward()
+    group.average_gradients(state.network.parameters())
+    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
+    if torch.isfinite(norm):
+        state.optimiser.step()
+        _update_average(state.average, state.network, options.ema_decay, state.step)
+    else:
+        logger.warning("step %d: the gradient is not finite; step skipped", state.step)
+    state.optimiser.zero_grad(set_to_none=True)
+    losses["gradient"] = float(norm) if torch.isfinite(norm) else 0.0
+    return losses
+
+
+def _losses(
+    decoded: Decoded, batch: PairBatch, options: TrainOptions
+) -> tuple[Tensor, dict[str, float]]:
+    """Compute the weighted sum of the losses, and the value of each."""
     points = (decoded.points1, decoded.conf1, decoded.points2, decoded.conf2)
     regression = pointmap_loss(
         points,  # type: ignore[arg-type]
@@ -145,31 +176,13 @@ def _step(state: _State, batch: PairBatch, options: TrainOptions, group: Group) 
         ).mean()
         loss = loss + options.matching_weight * matching
         losses["matching"] = float(matching.detach())
-    if decoded.motion1 is not None and decoded.motion2 is not None and _learns_motion(options):
-        motion = motion_loss(
-            (decoded.motion1, decoded.motion2),
-            (batch.moving1, batch.moving2),
-            (torch.ones_like(batch.valid1), torch.ones_like(batch.valid2)),  # the sky stands still
-        )
-        loss = loss + options.motion_weight * motion
-        losses["motion"] = float(motion.detach())
-    loss.backward()
-    group.average_gradients(state.network.parameters())
-    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
-    if torch.isfinite(norm):
-        state.optimiser.step()
-        _follow(state.average, state.network, options.ema_decay, state.step)
-    else:
-        logger.warning("step %d: the gradient is not finite; step skipped", state.step)
-    state.optimiser.zero_grad(set_to_none=True)
-    losses["gradient"] = float(norm) if torch.isfinite(norm) else 0.0
-    return losses
+    return loss, losses
 
 
 def forward_pairs(
     network: PointmapNetwork, batch: PairBatch, options: TrainOptions | None = None
 ) -> Decoded:
-    """Encode the batch's frames once and decode its pairs."""
+    """Encode the frames of a batch once and decode its pairs; without options as in inference."""
     if options is not None and options.freeze_encoder:
         with torch.no_grad():
             tokens = network.encode(batch.images)
@@ -185,13 +198,8 @@ def forward_pairs(
     )
 
 
-def _learns_motion(options: TrainOptions) -> bool:
-    """A static world teaches a motion head nothing but that nothing ever moves."""
-    return options.motion_weight > 0 and options.dynamic_share > 0
-
-
 def _rate(step: int, options: TrainOptions) -> float:
-    """Linear warm-up, then a cosine."""
+    """Compute the learning rate of a step: linear warm-up, then a cosine."""
     if step < options.warmup_steps:
         return options.learning_rate * (step + 1) / options.warmup_steps
     done = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
@@ -202,24 +210,25 @@ def _rate(step: int, options: TrainOptions) -> float:
 
 
 @torch.no_grad()
-def _follow(average: PointmapNetwork, network: PointmapNetwork, decay: float, step: int) -> None:
-    """Exponential average of the weights; short memory at first."""
+def _update_average(
+    average: PointmapNetwork, network: PointmapNetwork, decay: float, step: int
+) -> None:
+    """Update the exponential moving average of the weights; its window is shorter at first."""
     decay = min(decay, (1 + step) / (10 + step))
-    ours: list[Tensor] = list(average.parameters())
-    theirs: list[Tensor] = list(network.parameters())
-    torch._foreach_mul_(ours, decay)
-    torch._foreach_add_(ours, theirs, alpha=1 - decay)
+    averaged: list[Tensor] = list(average.parameters())
+    current: list[Tensor] = list(network.parameters())
+    torch._foreach_mul_(averaged, decay)
+    torch._foreach_add_(averaged, current, alpha=1 - decay)
 
 
 @torch.no_grad()
 def evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -> dict[str, float]:
-    """Median over pairs of: relative depth error of view 1, point error of view 2.
+    """Compute the mean loss and medians over pairs of two relative errors, on held-out batches.
 
-    With a motion head also J (intersection over union) of what it calls moving, all pixels of both
-    views of all pairs counted together.
+    `held_out_abs_rel`: depth of view 1 after a median scale; `held_out_point_error`: points of view
+    2 with the same scale, over their distance.
     """
     network.eval()
-    agreed = either = 0
     depth_errors, point_errors, losses = [], [], []
     for batch in batches:
         batch = batch.to(device)
@@ -230,10 +239,6 @@ def evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) ->
         losses.append(float(pointmap_loss(points, truth, valid)))  # type: ignore[arg-type]
         assert out.points1 is not None
         assert out.points2 is not None
-        for said, moving in ((out.motion1, batch.moving1), (out.motion2, batch.moving2)):
-            if said is not None:
-                agreed += int(((said > 0) & moving).sum())
-                either += int(((said > 0) | moving).sum())
         for k in range(len(batch.first)):
             ok1, ok2 = batch.valid1[k], batch.valid2[k]
             if not ok1.any() or not ok2.any():
@@ -243,84 +248,15 @@ def evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) ->
             depth_errors.append(((z * scale - true_z).abs() / true_z).mean())
             error = (out.points2[k] * scale - batch.points2[k]).norm(dim=-1)[ok2]
             point_errors.append((error / batch.points2[k].norm(dim=-1)[ok2]).mean())
-    numbers = {
+    return {
         "held_out_loss": sum(losses) / len(losses),
         "held_out_abs_rel": float(torch.stack(depth_errors).median()),
         "held_out_point_error": float(torch.stack(point_errors).median()),
     }
-    if network.config.motion_head:
-        numbers["held_out_motion_J"] = agreed / max(1, either)
-    return numbers
-
-
-def _restore(folder: Path, options: TrainOptions, group: Group) -> _State:
-    """The saved state of the folder, or a fresh one; the same in every process."""
-    device = group.device
-    if options.start_from:
-        network, _ = load_network(options.start_from)
-        network = grow(network, options.network, options.seed).float().requires_grad_(True)
-    else:
-        network = PointmapNetwork(options.network)
-        initialise(network, options.seed)
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if options.freeze_encoder:
-        encoder = ("patch_embed.", "enc_", "detail.")
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(not name.startswith(encoder))
-    average = PointmapNetwork(network.config).to(device)
-    average.load_state_dict(network.state_dict())
-    average.requires_grad_(False)
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in network.parameters() if p.requires_grad and p.ndim >= 2]},
-        {
-            "params": [p for p in network.parameters() if p.requires_grad and p.ndim < 2],
-            "weight_decay": 0.0,
-        },
-    ]
-    optimiser = torch.optim.AdamW(
-        groups,
-        lr=options.learning_rate,
-        betas=(0.9, 0.95),
-        weight_decay=options.weight_decay,
-        fused=True,
-    )
-    state = _State(network, average, optimiser)
-    saved = folder / "state.pt"
-    if saved.exists():
-        try:
-            content = torch.load(saved, map_location=device, weights_only=True)
-            state.network.load_state_dict(content["network"])
-            state.average.load_state_dict(content["average"])
-            optimiser.load_state_dict(content["optimiser"])
-        except (RuntimeError, KeyError, ValueError) as problem:
-            raise InputError(
-                f"{saved} does not fit these options (another network?): {str(problem)[:120]}"
-            ) from None
-        state.step, state.seconds = int(content["step"]), float(content["seconds"])
-    return state
-
-
-def _save(folder: Path, state: _State, options: TrainOptions, group: Group) -> None:
-    """Write the state and the model to temporary names, then move them into place."""
-    content = {
-        "network": state.network.state_dict(),
-        "average": state.average.state_dict(),
-        "optimiser": state.optimiser.state_dict(),
-        "step": state.step,
-        "seconds": state.seconds,
-    }
-    temporary = folder / "state.pt.tmp"
-    torch.save(content, temporary)
-    os.replace(temporary, folder / "state.pt")
-    facts = {"steps": str(state.step), "train_seconds": f"{state.seconds:.0f}"}
-    # what small networks need, see their cards
-    facts |= {"motion_cue": "flow", "bundle": "on", "mover_depth": "ground", "refine": "edges"}
-    each_step = group.size * options.scenes_per_step * options.pairs_per_scene
-    facts["pairs"] = str(state.step * each_step)
-    save_network(folder / "model.safetensors", state.average, facts, overwrite=True)
 
 
 def _log(folder: Path, entry: dict[str, Any]) -> None:
+    """Append one line to `log.jsonl`."""
     line = {k: round(v, 6) if isinstance(v, float) else v for k, v in entry.items()}
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps({"time": round(time.time()), **line}) + "\n")

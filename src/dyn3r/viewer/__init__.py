@@ -1,7 +1,7 @@
-"""Scenes in the browser: `view`, and `LiveViewer` for a run that goes on.
+"""Scenes in the browser: `view`, and `LiveViewer` for a run in progress.
 
-`save_recording` writes a page that opens without a server, `write_screenshot` and
-`write_turntable` draw without a browser. The server library loads when a page is opened.
+`save_recording` writes a page that opens without a server. `write_screenshot` and
+`write_turntable` render without a browser. The server library loads when a page is opened.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dyn3r.scene import Scene
-from dyn3r.viewer.appearance import Look, Parts
+from dyn3r.viewer.appearance import Appearance, Visibility
 from dyn3r.viewer.live import LiveOptions, LiveViewer
-from dyn3r.viewer.playback import listed
+from dyn3r.viewer.playback import label_scenes
 from dyn3r.viewer.record import save_recording
 from dyn3r.viewer.turntable import TurntableOptions, write_screenshot, write_turntable
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from dyn3r.viewer.app import Viewer
 
 __all__ = [
+    "Appearance",
     "LiveOptions",
     "LiveViewer",
-    "Look",
-    "Parts",
     "TurntableOptions",
+    "Visibility",
     "save_recording",
     "view",
     "write_screenshot",
@@ -39,28 +39,28 @@ def view(
     host: str = "127.0.0.1",
     port: int = 8080,
     block: bool = True,
-    look: Look | None = None,
-    parts: Parts | None = None,
+    appearance: Appearance | None = None,
+    visibility: Visibility | None = None,
 ) -> Viewer:
-    """Show a scene, or several side by side, on a page that a browser opens.
+    """Show a scene, or several side by side, on a web page.
 
-    The page listens on this machine only unless `host` says otherwise (there is no password; that
-    is logged as a warning). If `port` is taken the next free one of twenty is used; `Viewer.url`
-    says where the page is. With `block` the call returns after Ctrl-C, else at once.
+    The page listens on this machine only unless `host` says otherwise. There is no password;
+    another host is logged as a warning. If `port` is taken, the next free one of twenty is used;
+    `Viewer.url` is the address. With `block` the call returns after Ctrl-C, otherwise at once.
 
     Args:
-        scene: one scene, or several, labelled by `names`; several are shown upright and at one
-            size (their median depth), with a menu that picks one of them.
-        look: which points, and their colours.
-        parts: what is visible at first.
+        scene: one scene, or several, labelled by `names`. Several are shown upright and scaled to
+            the same median depth, with a menu that selects one of them.
+        appearance: selection and colours of the points.
+        visibility: elements that are visible at first.
 
     Raises:
-        InputError: no scene, as many names as scenes are missing, no port or host to listen on.
+        InputError: no scene, names that do not fit the scenes, no port or host to listen on.
     """
-    scenes, labels = listed(scene, names)
+    scenes, labels = label_scenes(scene, names)
     from dyn3r.viewer.app import Viewer
 
-    viewer = Viewer(scenes, labels, host, port, look, parts)
+    viewer = Viewer(scenes, labels, host, port, appearance, visibility)
     if block:
         viewer.wait()
     return viewer

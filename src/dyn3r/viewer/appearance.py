@@ -1,79 +1,92 @@
-"""What can be set about the picture: which points, in which colours, and which parts."""
+"""Display settings of the viewer: appearance of the points, visibility of the scene elements."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from dyn3r.errors import InputError
 
-Colouring = Literal["rgb", "depth", "confidence", "motion", "time"]
-COLOURINGS: tuple[str, ...] = get_args(Colouring)
+ColorBy = Literal["rgb", "depth", "confidence", "motion", "time"]
+COLOR_MODES: tuple[str, ...] = get_args(ColorBy)
 
 
 @dataclass(frozen=True)
-class Look:
-    """Which pixels become points, and their colours.
+class Appearance:
+    """Selection of the pixels that become points, and their colours.
 
     Raises:
         InputError: a value out of its range.
     """
 
-    color: Colouring = "rgb"
-    """rgb; depth (red is near); confidence (bright is sure); motion (moving pixels red); time of
-    the frame (blue is early, red late)."""
+    # Type checkers leave the constructor alone: it refuses wrong values itself.
+    __no_type_check__: ClassVar[bool] = True
+
+    color: ColorBy = "rgb"
+    """rgb; depth (red is near); confidence (bright is high); motion (dynamic pixels red); time of
+    the frame (blue is early, red is late)."""
     drop_static: float = 0.2
-    """Share (0..1) of the still pixels that is left out, the least confident ones."""
+    """Share (0..1) of the static pixels to leave out, the least confident ones."""
     drop_moving: float = 0.2
-    """Share (0..1) of the moving pixels that is left out, the least confident ones."""
+    """Share (0..1) of the dynamic pixels to leave out, the least confident ones."""
     step_static: int = 1
-    """Down-sampling of the background: voxels this many times as wide as a pixel."""
+    """Down-sampling of the background: edge length of a voxel in pixel footprints."""
     step_moving: int = 1
-    """Down-sampling of what moves: every n-th row and column."""
-    mask_growth: int = 0
-    """Pixels that the moving regions are widened by."""
+    """Down-sampling of the dynamic pixels: every n-th row and column."""
+    mask_dilation: int = 0
+    """Dilation of the motion masks in pixels."""
     hide_edges: bool = True
-    """Leave out pixels at jumps of depth, which hang in the air between near and far."""
+    """Leave out pixels at depth discontinuities. Their depth lies between the two surfaces."""
 
     def __post_init__(self) -> None:
-        if self.color not in COLOURINGS:
-            raise InputError(f"the colour is one of {', '.join(COLOURINGS)}, not {self.color!r}")
+        """Check the ranges."""
+        if self.color not in COLOR_MODES:
+            raise InputError(f"the colour is one of {', '.join(COLOR_MODES)}, not {self.color!r}")
         if not (0 <= self.drop_static <= 1 and 0 <= self.drop_moving <= 1):
-            raise InputError("the shares of pixels to drop lie in 0..1")
-        if self.step_static < 1 or self.step_moving < 1 or self.mask_growth < 0:
-            raise InputError("down-sampling is 1 or more, and masks grow by 0 pixels or more")
+            raise InputError("the shares of pixels to drop must lie in 0..1")
+        if self.step_static < 1 or self.step_moving < 1 or self.mask_dilation < 0:
+            raise InputError("down-sampling must be 1 or more and mask dilation 0 pixels or more")
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Which of the things on the page are visible."""
+class Visibility:
+    """Visibility of the elements of a scene.
+
+    Raises:
+        InputError: a negative stride or trail length.
+    """
 
     background: bool = True
+    """Static points of all frames."""
     moving: bool = True
+    """Dynamic points of the current frame."""
     cameras: bool = True
-    """Small pyramids for all cameras."""
+    """Small frustums of all cameras."""
     path: bool = True
-    """The line through the cameras."""
-    picture: bool = True
-    """The camera of the frame shown, with its picture."""
+    """Line through the camera centres."""
+    image: bool = True
+    """Frustum of the current frame's camera with its image."""
     axes: bool = False
     """Axes of the world."""
-    every: int = 0
-    """Show every n-th frame at once besides the present one; 0: the present one alone."""
-    until_now: bool = False
-    """Of the background only what was seen up to the frame shown."""
-    trail: int = 0
-    """How many frames back the trails of moving points reach; 0: none."""
+    frame_stride: int = 0
+    """Show every n-th frame at once, besides the current one; 0: the current frame alone."""
+    up_to_current: bool = False
+    """Show only background points that come from frames up to the current one."""
+    trail_length: int = 0
+    """Length of the trails of dynamic points in frames; 0: no trails."""
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.trail < 0:
-            raise InputError("the stride of frames and the length of trails are not negative")
+        """Check the ranges."""
+        if self.frame_stride < 0 or self.trail_length < 0:
+            raise InputError("the frame stride and the trail length must not be negative")
 
-    def frames(self, shown: int, num_frames: int) -> set[int]:
-        """The frames whose moving points and pictures are visible."""
-        together = range(0, num_frames, self.every) if self.every else range(0)
-        return {shown, *together}
+    def visible_frames(self, current: int, num_frames: int) -> set[int]:
+        """Frames whose dynamic points and images are visible."""
+        strided = range(0, num_frames, self.frame_stride) if self.frame_stride else range(0)
+        return {current, *strided}
 
-    def trails(self, shown: int) -> set[int]:
-        """The frames whose piece of the trails is visible; frame t has the piece from t-1 to t."""
-        return set(range(max(0, shown - self.trail + 1), shown + 1)) if self.trail else set()
+    def visible_trails(self, current: int) -> set[int]:
+        """Frames whose trail segments are visible; frame t has the segments from t-1 to t."""
+        if not self.trail_length:
+            return set()
+        return set(range(max(0, current - self.trail_length + 1), current + 1))

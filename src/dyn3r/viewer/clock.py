@@ -1,4 +1,4 @@
-"""Which frame is shown while time passes. Plain arithmetic, no threads."""
+"""Playback clock: the frame to show as time passes. Plain arithmetic without threads."""
 
 from __future__ import annotations
 
@@ -7,48 +7,53 @@ from dataclasses import dataclass
 
 @dataclass
 class Clock:
-    """Which frame is shown while time passes. Not thread-safe."""
+    """Playback position that advances with time. Not thread-safe."""
 
     num_frames: int
+    """Number of frames of the clip."""
     fps: float
+    """Frames per second at speed 1."""
     speed: float = 1.0
+    """Factor on `fps`."""
     loop: bool = True
+    """Start again after the last frame."""
     playing: bool = False
+    """True while the position advances."""
     position: float = 0.0
-    """Frame and share of the way to the next one, in [0, num_frames)."""
+    """Frame index plus the elapsed share of that frame, in [0, num_frames)."""
 
     @property
     def frame(self) -> int:
-        """The frame to show."""
+        """Index of the current frame."""
         return min(int(self.position), self.num_frames - 1)
 
     @property
     def frame_seconds(self) -> float:
-        """How long a frame is shown at the present speed."""
+        """Duration of a frame in seconds at the current speed."""
         return 1.0 / (self.fps * self.speed)
 
     @property
     def seconds_to_next(self) -> float:
-        """How long until the next frame is due at the present speed."""
+        """Seconds until the next frame is due at the current speed."""
         return (int(self.position) + 1 - self.position) * self.frame_seconds
 
     def seek(self, frame: int) -> None:
-        """Show this frame (cut to those there are)."""
+        """Go to this frame, clamped to the valid range."""
         self.position = float(min(max(frame, 0), self.num_frames - 1))
 
     def step(self, by: int) -> None:
-        """Stop, and show the frame `by` further on, around the ends."""
+        """Pause and move by `by` frames, modulo the length of the clip."""
         self.playing = False
         self.position = float((self.frame + by) % self.num_frames)
 
     def play(self) -> None:
-        """Go on, from the start if the end was reached without looping."""
+        """Continue. Without `loop`, playback at the last frame starts again at the first."""
         if not self.loop and self.frame == self.num_frames - 1:
             self.position = 0.0
         self.playing = True
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. Frames are skipped rather than shown late."""
+        """Advance by elapsed time. Late frames are skipped."""
         if not self.playing:
             return
         self.position += seconds * self.fps * self.speed

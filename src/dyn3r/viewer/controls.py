@@ -1,4 +1,4 @@
-"""The controls on the page. They know what was set, not what it does."""
+"""Controls of the page. They hold the settings; `Actions` apply them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dyn3r.viewer.appearance import COLOURINGS, Look, Parts
+from dyn3r.viewer.appearance import COLOR_MODES, Appearance, Visibility
 
-_LABELS = ("background", "moving", "cameras", "path", "picture", "axes")
+_ELEMENTS = ("background", "moving", "cameras", "path", "image", "axes")
+"""Fields of `Visibility` with a checkbox each."""
 
 
 @dataclass(frozen=True)
 class Actions:
-    """What the page calls. Clients are viser's `ClientHandle`."""
+    """Functions that the controls call. Clients are viser's `ClientHandle`."""
 
     play_or_pause: Callable[[], None]
     seek: Callable[[int], None]
@@ -21,134 +22,149 @@ class Actions:
     set_speed: Callable[[float], None]
     set_loop: Callable[[bool], None]
     choose_scene: Callable[[str], None]
-    look_changed: Callable[[], None]
-    parts_changed: Callable[[], None]
+    appearance_changed: Callable[[], None]
+    visibility_changed: Callable[[], None]
     resize_points: Callable[[float], None]
-    show_strip: Callable[[bool], None]
-    first_view: Callable[[Any], None]
-    look_through: Callable[[Any], None]
-    follow: Callable[[bool], None]
+    show_filmstrip: Callable[[bool], None]
+    reset_view: Callable[[Any], None]
+    look_through_camera: Callable[[Any], None]
+    follow_camera: Callable[[bool], None]
     save: Callable[[str, Any], None]
+    """Called with `screenshot`, `turntable` or `page`, and the client that asked for the file."""
 
 
 class Controls:
-    """All controls of a page, in folders; read `look` and `parts`."""
+    """All controls of a page, in folders. Their values are `appearance` and `visibility`."""
 
     def __init__(
         self, gui: Any, actions: Actions, num_frames: int, choices: Sequence[str],
-        look: Look, parts: Parts,
+        appearance: Appearance, visibility: Visibility,
     ) -> None:  # fmt: skip
-        self._gui, self._do = gui, actions
+        """Add the controls to `gui`, viser's `GuiApi`; `choices` are the names of the scenes."""
+        self._gui, self._actions = gui, actions
         self.menu = gui.add_dropdown("scene", list(choices), initial_value=choices[0])
         self.menu.visible = len(choices) > 1
-        _on_person(self.menu, lambda: actions.choose_scene(self.menu.value))
+        _on_user_change(self.menu, lambda: actions.choose_scene(self.menu.value))
         with gui.add_folder("time"):
-            self._time(num_frames)
+            self._add_time(num_frames)
         with gui.add_folder("view"):
-            self._view()
+            self._add_view()
         with gui.add_folder("points"):
-            self._points()
+            self._add_points()
         with gui.add_folder("show"):
-            self._show(num_frames)
+            self._add_visibility(num_frames)
         with gui.add_folder("save", expand_by_default=False):
-            self._save()
-        self.show_look(look)
-        self.show_parts(parts)
+            self._add_save()
+        self.set_appearance(appearance)
+        self.set_visibility(visibility)
 
     @property
-    def look(self) -> Look:
-        """What the controls say about points."""
-        return Look(
+    def appearance(self) -> Appearance:
+        """Appearance that the controls are set to."""
+        return Appearance(
             color=self.color.value,
             drop_static=self.drop_static.value / 100,
             drop_moving=self.drop_moving.value / 100,
             step_static=int(self.step_static.value),
             step_moving=int(self.step_moving.value),
-            mask_growth=int(self.mask_growth.value),
+            mask_dilation=int(self.mask_dilation.value),
             hide_edges=bool(self.edges.value),
         )
 
     @property
-    def parts(self) -> Parts:
-        """What the controls say about parts."""
-        return Parts(
+    def visibility(self) -> Visibility:
+        """Visibility that the controls are set to."""
+        return Visibility(
             **{name: bool(box.value) for name, box in self.boxes.items()},
-            every=int(self.stride.value) if self.together.value else 0,
-            until_now=bool(self.until_now.value),
-            trail=int(self.trail.value),
+            frame_stride=int(self.frame_stride.value) if self.all_frames.value else 0,
+            up_to_current=bool(self.up_to_current.value),
+            trail_length=int(self.trail_length.value),
         )
 
-    def show_look(self, look: Look) -> None:
-        """Bring the controls to this look, as far as they reach."""
-        self.color.value = look.color
+    def set_appearance(self, appearance: Appearance) -> None:
+        """Set the controls to this appearance; values are clamped to the sliders' ranges."""
+        self.color.value = appearance.color
         for control, value in (
-            (self.drop_static, round(100 * look.drop_static)),
-            (self.drop_moving, round(100 * look.drop_moving)),
-            (self.step_static, look.step_static),
-            (self.step_moving, look.step_moving),
-            (self.mask_growth, look.mask_growth),
+            (self.drop_static, round(100 * appearance.drop_static)),
+            (self.drop_moving, round(100 * appearance.drop_moving)),
+            (self.step_static, appearance.step_static),
+            (self.step_moving, appearance.step_moving),
+            (self.mask_dilation, appearance.mask_dilation),
         ):
             control.value = min(value, control.max)
-        self.edges.value = look.hide_edges
+        self.edges.value = appearance.hide_edges
 
-    def show_parts(self, parts: Parts) -> None:
-        """Bring the controls to these parts, as far as they reach."""
+    def set_visibility(self, visibility: Visibility) -> None:
+        """Set the controls to this visibility; values are clamped to the sliders' ranges."""
         for name, box in self.boxes.items():
-            box.value = getattr(parts, name)
-        self.together.value = parts.every > 0
-        if parts.every:
-            self.stride.value = min(parts.every, self.stride.max)
-        self.until_now.value = parts.until_now
-        self.trail.value = min(parts.trail, self.trail.max)
+            box.value = getattr(visibility, name)
+        self.all_frames.value = visibility.frame_stride > 0
+        if visibility.frame_stride:
+            self.frame_stride.value = min(visibility.frame_stride, self.frame_stride.max)
+        self.up_to_current.value = visibility.up_to_current
+        self.trail_length.value = min(visibility.trail_length, self.trail_length.max)
 
     def set_num_frames(self, num_frames: int) -> None:
-        """Fit the timeline to another scene."""
-        # The slider refuses a maximum below its value, and a value above its maximum.
+        """Adapt the timeline to a scene of this length."""
+        # The slider rejects a maximum below its value, and a value above its maximum.
         self.slider.value = 0
         self.slider.max = max(1, num_frames - 1)
 
-    def show_time(self, frame: int, caption: str, playing: bool) -> None:
-        """Bring the timeline to this frame."""
+    def show_time(self, frame: int, caption: str, *, playing: bool) -> None:
+        """Set the timeline to this frame."""
         self.slider.value = frame
         self.caption.value = caption
         self.button.label = "pause" if playing else "play"
 
     # --- the folders ----------------------------------------------------------------------------
 
-    def _time(self, num_frames: int) -> None:
-        gui, do = self._gui, self._do
+    def _add_time(self, num_frames: int) -> None:
+        gui, actions = self._gui, self._actions
         last = max(1, num_frames - 1)
         self.slider = gui.add_slider("frame", min=0, max=last, step=1, initial_value=0)
         self.caption = gui.add_text("shown", "", disabled=True)
         self.button = gui.add_button("play")
         steps = gui.add_button_group("step", ("previous", "next"))
         speed = gui.add_slider("speed", min=0.1, max=4.0, step=0.1, initial_value=1.0)
-        loop = gui.add_checkbox("loop", True)
-        self.together = gui.add_checkbox(
-            "all frames", False, hint="moving points of many frames at once"
+        loop = gui.add_checkbox("loop", initial_value=True)
+        self.all_frames = gui.add_checkbox(
+            "all frames", initial_value=False, hint="dynamic points of many frames at once"
         )
-        self.stride = gui.add_slider(
+        self.frame_stride = gui.add_slider(
             "every n-th", min=1, max=max(2, num_frames // 2), step=1,
             initial_value=max(1, num_frames // 8),
         )  # fmt: skip
-        self.until_now = gui.add_checkbox(
-            "background up to now", False, hint="let the background grow with time"
-        )
-        _on_person(self.slider, lambda: do.seek(int(self.slider.value)))
-        self.button.on_click(lambda _: do.play_or_pause())
-        steps.on_click(lambda _: do.step(1 if steps.value == "next" else -1))
-        _on_person(speed, lambda: do.set_speed(float(speed.value)))
-        _on_person(loop, lambda: do.set_loop(bool(loop.value)))
-        for control in (self.together, self.stride, self.until_now):
-            _on_person(control, do.parts_changed)
+        self.up_to_current = gui.add_checkbox(
+            "background so far", initial_value=False,
+            hint="only background points from frames up to the current one",
+        )  # fmt: skip
+        _on_user_change(self.slider, lambda: actions.seek(int(self.slider.value)))
+        self.button.on_click(lambda _: actions.play_or_pause())
+        steps.on_click(lambda _: actions.step(1 if steps.value == "next" else -1))
+        _on_user_change(speed, lambda: actions.set_speed(float(speed.value)))
+        _on_user_change(loop, lambda: actions.set_loop(bool(loop.value)))
+        for control in (self.all_frames, self.frame_stride, self.up_to_current):
+            _on_user_change(control, actions.visibility_changed)
 
-    def _points(self) -> None:
-        gui, do = self._gui, self._do
-        self.color = gui.add_dropdown("colour by", COLOURINGS, initial_value=COLOURINGS[0])
+    def _add_view(self) -> None:
+        gui, actions = self._gui, self._actions
+        gui.add_button("reset view").on_click(lambda event: actions.reset_view(event.client))
+        gui.add_button("look through the camera").on_click(
+            lambda event: actions.look_through_camera(event.client)
+        )
+        self.follow = gui.add_checkbox(
+            "follow the camera", initial_value=False,
+            hint="the viewpoint of the current frame's camera; off restores yours",
+        )  # fmt: skip
+        _on_user_change(self.follow, lambda: actions.follow_camera(bool(self.follow.value)))
+
+    def _add_points(self) -> None:
+        gui, actions = self._gui, self._actions
+        self.color = gui.add_dropdown("colour by", COLOR_MODES, initial_value=COLOR_MODES[0])
         self.size = gui.add_slider("point size", min=0.2, max=4.0, step=0.1, initial_value=1.0)
         self.drop_static, self.drop_moving = (
             gui.add_slider(
-                f"drop unsure {name} %", min=0, max=95, step=5, initial_value=0,
+                f"drop {name} %", min=0, max=95, step=5, initial_value=0,
                 hint="leave out this share of the pixels, the least confident ones",
             )
             for name in ("static", "moving")
@@ -158,57 +174,46 @@ class Controls:
                            hint="down-sampling: every n-th point along rows and columns")
             for name in ("static", "moving")
         )  # fmt: skip
-        self.mask_growth = gui.add_slider(
-            "grow masks px", min=0, max=24, step=1, initial_value=0,
-            hint="widen the moving regions",
+        self.mask_dilation = gui.add_slider(
+            "dilate masks px", min=0, max=24, step=1, initial_value=0,
+            hint="dilation of the motion masks",
         )  # fmt: skip
         self.edges = gui.add_checkbox(
-            "hide edges", True, hint="leave out points that hang between near and far"
+            "hide edges", initial_value=True, hint="leave out points at depth discontinuities"
         )
-        _on_person(self.size, lambda: do.resize_points(float(self.size.value)))
+        _on_user_change(self.size, lambda: actions.resize_points(float(self.size.value)))
         for control in (
             self.color, self.drop_static, self.drop_moving, self.step_static, self.step_moving,
-            self.mask_growth, self.edges,
+            self.mask_dilation, self.edges,
         ):  # fmt: skip
-            _on_person(control, do.look_changed)
+            _on_user_change(control, actions.appearance_changed)
 
-    def _show(self, num_frames: int) -> None:
-        gui, do = self._gui, self._do
-        self.boxes = {name: gui.add_checkbox(name, True) for name in _LABELS}
-        self.trail = gui.add_slider(
+    def _add_visibility(self, num_frames: int) -> None:
+        gui, actions = self._gui, self._actions
+        self.boxes = {name: gui.add_checkbox(name, initial_value=True) for name in _ELEMENTS}
+        self.trail_length = gui.add_slider(
             "trails", min=0, max=max(1, num_frames - 1), step=1, initial_value=0,
-            hint="frames back; points are followed by optical flow the first time",
+            hint="length in frames; the first use computes optical flow",
         )  # fmt: skip
-        self.strip = gui.add_checkbox(
-            "picture strip", False, hint="frame, depth and mask in a panel that can be moved"
+        self.filmstrip = gui.add_checkbox(
+            "filmstrip", initial_value=False, hint="image, depth and mask in a floating panel"
         )
-        for control in (*self.boxes.values(), self.trail):
-            _on_person(control, do.parts_changed)
-        _on_person(self.strip, lambda: do.show_strip(bool(self.strip.value)))
+        for control in (*self.boxes.values(), self.trail_length):
+            _on_user_change(control, actions.visibility_changed)
+        _on_user_change(self.filmstrip, lambda: actions.show_filmstrip(bool(self.filmstrip.value)))
 
-    def _view(self) -> None:
-        gui, do = self._gui, self._do
-        gui.add_button("first view").on_click(lambda event: do.first_view(event.client))
-        gui.add_button("look through the camera").on_click(
-            lambda event: do.look_through(event.client)
-        )
-        self.follow = gui.add_checkbox(
-            "follow the camera", False, hint="see what the camera saw; off brings you back"
-        )
-        _on_person(self.follow, lambda: do.follow(bool(self.follow.value)))
-
-    def _save(self) -> None:
-        gui, do = self._gui, self._do
+    def _add_save(self) -> None:
+        gui, actions = self._gui, self._actions
         for kind, label, hint in (
-            ("screenshot", "screenshot", "what you see, as PNG"),
-            ("turntable", "turntable video", "a turn around what you look at, as MP4"),
+            ("screenshot", "screenshot", "the current view as PNG"),
+            ("turntable", "turntable video", "an orbit around the point you look at, as MP4"),
             ("page", "page", "the scene as one HTML file that opens without a server"),
         ):
             button = gui.add_button(label, hint=hint)
-            button.on_click(lambda event, kind=kind: do.save(kind, event.client))
+            button.on_click(lambda event, kind=kind: actions.save(kind, event.client))
         self.saving = gui.add_text("state", "", disabled=True, visible=False)
 
 
-def _on_person(control: Any, act: Callable[[], None]) -> None:
-    """Call `act` when a person moves the control; our own assignments come without a client."""
+def _on_user_change(control: Any, act: Callable[[], None]) -> None:
+    """Call `act` when a user changes the control. Assignments in code have no client."""
     control.on_update(lambda event: act() if event.client is not None else None)

@@ -1,4 +1,4 @@
-"""The files that the page's buttons offer: a screenshot, a turntable video, the page itself."""
+"""Files that the page offers for download: a screenshot, a turntable video, the page itself."""
 
 from __future__ import annotations
 
@@ -14,45 +14,50 @@ from PIL import Image
 from dyn3r.scene import Scene
 from dyn3r.scene.drawing import write_video
 from dyn3r.types import Progress
-from dyn3r.viewer.appearance import Look, Parts
-from dyn3r.viewer.playback import Show
+from dyn3r.viewer.appearance import Appearance, Visibility
+from dyn3r.viewer.playback import Playback
 from dyn3r.viewer.record import record
-from dyn3r.viewer.splat import Painter, View
-from dyn3r.viewer.turntable import TurntableOptions, turntable_pictures
+from dyn3r.viewer.splat import SplatRenderer, Viewpoint
+from dyn3r.viewer.turntable import TurntableOptions, render_turntable
 
 
 def screenshot_file(client: Any, timeout_s: float = 60.0) -> tuple[str, bytes]:
-    """What this browser shows, without the controls, as it draws it."""
+    """Name and content of a PNG of what the browser shows, rendered by it, without the controls."""
     camera = client.camera
     height, width = camera.image_height, camera.image_width
-    picture = client.get_render(height, width, transport_format="jpeg", timeout=timeout_s)
+    image = client.get_render(height, width, transport_format="jpeg", timeout=timeout_s)
     with io.BytesIO() as file:
-        Image.fromarray(np.asarray(picture)[..., :3]).save(file, format="PNG")
+        Image.fromarray(np.asarray(image)[..., :3]).save(file, format="PNG")
         return "screenshot.png", file.getvalue()
 
 
-def turntable_file(show: Show, client: Any, look: Look, progress: Progress) -> tuple[str, bytes]:
-    """A turn of the leading scene around what this browser looks at, drawn in software."""
-    stage, camera = show.leading, client.camera
-    R, at = stage.placement.R, stage.placement.position
-    view = View(
-        (camera.position - at) @ R,
-        (camera.look_at - at) @ R,
-        stage.plan.upright.up_world,
+def turntable_file(
+    playback: Playback, client: Any, appearance: Appearance, progress: Progress
+) -> tuple[str, bytes]:
+    """Name and content of an MP4: a turntable of the leading scene, rendered in software.
+
+    The camera starts at the browser's camera and orbits the point that it looks at.
+    """
+    nodes, camera = playback.leading, client.camera
+    R, origin = nodes.placement.R, nodes.placement.position
+    viewpoint = Viewpoint(
+        (camera.position - origin) @ R,
+        (camera.look_at - origin) @ R,
+        nodes.layout.up_world,
         float(camera.fov),
     )
     options = TurntableOptions()
-    pictures = turntable_pictures(
-        Painter(stage.scene, look), view, options, stage.plan.fps, progress
+    images = render_turntable(
+        SplatRenderer(nodes.scene, appearance), viewpoint, options, nodes.layout.fps, progress
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "turntable.mp4"
-        write_video(pictures, path, fps=options.fps)
+        write_video(images, path, fps=float(options.fps))
         return path.name, path.read_bytes()
 
 
 def page_file(
-    scenes: Sequence[Scene], names: Sequence[str], look: Look, parts: Parts
+    scenes: Sequence[Scene], names: Sequence[str], appearance: Appearance, visibility: Visibility
 ) -> tuple[str, bytes]:
-    """The page as one file that opens without a server."""
-    return "scene.html", record(scenes, names, look, parts, as_page=True)
+    """Name and content of the page as one self-contained HTML file."""
+    return "scene.html", record(scenes, names, appearance, visibility, as_page=True)

@@ -1,77 +1,39 @@
-"""Where the browsers' own cameras stand: the first view, and in the place of the clip's camera."""
+"""Line segments of camera frustums and of the camera path. Plain NumPy."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from dyn3r.viewer.page import FOV_RAD
-from dyn3r.viewer.playback import Show
+from dyn3r.viewer.layout import SceneLayout
+
+MAX_FRUSTUMS = 40
+"""Largest number of camera frustums on a page."""
+CAMERA_COLOR = (255, 140, 0)
+"""RGB of the camera path and of the current camera."""
+IMAGE_SCALE = 0.07
+"""Size of the frustum that carries an image, in median depths."""
+_FRUSTUM_DEPTH = 0.05  # in median depths
 
 
-class BrowserCameras:
-    """Moves the cameras of the browsers that look at a show. Clients are viser's `ClientHandle`."""
-
-    def __init__(self, server: Any, show: Show) -> None:
-        self._server, self._show = server, show
-        self._before: dict[int, tuple[Any, Any, Any, float]] = {}
-        self.following = False
-
-    def first_view(self, client: Any) -> None:
-        """Back to where the page began."""
-        view = self._show.first_view
-        _move(client, view.position, view.look_at, self._show.up_world, FOV_RAD)
-
-    def look_through(self, client: Any, t: int) -> None:
-        """To where the camera of frame t was."""
-        T, unit = self._show.T_common_camera(t), self._show.unit
-        ahead = T[:3, 3] + unit * T[:3, 2]
-        _move(client, T[:3, 3], ahead, -T[:3, 1], self._show.fov_y_rad(t))
-
-    def follow(self, following: bool) -> None:
-        """Remember where every browser is, or bring it back there."""
-        clients = self._server.get_clients()
-        if following and not self.following:
-            for key, client in clients.items():
-                camera = client.camera
-                self._before[key] = (
-                    camera.position, camera.look_at, camera.up_direction, camera.fov,
-                )  # fmt: skip
-        for stage in self._show.stages:
-            stage.set_following(following)
-        if self.following and not following:
-            for key, client in clients.items():
-                if key in self._before:
-                    _move(client, *self._before[key])
-                else:  # it came while we were following
-                    self.first_view(client)
-            self._before.clear()
-        self.following = following
-
-    def go_on(self, t: int) -> None:
-        """To frame t, if the camera is followed."""
-        if self.following:
-            for client in self._server.get_clients().values():
-                self.look_through(client, t)
-
-    def scene_changed(self) -> None:
-        """Other scenes are to be seen: begin anew, unless the camera is followed."""
-        if not self.following:
-            for client in self._server.get_clients().values():
-                self.first_view(client)
+def camera_path_segments(layout: SceneLayout) -> Float[np.ndarray, "k 2 3"]:
+    """Line segments between consecutive camera centres, in world coordinates."""
+    centres = layout.T_world_camera[:, :3, 3]
+    return np.stack([centres[:-1], centres[1:]], axis=1)
 
 
-def _move(
-    client: Any,
-    position: Float[np.ndarray, " 3"],
-    look_at: Float[np.ndarray, " 3"],
-    up: Float[np.ndarray, " 3"],
-    fov: float,
-) -> None:
-    with client.atomic():
-        client.camera.up_direction = up
-        client.camera.position = position
-        client.camera.look_at = look_at
-        client.camera.fov = fov
+def frustum_segments(layout: SceneLayout, frames: Sequence[int]) -> Float[np.ndarray, "k 2 3"]:
+    """Eight line segments per camera: the frustum's edges, in world coordinates."""
+    depth = _FRUSTUM_DEPTH * layout.unit
+    segments = []
+    for t in frames:
+        y = depth * np.tan(layout.fov_y_rad[t] / 2)
+        x = y * layout.aspect
+        corners = np.array([[-x, -y, depth], [x, -y, depth], [x, y, depth], [-x, y, depth]])
+        edges = [(np.zeros(3), corner) for corner in corners]
+        edges += list(zip(corners, np.roll(corners, -1, axis=0)))
+        R, centre = layout.T_world_camera[t, :3, :3], layout.T_world_camera[t, :3, 3]
+        segments.append(np.array(edges) @ R.T + centre)
+    return np.concatenate(segments)

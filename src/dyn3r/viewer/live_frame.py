@@ -1,4 +1,4 @@
-"""One frame of a run that goes on, as the live page takes it."""
+"""Frames of the live page: input of any kind, checked and brought to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -6,27 +6,40 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.scene.background import depth_edges
-from dyn3r.viewer.packing import Packed, pack
+from dyn3r.viewer.packing import PackedCloud, pack
+from dyn3r.viewer.points import unproject
 
 
 @dataclass(frozen=True)
 class LiveFrame:
-    """One frame as NumPy arrays, checked. The fields are those of `LiveViewer.add_frame`."""
+    """One frame as NumPy arrays."""
 
-    image: np.ndarray
-    depth: np.ndarray
-    K: np.ndarray
-    T_world_camera: np.ndarray
-    dynamic: np.ndarray
-    confidence: np.ndarray | None
+    image: UInt8[np.ndarray, "h w 3"]
+    """RGB, 0..255."""
+    depth: Float32[np.ndarray, "h w"]
+    """z along the optical axis in scene units; 0 or negative: unknown."""
+    K: Float[np.ndarray, "3 3"]
+    """Intrinsics in pixels, integer pixel centres."""
+    T_world_camera: Float[np.ndarray, "4 4"]
+    """Map from camera to world."""
+    dynamic: Bool[np.ndarray, "h w"]
+    """True on dynamic pixels."""
+    confidence: Float32[np.ndarray, "h w"] | None
+    """Larger is more confident; 0: rejected. None: the same for all pixels."""
 
     @classmethod
-    def of(
+    def from_arrays(
         cls, image: Any, depth: Any, K: Any, T_world_camera: Any, dynamic: Any, confidence: Any
     ) -> LiveFrame:
+        """Frame from tensors or arrays. The arguments are those of `LiveViewer.add_frame`.
+
+        Raises:
+            InputError: shapes that do not fit together, or a camera that is not finite.
+        """
         z = np.nan_to_num(_array(depth, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         if z.ndim != 2:
             raise InputError(f"the depth of a live frame has the shape (h, w), not {z.shape}")
@@ -40,33 +53,46 @@ class LiveFrame:
         K_, T = _array(K, np.float64), _array(T_world_camera, np.float64)
         if K_.shape != (3, 3) or T.shape != (4, 4) or not np.isfinite([*K_.flat, *T.flat]).all():
             raise InputError("K must be 3x3 and T_world_camera 4x4, both finite")
-        picture = (255 * np.clip(np.nan_to_num(rgb), 0, 1)).round().astype(np.uint8)
+        rgb8 = (255 * np.clip(np.nan_to_num(rgb), 0, 1)).round().astype(np.uint8)
         moving = np.zeros(z.shape, bool) if maps[0] is None else maps[0]
-        return cls(np.ascontiguousarray(picture.transpose(1, 2, 0)), z, K_, T, moving, maps[1])
+        return cls(np.ascontiguousarray(rgb8.transpose(1, 2, 0)), z, K_, T, moving, maps[1])
 
-    def reliable(self, drop: float) -> np.ndarray:
-        """Known, sure enough, and not hanging between near and far."""
-        chosen = (self.depth > 0) & ~depth_edges(self.depth)
+    def select(self, drop: float) -> Bool[np.ndarray, "h w"]:
+        """Pixels to show: with depth, away from depth discontinuities, not rejected.
+
+        A share `drop` (0..1) of them is left out, the least confident ones.
+        """
+        chosen: np.ndarray = (self.depth > 0) & ~depth_edges(self.depth)
         if self.confidence is not None:
             kept = self.confidence[chosen & (self.confidence > 0)]
-            limit = float(np.quantile(kept, drop)) if len(kept) else 0.0
-            chosen &= (self.confidence > 0) & (self.confidence >= limit)
+            threshold = float(np.quantile(kept, drop)) if len(kept) else 0.0
+            chosen &= (self.confidence > 0) & (self.confidence >= threshold)
         return chosen
 
-    def points(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """World points (k, 3) and colours (k, 3) of the chosen pixels."""
+    def points(
+        self, chosen: Bool[np.ndarray, "h w"]
+    ) -> tuple[Float[np.ndarray, "k 3"], UInt8[np.ndarray, "k 3"]]:
+        """World points and colours of the pixels that are True in `chosen`."""
         rows, columns = np.nonzero(chosen)
-        z, K, T = self.depth[rows, columns].astype(np.float64), self.K, self.T_world_camera
-        x, y = (columns - K[0, 2]) / K[0, 0] * z, (rows - K[1, 2]) / K[1, 1] * z
-        points = np.stack([x, y, z], axis=-1) @ T[:3, :3].T + T[:3, 3]
+        uv = np.stack([columns, rows], axis=-1).astype(np.float64)
+        points = unproject(uv, self.depth[rows, columns], self.K, self.T_world_camera)
         return points, self.image[rows, columns]
 
-    def pack(self, points: np.ndarray, colors: np.ndarray, unit: float) -> Packed:
+    def pack(
+        self, points: Float[np.ndarray, "k 3"], colors: UInt8[np.ndarray, "k 3"], unit: float
+    ) -> PackedCloud:
+        """World points in the wire format, relative to the camera centre, in units of `unit`."""
         return pack(points, colors, self.T_world_camera[:3, 3], unit)
 
-    def thumbnail(self, side: int = 192) -> np.ndarray:
-        step = max(1, -(-max(self.depth.shape) // side))
+    def thumbnail(self, max_side: int = 192) -> UInt8[np.ndarray, "_ _ 3"]:
+        """Image down-sampled to `max_side` pixels along its longer side."""
+        step = max(1, -(-max(self.depth.shape) // max_side))
         return np.ascontiguousarray(self.image[::step, ::step])
+
+
+def grid_step(size_hw: tuple[int, ...], count: int) -> int:
+    """Spacing in pixels of a grid with at most `count` points."""
+    return max(1, int(np.ceil(np.sqrt(size_hw[0] * size_hw[1] / count))))
 
 
 def _array(value: Any, kind: Any) -> np.ndarray:
@@ -76,8 +102,3 @@ def _array(value: Any, kind: Any) -> np.ndarray:
             value = value.float() if kind == np.float32 else value.double()
         value = value.numpy()
     return np.asarray(value, dtype=kind)
-
-
-def grid_step(size_hw: tuple[int, ...], count: int) -> int:
-    """Pixels between the points of a grid that has at most `count` of them."""
-    return max(1, int(np.ceil(np.sqrt(size_hw[0] * size_hw[1] / count))))

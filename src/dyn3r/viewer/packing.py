@@ -1,9 +1,9 @@
-"""Points as they travel to a browser: 9 bytes each, without a loss that could be seen.
+"""Compact point clouds for the browser: 9 bytes per point, error below a pixel footprint.
 
 Coordinates are sent as half floats (11 significant bits) relative to the centre of the camera that
-saw the points, in units of the scene's median depth. A half float's error is at most 2^-11 of the
-coordinate, so it grows with the distance from that camera as the footprint of its pixels does
-(1/f of the depth, f around 400 pixels): a fifth of a pixel at most, near and far.
+observed the points, in units of the scene's median depth. The error of a half float is at most
+2^-11 of the coordinate. It grows with the distance from that camera as the footprint of a pixel
+does (1/f of the depth, f around 400 pixels), so it is at most a fifth of a pixel at any distance.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float16, Float32, UInt8
 
-_FURTHEST = 60000.0
-"""Half floats end at 65504; what lies further out (in median depths) is put there."""
+_MAX_COORDINATE = 60000.0
+"""Limit of the coordinates, in median depths; half floats end at 65504."""
 
 
-class Packed(NamedTuple):
-    """A cloud ready to be sent: `points * unit + origin` are the world points."""
+class PackedCloud(NamedTuple):
+    """Point cloud in the wire format: `points * unit + origin` are the world points."""
 
     points: Float16[np.ndarray, "k 3"]
+    """Coordinates relative to `origin` in units of `unit`."""
     colors: UInt8[np.ndarray, "k 3"]
+    """sRGB, 0..255."""
     origin: Float[np.ndarray, " 3"]
+    """Camera centre in world coordinates."""
     unit: float
+    """Scene units per unit of `points`."""
 
     @property
     def world(self) -> Float32[np.ndarray, "k 3"]:
-        """What the browser makes of it, in world coordinates."""
-        return (self.points.astype(np.float64) * self.unit + self.origin).astype(np.float32)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of points and colours on the wire."""
-        return int(self.points.nbytes + self.colors.nbytes)
+        """World points as the browser reconstructs them."""
+        world: np.ndarray = self.points.astype(np.float64) * self.unit + self.origin
+        return world.astype(np.float32)
 
 
 def pack(
@@ -41,24 +41,25 @@ def pack(
     colors: UInt8[np.ndarray, "k 3"],
     origin: Float[np.ndarray, " 3"],
     unit: float,
-) -> Packed:
+) -> PackedCloud:
     """World points relative to `origin` (a camera centre) in units of `unit`, as half floats.
 
-    Browsers get no empty buffers: a cloud without points is one point far out of sight.
+    Browsers accept no empty buffers: an empty cloud becomes one black point at the coordinate
+    limit.
     """
     assert unit > 0
     if len(points_world) == 0:
-        far = np.full((1, 3), _FURTHEST, np.float16)
-        return Packed(far, np.zeros((1, 3), np.uint8), np.asarray(origin, np.float64), unit)
+        far = np.full((1, 3), _MAX_COORDINATE, np.float16)
+        return PackedCloud(far, np.zeros((1, 3), np.uint8), np.asarray(origin, np.float64), unit)
     relative = (points_world.astype(np.float64) - origin) / unit
-    half = np.clip(relative, -_FURTHEST, _FURTHEST).astype(np.float16)
-    return Packed(half, np.ascontiguousarray(colors), np.asarray(origin, np.float64), unit)
+    half = np.clip(relative, -_MAX_COORDINATE, _MAX_COORDINATE).astype(np.float16)
+    return PackedCloud(half, np.ascontiguousarray(colors), np.asarray(origin, np.float64), unit)
 
 
 def add_cloud(
-    scene_api: Any, name: str, cloud: Packed, *, point_size: float, visible: bool = True
+    scene_api: Any, name: str, cloud: PackedCloud, *, point_size: float, visible: bool = True
 ) -> Any:
-    """A viser node for the cloud; `point_size` is in world units."""
+    """Add a viser node for the cloud and return it; `point_size` is in world units."""
     return scene_api.add_point_cloud(
         name,
         cloud.points,
@@ -74,7 +75,7 @@ def add_cloud(
 
 
 def quat_wxyz(R: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, " 4"]:
-    """Unit quaternion of a rotation matrix."""
+    """Unit quaternion of a rotation matrix, w first."""
     from scipy.spatial.transform import Rotation
 
     return np.roll(Rotation.from_matrix(R).as_quat(), 1)

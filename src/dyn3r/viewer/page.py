@@ -1,4 +1,4 @@
-"""A page's server: which port, who may see it, starting and stopping it without noise."""
+"""Web server of a page: port, access, start and stop."""
 
 from __future__ import annotations
 
@@ -17,54 +17,57 @@ from dyn3r.errors import InputError
 logger = logging.getLogger(__name__)
 
 FOV_RAD = 0.96
-"""55 degrees: nearer to a video camera than the 75 that browsers start with."""
+"""Vertical field of view of the first view: 55 degrees, nearer to a video camera than the 75
+degrees of viser's default."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
-class Page:
-    """A viser server and its address.
-
-    `server` is for those who want to add to the page.
-    """
+class WebPage:
+    """A viser server and its address. `server` (viser's `ViserServer`) accepts further nodes."""
 
     def __init__(self, host: str, port: int) -> None:
+        """Start to listen on `host`, at the first free port of `port` and the nineteen after it.
+
+        Raises:
+            InputError: no port or host to listen on.
+        """
         import viser
 
         self.host = host
         if host not in _LOCAL:
             logger.warning(
-                "listening on %s: every machine that reaches this one can see and steer the page, "
-                "there is no password",
+                "listening on %s: every machine that can connect to this one can see and control "
+                "the page, there is no password",
                 host or "all addresses",
             )
-        with quiet():
+        with _stdout_to_log():
             self.server: Any = viser.ViserServer(
                 host, free_port(host, port), label="dyn3r", verbose=False
             )
         self.port = int(self.server.get_port())
         self._stopped = threading.Event()
-        # Browsers open connections that they may not use; closing one is no error of anybody.
+        # Browsers open spare connections and close them unused. That is no error.
         self._filter = lambda record: record.getMessage() != "opening handshake failed"
         logging.getLogger("websockets.server").addFilter(self._filter)
         self.server.gui.configure_theme(
             dark_mode=True,
             show_logo=False,
-            show_share_button=False,  # it would publish the page through somebody's server
+            show_share_button=False,  # it would publish the page through a third party's server
             control_width="medium",
         )
 
     @property
     def url(self) -> str:
-        """Where to point a browser on this machine."""
+        """Address of the page for a browser on this machine."""
         host = "localhost" if self.host in ("", "0.0.0.0", "::") else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def open_in_browser(self) -> bool:
-        """Show the page in a new tab of this machine's browser; False if there is none."""
+        """Open the page in a new tab of this machine's browser; False if there is none."""
         import webbrowser
 
         try:
-            # Browsers of the text kind would take over the terminal.
+            # Text browsers would take over the terminal.
             kind = type(webbrowser.get()).__name__
             return kind != "GenericBrowser" and webbrowser.open_new_tab(self.url)
         except webbrowser.Error:
@@ -72,11 +75,11 @@ class Page:
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called."""
+        """True after `stop`."""
         return self._stopped.is_set()
 
     def wait(self) -> None:
-        """Block until `stop` is called or Ctrl-C is pressed (then stop)."""
+        """Block until `stop` is called. Ctrl-C stops the page."""
         try:
             while not self._stopped.wait(0.5):
                 pass
@@ -84,35 +87,35 @@ class Page:
             self.stop()
 
     def stop(self) -> None:
-        """Close the page and free the port. May be called again."""
+        """Close the page and free the port. Further calls have no effect."""
         if self._stopped.is_set():
             return
         self._stopped.set()
         self._end_work()
-        with quiet():
+        with _stdout_to_log():
             self.server.stop()
         logging.getLogger("websockets.server").removeFilter(self._filter)
 
     def _end_work(self) -> None:
-        """Called by `stop` before the server ends: nothing may be sent afterwards."""
+        """End the threads of a subclass. `stop` calls it before the server ends."""
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Send what viser prints on starting and stopping to the log."""
+def _stdout_to_log() -> Iterator[None]:
+    """Send viser's messages on start and stop to the log."""
     with io.StringIO() as printed:
         with contextlib.redirect_stdout(printed):
             yield
-        logger.debug("viser says: %s", printed.getvalue())
+        logger.debug("viser: %s", printed.getvalue())
 
 
 def free_port(host: str, port: int, tries: int = 20) -> int:
-    """The first port from `port` on that can be listened on; a later one is logged.
+    """First free port from `port` on; a port other than `port` is logged.
 
-    Asked here, because viser itself would try a thousand ports and then hang on a bad host.
+    viser itself would try a thousand ports, and would then hang on an invalid host.
 
     Raises:
-        InputError: nothing can listen on `host`, or all of the ports are taken.
+        InputError: `host` is invalid, or all of the ports are taken.
     """
     if not 0 <= port <= 65535:
         raise InputError(f"a port is a number from 0 to 65535, not {port}")
@@ -133,4 +136,4 @@ def free_port(host: str, port: int, tries: int = 20) -> int:
         if found != port and port != 0:
             logger.warning("port %d is taken: using %d", port, found)
         return found
-    raise InputError(f"ports {port} to {port + tries - 1} are taken: give another one")
+    raise InputError(f"ports {port} to {port + tries - 1} are taken: choose another one")

@@ -1,4 +1,4 @@
-"""Several scenes in one world, side by side. Plain NumPy."""
+"""Placement of several scenes side by side in one common world. Plain NumPy."""
 
 from __future__ import annotations
 
@@ -10,76 +10,84 @@ from jaxtyping import Float
 
 from dyn3r.scene import Scene
 from dyn3r.scene.upright import FirstView, horizontal_axes, sample_static
-from dyn3r.viewer.layout import PlaybackPlan
+from dyn3r.viewer.layout import SceneLayout
 
 _GAP = 0.25  # between neighbours, in median depths
+_NUM_SAMPLES = 4000  # static points that the extent of a scene is measured with
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a scene stands: a rotation and a translation from its world to the common one."""
+    """Rigid transform from the world of a scene to the common world."""
 
     R: Float[np.ndarray, "3 3"]
+    """Rotation."""
     position: Float[np.ndarray, " 3"]
+    """Translation."""
 
     def __call__(self, points: Float[np.ndarray, "*k 3"]) -> Float[np.ndarray, "*k 3"]:
-        """World points of the scene in the common world."""
-        return points @ self.R.T + self.position
+        """Transform world points of the scene to the common world."""
+        moved: np.ndarray = points @ self.R.T + self.position
+        return moved
 
 
-STAND_ALONE = Placement(np.eye(3), np.zeros(3))
-"""The common world is the scene's own."""
+IDENTITY = Placement(np.eye(3), np.zeros(3))
+"""Placement of a single scene: the common world is the scene's own."""
 
 
-def at_unit_size(scene: Scene) -> Scene:
+def scale_to_unit_depth(scene: Scene) -> Scene:
     """The same scene with its median depth as the unit of length.
 
-    Reconstructions have no scale of their own, so scenes are compared at this one.
+    The scale of a reconstruction is arbitrary; this makes scenes comparable.
     """
     unit = scene.median_depth
     T = scene.T_world_camera.copy()
     T[:, :3, 3] /= unit
-    return replace(scene, depth=scene.depth / np.float32(unit), T_world_camera=T)
+    ground = None if scene.ground_height is None else scene.ground_height / unit
+    depth = scene.depth / np.float32(unit)
+    return replace(scene, depth=depth, T_world_camera=T, ground_height=ground)
 
 
-def side_by_side(scenes: Sequence[Scene], plans: Sequence[PlaybackPlan]) -> list[Placement]:
-    """The scenes in a row from left to right, so that they do not overlap.
+def place_side_by_side(scenes: Sequence[Scene], layouts: Sequence[SceneLayout]) -> list[Placement]:
+    """Placements of the scenes in a row from left to right without overlap.
 
-    In the common world z is up and every first camera looks along y from the same line. Of each
-    scene a twentieth of the static points may stick out on either side.
+    In the common world z is up. The first cameras of all scenes stand on one line and look along
+    y. The extent of a scene is the 5th to 95th percentile of its static points.
     """
-    placed: list[Placement] = []
+    placements: list[Placement] = []
     edge = 0.0
-    for scene, plan in zip(scenes, plans):
-        right, ahead = horizontal_axes(scene, plan.upright.up_world)
-        R = np.stack([right, ahead, plan.upright.up_world])
-        centres = plan.T_world_camera[:, :3, 3] @ R.T
-        across = np.concatenate([(sample_static(scene, 4000) @ R.T)[:, 0], centres[:1, 0]])
+    for scene, layout in zip(scenes, layouts):
+        right, ahead = horizontal_axes(scene, layout.up_world)
+        R = np.stack([right, ahead, layout.up_world])
+        centres = layout.T_world_camera[:, :3, 3] @ R.T
+        across = np.concatenate([(sample_static(scene, _NUM_SAMPLES) @ R.T)[:, 0], centres[:1, 0]])
         low = min(np.percentile(across, 5), centres[:, 0].min()) - centres[0, 0]
         high = max(np.percentile(across, 95), centres[:, 0].max()) - centres[0, 0]
-        at = edge + _GAP * plan.unit - low if placed else 0.0
-        placed.append(Placement(R, np.array([at, 0.0, 0.0]) - centres[0]))
-        edge = at + high
-    return placed
+        x = edge + _GAP * layout.unit - low if placements else 0.0
+        placements.append(Placement(R, np.array([x, 0.0, 0.0]) - centres[0]))
+        edge = x + high
+    return placements
 
 
-def common_first_view(plans: Sequence[PlaybackPlan], placements: Sequence[Placement]) -> FirstView:
-    """A view of all scenes that stand side by side, from behind their first cameras."""
-    positions = np.stack([place(p.first_view.position) for p, place in zip(plans, placements)])
-    targets = np.stack([place(p.first_view.look_at) for p, place in zip(plans, placements)])
+def common_first_view(layouts: Sequence[SceneLayout], placements: Sequence[Placement]) -> FirstView:
+    """First view of scenes side by side, from behind their first cameras, in the common world."""
+    pairs = list(zip(layouts, placements))
+    positions = np.stack([placement(x.first_view.position) for x, placement in pairs])
+    targets = np.stack([placement(x.first_view.look_at) for x, placement in pairs])
     width = float(np.ptp(positions[:, 0]))
-    # Further back to see all of them, and to the right, where the controls cover the picture.
-    move, aside = np.array([0.0, -0.7 * width, 0.25 * width]), np.array([0.2 * width, 0.0, 0.0])
+    # Back, so that all scenes are visible; and to the right, where the controls cover the page.
+    back, aside = np.array([0.0, -0.7 * width, 0.25 * width]), np.array([0.2 * width, 0.0, 0.0])
     return FirstView(
-        (positions.min(axis=0) + positions.max(axis=0)) / 2 + move + aside,
+        (positions.min(axis=0) + positions.max(axis=0)) / 2 + back + aside,
         (targets.min(axis=0) + targets.max(axis=0)) / 2 + aside,
     )
 
 
-def label_position(scene: Scene, plan: PlaybackPlan) -> Float[np.ndarray, " 3"]:
-    """Where the scene's name floats, in its own world: over the middle of its static points."""
-    points, up = sample_static(scene, 4000), plan.upright.up_world
+def label_position(scene: Scene, layout: SceneLayout) -> Float[np.ndarray, " 3"]:
+    """Position of the scene's label in its own world: above the median of its static points."""
+    points, up = sample_static(scene, _NUM_SAMPLES), layout.up_world
     if len(points) == 0:
-        points = plan.T_world_camera[:, :3, 3]
+        points = layout.T_world_camera[:, :3, 3]
     middle, height = np.median(points, axis=0), np.percentile(points @ up, 98)
-    return middle + (height + 0.1 * plan.unit - middle @ up) * up
+    position: np.ndarray = middle + (height + 0.1 * layout.unit - middle @ up) * up
+    return position

@@ -1,4 +1,4 @@
-"""A scene as one file that plays without a server."""
+"""Recordings: scenes as one file that plays without a server."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from dyn3r.errors import OutputError
 from dyn3r.io.atomic import check_writable, write_bytes
 from dyn3r.scene import Scene
-from dyn3r.viewer.appearance import Look, Parts
-from dyn3r.viewer.page import Page
-from dyn3r.viewer.playback import Show, listed
+from dyn3r.viewer.appearance import Appearance, Visibility
+from dyn3r.viewer.page import WebPage
+from dyn3r.viewer.playback import Playback, label_scenes
 
-SUFFIXES = (".html", ".htm", ".viser")
+_SUFFIXES = (".html", ".htm", ".viser")
 
 
 def save_recording(
@@ -20,44 +20,59 @@ def save_recording(
     path: str | Path,
     *,
     names: Sequence[str] | None = None,
-    look: Look | None = None,
-    parts: Parts | None = None,
+    appearance: Appearance | None = None,
+    visibility: Visibility | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the scene, or several side by side, as one file with its timeline.
+    """Write a scene, or several side by side, as one file with its timeline.
 
-    `.html` is a page with everything in it: it opens from the disk in any browser that has WebGL2,
-    without a server and without a network. `.viser` is the recording alone, smaller, for viser's
-    own client (`?playbackPath=`). Both play, pause, scrub and change speed; what else the page of
-    `view` can change is fixed when the file is written, by `look` and `parts`.
+    `.html` is a self-contained page: it opens from the disk in any browser with WebGL2, without a
+    server and without a network. `.viser` is the recording alone, smaller, for viser's own client
+    (`?playbackPath=`). Both play, pause, seek and change speed. All other settings of `view` are
+    fixed when the file is written, by `appearance` and `visibility`.
+
+    Returns:
+        `path`.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is False, ends in something else than .html,
-            .htm or .viser, or can't be written.
+        InputError: no scene, or names that do not fit the scenes.
+        OutputError: `path` exists and `overwrite` is False, has another suffix than .html, .htm or
+            .viser, or cannot be written.
     """
     target = Path(path)
-    if target.suffix.lower() not in SUFFIXES:
+    if target.suffix.lower() not in _SUFFIXES:
         raise OutputError(f"cannot record to {target}: its name must end in .html or .viser")
     check_writable(target, overwrite=overwrite)
-    as_page = target.suffix.lower() != ".viser"
-    content = record(*listed(scenes, names), look or Look(), parts or Parts(), as_page=as_page)
+    content = record(
+        *label_scenes(scenes, names),
+        appearance or Appearance(),
+        visibility or Visibility(),
+        as_page=target.suffix.lower() != ".viser",
+    )
     write_bytes(target, content, overwrite=overwrite)
     return target
 
 
 def record(
-    scenes: Sequence[Scene], names: Sequence[str], look: Look, parts: Parts, *, as_page: bool
+    scenes: Sequence[Scene],
+    names: Sequence[str],
+    appearance: Appearance,
+    visibility: Visibility,
+    *,
+    as_page: bool,
 ) -> bytes:
-    """The content of the file of `save_recording`."""
-    page = Page("127.0.0.1", 0)  # viser records what it would send; nobody connects
+    """Content of the file of `save_recording`: a page, or viser's recording alone."""
+    page = WebPage("127.0.0.1", 0)  # viser records the messages to a client that never connects
     try:
-        show = Show(page.server, scenes, names, look, parts)
-        show.show_parts(parts)
-        show.show_frame(0)
+        playback = Playback(page.server, scenes, names, appearance, visibility)
+        playback.set_visibility(visibility)
+        playback.show_frame(0)
         serializer = page.server.get_scene_serializer()
-        for t in range(show.num_frames):
-            show.show_frame(t)
-            serializer.insert_sleep(1.0 / show.fps)
-        return serializer.as_html(dark_mode=True).encode() if as_page else serializer.serialize()
+        for t in range(playback.num_frames):
+            playback.show_frame(t)
+            serializer.insert_sleep(1.0 / playback.fps)
+        if as_page:
+            return str(serializer.as_html(dark_mode=True)).encode()
+        return bytes(serializer.serialize())
     finally:
         page.stop()

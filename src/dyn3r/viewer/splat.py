@@ -1,4 +1,4 @@
-"""Points drawn in software: pictures and turntables without a browser or a graphics card."""
+"""Software rendering of points: images without a browser or a graphics card."""
 
 from __future__ import annotations
 
@@ -6,41 +6,40 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from dyn3r.scene import Scene
-from dyn3r.scene.drawing import Picture
-from dyn3r.viewer.appearance import Look
-from dyn3r.viewer.layout import (
-    PlaybackPlan,
-    camera_path_segments,
-    camera_segments,
-    plan_playback,
-)
+from dyn3r.viewer.appearance import Appearance
+from dyn3r.viewer.frustums import CAMERA_COLOR, camera_path_segments, frustum_segments
+from dyn3r.viewer.layout import SceneLayout, scene_layout
 from dyn3r.viewer.page import FOV_RAD
 from dyn3r.viewer.points import ScenePoints
 
 BACKGROUND = (24, 24, 27)
-_MAX_RADIUS = 8  # pixels
-_ORANGE = (255, 140, 0)
+"""RGB of pixels that no point covers."""
+_MAX_RADIUS_PX = 8
 
 
 @dataclass(frozen=True)
-class View:
-    """A camera without roll, in world coordinates."""
+class Viewpoint:
+    """Camera without roll, in world coordinates."""
 
     position: Float[np.ndarray, " 3"]
+    """Camera centre."""
     look_at: Float[np.ndarray, " 3"]
+    """Point on the optical axis."""
     up: Float[np.ndarray, " 3"]
+    """Direction that points up in the image; of any length."""
     fov_y_rad: float = FOV_RAD
+    """Vertical field of view."""
 
     @property
     def T_world_camera(self) -> Float[np.ndarray, "4 4"]:
-        """Maps camera (x right, y down, z forward) to world."""
+        """Map from camera (x right, y down, z forward) to world."""
         ahead = self.look_at - self.position
         ahead = ahead / max(float(np.linalg.norm(ahead)), 1e-12)
         right = np.cross(ahead, self.up)
-        if np.linalg.norm(right) < 1e-6:  # straight up or down: any direction will do
+        if np.linalg.norm(right) < 1e-6:  # straight up or down: any direction serves
             right = np.cross(ahead, np.roll(ahead, 1) + 0.1)
         right = right / np.linalg.norm(right)
         T = np.eye(4)
@@ -49,7 +48,7 @@ class View:
         return T
 
     def K(self, size_hw: tuple[int, int]) -> Float[np.ndarray, "3 3"]:
-        """Intrinsics of a picture of this size, its middle straight ahead."""
+        """Intrinsics of an image of this size, with the principal point at its centre."""
         h, w = size_hw
         f = 0.5 * h / np.tan(self.fov_y_rad / 2)
         return np.array([[f, 0, (w - 1) / 2], [0, f, (h - 1) / 2], [0, 0, 1.0]])
@@ -63,42 +62,56 @@ def render_points(
     K: Float[np.ndarray, "3 3"],
     size_hw: tuple[int, int],
     radius: float,
-    background: tuple[int, int, int] = BACKGROUND,
-) -> Picture:
-    """Each point as a disc of this radius (world units, at most 8 pixels); near hides far.
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Image of the points as discs with a depth buffer.
 
-    The nearest disc of each pixel wins by the depth of its centre. Points closer than a radius to
-    the camera are left out.
+    The discs have the radius `radius` (world units; at most 8 pixels). The nearest disc of each
+    pixel wins by the depth of its centre. Points closer than `radius` to the camera are left out.
     """
     h, w = size_hw
-    picture = np.empty((h, w, 3), np.uint8)
-    picture[:] = background
+    image = np.empty((h, w, 3), np.uint8)
+    image[:] = BACKGROUND
     R, centre = T_world_camera[:3, :3], T_world_camera[:3, 3]
     camera = ((points_world - centre) @ R).astype(np.float32)
-    ahead = np.flatnonzero(camera[:, 2] > max(radius, 1e-12))
-    x, y, z = camera[ahead].T
+    index = np.flatnonzero(camera[:, 2] > max(radius, 1e-12))
+    x, y, z = camera[index].T
     u = np.rint(K[0, 0] * x / z + K[0, 2])
     v = np.rint(K[1, 1] * y / z + K[1, 2])
-    size = np.clip(np.rint(K[1, 1] * radius / z - 0.5), 0, _MAX_RADIUS)
+    size = np.clip(np.rint(K[1, 1] * radius / z - 0.5), 0, _MAX_RADIUS_PX)
     seen = (u >= -size) & (u < w + size) & (v >= -size) & (v < h + size)
-    ahead, z = ahead[seen], z[seen]
     column, row, size = (a[seen].astype(np.int64) for a in (u, v, size))
-    # Positive floats sort as their bits do: depth and point in one number, so that the minimum
-    # over a pixel is the nearest point, and the lowest index of several at one depth.
-    key = (z.view(np.int32).astype(np.int64) << 32) | ahead
-    nearest = np.full(h * w, np.iinfo(np.int64).max)
-    for r in np.unique(size):
-        of_size = np.flatnonzero(size == r)
+    nearest = _nearest_points(row, column, size, z[seen], index[seen], size_hw)
+    hit = nearest >= 0
+    image.reshape(-1, 3)[hit] = colors[nearest[hit]]
+    return image
+
+
+def _nearest_points(
+    row: Int[np.ndarray, " k"],
+    column: Int[np.ndarray, " k"],
+    radius_px: Int[np.ndarray, " k"],
+    depth: Float[np.ndarray, " k"],
+    index: Int[np.ndarray, " k"],
+    size_hw: tuple[int, int],
+) -> Int[np.ndarray, " hw"]:
+    """Index of the nearest disc of each pixel, row-major; -1 where there is none."""
+    h, w = size_hw
+    # Positive floats sort as their bits do. Depth and index share one number, so the minimum over
+    # a pixel is the nearest point, and the lowest index of several at one depth.
+    key = (depth.view(np.int32).astype(np.int64) << 32) | index
+    empty = np.iinfo(np.int64).max
+    nearest = np.full(h * w, empty)
+    for r in np.unique(radius_px):
+        of_size = np.flatnonzero(radius_px == r)
         for dy, dx in _disc(int(r)):
             i, j = row[of_size] + dy, column[of_size] + dx
             inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
             np.minimum.at(nearest, (i * w + j)[inside], key[of_size[inside]])
-    hit = nearest != np.iinfo(np.int64).max
-    picture.reshape(-1, 3)[hit] = colors[nearest[hit] & 0xFFFFFFFF]
-    return picture
+    return np.where(nearest == empty, -1, nearest & 0xFFFFFFFF)
 
 
 def _disc(r: int) -> list[tuple[int, int]]:
+    """Pixel offsets (dy, dx) within a disc of radius r."""
     span = range(-r, r + 1)
     return [(dy, dx) for dy in span for dx in span if dy * dy + dx * dx <= (r + 0.3) ** 2]
 
@@ -108,53 +121,55 @@ class _Cloud(NamedTuple):
     colors: np.ndarray
 
 
-class Painter:
-    """Draws a scene at a time from anywhere: its points, the path of its camera, the camera."""
+class SplatRenderer:
+    """Renderer of a scene's points, camera path and current camera, from any viewpoint."""
 
-    def __init__(self, scene: Scene, look: Look | None = None, *, cameras: bool = True) -> None:
-        self.plan: PlaybackPlan = plan_playback(scene)
-        points = ScenePoints(scene, look or Look())
-        still = points.background()
-        self._still = [_Cloud(cloud.world, cloud.colors) for cloud in still]
+    def __init__(
+        self, scene: Scene, appearance: Appearance | None = None, *, cameras: bool = True
+    ) -> None:
+        """Compute all clouds; `cameras`: with the camera path and the current camera."""
+        self.layout: SceneLayout = scene_layout(scene)
+        points = ScenePoints(scene, appearance or Appearance())
+        self._static = [_Cloud(cloud.world, cloud.colors) for cloud in points.background()]
         self._moving = [_Cloud(cloud.world, cloud.colors) for cloud in points.moving()]
         self._cameras = cameras
         if cameras:
-            self._still.append(self._line_points(camera_path_segments(self.plan)))
+            self._static.append(self._line_points(camera_path_segments(self.layout)))
 
     @property
-    def first_view(self) -> View:
-        """Where the page in the browser begins, too."""
-        view = self.plan.first_view
-        return View(view.position, view.look_at, self.plan.upright.up_world)
+    def first_view(self) -> Viewpoint:
+        """First view of the page in the browser."""
+        view = self.layout.first_view
+        return Viewpoint(view.position, view.look_at, self.layout.up_world)
 
-    def picture(
-        self, t: int, view: View, size_hw: tuple[int, int], *, finer: int = 2,
-        point_factor: float = 1.0,
-    ) -> Picture:  # fmt: skip
-        """Frame t from this view; drawn `finer` times as large and averaged down."""
-        clouds = [*self._still, self._moving[t]]
+    def render(
+        self, t: int, viewpoint: Viewpoint, size_hw: tuple[int, int], *, supersampling: int = 2
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Image of frame t, rendered `supersampling` times as large and averaged."""
+        clouds = [*self._static, self._moving[t]]
         if self._cameras:
-            clouds.append(self._line_points(camera_segments(self.plan, [t])))
+            clouds.append(self._line_points(frustum_segments(self.layout, [t])))
+        h, w = size_hw
+        large_hw = (h * supersampling, w * supersampling)
         large = render_points(
             np.concatenate([cloud.points for cloud in clouds]),
             np.concatenate([cloud.colors for cloud in clouds]),
-            T_world_camera=view.T_world_camera,
-            K=view.K((size_hw[0] * finer, size_hw[1] * finer)),
-            size_hw=(size_hw[0] * finer, size_hw[1] * finer),
-            radius=0.75 * point_factor * self.plan.point_size,
+            T_world_camera=viewpoint.T_world_camera,
+            K=viewpoint.K(large_hw),
+            size_hw=large_hw,
+            radius=0.75 * self.layout.point_size,
         )
-        h, w = size_hw
-        mean = large.reshape(h, finer, w, finer, 3).mean(axis=(1, 3))
+        mean: np.ndarray = large.reshape(h, supersampling, w, supersampling, 3).mean(axis=(1, 3))
         return mean.round().astype(np.uint8)
 
     def _line_points(self, segments: Float[np.ndarray, "k 2 3"]) -> _Cloud:
-        """Lines as rows of points."""
-        spacing = 0.7 * self.plan.point_size
+        """Points along line segments."""
+        spacing = 0.7 * self.layout.point_size
         lengths = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
         counts = np.clip(np.ceil(lengths / spacing), 1, 1000).astype(int)
-        which = np.repeat(np.arange(len(segments)), counts)
+        segment = np.repeat(np.arange(len(segments)), counts)
         starts = np.cumsum(counts) - counts
-        share = (np.arange(len(which)) - starts[which]) / counts[which]
-        a, b = segments[which, 0], segments[which, 1]
+        share = (np.arange(len(segment)) - starts[segment]) / counts[segment]
+        a, b = segments[segment, 0], segments[segment, 1]
         points = (a + share[:, None] * (b - a)).astype(np.float32)
-        return _Cloud(points, np.tile(np.array(_ORANGE, np.uint8), (len(points), 1)))
+        return _Cloud(points, np.tile(np.array(CAMERA_COLOR, np.uint8), (len(points), 1)))

@@ -1,4 +1,4 @@
-"""Pictures and videos of a scene seen from outside, drawn in software."""
+"""Screenshots and turntable videos of a scene, rendered in software."""
 
 from __future__ import annotations
 
@@ -7,36 +7,45 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.io.atomic import check_writable
 from dyn3r.scene import Scene
-from dyn3r.scene.drawing import Picture, write_picture, write_video
+from dyn3r.scene.drawing import write_picture, write_video
 from dyn3r.types import Progress, no_progress
-from dyn3r.viewer.appearance import Look
-from dyn3r.viewer.splat import Painter, View
+from dyn3r.viewer.appearance import Appearance
+from dyn3r.viewer.splat import SplatRenderer, Viewpoint
 
 
 @dataclass(frozen=True)
 class TurntableOptions:
-    """How a turn around a scene is filmed, while its clip plays."""
+    """Options of a turntable video: the camera orbits the scene while its clip plays.
+
+    Raises:
+        InputError: a value out of its range.
+    """
 
     seconds: float = 8.0
-    """Length of the video."""
+    """Length of the video, above 0 and up to 600."""
     fps: float = 24.0
-    """Frames per second of the video."""
+    """Frames per second of the video, above 0 and up to 120."""
     degrees: float = 360.0
-    """How far the camera goes; less than 360: there and back again."""
+    """Angle of the orbit; below 360 the camera swings to both sides and back."""
     size_hw: tuple[int, int] = (480, 854)
     """Height and width of the video in pixels."""
-    finer: int = 1
-    """Pictures are drawn this many times as large and averaged down; 2 is smooth and slow."""
+    supersampling: int = 1
+    """Factor (1 to 4) by which images are rendered larger and then averaged; 2 is smooth and
+    slow."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.seconds <= 600 and 0 < self.fps <= 120 and self.finer in (1, 2, 3, 4)):
-            raise InputError("a turntable takes 0..600 seconds at 0..120 frames a second")
+        """Check the ranges."""
+        if not (0 < self.seconds <= 600 and 0 < self.fps <= 120):
+            raise InputError("a turntable takes 0 to 600 seconds at 0 to 120 frames per second")
         if not 0 < abs(self.degrees) <= 3600 or min(self.size_hw) < 16:
-            raise InputError("a turntable turns by 0..3600 degrees, in pictures of 16 pixels up")
+            raise InputError("a turntable turns by up to 3600 degrees, in 16 pixels or more")
+        if self.supersampling not in (1, 2, 3, 4):
+            raise InputError(f"supersampling is 1, 2, 3 or 4, not {self.supersampling}")
 
 
 def write_screenshot(
@@ -44,74 +53,80 @@ def write_screenshot(
     path: str | Path,
     *,
     frame: int = 0,
-    look: Look | None = None,
-    view: View | None = None,
+    appearance: Appearance | None = None,
+    viewpoint: Viewpoint | None = None,
     size_hw: tuple[int, int] = (720, 1280),
     overwrite: bool = False,
 ) -> None:
-    """The first view of the page (or another) as .png or .jpg, drawn in software.
+    """Write the page's first view (or another viewpoint) as .png or .jpg, rendered in software.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is False, or can't be written.
-        InputError: there is no such frame.
+        OutputError: `path` exists and `overwrite` is False, or it cannot be written.
+        InputError: the scene has no such frame.
     """
     if not 0 <= frame < len(scene):
         raise InputError(f"there is no frame {frame}: the scene has 0 to {len(scene) - 1}")
     check_writable(path, overwrite=overwrite)
-    painter = Painter(scene, look)
-    picture = painter.picture(frame, view or painter.first_view, size_hw)
-    write_picture(picture, path, overwrite=overwrite)
+    renderer = SplatRenderer(scene, appearance)
+    image = renderer.render(frame, viewpoint or renderer.first_view, size_hw)
+    write_picture(image, path, overwrite=overwrite)
 
 
 def write_turntable(
     scene: Scene,
     path: str | Path,
     *,
-    look: Look | None = None,
-    view: View | None = None,
+    appearance: Appearance | None = None,
+    viewpoint: Viewpoint | None = None,
     options: TurntableOptions | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> None:
-    """A turn around what `view` (the page's first view) looks at, while the clip plays, as mp4.
+    """Write an mp4 of an orbit, from `viewpoint` (default: the page's first view) on.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is False, or can't be written.
+        OutputError: `path` exists and `overwrite` is False, or it cannot be written.
     """
     check_writable(path, overwrite=overwrite)
     options = options or TurntableOptions()
-    painter = Painter(scene, look)
-    start = view or painter.first_view
-    frames = turntable_pictures(painter, start, options, scene.fps or 10.0, progress)
-    write_video(frames, path, fps=options.fps, overwrite=overwrite)
+    renderer = SplatRenderer(scene, appearance)
+    start = viewpoint or renderer.first_view
+    images = render_turntable(renderer, start, options, renderer.layout.fps, progress)
+    write_video(images, path, fps=float(options.fps), overwrite=overwrite)
 
 
-def turntable_pictures(
-    painter: Painter, start: View, options: TurntableOptions, clip_fps: float, progress: Progress
-) -> Iterator[Picture]:
-    """The pictures of `write_turntable`, one after the other."""
+def render_turntable(
+    renderer: SplatRenderer,
+    start: Viewpoint,
+    options: TurntableOptions,
+    clip_fps: float,
+    progress: Progress,
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Yield the images of a turntable video in order; the clip plays at `clip_fps`."""
     count = max(1, round(options.seconds * options.fps))
-    n = painter.plan.num_frames
+    num_frames = renderer.layout.num_frames
     for k in range(count):
-        progress("drawing the turntable", k, count)
-        view = turned(start, np.radians(turntable_angle(k / count, options.degrees)))
-        t = int(k / options.fps * clip_fps) % n
-        yield painter.picture(t, view, options.size_hw, finer=options.finer)
-    progress("drawing the turntable", count, count)
+        progress("rendering the turntable", k, count)
+        angle = np.radians(turntable_angle_deg(k / count, options.degrees))
+        t = int(k / options.fps * clip_fps) % num_frames
+        yield renderer.render(
+            t, orbit(start, angle), options.size_hw, supersampling=options.supersampling
+        )
+    progress("rendering the turntable", count, count)
 
 
-def turntable_angle(share: float, degrees: float) -> float:
-    """Degrees at this share (0..1) of the video: all around, or to both sides and back."""
+def turntable_angle_deg(share: float, degrees: float) -> float:
+    """Angle at a share (0..1) of the video: a full turn, or a swing to both sides and back."""
     if abs(degrees) >= 360:
         return share * degrees
     return 0.5 * degrees * float(np.sin(2 * np.pi * share))
 
 
-def turned(view: View, angle_rad: float) -> View:
-    """The view after a walk around the vertical through the point that it looks at."""
-    up = view.up / np.linalg.norm(view.up)
-    arm = view.position - view.look_at
+def orbit(viewpoint: Viewpoint, angle_rad: float) -> Viewpoint:
+    """Viewpoint after a rotation about the vertical through the point that it looks at."""
+    up = viewpoint.up / np.linalg.norm(viewpoint.up)
+    arm = viewpoint.position - viewpoint.look_at
     along = (arm @ up) * up
     across = arm - along
     rotated = np.cos(angle_rad) * across + np.sin(angle_rad) * np.cross(up, across) + along
-    return replace(view, position=view.look_at + rotated)
+    return replace(viewpoint, position=viewpoint.look_at + rotated)

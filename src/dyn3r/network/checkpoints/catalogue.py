@@ -1,4 +1,4 @@
-"""Which models exist: ours, inside the package, and others', on the hub. One table each."""
+"""Catalogue of models: ours, in the package, and published ones, on the hub."""
 
 from __future__ import annotations
 
@@ -17,61 +17,57 @@ NON_COMMERCIAL = "CC BY-NC-SA 4.0 (non-commercial; the weights are their authors
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """Weights of ours that are installed with the package; they need no connection."""
+    """Weights of ours, installed with the package; they need no connection."""
 
     file: str
-    """Name of the file in dyn3r/assets/weights."""
+    """File name in dyn3r/assets/weights."""
     description: str
-    """One line for people who choose."""
+    """One line for the list of models."""
     licence: str = "Apache-2.0"
     use: Use = "pointmaps"
-    """`pointmaps`: a two-view network for `--model`."""
+    """Purpose; `pointmaps`: a two-view network for `--model`."""
 
     @property
     def path(self) -> Path:
-        """Where the file lies in this installation (it may be missing)."""
+        """Path of the file in this installation (it may be missing)."""
         return Path(str(resources.files("dyn3r") / "assets" / "weights" / self.file))
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """Weights that others publish; fetched once, then kept in the user's cache."""
+    """Weights published by others; downloaded once, then kept in the user's cache."""
 
     description: str
-    """One line for people who choose."""
+    """One line for the list of models."""
     licence: str
     paper: str
     repository: str = ""
-    """Repository on the hub, `owner/name`; empty if `url` says where the weights are."""
+    """Repository on the hub, `owner/name`; empty if the weights are at `url`."""
     files: tuple[str, ...] = ("config.json", "model.safetensors")
-    """Files that are needed; `*.json` stands for whatever of that kind the repository has."""
+    """Required files; `*.json` stands for all files of that kind in the repository."""
     url: str = ""
     """Address of the single file, for weights that are not on the hub."""
     parameters: int | None = None
-    """How many numbers the weights are, where known."""
+    """Number of weights, where known."""
     sha256: Mapping[str, str] = field(default_factory=dict)
-    """File -> SHA-256 in hexadecimal digits, where it is known *before* the download; may be the
-    leading digits only. What the server itself says about a file is checked in any case."""
+    """SHA-256 by file in hexadecimal digits, where it is known *before* the download; leading
+    digits suffice. The checksum that the server states is checked in any case."""
     use: Use = "pointmaps"
-    """`pointmaps`: a two-view network for `--model`; `flow`, `masks`: for optional stages."""
+    """Purpose; `pointmaps`: a two-view network for `--model`; `flow`, `masks`: optional stages."""
 
     @property
     def approximate_bytes(self) -> int | None:
-        """Size in float32 as it follows from the number of parameters; None if that is unknown."""
+        """Size in float32, from the number of parameters; None if that is unknown."""
         return None if self.parameters is None else 4 * self.parameters
 
 
 EMBEDDED: dict[str, EmbeddedModel] = {
     "compact": EmbeddedModel(
         "compact.safetensors",
-        "small and fast, for scenes in which things move; trained on dyn3r's own synthetic world",
-    ),
-    "compact-static": EmbeddedModel(
-        "compact-static.safetensors",
-        "the same before it saw things move: its training ended on static scenes",
+        "small and fast, for dynamic scenes; trained on dyn3r's own synthetic world",
     ),
 }
-"""Name -> file in dyn3r/assets/weights."""
+"""Embedded models by name."""
 
 _DUST3R = "Wang et al., DUSt3R: Geometric 3D Vision Made Easy, CVPR 2024"
 _MONST3R = "Zhang et al., MonST3R: Estimating Geometry in the Presence of Motion, ICLR 2025"
@@ -81,7 +77,7 @@ _DPT, _LINEAR = 571_171_208, 532_342_784  # ViT-L with either head, counted on o
 
 
 def _raft(size: str, file: str, parameters: int) -> PublishedModel:
-    """Address, digits and number of parameters are those of torchvision's own table."""
+    """Describe a RAFT model; address, checksum and size are those of torchvision's own table."""
     return PublishedModel(
         f"RAFT {size} (torchvision's {file.rpartition('-')[0][5:]}): optical flow",
         "BSD-3-Clause (torchvision); trained on data with terms of their own",
@@ -95,6 +91,7 @@ def _raft(size: str, file: str, parameters: int) -> PublishedModel:
 
 
 def _sam2(size: str) -> PublishedModel:
+    """Describe a SAM 2.1 model."""
     return PublishedModel(
         f"SAM 2.1 {size}: refines motion masks",
         "Apache-2.0",
@@ -121,7 +118,7 @@ PUBLISHED: dict[str, PublishedModel] = {
         parameters=_LINEAR,
     ),
     "monst3r-512-dpt": PublishedModel(
-        "MonST3R: DUSt3R fine-tuned on scenes that move",
+        "MonST3R: DUSt3R fine-tuned on dynamic scenes",
         NON_COMMERCIAL, _MONST3R, "Junyi42/MonST3R_PO-TA-S-W_ViTLarge_BaseDecoder_512_dpt",
         parameters=_DPT,
     ),
@@ -129,11 +126,11 @@ PUBLISHED: dict[str, PublishedModel] = {
     "raft-small": _raft("small", "raft_small_C_T_V2-01064c6d.pth", 990_162),
     **{f"sam2.1-{size}": _sam2(size) for size in ("tiny", "small", "base-plus", "large")},
 }  # fmt: skip
-"""Name -> where its authors publish it."""
+"""Published models by name."""
 
 
 def published_model(name: str) -> PublishedModel:
-    """The table's entry. Raises CheckpointError for a name that nobody publishes."""
+    """Return the entry of a published model. Raises CheckpointError for an unknown name."""
     if name in EMBEDDED:
         raise CheckpointError(f"{name} comes with the package; there is nothing to download")
     if name not in PUBLISHED:
@@ -142,6 +139,6 @@ def published_model(name: str) -> PublishedModel:
 
 
 def published_facts(model: PublishedModel) -> dict[str, str]:
-    """Licence, paper and origin of a published model, for a Scene's or a checkpoint's metadata."""
+    """Return licence, paper and origin, for the metadata of a Scene or a checkpoint."""
     origin = {"repository": model.repository} if model.repository else {"url": model.url}
     return {"licence": model.licence, "paper": model.paper, **origin}

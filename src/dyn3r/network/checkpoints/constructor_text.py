@@ -1,7 +1,7 @@
-"""The configuration of a published checkpoint: a constructor call as text, or JSON.
+"""Configuration of a published checkpoint: a constructor call as text, or JSON.
 
-Both come from files of strangers, so that nothing in them is executed and every number is bounded
-before anybody builds a network of it (SPEC 1.1).
+Both come from untrusted files: nothing in them is executed, and every number is bounded before a
+network is built (SPEC 1.1).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 from dyn3r.errors import CheckpointError
 
 CONSTRUCTOR = "AsymmetricCroCo3DStereo"
-"""The class that the checkpoints of DUSt3R and MonST3R name."""
+"""Class name in the checkpoints of DUSt3R and MonST3R."""
 
 _LONGEST_TEXT = 20_000
 _MOST_ENTRIES = 200
 _LARGEST_INTEGER = 65_536
 _LARGEST_BY_WORD = {"depth": 256, "heads": 256}
-"""Integers whose keyword contains the word are held to the smaller limit."""
+"""Smaller limits for integers whose keyword contains the word."""
 
 
 def parse_constructor(text: str) -> dict[str, Any]:
-    """`AsymmetricCroCo3DStereo(enc_depth=24, depth_mode=('exp', -inf, inf))` -> keywords.
+    """Parse `AsymmetricCroCo3DStereo(enc_depth=24, depth_mode=('exp', -inf, inf))` to keywords.
 
     Values may be literals, tuples, lists, `inf` and `-inf`. Raises CheckpointError for any other
-    class, for positional arguments, expressions, and numbers that no network of ours has.
+    class, for positional arguments, expressions, and implausible numbers.
     """
     if len(text) > _LONGEST_TEXT:
         raise CheckpointError("the checkpoint's description of its network is implausibly long")
@@ -37,17 +37,19 @@ def parse_constructor(text: str) -> dict[str, Any]:
             warnings.simplefilter("ignore", SyntaxWarning)
             call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-            raise CheckpointError("the checkpoint's description of its network is no constructor")
+            raise CheckpointError(
+                "the description of the network in the checkpoint is not a constructor"
+            )
         if call.func.id != CONSTRUCTOR:
             raise CheckpointError(
-                f"the checkpoint is for the class {call.func.id[:60]}; only {CONSTRUCTOR} is known"
+                f"the checkpoint is for the class {call.func.id[:60]}, not {CONSTRUCTOR}"
             )
         if call.args or any(keyword.arg is None for keyword in call.keywords):
             raise CheckpointError(
-                "the checkpoint's description of its network has arguments without a name"
+                "the checkpoint's description of its network has positional arguments"
             )
         if len({keyword.arg for keyword in call.keywords}) < len(call.keywords):
-            raise CheckpointError("the checkpoint's description of its network repeats itself")
+            raise CheckpointError("the checkpoint's description of its network repeats a keyword")
         keywords = {str(k.arg): _literal(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise CheckpointError(
@@ -57,23 +59,23 @@ def parse_constructor(text: str) -> dict[str, Any]:
 
 
 def parse_json_config(text: str) -> dict[str, Any]:
-    """JSON of the same keywords, where infinities appear as `Infinity`; lists become tuples.
+    """Parse JSON of the same keywords, with infinities as `Infinity`; lists become tuples.
 
-    Raises CheckpointError if it is no JSON object, or for numbers that no network of ours has.
+    Raises CheckpointError if it is not a JSON object, and for implausible numbers.
     """
     if len(text) > _LONGEST_TEXT:
         raise CheckpointError("the checkpoint's configuration is implausibly long")
     try:
         values = json.loads(text)
         if not isinstance(values, dict):
-            raise CheckpointError("the checkpoint's configuration is no JSON object")
+            raise CheckpointError("the checkpoint's configuration is not a JSON object")
         return checked_config({name: _tuples(value) for name, value in values.items()})
     except (ValueError, RecursionError):
-        raise CheckpointError("the checkpoint's configuration is no valid JSON") from None
+        raise CheckpointError("the checkpoint's configuration is not valid JSON") from None
 
 
 def checked_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration itself, if its numbers are plausible; otherwise CheckpointError."""
+    """Return the configuration itself. Raises CheckpointError for implausible numbers."""
     if len(config) > _MOST_ENTRIES:
         raise CheckpointError("the checkpoint's configuration has implausibly many entries")
     for name, value in config.items():
@@ -82,7 +84,7 @@ def checked_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """The value of a literal; raises ValueError for everything that would have to be computed."""
+    """Return the value of a literal. Raises ValueError for anything that needs evaluation."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | None):
         return node.value
     if isinstance(node, ast.Tuple | ast.List):
@@ -97,12 +99,14 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _tuples(value: Any) -> Any:
+    """Convert lists to tuples at every depth."""
     if isinstance(value, list):
         return tuple(_tuples(entry) for entry in value)
     return value
 
 
 def _check_value(name: str, value: Any) -> None:
+    """Raise CheckpointError for an implausibly large integer at any depth."""
     if isinstance(value, tuple | list):
         for entry in value:
             _check_value(name, entry)
@@ -114,5 +118,5 @@ def _check_value(name: str, value: Any) -> None:
         if abs(value) > min(limits, default=_LARGEST_INTEGER):
             shown = str(value) if abs(value) < 10**12 else "a huge number"
             raise CheckpointError(
-                f"the checkpoint asks for {name[:60]}={shown}, which is implausible; not loaded"
+                f"the checkpoint has {name[:60]}={shown}, which is implausible; not loaded"
             )

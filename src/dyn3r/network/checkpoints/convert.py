@@ -1,4 +1,4 @@
-"""Published checkpoints -> our own file, so that a lab can host its own."""
+"""Conversion of checkpoints to our own layout."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def convert_checkpoint(
 ) -> dict[str, str]:
     """Write a checkpoint of any layout (or a registered model) as one of our safetensors files.
 
-    half: store float16 instead of float32. Licence, paper and origin are kept in the file's
-    metadata, where `load_model` finds them; they are returned.
-    Raises CheckpointError for a source that is no checkpoint or whose numbers half precision can't
-    hold, OutputError if `target` exists and `overwrite` is False.
+    half: store float16 instead of float32. Returns licence, paper and origin, which are kept in the
+    metadata of the file and read by `load_model`. Raises CheckpointError for a source that is not a
+    checkpoint or whose numbers are not finite in the target precision, OutputError if `target`
+    exists and `overwrite` is False.
     """
     check_writable(target, overwrite=overwrite)
     entry = locate(str(source), progress=progress)
@@ -36,8 +36,8 @@ def convert_checkpoint(
     dtype = torch.float16 if half else torch.float32
     largest = torch.finfo(dtype).max
     for name, tensor in network.state_dict().items():
-        if not float(tensor.abs().max()) <= largest:  # also refuses what is no number
-            what = "half precision can't hold" if half else "are not finite"
+        if not float(tensor.abs().max()) <= largest:  # also refuses NaN
+            what = "exceed half precision" if half else "are not finite"
             raise CheckpointError(f"{source}: the weights {name} have values that {what}")
     save_network(target, network, facts, dtype=dtype, overwrite=overwrite)
     return facts

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke off, checked, moved into place when it is right."""
+"""Download of one file over HTTP: resumable, checked, moved into place when complete."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ def checked_fetch(
     headers: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
 ) -> None:
-    """Fetch `address` to `target` unless the right content lies there already.
+    """Download `address` to `target` unless the right content is there already.
 
-    label: what it is, for people. size: bytes, where known; a server that sends more is cut off.
-    checksums: what must hold, each the SHA-256 in hexadecimal digits (or its leading 8 or more), or
-    40 digits, git's SHA-1 of a blob (what the hub states for small files); other texts are ignored.
-    The transfer runs through huggingface_hub's HTTP client, with its proxy settings and retries.
+    label: name of the file in messages. size: bytes, where known; a server that sends more is cut
+    off. checksums: all must hold; each is a SHA-256 in hexadecimal digits (or its leading 8 or
+    more), or the 40 digits of git's SHA-1 of a blob (stated by the hub for small files); other
+    texts are ignored. The transfer uses huggingface_hub's HTTP client, with its proxy settings and
+    retries.
 
-    Raises CheckpointError for content that is not the published one (it is thrown away) and for a
-    full disk; network errors are passed on, and leave what came so far for the next try.
+    Raises CheckpointError for content that is not the published one (it is deleted) and for a full
+    disk. Network errors are passed on; the part received so far is kept for the next try.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.dyn3r.part")
@@ -46,19 +47,19 @@ def checked_fetch(
         if not (wrong := _wrong_checksum(target, checksums, label, progress)):
             part.unlink(missing_ok=True)
             return
-        logger.warning("%s on this machine is damaged (%s); it is fetched again", label, wrong)
+        logger.warning("%s on this machine is damaged (%s); downloading it again", label, wrong)
     _transfer(address, part, label, size, headers or {}, progress)
     if wrong := _wrong_checksum(part, checksums, label, progress):
         part.unlink()
         raise CheckpointError(
-            f"{label} is not the published file ({wrong}); it was thrown away: try again, or "
-            "another source"
+            f"{label} is not the published file ({wrong}); it was deleted: try again, or another "
+            "source"
         )
     os.replace(part, target)
 
 
 def file_name_problem(value: str | None) -> str:
-    """Why a server's word is no name for a file of ours; empty if it is one."""
+    """Explain why a version stated by a server can't be a file name; empty if it can."""
     if not value:
         return "it names no version"
     if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}", value):
@@ -74,9 +75,10 @@ def _transfer(
     headers: Mapping[str, str],
     progress: Progress,
 ) -> None:
-    with open(part, "r+b" if part.exists() else "w+b") as file, _no_foreign_bars():
+    """Complete the file `part`, from where it ends if the size is known."""
+    with open(part, "r+b" if part.exists() else "w+b") as file, _hub_bars_disabled():
         have = file.seek(0, os.SEEK_END)
-        if size is None or have > size:  # without a size nobody can tell where to go on
+        if size is None or have > size:  # without a size it can't be resumed
             have = file.seek(0)
             file.truncate()
         free = shutil.disk_usage(part.parent).free
@@ -85,34 +87,34 @@ def _transfer(
                 f"{label} needs {(size - have) / 1e9:.1f} GB more, {part.parent} has only "
                 f"{free / 1e9:.1f} GB left"
             )
-        counted = _Counted(file, label, size, progress)
+        counted = _SizedFile(file, label, size, progress)
         try:
             try:
                 _receive(address, counted, headers)
             except _TooLong:
                 if not have:
                     raise
-                file.seek(0)  # it was asked for the rest and sent everything
+                file.seek(0)  # the server ignored the range and sent the whole file
                 file.truncate()
                 _receive(address, counted, headers)
         except _TooLong:
             file.truncate(0)
             raise CheckpointError(
-                f"{label}: the server sends more than the {size} bytes it announced; nothing was "
-                "kept: try again, or another source"
+                f"{label}: the server sends more than the {size} bytes it announced; the file was "
+                "deleted: try again, or another source"
             ) from None
         file.flush()
         os.fsync(file.fileno())
 
 
-def _receive(address: str, file: _Counted, headers: Mapping[str, str]) -> None:
-    """Everything behind the file's end, over as many connections as it takes while some comes."""
+def _receive(address: str, file: _SizedFile, headers: Mapping[str, str]) -> None:
+    """Append the rest of the file; reconnect as long as every connection brings some of it."""
     from huggingface_hub.file_download import http_get
 
     while True:
         have = file.seek(0, os.SEEK_END)
         if have:
-            logger.info("%s: going on after %d bytes", file.label, have)
+            logger.info("%s: resuming after %d bytes", file.label, have)
         received: Any = file
         try:
             http_get(
@@ -130,7 +132,7 @@ def _receive(address: str, file: _Counted, headers: Mapping[str, str]) -> None:
 
 
 def network_errors() -> tuple[type[BaseException], ...]:
-    """Errors of requests, httpx or httpx2, whichever this version of huggingface_hub uses."""
+    """Return the error classes of the HTTP client that huggingface_hub uses (requests, httpx)."""
     from huggingface_hub.errors import HfHubHTTPError
 
     base = HfHubHTTPError.__bases__[0]
@@ -142,17 +144,19 @@ def network_errors() -> tuple[type[BaseException], ...]:
 
 
 class _TooLong(Exception):
-    """More bytes arrive than were announced."""
+    """More bytes were received than announced."""
 
 
-class _Counted:
-    """A file that reports how much is in it, in megabytes, and takes no more than it should."""
+class _SizedFile:
+    """File that reports its size in megabytes and refuses more bytes than announced."""
 
     def __init__(self, file: BinaryIO, label: str, size: int | None, progress: Progress) -> None:
+        """Wrap `file`, which is to hold `size` bytes."""
         self.file, self.label, self.size, self.progress = file, label, size, progress
         self.report()
 
     def write(self, chunk: bytes) -> int:
+        """Write a chunk. Raises _TooLong if the file would exceed its size."""
         if self.size is not None and self.file.tell() + len(chunk) > self.size:
             raise _TooLong
         written = self.file.write(chunk)
@@ -160,17 +164,19 @@ class _Counted:
         return written
 
     def report(self) -> None:
+        """Report the size reached so far."""
         if self.size is not None:
             total = max(1, -(-self.size // 1_000_000))
             done = total if self.file.tell() >= self.size else self.file.tell() // 1_000_000
             self.progress(f"{self.label} (MB)", done, total)
 
-    def __getattr__(self, name: str) -> Any:  # tell, seek, truncate, name
+    def __getattr__(self, name: str) -> Any:
+        """Forward tell, seek, truncate and name to the file."""
         return getattr(self.file, name)
 
 
 def _wrong_checksum(path: Path, checksums: Sequence[str], label: str, progress: Progress) -> str:
-    """What does not hold; empty if everything that is known does."""
+    """Describe the first checksum that does not hold; empty if all known ones hold."""
     wanted = [c.lower() for c in checksums if re.fullmatch(r"[0-9a-fA-F]{8,64}", c)]
     if not wanted:
         logger.info("%s: no checksum is known", label)
@@ -193,20 +199,17 @@ def _wrong_checksum(path: Path, checksums: Sequence[str], label: str, progress: 
 
 
 @contextmanager
-def _no_foreign_bars() -> Iterator[None]:
-    """Without huggingface_hub's own progress bars: ours stand for them."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
+def _hub_bars_disabled() -> Iterator[None]:
+    """Disable huggingface_hub's own progress bars: ours replace them."""
+    from huggingface_hub import utils
 
+    bars: Any = utils  # it does not declare its exports
     group = "huggingface_hub.http_get"
-    if are_progress_bars_disabled(group):
+    if bars.are_progress_bars_disabled(group):
         yield
         return
-    disable_progress_bars(group)
+    bars.disable_progress_bars(group)
     try:
         yield
     finally:
-        enable_progress_bars(group)
+        bars.enable_progress_bars(group)

@@ -1,8 +1,7 @@
-"""Read and write checkpoint files, without knowing the network (SPEC 1.1).
+"""Reading and writing of checkpoint files, independent of the network (SPEC 1.1).
 
-A checkpoint may come from a stranger. Nothing in it is executed, nothing is allocated because of a
-number it claims, and whatever is wrong with it becomes one line. Weights stay in the file until
-they are used (memory-mapped), where the layout allows.
+Checkpoints are untrusted. Nothing in them is executed, no memory is allocated because of a number
+they state, and every fault becomes one line. Weights are memory-mapped where the layout allows.
 """
 
 from __future__ import annotations
@@ -42,32 +41,32 @@ _LARGEST_PICKLE = 256 << 20
 _LARGEST_CONFIG_FILE = 1 << 20
 _MOST_ENTRIES = 100_000
 _LONGEST_FACT = 1000
-"""Longer entries beside the weights are no facts about them; they are left out."""
+"""Longer entries beside the weights are not facts; they are left out."""
 
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """What a checkpoint file holds, validated as far as that goes without the network."""
+    """Content of a checkpoint file, validated as far as possible without the network."""
 
     config: dict[str, Any]
-    """Keywords of the published constructor; for `dyn3r-safetensors` those of our NetworkConfig.
-    Sequences are tuples, infinities are floats."""
+    """Keywords of the published constructor, or of NetworkConfig in our own layout. Sequences are
+    tuples, infinities are floats."""
     tensors: dict[str, Tensor]
-    """Weights by parameter name, on the CPU, of the file's own float type. Don't write to them."""
+    """Weights by parameter name, on the CPU, in the precision of the file; read-only."""
     origin: Origin
-    """Which layout it was."""
+    """Layout of the file."""
     extras: dict[str, Any] = field(default_factory=dict)
-    """Other plain facts: `epoch` and the like of a .pth, the metadata of our own files."""
+    """Other plain values: `epoch` and the like of a .pth, the metadata of our own files."""
 
 
 def read_checkpoint(path: str | Path, *, check_finite: bool = False) -> CheckpointContent:
     """Read a published `.pth`, a hub folder (or the weights in it), or one of our files.
 
-    The layout is told by the content, not by the name. With `check_finite`, every weight is read
-    and looked at, which takes the time of reading the file.
+    The layout is identified by the content, not by the name. check_finite: read every weight and
+    refuse values that are not finite; takes the time of reading the file.
 
-    Raises CheckpointError with one line if the file is missing, damaged, something else, wants to
-    run code, or claims sizes that it does not have.
+    Raises CheckpointError with one line if the file is missing, damaged, of another kind, contains
+    code, or states sizes that it does not have.
     """
     place = Path(path)
     try:
@@ -82,17 +81,18 @@ def read_checkpoint(path: str | Path, *, check_finite: bool = False) -> Checkpoi
 
 
 def _read_any(place: Path) -> CheckpointContent:
+    """Read a file or folder of any layout."""
     if not place.exists():
         raise CheckpointError("no such checkpoint file or folder")
     if place.is_dir():
         return _read_hub_folder(place)
     if not place.is_file():
-        raise CheckpointError("is no regular file")
+        raise CheckpointError("is not a regular file")
     with open(place, "rb") as file:
         start = file.read(9)
     if start[:4] == b"PK\x03\x04":
         return _read_pth(place)
-    if len(start) == 9 and start[8:] == b"{":  # first: its length may begin like a pickle
+    if len(start) == 9 and start[8:] == b"{":  # checked first: its length may look like a pickle
         return _read_safetensors(place)
     if start[:1] == b"\x80":
         raise CheckpointError(
@@ -101,19 +101,20 @@ def _read_any(place: Path) -> CheckpointContent:
         )
     if not start:
         raise CheckpointError("is empty")
-    raise CheckpointError("is no checkpoint: neither a PyTorch .pth nor safetensors")
+    raise CheckpointError("is not a checkpoint: neither a PyTorch .pth nor safetensors")
 
 
 # --- safetensors: ours and the hub's ---------------------------------------------------------
 
 
 def _read_safetensors(place: Path) -> CheckpointContent:
+    """Read our layout, or hub weights with their configuration beside them."""
     tensors, metadata = _safetensors(place)
     if FORMAT_KEY in metadata or CONFIG_KEY in metadata:
         version = metadata.get(FORMAT_KEY)
         if version != FORMAT:
             raise CheckpointError(
-                f"is in version {version!s:.20} of dyn3r's layout, this program reads {FORMAT}"
+                f"is in version {version!s:.20} of dyn3r's layout; supported: {FORMAT}"
             )
         config = parse_json_config(metadata.get(CONFIG_KEY, ""))
         extras = {k: v for k, v in metadata.items() if k not in (FORMAT_KEY, CONFIG_KEY)}
@@ -127,25 +128,27 @@ def _read_safetensors(place: Path) -> CheckpointContent:
 
 
 def _read_hub_folder(folder: Path) -> CheckpointContent:
+    """Read the configuration and the weights of a hub folder."""
     for name in (_HUB_CONFIG, _HUB_WEIGHTS):
         if not (folder / name).is_file():
-            raise CheckpointError(f"the folder is no checkpoint: it has no {name}")
+            raise CheckpointError(f"the folder is not a checkpoint: it has no {name}")
     config = _hub_config(folder / _HUB_CONFIG)
     tensors, metadata = _safetensors(folder / _HUB_WEIGHTS)
     return CheckpointContent(config, tensors, "hub-folder", dict(metadata))
 
 
 def _hub_config(place: Path) -> dict[str, Any]:
+    """Read config.json."""
     if place.stat().st_size > _LARGEST_CONFIG_FILE:
         raise CheckpointError(f"{_HUB_CONFIG} is implausibly large")
     try:
         return parse_json_config(place.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        raise CheckpointError(f"{_HUB_CONFIG} is no text") from None
+        raise CheckpointError(f"{_HUB_CONFIG} is not text") from None
 
 
 def _safetensors(place: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights and metadata. The library itself checks the header against the file's size."""
+    """Read weights and metadata. The library checks the header against the size of the file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -162,19 +165,22 @@ def _safetensors(place: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pth(place: Path) -> CheckpointContent:
+    """Read a published `.pth` with PyTorch's weights-only reader."""
     sizes = _check_archive(place)
     check_index(place)
-    if place.suffix == ".safetensors":  # torch.load goes by this name and not by the content
+    if place.suffix == ".safetensors":  # torch.load uses the name, not the content
         raise CheckpointError("is a PyTorch .pth under the name .safetensors; rename it")
     allowed = torch.serialization.safe_globals([argparse.Namespace])
     with _pickle_errors(), warnings.catch_warnings(), allowed:
         warnings.simplefilter("ignore", UserWarning)  # about pickle protocols
         loaded = torch.load(str(place), map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(loaded, dict) or not isinstance(loaded.get("model"), dict):
-        raise CheckpointError("is a PyTorch file, but no checkpoint: it has no weights in `model`")
+        raise CheckpointError(
+            "is a PyTorch file, but not a checkpoint: it has no weights in `model`"
+        )
     _check_tensors(loaded["model"])
     for name, tensor in loaded["model"].items():
-        # Memory mapping takes as many bytes as the index claims, wherever the entry ends.
+        # Memory mapping takes as many bytes as the index states, wherever the entry ends.
         if tensor.untyped_storage().nbytes() not in sizes:
             raise CheckpointError(f"is a damaged .pth file: {name:.60} is cut off")
     text = getattr(loaded.get("args"), "model", None)
@@ -190,7 +196,7 @@ def _read_pth(place: Path) -> CheckpointContent:
 
 
 def _check_archive(place: Path) -> set[int]:
-    """A .pth is a zip archive that stores its entries as they are: no bomb, no overlap.
+    """Check that a .pth is an uncompressed zip archive without overlaps.
 
     Returns the sizes of its entries in bytes.
     """
@@ -205,10 +211,10 @@ def _check_archive(place: Path) -> set[int]:
     if any(e.compress_type != zipfile.ZIP_STORED or e.flag_bits & 1 for e in entries):
         raise CheckpointError("is a compressed zip archive, which no PyTorch checkpoint is")
     if sum(e.file_size for e in entries) > size:
-        raise CheckpointError("claims to hold more than its size; it was not loaded")
+        raise CheckpointError("states more content than its size; it was not loaded")
     pickles = [e for e in entries if e.filename.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise CheckpointError("is a zip archive, but no PyTorch checkpoint")
+        raise CheckpointError("is a zip archive, but not a PyTorch checkpoint")
     if pickles[0].file_size > _LARGEST_PICKLE:
         raise CheckpointError("has an implausibly large index; it was not loaded")
     return {entry.file_size for entry in entries}
@@ -216,9 +222,9 @@ def _check_archive(place: Path) -> set[int]:
 
 @contextmanager
 def _pickle_errors() -> Iterator[None]:
-    """Whatever PyTorch's weights-only reader says, in one line.
+    """Convert any error of PyTorch's weights-only reader to one line.
 
-    It raises errors of many kinds for broken pickles: those of the operations it carries out.
+    For damaged pickles it raises the errors of the operations that it carries out, of many kinds.
     """
     import pickle
 
@@ -228,8 +234,8 @@ def _pickle_errors() -> Iterator[None]:
         wanted = re.search(r"(?:GLOBAL|module|function|class) `?([A-Za-z_][\w.]{0,80})", str(error))
         name = f" ({wanted.group(1)})" if wanted else ""
         raise CheckpointError(
-            f"needs more than weights and plain values{name}: it wants to run code, or is damaged; "
-            "it was not loaded"
+            f"needs more than weights and plain values{name}: it contains code or is damaged; it "
+            "was not loaded"
         ) from error
     except (
         ArithmeticError,
@@ -247,29 +253,30 @@ def _pickle_errors() -> Iterator[None]:
         raise CheckpointError("is a damaged .pth file; it was not loaded") from error
 
 
-# --- what all layouts have in common ---------------------------------------------------------
+# --- common to all layouts -------------------------------------------------------------------
 
 
 def _check_tensors(tensors: Mapping[Any, Any]) -> None:
-    """Every weight is a plain float tensor that the file really holds."""
+    """Check that every weight is a plain float tensor with its full storage in the file."""
     if not tensors:
         raise CheckpointError("holds no weights")
     if len(tensors) > _MOST_ENTRIES:
         raise CheckpointError("holds implausibly many weights")
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f"the entry {name!s:.60} is no weight")
+            raise CheckpointError(f"the entry {name!s:.60} is not a weight")
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise CheckpointError(f"the weight {name:.60} is of an unknown kind")
+            raise CheckpointError(f"the weight {name:.60} is of an unsupported kind")
         if not tensor.is_floating_point():
             raise CheckpointError(f"the weight {name:.60} has whole numbers ({tensor.dtype})")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(
-                f"the weight {name:.60} claims the shape {tuple(tensor.shape)}, more than is stored"
+                f"the weight {name:.60} states the shape {tuple(tensor.shape)}, more than is stored"
             )
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Check that every value of every weight is finite."""
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"the weight {name:.60} has values that are not finite")
@@ -285,13 +292,13 @@ def write_checkpoint(
 ) -> None:
     """Write our layout: a safetensors file with the configuration as JSON in its metadata.
 
-    The file appears whole or not at all. `metadata` are free text facts. Tensors must not share
-    memory. Raises OutputError if the file exists and `overwrite` is False, or can't be written, and
+    The write is atomic. metadata: facts as free text. Tensors must not share memory. Raises
+    OutputError if the file exists and `overwrite` is False, or can't be written. Raises
     CheckpointError for a configuration that `read_checkpoint` would refuse.
     """
     from safetensors.torch import save_file
 
-    assert not {FORMAT_KEY, CONFIG_KEY} & set(metadata), "these names are ours"
+    assert not {FORMAT_KEY, CONFIG_KEY} & set(metadata), "these names are reserved"
     facts = {FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(checked_config(dict(config))), **metadata}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     _check_tensors(plain)
@@ -299,4 +306,4 @@ def write_checkpoint(
         part.touch()
         mode = part.stat().st_mode
         save_file(plain, part, facts)
-        os.chmod(part, mode)  # safetensors leaves the file readable by its owner only
+        os.chmod(part, mode)  # safetensors makes the file readable by its owner only

@@ -1,9 +1,9 @@
-"""Fetch published weights into the user's cache: resumable, checked, never twice.
+"""Download of published weights to the user's cache: resumable, checked, at most once.
 
-The cache is the one that huggingface_hub keeps (HF_HOME, HF_HUB_CACHE), so files that are there
-already are used and what we fetch serves other programs too. HF_ENDPOINT, HF_TOKEN and
-HF_HUB_OFFLINE act as everywhere. A broken download goes on where it stopped, in the same run and in
-a later one, and a file only gets its name in the cache after its checksum was found right.
+The cache is that of huggingface_hub (HF_HOME, HF_HUB_CACHE) and is shared with other programs.
+HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE have their usual effect. An interrupted download is resumed
+in the same run and in a later one. A file gets its name in the cache after its checksum was
+verified.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from dyn3r.errors import CheckpointError, InputError
@@ -25,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 def cached_files(name: str) -> Path | None:
-    """Folder of a published model in the cache (for `raft` its file); None if it is not whole.
+    """Return the cached folder of a published model (for `raft` its file); None if incomplete.
 
-    Looks at this machine only. Raises CheckpointError for a name that nobody publishes.
+    Contacts no server. Raises CheckpointError for an unknown name.
     """
     model = published_model(name)
     if model.url:
@@ -43,13 +44,14 @@ def cached_files(name: str) -> Path | None:
 
 
 def download(name: str, *, mirror: str | None = None, progress: Progress = no_progress) -> Path:
-    """Fetch a published model, or check the one in the cache, and return where it lies.
+    """Download a published model, or check the cached one, and return its path.
 
-    mirror: address of another server that speaks the hub's protocol; it is never sent the user's
-    token. Every file is compared with the checksum in our table, where that is known, and with the
-    one that the server states (SHA-256 for weights).
-    Raises CheckpointError with one line that says what to do instead: unknown name, no connection,
-    offline flag, no access, no such file, damaged content, no room. InputError: no address.
+    mirror: address of another server with the hub's protocol; the user's token is not sent to it.
+    Every file is compared with the checksum in our table, where that is known, and with the one
+    that the server states (SHA-256 for weights).
+    Raises CheckpointError with one line that names a remedy: unknown name, no connection, offline
+    flag, no access, missing file, damaged content, full disk. Raises InputError for an invalid
+    address.
     """
     model = published_model(name)
     endpoint = None if mirror is None else _checked_address(mirror)
@@ -57,10 +59,10 @@ def download(name: str, *, mirror: str | None = None, progress: Progress = no_pr
         if found := cached_files(name):
             return found
         raise CheckpointError(
-            f"{name} is not on this machine and the offline flag (HF_HUB_OFFLINE) forbids to "
-            f"download it; unset the flag, or {by_hand(name)}"
+            f"{name} is not on this machine and the offline flag (HF_HUB_OFFLINE) forbids its "
+            f"download; unset the flag, or {by_hand(name)}"
         )
-    with _explained(name, model, endpoint):
+    with _clear_errors(name, model, endpoint):
         if model.url:
             return _from_url(name, model, endpoint, progress)
         files = _wanted_files(model, endpoint)
@@ -76,26 +78,26 @@ def is_offline() -> bool:
 
 
 def by_hand(name: str) -> str:
-    """How to get a published model without a connection here; a clause for an error message."""
+    """Explain how to install a published model without a connection; a clause for messages."""
     model = published_model(name)
     if model.url:
-        return f"bring {model.url} here by hand as {_torch_folder() / model.files[0]}"
+        return f"copy {model.url} by hand to {_torch_folder() / model.files[0]}"
     if model.use == "pointmaps":
         return (
-            f"bring {' and '.join(model.files)} of {model.repository} here by hand in one folder "
-            "and give it with --model FOLDER"
+            f"copy {' and '.join(model.files)} of {model.repository} by hand to one folder and "
+            "give it with --model FOLDER"
         )
-    return f"bring {_repository_folder(model)} here from a machine where it was downloaded"
+    return f"copy {_repository_folder(model)} from a machine where it was downloaded"
 
 
-def tell_licence_once(name: str) -> None:
-    """Log the licence of a published model the first time it is used on this machine."""
+def log_licence_once(name: str) -> None:
+    """Log the licence of a published model when it is first used on this machine."""
     if licence_is_news(name):
         logger.warning("%s is under %s", name, published_model(name).licence)
 
 
 def licence_is_news(name: str) -> bool:
-    """Whether a model's licence was not yet told on this machine; whoever asks will tell it."""
+    """Whether the licence was not yet shown on this machine; it is marked as shown by the call."""
     from huggingface_hub import constants
 
     marker = Path(constants.HF_HOME) / "dyn3r" / "licence-told" / name
@@ -104,19 +106,19 @@ def licence_is_news(name: str) -> bool:
     try:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
-    except OSError as problem:  # a cache that is read-only: then it is told every time
-        logger.debug("can't remember that the licence was told: %s", problem)
+    except OSError as problem:  # read-only cache: the licence is shown every time
+        logger.debug("can't record that the licence was shown: %s", problem)
     return True
 
 
 def size_on_disk(place: Path) -> int:
-    """Bytes of a file, or of the files in a folder (links followed)."""
+    """Return the size in bytes of a file, or of the files in a folder (links followed)."""
     files = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
 
 
 def _wanted_files(model: PublishedModel, endpoint: str | None) -> list[str]:
-    """File names, with `*.json` replaced by what the repository has; weights last."""
+    """List the files to download, with `*.json` expanded; weights last."""
     if "*.json" not in model.files:
         return list(model.files)
     from huggingface_hub import HfApi
@@ -130,39 +132,41 @@ def _wanted_files(model: PublishedModel, endpoint: str | None) -> list[str]:
 def _from_hub(
     name: str, model: PublishedModel, file: str, endpoint: str | None, progress: Progress
 ) -> Path:
-    """One file of a repository -> its path in the cache.
+    """Download one file of a repository and return its path in the cache.
 
-    Our own transfer fills the cache's blob, because the library's one starts from nothing after a
-    broken run; the library then finds the blob there and makes the rest of its layout.
+    Our own transfer writes the blob of the cache, because that of the library can't resume after an
+    interrupted run. The library then finds the blob and completes its layout.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, utils
 
+    tools: Any = utils  # it does not declare its exports
     token = _token(endpoint)
     address = hf_hub_url(model.repository, file, endpoint=endpoint)
     facts = get_hf_file_metadata(address, token=token)
     for value in (facts.etag, facts.commit_hash):
         if problem := file_name_problem(value):  # they become names in the cache
-            raise CheckpointError(f"{name}: {address} is not served as by the hub: {problem}")
+            raise CheckpointError(
+                f"{name}: {address} does not follow the hub's protocol: {problem}"
+            )
     assert facts.etag is not None
     folder = _repository_folder(model)
     lock = folder.parent / ".locks" / folder.name / f"{facts.etag}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
+    with tools.WeakFileLock(lock):
         checked_fetch(
             hf_hub_url(model.repository, file, revision=facts.commit_hash, endpoint=endpoint),
             folder / "blobs" / facts.etag,
             label=f"{name}: {file}",
             size=facts.size,
             checksums=[*_stated_checksum(facts.etag), model.sha256.get(file, "")],
-            headers=build_hf_headers(token=token),
+            headers=tools.build_hf_headers(token=token),
             progress=progress,
         )
     return Path(hf_hub_download(model.repository, file, endpoint=endpoint, token=token))
 
 
 def _from_url(name: str, model: PublishedModel, mirror: str | None, progress: Progress) -> Path:
-    """A single file that is not on the hub, into PyTorch's own cache, where its reader looks."""
+    """Download a single file that is not on the hub to the cache of PyTorch."""
     from huggingface_hub import get_hf_file_metadata
 
     file = model.files[0]
@@ -180,29 +184,31 @@ def _from_url(name: str, model: PublishedModel, mirror: str | None, progress: Pr
 
 
 def _stated_checksum(etag: str) -> list[str]:
-    """The hub's etag of a file is its SHA-256, of a small one git's SHA-1; elsewhere anything."""
+    """Return the checksum in an etag: SHA-256, or git's SHA-1 of a small file; else nothing."""
     return [etag] if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag) else []
 
 
 def _token(endpoint: str | None) -> bool | None:
-    """The user's token goes to the hub (or HF_ENDPOINT), and to no mirror named on the way."""
+    """Choose the token: the user's for the hub (or HF_ENDPOINT), none for a mirror."""
     return None if endpoint is None else False
 
 
 def _repository_folder(model: PublishedModel) -> Path:
+    """Return the folder of a repository in the cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{model.repository.replace('/', '--')}"
 
 
 def _torch_folder() -> Path:
-    """Where torch.hub keeps checkpoints; its documented rule, without importing torch."""
+    """Return the checkpoint folder of torch.hub, by its documented rule, without importing it."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
     return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
 
 
 def _checked_address(mirror: str) -> str:
+    """Return the address without a trailing slash. Raises InputError for an invalid one."""
     try:
         parts = urlsplit(mirror)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
@@ -214,52 +220,65 @@ def _checked_address(mirror: str) -> str:
 
 
 @contextmanager
-def _explained(name: str, model: PublishedModel, endpoint: str | None) -> Iterator[None]:
-    """What can go wrong on the way, as one line that says what to do."""
+def _clear_errors(name: str, model: PublishedModel, endpoint: str | None) -> Iterator[None]:
+    """Convert errors of the hub, the network and the disk to CheckpointError with one line."""
     from huggingface_hub import constants
-    from huggingface_hub import errors as hub
+    from huggingface_hub.errors import EntryNotFoundError
 
     server = endpoint or (model.url if model.url else constants.ENDPOINT)
+    errors: tuple[type[BaseException], ...] = (*network_errors(), EntryNotFoundError, OSError)
     try:
         yield
-    except hub.GatedRepoError:
-        raise CheckpointError(
+    except errors as problem:
+        message = _hub_message(name, model, server, problem)
+        message = message or _network_message(name, model, server, problem)
+        raise CheckpointError(message) from None
+
+
+def _hub_message(name: str, model: PublishedModel, server: str, problem: BaseException) -> str:
+    """Explain an error that the hub's protocol defines, and its remedy; empty for any other."""
+    from huggingface_hub import errors as hub
+
+    if isinstance(problem, hub.GatedRepoError):
+        return (
             f"{name}: {model.repository} is gated: accept its terms on the hub's page, then log in "
             "(`hf auth login`, or set HF_TOKEN) and try again"
-        ) from None
-    except hub.RevisionNotFoundError:
-        raise CheckpointError(
-            f"{name}: {server} has no main branch of {model.repository}"
-        ) from None
-    except hub.RepositoryNotFoundError:
-        raise CheckpointError(_no_access(name, model, server)) from None
-    except hub.FileMetadataError as problem:
-        raise CheckpointError(
-            f"{name}: {server} does not speak the hub's protocol ({problem!s:.80}); check the "
+        )
+    if isinstance(problem, hub.RevisionNotFoundError):
+        return f"{name}: {server} has no main branch of {model.repository}"
+    if isinstance(problem, hub.RepositoryNotFoundError):
+        return _no_access(name, model, server)
+    if isinstance(problem, hub.FileMetadataError):
+        return (
+            f"{name}: {server} does not follow the hub's protocol ({problem!s:.80}); check the "
             "mirror's address, HF_ENDPOINT and proxy settings"
-        ) from None
-    except hub.LocalEntryNotFoundError as problem:
-        raise CheckpointError(_no_connection(name, server, problem)) from None
-    except hub.EntryNotFoundError:
-        raise CheckpointError(
-            f"{name}: {server} has no such file in {model.repository} as we need "
+        )
+    if isinstance(problem, hub.LocalEntryNotFoundError):
+        return _no_connection(name, server, problem)
+    if isinstance(problem, hub.EntryNotFoundError):
+        return (
+            f"{name}: {server} lacks a required file in {model.repository} "
             f"({', '.join(model.files)}); try another mirror, or {by_hand(name)}"
-        ) from None
-    except network_errors() as problem:  # HfHubHTTPError is one of them
-        status = getattr(getattr(problem, "response", None), "status_code", None)
-        if status is None:
-            raise CheckpointError(_no_connection(name, server, problem)) from None
-        if status in (401, 403):
-            raise CheckpointError(_no_access(name, model, server)) from None
-        raise CheckpointError(
-            f"{name}: {server} answers with error {status}; try again later, or {by_hand(name)}"
-        ) from None
-    except OSError as problem:
+        )
+    return ""
+
+
+def _network_message(name: str, model: PublishedModel, server: str, problem: BaseException) -> str:
+    """Explain an error of the connection or of the disk, and its remedy."""
+    if not isinstance(problem, network_errors()):
+        assert isinstance(problem, OSError)
         reason = problem.strerror or str(problem).splitlines()[0][:120]
-        raise CheckpointError(f"{name} could not be downloaded: {reason}; try again") from None
+        return f"{name} could not be downloaded: {reason}; try again"
+    status = getattr(getattr(problem, "response", None), "status_code", None)
+    if status is None:
+        return _no_connection(name, server, problem)
+    if status in (401, 403):
+        return _no_access(name, model, server)
+    return f"{name}: {server} answers with error {status}; try again later, or {by_hand(name)}"
 
 
 def _no_access(name: str, model: PublishedModel, server: str) -> str:
+    """Explain missing access to a repository or file."""
     return (
         f"{name}: {server} gives no access to {model.repository or 'the file'} (gone, private, or "
         f"the token is wrong): check HF_TOKEN or log in with `hf auth login`, or {by_hand(name)}"
@@ -267,6 +286,7 @@ def _no_access(name: str, model: PublishedModel, server: str) -> str:
 
 
 def _no_connection(name: str, server: str, problem: BaseException) -> str:
+    """Explain a missing connection."""
     return (
         f"{name} could not be downloaded: no connection to {server} ({type(problem).__name__}); "
         f"try again, or {by_hand(name)}"

@@ -1,4 +1,4 @@
-"""Finding a model by name or path, downloading a published one where needed."""
+"""Locating a model by name or path; a published one is downloaded where needed."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from dyn3r.types import Progress, no_progress
 
 @dataclass(frozen=True)
 class LocatedModel:
-    """A model found on this machine."""
+    """Model on this machine."""
 
     name: str
-    """Its registered name, or the path it was given by."""
+    """Registered name, or the given path."""
     path: Path
-    """A checkpoint file or a folder."""
+    """Checkpoint file or folder."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Licence, paper and origin, for a Scene's metadata."""
 
 
 def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progress) -> LocatedModel:
-    """Find a model by registered name or path; a published one is downloaded if it is not cached.
+    """Locate a model by registered name or path; a published one is downloaded if not cached.
 
-    use: what it is wanted for; a name registered for another use is refused. A cached model is
-    taken as it is, without asking any server. The licence of a published model is logged the first
-    time that it is used on this machine.
-    Raises CheckpointError if there is no such name or file, or the download is not possible.
+    use: purpose; a name registered for another purpose is refused. A cached model is used without
+    contacting a server. The licence of a published model is logged when it is first used on this
+    machine. Raises CheckpointError if there is no such name or file, or if the download fails.
     """
     uses: dict[str, Use] = {key: model.use for key, model in EMBEDDED.items()}
     uses |= {key: model.use for key, model in PUBLISHED.items()}
     if uses.get(name, use) != use:
-        raise CheckpointError(f"{name} is a model for {uses[name]}, here one for {use} is needed")
+        raise CheckpointError(f"{name} is a model for {uses[name]}; one for {use} is needed here")
     if name in EMBEDDED:
         model = EMBEDDED[name]
         if not model.path.exists():
@@ -44,7 +43,7 @@ def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progres
         return LocatedModel(name, model.path, facts)
     if name in PUBLISHED:
         path = hub.cached_files(name) or hub.download(name, progress=progress)
-        hub.tell_licence_once(name)
+        hub.log_licence_once(name)
         facts = published_facts(PUBLISHED[name])
         if PUBLISHED[name].repository and path.parent.name == "snapshots":
             facts["revision"] = path.name
@@ -57,7 +56,7 @@ def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progres
 
 
 def _facts_by_file_name(path: Path) -> dict[str, str]:
-    """A published file that was brought by hand keeps its licence if its name tells what it is."""
+    """Return licence and origin of a published file that was copied by hand, from its name."""
     place = str(path.absolute()).lower()
     for model in PUBLISHED.values():
         if model.repository and model.repository.rpartition("/")[2].lower() in place:

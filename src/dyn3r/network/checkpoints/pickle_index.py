@@ -1,8 +1,8 @@
-"""What the pickle inside a .pth may name, checked before anything is built from it (SPEC 1.1).
+"""Allow list for the pickle inside a .pth, checked before anything is built from it (SPEC 1.1).
 
-PyTorch's weights-only reader runs no foreign code, but it calls whatever is on its own list, and
-some of that makes much of little: a file of a kilobyte may ask for `bytearray(10**11)`. So the
-names are read first, without carrying anything out, and held against what checkpoints need.
+PyTorch's weights-only reader runs no foreign code, but some functions on its own allow list can
+allocate much memory: a file of a kilobyte may request `bytearray(10**11)`. So the names are read
+first, without executing anything, and compared with those that checkpoints need.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ ALLOWED = frozenset(
         "torch.serialization _get_layout",
         "torch._utils _rebuild_tensor_v2",
         "torch._utils _rebuild_parameter",
-        # refused later, with a clearer word
+        # refused later, with a clearer message
         "torch._utils _rebuild_sparse_tensor",
         "torch._utils _rebuild_meta_tensor_no_storage",
         *(f"torch {kind}Storage" for kind in _STORAGES),
         *(f"torch {name}" for name in _DTYPES),
     }
 )
-"""Module and name of everything that a checkpoint's index may call or refer to."""
+"""Module and name of everything that the index of a checkpoint may refer to."""
 
 
 def check_index(place: Path) -> None:
-    """Look through the names in a .pth's index. Raises CheckpointError; carries nothing out.
+    """Check the names in the index of a .pth, without executing anything. Raises CheckpointError.
 
-    The archive itself was checked before: one index, stored as it is, of bounded size.
+    The archive itself was checked before: one uncompressed index of bounded size.
     """
     with zipfile.ZipFile(place) as archive:
         name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
@@ -61,5 +61,5 @@ def check_index(place: Path) -> None:
     if unknown := sorted({str(n) for n in named} - ALLOWED):
         raise CheckpointError(
             f"needs more than weights and plain values ({unknown[0].replace(' ', '.'):.80}): it "
-            "wants to run code, or is damaged; it was not loaded"
+            "contains code or is damaged; it was not loaded"
         )

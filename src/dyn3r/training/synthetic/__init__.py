@@ -1,1 +1,1 @@
-"""The synthetic world: procedurally made scenes with exact ground truth."""
+"""Synthetic world: procedural scenes with exact ground truth."""

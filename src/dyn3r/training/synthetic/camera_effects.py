@@ -1,4 +1,4 @@
-"""What a camera does to light: exposure, colour balance, blur, tone, vignetting, noise, JPEG."""
+"""Camera effects: exposure, colour balance, blur, tone curve, vignetting, noise, JPEG."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ from numba import njit
 from PIL import Image
 
 ROWS = 16
-"""Of noise that are drawn at a time; heights are multiples of it."""
+"""Rows of noise generated at a time; frame heights are multiples of it."""
 
 
 @dataclass(frozen=True)
-class Film:
-    """How one clip is developed; what varies from frame to frame is drawn in `develop`."""
+class CameraEffects:
+    """Camera effects of one clip; those that vary between frames are sampled when applied."""
 
     target: float
-    """Mean linear brightness aimed at."""
+    """Target of the mean linear brightness."""
     balance: tuple[float, float, float]
     """Gain of red, green, blue."""
     gamma: float
+    """Exponent of the tone curve, about 1."""
     contrast: float
+    """Slope of the tone curve about its middle."""
     vignette: float
+    """Relative loss of light in the corners."""
     noise: float
+    """Amplitude of the noise, 1 is the full range."""
     blur: float
+    """Strength of a 3x3 blur, 0..1."""
     flicker: float
+    """Standard deviation of the log exposure between frames."""
     jpeg: int
     """JPEG quality, 0 for none."""
 
 
-def draw_film(rng: random.Random) -> Film:
-    """A random film: mostly gentle, sometimes noisy, blurred or compressed."""
+def sample_effects(rng: random.Random) -> CameraEffects:
+    """Sample effects: mostly weak, sometimes noisy, blurred or compressed."""
     strength = 0.12 if rng.random() < 0.3 else 0.05
     balance = tuple(math.exp(rng.gauss(0, strength)) for _ in range(3))
-    return Film(
+    return CameraEffects(
         target=math.exp(rng.uniform(math.log(0.11), math.log(0.34))),
         balance=(balance[0], balance[1], balance[2]),
         gamma=math.exp(rng.gauss(0, 0.12)),
@@ -51,28 +57,28 @@ def draw_film(rng: random.Random) -> Film:
     )
 
 
-def develop(
-    linear: Float[np.ndarray, "v 3 h w"], film: Film, rng: random.Random
+def apply_effects(
+    linear: Float[np.ndarray, "v 3 h w"], effects: CameraEffects, rng: random.Random
 ) -> Float[np.ndarray, "v 3 h w"]:
-    """Linear light of a clip -> pictures 0..1 (8-bit steps), in place; one exposure for all."""
-    gain = film.target / max(float(np.minimum(linear[:, :, ::4, ::4], 3.0).mean()), 1e-4)
+    """Convert linear light to images 0..1 (8-bit steps), in place, with one exposure per clip."""
+    gain = effects.target / max(float(np.minimum(linear[:, :, ::4, ::4], 3.0).mean()), 1e-4)
     for image in linear:
-        gains = [gain * math.exp(rng.gauss(0, film.flicker)) * k for k in film.balance]
-        _develop(
+        gains = [gain * math.exp(rng.gauss(0, effects.flicker)) * k for k in effects.balance]
+        _apply(
             image,
             np.array(gains, np.float32),
-            film.gamma,
-            film.contrast,
-            film.vignette,
-            film.noise,
-            film.blur,
+            effects.gamma,
+            effects.contrast,
+            effects.vignette,
+            effects.noise,
+            effects.blur,
             rng.getrandbits(31),
         )
-        if film.jpeg:
+        if effects.jpeg:
             pixels = np.empty((*image.shape[1:], 3), np.uint8)
             _to_bytes(image, pixels)
             stream = io.BytesIO()
-            Image.fromarray(pixels).save(stream, "JPEG", quality=film.jpeg)
+            Image.fromarray(pixels).save(stream, "JPEG", quality=effects.jpeg)
             with Image.open(stream) as back:
                 _from_bytes(np.asarray(back), image)
     return linear
@@ -80,7 +86,7 @@ def develop(
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _to_bytes(image, pixels):
-    """Pictures (3, h, w) 0..1 -> bytes (h, w, 3)."""
+    """Convert an image (3, h, w) 0..1 to bytes (h, w, 3)."""
     for v in range(image.shape[1]):
         for u in range(image.shape[2]):
             for c in range(3):
@@ -89,7 +95,7 @@ def _to_bytes(image, pixels):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _from_bytes(pixels, image):
-    """Bytes (h, w, 3) -> pictures (3, h, w) 0..1."""
+    """Convert bytes (h, w, 3) to an image (3, h, w) 0..1."""
     for v in range(image.shape[1]):
         for u in range(image.shape[2]):
             for c in range(3):
@@ -97,10 +103,11 @@ def _from_bytes(pixels, image):
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _develop(image, gains, gamma, contrast, vignette, noise, blur, seed):
+def _apply(image, gains, gamma, contrast, vignette, noise, blur, seed):  # noqa: C901  kernel
+    """Apply blur, vignetting, noise and tone curve to an image (3, h, w) in place."""
     h, w = image.shape[1], image.shape[2]
     side = 0.25 * min(blur, 1.0)
-    curve = np.empty(512)  # the tone curve over 128 times the root of the light
+    curve = np.empty(512)  # tone curve, sampled over 128 times the square root of the light
     for k in range(512):
         x = (k / 128.0) ** 2
         x = min(x * (1.0 + 0.1 * x) / (1.0 + 0.65 * x * x / (1.0 + 0.3 * x)), 1.0)  # shoulder
@@ -134,7 +141,7 @@ def _develop(image, gains, gamma, contrast, vignette, noise, blur, seed):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _soften(plane, side):
-    """Blur a plane (h, w) in place by (side, 1 - 2 side, side) along both axes."""
+    """Blur a plane (h, w) in place with the kernel (side, 1 - 2 side, side) along both axes."""
     h, w = plane.shape
     last, now = np.empty(w, np.float32), np.empty(w, np.float32)
     for v in range(h):
@@ -156,7 +163,7 @@ def _soften(plane, side):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def xorshift(state):
-    """The next state of Marsaglia's 32-bit xorshift generator."""
+    """Compute the next state of Marsaglia's 32-bit xorshift generator."""
     state ^= np.uint32(state << np.uint32(13))
     state ^= np.uint32(state >> np.uint32(17))
     return np.uint32(state ^ np.uint32(state << np.uint32(5)))
@@ -164,9 +171,9 @@ def xorshift(state):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def jump_columns(steps):
-    """Where `xorshift` takes each of the 32 single bits in so many steps.
+    """Compute the states that `xorshift` reaches from each single bit in a number of steps.
 
-    The generator is linear over bits: any state comes to the exclusive or of its bits' columns.
+    The generator is linear over bits: any state leads to the exclusive or of its bits' columns.
     """
     columns = np.empty(32, np.uint32)
     for k in range(32):
@@ -179,9 +186,9 @@ def jump_columns(steps):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _grain(jump, state, grain):
-    """Fill grain (ROWS, w) row after row with sums of three numbers -0.5..0.5; steps `state` (1,).
+    """Fill grain (ROWS, w) with sums of three uniform numbers -0.5..0.5 and advance `state` (1,).
 
-    All rows are drawn at the same time, each from where the one before it will end (`jump`).
+    All rows are generated at the same time, each from the final state of the row before (`jump`).
     """
     w = grain.shape[1]
     states, columns = np.empty(ROWS, np.uint32), np.empty((w, ROWS), np.float32)

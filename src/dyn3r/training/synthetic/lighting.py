@@ -1,12 +1,14 @@
-"""Compiled light of the synthetic world: where the sun is seen, and contact shade.
+"""Compiled lighting of the synthetic world: shadows of the sun, and contact shadows.
 
-Both look for what is near along a direction: primitives are listed per cell of a grid over the
-plane z = 0, seen along the light (shadows) or from above (contact). Pixels are sorted into the
-same cells, so that each primitive of a cell is tested against all of the cell's pixels in one plain
-loop, which the compiler turns into code for several pixels at a time.
+Primitives are listed per cell of a grid over the plane z = 0, projected along the light (shadows)
+or from above (contact shadows). Pixels are sorted into the same cells, so that each primitive of a
+cell is tested against all pixels of the cell in one loop, which the compiler can vectorise.
 
 Columns of `light`: see `shading`.
 """
+
+# Compiled kernels take scalars and flat arrays, and branch by the kind of primitive:
+# ruff: noqa: C901, PLR0913
 
 from __future__ import annotations
 
@@ -30,14 +32,14 @@ from dyn3r.training.synthetic.raycast import (
 )
 
 CHUNK = 256
-"""Pixels that are worked on at a time."""
+"""Pixels processed at a time."""
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def light_grid(rt, half, radii, grow, lx, ly, lz, lo, step, starts, items):
-    """Fill lists of primitives per cell of the plane z = 0, seen along (lx, ly, lz).
+    """Fill lists of primitives per cell of the plane z = 0, projected along (lx, ly, lz).
 
-    Their boxes are widened by `grow` bounding radii.
+    Their boxes are enlarged by `grow` bounding radii.
     starts (n*n+1) offsets into items; cells of size `step` from (lo, lo). Returns the items used.
     """
     n = int(math.sqrt(starts.shape[0] - 1))
@@ -52,7 +54,7 @@ def light_grid(rt, half, radii, grow, lx, ly, lz, lo, step, starts, items):
             continue
         kx, ky = lx / lz, ly / lz
         x, y = rt[p, 9] - rt[p, 11] * kx, rt[p, 10] - rt[p, 11] * ky
-        # the shadow of its box, and for a sun that jitters a little more
+        # the shadow of its box, with a margin for a jittered sun
         rx = ry = grow * radii[p]
         for k in range(3):
             rx += abs(rt[p, k] - rt[p, 6 + k] * kx) * half[p, k]
@@ -80,7 +82,7 @@ def light_grid(rt, half, radii, grow, lx, ly, lz, lo, step, starts, items):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def points_of(eye, depth, world):
-    """World positions (3, h, w) float32 of all surface points; `eye`: the world's row."""
+    """Compute world positions (3, h, w) float32 of surface points; `eye`: the world's row."""
     h, w = depth.shape
     for v in range(h):
         t = depth[v]
@@ -93,10 +95,10 @@ def points_of(eye, depth, world):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def sort_into_cells(world, index, kx, ky, lo, step, starts, cell, first, order):
-    """Sort the pixels of surfaces by the cell of the grid that lies (kx, ky) per height below them.
+    """Sort surface pixels by grid cell, projected to the ground by (kx, ky) per height.
 
-    Pixels in cells without primitives are left out. cell (h*w): where to note their cells; first
-    (n*n+1), order (h*w): offsets of the cells, and the pixels by cell.
+    Pixels in cells without primitives are left out. Fills cell (h*w): cell of each pixel; first
+    (n*n+1) and order (h*w): offsets of the cells, and the pixels by cell.
     """
     n = int(math.sqrt(starts.shape[0] - 1))
     x, y, z = world[0].ravel(), world[1].ravel(), world[2].ravel()
@@ -127,10 +129,10 @@ def sort_into_cells(world, index, kx, ky, lo, step, starts, cell, first, order):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _cast(prim, p, radius, rt, relief, light, soft, n, at, tilt, blocked):
-    """Marks in blocked (n) the points at (3, n) that primitive p hides from the sun.
+    """Mark in blocked (n) the points at (3, n) that primitive p occludes from the sun.
 
-    tilt (2, n): how much each ray's x and y differ from the direction to the sun, if `soft`. Those
-    that get shorter by it reach less far, so that soft shadows of distant things are faint.
+    tilt (2, n): deviation of each ray in x and y from the direction to the sun, if `soft`. Rays
+    that it shortens have a shorter reach, so that soft shadows of distant objects are faint.
     """
     kind = int(prim[p, 0])
     a, b, c, e0 = prim[p, 1], prim[p, 2], prim[p, 3], prim[p, 4]
@@ -184,7 +186,7 @@ def _cast(prim, p, radius, rt, relief, light, soft, n, at, tilt, blocked):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hash01(x, y, z):
-    """A repeatable number in 0..1 from three integers."""
+    """Hash three integers to 0..1."""
     k = (x * 73856093) ^ (y * 19349663) ^ (z * 83492791)
     k = ((k ^ (k >> 13)) * 1274126177) & 0xFFFFFFFF
     return ((k ^ (k >> 16)) & 0xFFFFFF) / 16777216.0
@@ -192,7 +194,7 @@ def hash01(x, y, z):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _tilts(pixels, w, soft, tilt):
-    """Fill tilt (2, n): how much the directions to a large sun differ in x and y, by pixel."""
+    """Fill tilt (2, n), the deviations in x and y of the directions to an extended sun."""
     one, two = tilt[0], tilt[1]
     for i in range(pixels.shape[0]):
         v = int((pixels[i] + 0.5) * (1.0 / w))
@@ -203,7 +205,7 @@ def _tilts(pixels, w, soft, tilt):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def shadows(prim, radii, rt, relief, light, eye, depth, world, starts, items, first, order, sun):
-    """sun (h, w): 1 where it is seen, 0 in shadow.
+    """Fill sun (h, w): 1 where the sun is visible, 0 in shadow.
 
     eye: `eye_table`'s row for the world; world: `points_of`; first, order: `sort_into_cells`.
     """
@@ -224,10 +226,10 @@ def shadows(prim, radii, rt, relief, light, eye, depth, world, starts, items, fi
                 _tilts(order[begin : begin + n], w, soft, tilt)
             blocked[:n] = 0.0
             last = min(starts[cell + 1], items.shape[0])
-            for dear in (False, True):  # those that take longer only see what is left
+            for slow in (False, True):  # slow primitives last, for the remaining pixels
                 for k in range(starts[cell], last):
                     p = items[k]
-                    if (prim[p, 0] > CAPSULE) == dear:
+                    if (prim[p, 0] > CAPSULE) == slow:
                         _cast(prim, p, radii[p], rt, relief, light, soft > 0.0, n, at, tilt,
                               blocked)  # fmt: skip
             for i in range(n):
@@ -236,7 +238,7 @@ def shadows(prim, radii, rt, relief, light, eye, depth, world, starts, items, fi
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _lift(eye, light, n, at):
-    """Move points (4, n: place, depth) a little to eye and light, so that nothing shades itself."""
+    """Offset points (4, n: position, depth) to eye and light, against self-shadowing."""
     x, y, z, t = at[0], at[1], at[2], at[3]
     ex, ey, ez, lx, ly, lz = eye[9], eye[10], eye[11], light[0], light[1], light[2]
     lift = 2e-3 * light[30]
@@ -249,7 +251,7 @@ def _lift(eye, light, n, at):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def fade(x):
-    """exp(-x) for x >= 0 to within 1e-4, in plain arithmetic; beyond 10 it stays at 4e-5."""
+    """Approximate exp(-x) for x >= 0 to within 1e-4, by polynomials; 4e-5 beyond 10."""
     y = min(0.125 * x, 1.25)
     k = 1.0 - y * (1.0 - y * (0.5 - y * (1.0 / 6.0 - y * (1.0 / 24.0 - y * (1.0 / 120.0)))))
     k *= k
@@ -259,7 +261,7 @@ def fade(x):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def contacts(half, radii, rt, strength, index, world, starts, items, first, order, left):
-    """left (h, w): share of the ambient light left near other things (distance to their boxes)."""
+    """Fill left (h, w), the ambient light that is left near other primitives, 0..1."""
     left[:] = 1.0
     x, y, z = world[0].ravel(), world[1].ravel(), world[2].ravel()
     flat, out = index.ravel(), left.ravel()
@@ -280,7 +282,7 @@ def contacts(half, radii, rt, strength, index, world, starts, items, first, orde
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _near(half, radius, rt, p, n, at, own, share):
-    """Multiply share (n) by what primitive p leaves at the points at (3, n), itself excepted."""
+    """Multiply share (n) by the light that primitive p leaves at the points at (3, n) of others."""
     a, b, c = half[p, 0], half[p, 1], half[p, 2]
     r0, r1, r2, r3, r4, r5 = rt[p, 0], rt[p, 1], rt[p, 2], rt[p, 3], rt[p, 4], rt[p, 5]
     r6, r7, r8, tx, ty, tz = rt[p, 6], rt[p, 7], rt[p, 8], rt[p, 9], rt[p, 10], rt[p, 11]
@@ -300,7 +302,7 @@ def _near(half, radius, rt, p, n, at, own, share):
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def light_pass(prim, half, radii, rt, relief, light, cam, depth, index, lo, step,
                starts, items, starts2, items2, sun, left):  # fmt: skip
-    """Shadow and contact shade of every pixel; a large sun jitters and then smooths its shadows.
+    """Compute shadow and contact shadow of every pixel; soft shadows are jittered and smoothed.
 
     starts, items and starts2, items2: `light_grid` along the light and from above.
     """
@@ -322,7 +324,7 @@ def light_pass(prim, half, radii, rt, relief, light, cam, depth, index, lo, step
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def smooth(field, index, reach):
-    """Separable box filter of field (h, w) that does not cross from one primitive to another."""
+    """Apply a box filter to field (h, w), within each primitive."""
     h, w = field.shape
     total, count = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
     for axis in range(2):

@@ -1,6 +1,6 @@
-"""Things that stand in the synthetic world: simple solids, furniture, plants, people, cars.
+"""Objects of the synthetic world: simple solids, furniture, plants, people, cars, animals.
 
-Each function adds its primitives to group `g` of a builder, in the group's axes: the foot at z = 0,
+Each function adds its primitives to group `g` of a builder, in the group's axes: the base at z = 0,
 about `s` tall or long, the front along +x. It returns the radius of its footprint.
 """
 
@@ -18,14 +18,14 @@ from dyn3r.training.synthetic.scenes import (
     SUPER,
     TORUS,
     Builder,
-    Swing,
+    Joint,
     Vec,
     rotation,
 )
 
 
 def solid(b: Builder, g: int, s: float) -> float:
-    """One random solid, standing or lying."""
+    """Add a random solid, standing or lying."""
     rng = b.rng
     kind = rng.choice((BOX, BOX, BOX, ROUNDBOX, ROUNDBOX, ELLIPSOID, ELLIPSOID, FRUSTUM, FRUSTUM,
                        FRUSTUM, CAPSULE, TORUS, SUPER, ARC))  # fmt: skip
@@ -62,7 +62,7 @@ def solid(b: Builder, g: int, s: float) -> float:
 
 
 def pole(b: Builder, g: int, s: float) -> float:
-    """A thin upright thing with a head: lamp, sign, bollard."""
+    """Add a thin pole with a head: lamp, sign, bollard."""
     rng = b.rng
     mat = b.material(0.3 * s, 1)
     r = s * rng.uniform(0.012, 0.04)
@@ -78,7 +78,7 @@ def pole(b: Builder, g: int, s: float) -> float:
 
 
 def table(b: Builder, g: int, s: float) -> float:
-    """A slab on four legs, sometimes with things on it."""
+    """Add a table, sometimes with objects on it."""
     rng = b.rng
     mat = b.material(s)
     legs = mat if rng.random() < 0.6 else b.material(0.4 * s)
@@ -103,7 +103,7 @@ def table(b: Builder, g: int, s: float) -> float:
 
 
 def chair(b: Builder, g: int, s: float) -> float:
-    """Seat, back and four legs."""
+    """Add a chair: seat, back and four legs."""
     rng = b.rng
     mat = b.material(s)
     w, h, t = 0.22 * s, 0.45 * s, 0.025 * s
@@ -119,7 +119,7 @@ def chair(b: Builder, g: int, s: float) -> float:
 
 
 def shelf(b: Builder, g: int, s: float) -> float:
-    """A cupboard or an open shelf with books."""
+    """Add a cupboard or an open shelf with books."""
     rng = b.rng
     mat = b.material(s)
     d, w = 0.16 * s, 0.5 * s * rng.uniform(0.4, 0.9)
@@ -147,7 +147,7 @@ def shelf(b: Builder, g: int, s: float) -> float:
 
 
 def plant(b: Builder, g: int, s: float) -> float:
-    """A pot with leaves, or a tree: a trunk and a crown of ellipsoids."""
+    """Add a plant or a tree: a trunk and a crown of ellipsoids, sometimes in a pot."""
     rng = b.rng
     leaf = b.material(0.3 * s)
     green = (rng.uniform(0.05, 0.3), rng.uniform(0.2, 0.5), rng.uniform(0.02, 0.15))
@@ -169,7 +169,7 @@ def plant(b: Builder, g: int, s: float) -> float:
 
 
 def stack(b: Builder, g: int, s: float) -> float:
-    """Boxes and drums piled up."""
+    """Add a stack of boxes and drums."""
     rng = b.rng
     z, w = 0.0, 0.35 * s * rng.uniform(0.6, 1.0)
     for _ in range(rng.randrange(2, 5)):
@@ -186,7 +186,7 @@ def stack(b: Builder, g: int, s: float) -> float:
 
 
 def person(b: Builder, g: int, s: float, phases: list[float] | None = None) -> float:
-    """A mannequin of capsules, `phases` (radians per frame) swing its arms and legs."""
+    """Add a person made of capsules; `phases` (radians, per frame) swing arms and legs."""
     rng = b.rng
     skin, shirt, legs = b.material(0.3 * s, 1), b.material(0.4 * s, 1), b.material(0.4 * s, 1)
     b.mats[skin][7:10], b.mats[skin][0] = (rng.uniform(0.1, 0.7), rng.uniform(0.08, 0.45), 0.2), -1
@@ -197,8 +197,8 @@ def person(b: Builder, g: int, s: float, phases: list[float] | None = None) -> f
     b.add(ELLIPSOID, (0.065 * s, 0.055 * s, 0.075 * s), skin, g, (0.01 * s, 0.0, 0.92 * s))
     b.add(ELLIPSOID, (0.06 * s, 0.06 * s, 0.05 * s), hair, g, (-0.015 * s, 0.0, 0.96 * s))
     b.limb((0.0, 0.0, 0.8 * s), (0.0, 0.0, 0.88 * s), 0.03 * s, skin, g)
-    still = rng.uniform(0, 6.3)
-    gait = phases if phases is not None else [still] * b.frames
+    pose = rng.uniform(0, 6.3)
+    gait = phases if phases is not None else [pose] * b.frames
     swing, across = rng.uniform(0.3, 0.6), (0.0, 1.0, 0.0)
     for side in (-1, 1):
         hip: Vec = (0.0, side * 0.055 * s, 0.5 * s)
@@ -217,15 +217,15 @@ def person(b: Builder, g: int, s: float, phases: list[float] | None = None) -> f
             b.limb(elbow, hand, 0.026 * s, skin, g),
         ]
         for part in leg:
-            b.swings.append(Swing(part, hip, across, [side * swing * math.sin(p) for p in gait]))
+            b.joints.append(Joint(part, hip, across, [side * swing * math.sin(p) for p in gait]))
         for part in arm:
             angles = [-side * 0.8 * swing * math.sin(p) for p in gait]
-            b.swings.append(Swing(part, shoulder, across, angles))
+            b.joints.append(Joint(part, shoulder, across, angles))
     return 0.2 * s
 
 
 def car(b: Builder, g: int, s: float, phases: list[float] | None = None) -> float:
-    """A car about `s` long: body, cabin, four wheels that turn with `phases`."""
+    """Add a car: body, cabin, four wheels that rotate with `phases` (radians, per frame)."""
     rng = b.rng
     body, glass, tyre = b.material(s, plain=0.6), b.material(0.5 * s), b.material(0.2 * s)
     b.mats[body][17:19] = (0.6, 40.0)
@@ -246,12 +246,12 @@ def car(b: Builder, g: int, s: float, phases: list[float] | None = None) -> floa
             hub: Vec = (0.3 * i * s, 0.93 * j * w, r)
             k = b.add(FRUSTUM, (r, r, 0.1 * w), tyre, g, hub, flat, (1.0,))
             if phases is not None:
-                b.swings.append(Swing(k, hub, (0.0, 1.0, 0.0), [2.0 * p for p in phases]))
+                b.joints.append(Joint(k, hub, (0.0, 1.0, 0.0), [2.0 * p for p in phases]))
     return 0.5 * s
 
 
 def animal(b: Builder, g: int, s: float, phases: list[float] | None = None) -> float:
-    """A four-legged creature about `s` long."""
+    """Add a four-legged animal; `phases` (radians, per frame) swing its legs."""
     rng = b.rng
     coat = b.material(0.6 * s, 1)
     z, r = s * rng.uniform(0.4, 0.6), s * rng.uniform(0.1, 0.17)
@@ -264,14 +264,14 @@ def animal(b: Builder, g: int, s: float, phases: list[float] | None = None) -> f
         for j in (-1, 1):
             hip: Vec = (0.25 * i * s, 0.6 * j * r, z)
             k = b.limb(hip, (hip[0], hip[1], 0.035 * s), 0.035 * s, coat, g)
-            b.swings.append(
-                Swing(k, hip, (0.0, 1.0, 0.0), [0.4 * i * j * math.sin(p) for p in gait])
+            b.joints.append(
+                Joint(k, hip, (0.0, 1.0, 0.0), [0.4 * i * j * math.sin(p) for p in gait])
             )
     return 0.5 * s
 
 
 def ball(b: Builder, g: int, s: float) -> float:
-    """A ball whose centre is the group's origin raised by its radius."""
+    """Add a ball on the origin of the group."""
     r = 0.5 * s
     b.add(ELLIPSOID, (r, r, r), b.material(s, b.rng.choice((0, 1, 2)), plain=0.1), g, (0.0, 0.0, r))
     return r

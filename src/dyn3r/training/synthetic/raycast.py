@@ -1,14 +1,16 @@
-"""Compiled ray caster of the synthetic world: primitives, primary rays, and where points go.
+"""Compiled ray caster of the synthetic world: primitives, primary rays and optical flow.
 
-Plain functions of scalars over flat float32 arrays (numba, no Python objects), so that the same
-functions can later be compiled for a GPU. One thread per call, the interpreter lock released. What
-is asked of many pixels is asked in plain loops over a row and one primitive, which the compiler
-turns into code for several pixels at a time.
+Functions of scalars and flat float32 arrays (numba, no Python objects). One thread per call, the
+interpreter lock released. Loops run over a row of pixels and one primitive, so that the compiler
+can vectorise them.
 
 A primitive is a row of `prim` (kind, a, b, c, e0..e4) in its own axes; `rt[p]` holds its rotation
 (row-major 3x3, local to world) and position. Ray directions are scaled to camera z = 1, so that the
 ray parameter t is z depth. Frames: world z up; camera x right, y down, z forward.
 """
+
+# Compiled kernels take scalars and flat arrays, and branch by the kind of primitive:
+# ruff: noqa: C901, PLR0913
 
 from __future__ import annotations
 
@@ -19,20 +21,23 @@ from numba import njit
 
 BOX, ELLIPSOID, FRUSTUM, CAPSULE, TORUS, ROUNDBOX, SUPER, ARC, ROOM, GROUND = range(10)
 MISS = 1e30
+"""Ray parameter of a ray without a hit."""
 UNSURE = 2
-FAR = 400.0  # rays that come farther see the sky
+"""Visibility that needs another ray."""
+FAR = 400.0
+"""Distance from which on a ray shows the sky."""
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
 def wave(x):
-    """A smooth wave of period 1 and amplitude 1 made of parabolas (cheaper than a sine)."""
+    """Compute a smooth wave of period 1 and amplitude 1 made of parabolas (faster than a sine)."""
     f = 2.0 * (x - math.floor(x)) - 1.0
     return 4.0 * f * (1.0 - abs(f))
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def relief_height(relief, x, y):
-    """Height of the ground at (x, y): rows of `relief` are amplitude, kx, ky, phase."""
+    """Compute the height of the ground at (x, y); rows of `relief`: amplitude, kx, ky, phase."""
     h = 0.0
     for k in range(relief.shape[0]):
         if relief[k, 0] != 0.0:
@@ -42,7 +47,7 @@ def relief_height(relief, x, y):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def relief_slope(relief, x, y):
-    """Slope of the ground at (x, y) along x and y."""
+    """Compute the slope of the ground at (x, y) along x and y."""
     sx, sy = 0.0, 0.0
     for k in range(relief.shape[0]):
         at = relief[k, 1] * x + relief[k, 2] * y + relief[k, 3]
@@ -54,7 +59,7 @@ def relief_slope(relief, x, y):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def box_span(a, b, c, ox, oy, oz, dx, dy, dz):
-    """Where a ray enters and leaves the box with half sizes a, b, c; it misses if near > far."""
+    """Compute where a ray enters and leaves a box with half sizes a, b, c; a miss: near > far."""
     ix = 1.0 / dx if abs(dx) > 1e-9 else 1e9
     iy = 1.0 / dy if abs(dy) > 1e-9 else 1e9
     iz = 1.0 / dz if abs(dz) > 1e-9 else 1e9
@@ -66,7 +71,7 @@ def box_span(a, b, c, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit_box(a, b, c, ox, oy, oz, dx, dy, dz):
-    """First crossing t > 0 of an axis-aligned box with half sizes a, b, c, from outside."""
+    """Compute the first crossing t > 0 of a box with half sizes a, b, c, from outside."""
     near, far = box_span(a, b, c, ox, oy, oz, dx, dy, dz)
     if near > far or near <= 0.0:
         return MISS
@@ -75,7 +80,7 @@ def hit_box(a, b, c, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit_ellipsoid(a, b, c, ox, oy, oz, dx, dy, dz):
-    """First crossing of the ellipsoid with semi-axes a, b, c."""
+    """Compute the first crossing of an ellipsoid with semi-axes a, b, c."""
     px, py, pz = ox / a, oy / b, oz / c
     vx, vy, vz = dx / a, dy / b, dz / c
     aa = vx * vx + vy * vy + vz * vz
@@ -90,7 +95,7 @@ def hit_ellipsoid(a, b, c, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit_frustum(a, b, c, k, ox, oy, oz, dx, dy, dz):
-    """Cylinder or cone about z: semi-axes (a, b) at z = -c, k times that at z = +c, capped."""
+    """Intersect a capped cone about z: semi-axes (a, b) at z = -c, k (a, b) at z = c."""
     px, py, vx, vy = ox / a, oy / b, dx / a, dy / b
     slope = 0.5 * (k - 1.0) / c
     r0 = 1.0 + slope * (oz + c)
@@ -122,7 +127,7 @@ def hit_frustum(a, b, c, k, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit_capsule(r, c, ox, oy, oz, dx, dy, dz):
-    """Capsule of radius r about the segment from z = -c to z = +c."""
+    """Intersect a capsule of radius r about the segment from z = -c to z = +c."""
     aa = dx * dx + dy * dy
     bb = ox * dx + oy * dy
     cc = ox * ox + oy * oy - r * r
@@ -151,7 +156,7 @@ def hit_capsule(r, c, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def ring_distance(kind, a, b, e0, e1, x, y, z):
-    """Signed distance of the marched primitives, whole rings and arcs."""
+    """Compute the signed distance of a ring or an arc."""
     if kind == TORUS:  # ring radius a, tube radius b, axis z
         q = math.sqrt(x * x + y * y) - a
         return math.sqrt(q * q + z * z) - b
@@ -164,7 +169,7 @@ def ring_distance(kind, a, b, e0, e1, x, y, z):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def hit_ring(kind, a, b, e0, e1, ox, oy, oz, dx, dy, dz):
-    """Whole ring or arc, by sphere tracing inside the bounding box."""
+    """Intersect a ring or an arc by sphere tracing inside the bounding box."""
     near, far = box_span(a + b, a + b, b, ox, oy, oz, dx, dy, dz)
     if near > far:
         return MISS
@@ -183,10 +188,10 @@ def hit_ring(kind, a, b, e0, e1, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def hit_round_box(a, b, c, r, ox, oy, oz, dx, dy, dz):
-    """Box of half sizes a, b, c whose edges are rounded with radius r, from outside.
+    """Intersect a box of half sizes a, b, c with edges rounded by radius r, from outside.
 
-    The distance to it is convex along a ray, so that Newton's steps from before the first root rise
-    to it and never pass it.
+    The distance is convex along a ray, so that Newton's method from before the first root converges
+    to it monotonically.
     """
     near, far = box_span(a, b, c, ox, oy, oz, dx, dy, dz)
     if near > far:
@@ -210,10 +215,10 @@ def hit_round_box(a, b, c, r, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def hit_super(a, b, c, ox, oy, oz, dx, dy, dz):
-    """|x/a|^4 + |y/b|^4 + |z/c|^4 = 1, from outside.
+    """Intersect |x/a|^4 + |y/b|^4 + |z/c|^4 = 1, from outside.
 
-    Along a ray that is a convex quartic, so that Newton's steps from before the first root rise to
-    it and never pass it.
+    The quartic is convex along a ray, so that Newton's method from before the first root converges
+    to it monotonically.
     """
     near, far = box_span(a, b, c, ox, oy, oz, dx, dy, dz)
     if near > far:
@@ -239,7 +244,7 @@ def hit_super(a, b, c, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit_room(a, b, c, wall, middle, wide, low, high, ox, oy, oz, dx, dy, dz):
-    """The far wall of a box of half sizes a, b, c seen from inside.
+    """Intersect the far wall of a box of half sizes a, b, c, from inside.
 
     One wall (0 +x, 1 -x, 2 +y, 3 -y, -1 none) may have a rectangular opening: its middle along the
     wall, half its width, its lower and upper edge.
@@ -259,12 +264,12 @@ def hit_room(a, b, c, wall, middle, wide, low, high, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def hit_ground(relief, start, limit, top, steep, ox, oy, oz, dx, dy, dz):
-    """Ground up to `limit`; `top` is its highest point, `steep` 0 for a plane z = 0.
+    """Intersect the ground up to `limit`; `top`: its highest point, `steep`: 0 for the plane z = 0.
 
-    Rays that are above ground at `start` are taken to be so before; the others are begun at 0.
+    Rays above ground at `start` are assumed to be above it before; the others start at 0.
 
-    The waves of the relief are made of parabolas, so that the height above ground is a parabola in
-    t between one joint of any of them and the next: they are solved one after the other.
+    The waves of the relief are made of parabolas, so that the height above ground is piecewise
+    quadratic in t. The pieces are solved one after the other.
     """
     if steep == 0.0:
         t = -oz / dz if dz < -1e-9 else MISS
@@ -283,7 +288,7 @@ def hit_ground(relief, start, limit, top, steep, ox, oy, oz, dx, dy, dz):
         gap, slope, bend, length = oz + t * dz, dz, 0.0, limit - t + 1e-3
         for k in range(relief.shape[0]):
             if relief[k, 0] == 0.0:
-                break  # the others are empty as well
+                break  # the remaining rows are empty
             speed = 2.0 * (relief[k, 1] * dx + relief[k, 2] * dy)
             at = 2.0 * (relief[k, 1] * (ox + t * dx) + relief[k, 2] * (oy + t * dy) + relief[k, 3])
             whole = math.floor(at)
@@ -301,15 +306,15 @@ def hit_ground(relief, start, limit, top, steep, ox, oy, oz, dx, dy, dz):
             below = math.sqrt(disc) - slope
             if below > 0.0 and 2.0 * gap <= length * below:
                 return t + 2.0 * gap / below
-        t += length + 1e-6 * (1.0 + t)  # a little past the joint
+        t += length + 1e-6 * (1.0 + t)  # slightly into the next piece
     return MISS
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit(kind, prim, p, relief, start, limit, ox, oy, oz, dx, dy, dz):
-    """First t > 0 where a ray in local axes meets primitive p, MISS if it does not.
+    """Compute the first t > 0 at which a ray in local axes hits primitive p, else MISS.
 
-    start, limit: see `hit_ground`; of no effect on others.
+    start, limit: see `hit_ground`; no effect on other primitives.
     """
     a, b, c = prim[p, 1], prim[p, 2], prim[p, 3]
     if kind == BOX:
@@ -334,10 +339,10 @@ def hit(kind, prim, p, relief, start, limit, ox, oy, oz, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def eye_table(rt, cam):
-    """The camera in the axes of every primitive, and in the world's as the last row: (p + 1, 12).
+    """Compute the camera in the axes of every primitive, and in world axes as the last row.
 
-    Columns 0..8: rows of the matrix that takes (u, v, 1) to the direction of that pixel's ray;
-    9..11: where the rays start.
+    Returns (p + 1, 12). Columns 0..8: rows of the matrix from (u, v, 1) to the ray direction of
+    that pixel; 9..11: camera centre.
     """
     count = rt.shape[0]
     eye = np.empty((count + 1, 12))
@@ -362,7 +367,7 @@ def eye_table(rt, cam):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def hit_seen(prim, p, relief, start, limit, eye, u, v):
-    """`hit` for the ray of pixel (u, v)."""
+    """Compute `hit` for the ray of pixel (u, v)."""
     return hit(
         int(prim[p, 0]),
         prim,
@@ -381,7 +386,7 @@ def hit_seen(prim, p, relief, start, limit, eye, u, v):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def screen_box(half, rt, p, cam, w, h):
-    """Pixel window (u0, u1, v0, v1) of primitive p; u1 <= u0 if it is behind or outside.
+    """Compute the pixel window (u0, u1, v0, v1) of primitive p; u1 <= u0 if it is not visible.
 
     cam: fx, fy, cx, cy, rotation camera-to-world (9, row-major), centre (3).
     """
@@ -416,9 +421,9 @@ def screen_box(half, rt, p, cam, w, h):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _row(prim, p, eye, u0, v, t):
-    """Distances t (n) along the rays of pixels u0, u0+1, ... of row v to primitive p, no ground.
+    """Compute t (n) at which the rays of pixels u0, u0+1, ... of row v hit primitive p, no ground.
 
-    One plain loop per kind, so that the compiler works on several pixels at a time.
+    One loop per kind, so that the compiler can vectorise it.
     """
     kind, n = int(prim[p, 0]), t.shape[0]
     a, b, c = prim[p, 1], prim[p, 2], prim[p, 3]
@@ -457,9 +462,9 @@ def _row(prim, p, eye, u0, v, t):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _ground_row(prim, p, relief, eye, v, begin, depth, t):
-    """Distances t (w) to the ground in row v, as far as what is in front of it lets see it.
+    """Compute t (w) at which the rays of row v hit the ground, as far as it is visible.
 
-    begin (w): how far the row below was clear of it; depth (w): what has been met so far.
+    begin (w): t up to which the row below was above ground; depth (w): nearest hit so far.
     """
     m0, m3, m6 = eye[p, 0], eye[p, 3], eye[p, 6]
     x, y = eye[p, 1] * v + eye[p, 2], eye[p, 4] * v + eye[p, 5]
@@ -482,9 +487,9 @@ def _ground_row(prim, p, relief, eye, v, begin, depth, t):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def trace(prim, half, rt, relief, cam, depth, index):
-    """Primary rays: fills z depth (0 sky) and primitive index (-1 sky), both (h, w)."""
+    """Trace primary rays: fill z depth (0: sky) and primitive index (-1: sky), both (h, w)."""
     h, w = depth.shape
-    depth[:] = 0.1 * MISS  # float32 would round MISS itself up, and a miss would win
+    depth[:] = 0.1 * MISS  # below MISS, which float32 rounds up, so that a miss never replaces it
     index[:] = -1
     eye = eye_table(rt, cam)
     t = np.empty(w)
@@ -500,7 +505,7 @@ def trace(prim, half, rt, relief, cam, depth, index):
                 closer = found[i] < nearest[i]
                 nearest[i] = found[i] if closer else nearest[i]
                 which[i] = p if closer else which[i]
-    for p in range(prim.shape[0]):  # the ground last: most of it is hidden by then
+    for p in range(prim.shape[0]):  # the ground last: most of it is occluded by then
         if int(prim[p, 0]) != GROUND:
             continue
         begin = np.zeros(w)
@@ -518,9 +523,9 @@ def trace(prim, half, rt, relief, cam, depth, index):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def carry_table(rt, eye, cam_j, rt_j):
-    """Where frame i's surface points go in frame j, per primitive: (p, 12).
+    """Compute the map of surface points of frame i to frame j, per primitive: (p, 12).
 
-    Columns 0..8: rows of a matrix A, 9..11: b; the point at depth t of pixel (u, v) comes to the
+    Columns 0..8: rows of a matrix A, 9..11: b. The point at depth t of pixel (u, v) maps to the
     homogeneous pixel t A (u, v, 1) + b. eye: `eye_table` of frame i.
     """
     carry = np.empty((rt.shape[0], 12))
@@ -547,7 +552,7 @@ def carry_table(rt, eye, cam_j, rt_j):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def uniform_blocks(index, block):
-    """block (h, w): the primitive of the four pixels from (u, v) on, -2 where they differ."""
+    """Fill block (h, w) with the primitive of the four pixels from (u, v) on; -2: they differ."""
     h, w = index.shape
     block[:] = -2
     for v in range(h - 1):
@@ -561,15 +566,15 @@ def uniform_blocks(index, block):
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def flow_between(prim, carry, eye_j, relief, depth_i, index_i, inverse_j, index_j, block_j, flow,
                  visible):  # fmt: skip
-    """Where every surface point of frame i lies in frame j, and whether it is seen there.
+    """Compute flow from frame i to frame j and the visibility of its end points.
 
     flow (h, w, 2) in pixels, 0 at the sky; visible (h, w). carry: `carry_table` from i to j;
-    eye_j: `eye_table` of j; inverse_j is 1 / depth; block_j: `uniform_blocks` of j. Beside
-    edges a ray is cast at the exact sub-pixel position against everything that shows up nearby.
+    eye_j: `eye_table` of j; inverse_j: 1 / depth; block_j: `uniform_blocks` of j. Next to edges a
+    ray is cast at the exact sub-pixel position against all primitives visible nearby.
     """
     h, w = depth_i.shape
     work = np.empty((9, w))
-    a, b, z = work[0], work[1], work[2]  # pixel and depth in frame j; depth 0 if nowhere
+    a, b, z = work[0], work[1], work[2]  # pixel and depth in frame j; depth 0: none
     place, shown, seen = np.empty(w, np.int32), np.empty(w, np.int32), np.empty(w, np.int8)
     tested = np.full(prim.shape[0], -1, np.int32)
     for v in range(h):
@@ -591,12 +596,12 @@ def flow_between(prim, carry, eye_j, relief, depth_i, index_i, inverse_j, index_
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _compare(index, inverse, block, h, work, place, shown, seen):
-    """Fill seen (w): 1 where the other frame shows the same primitive at the same depth, 0 where
-    something clearly nearer or where the point is outside, else UNSURE.
+    """Fill seen (w): 1 visible, 0 occluded or outside, else UNSURE.
 
-    index: of this frame's row; inverse, block (h*w): of the other frame; rows 0..2 of work (9, w):
-    pixel and depth there. Fills place (w) with the other frame's pixel up left of the point, and
-    shown (w) with what its block shows.
+    Visible: the other frame shows the same primitive at the same depth. Occluded: it shows a much
+    nearer one. index: of this frame's row; inverse, block (h*w): of the other frame; rows 0..2 of
+    work (9, w): pixel and depth there. Fills place (w) with the other frame's pixel above left of
+    the point, and shown (w) with the primitive of its block.
     """
     w = index.shape[0]
     a, b, z, fa, fb = work[0], work[1], work[2], work[3], work[4]
@@ -624,7 +629,7 @@ def _compare(index, inverse, block, h, work, place, shown, seen):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _carry_row(carry, v, depth, index, a, b, z):
-    """Pixel (a, b) and depth z in the other frame of all points of row v; z = 0: nowhere."""
+    """Compute pixel (a, b) and depth z in the other frame of the points of row v; z = 0: none."""
     w = depth.shape[0]
     first = 0
     while first < w:
@@ -652,21 +657,21 @@ def _carry_row(carry, v, depth, index, a, b, z):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _unoccluded(prim, relief, eye, index, inverse, a, b, z, u0, v0, p, ray, tested):
-    """True if nothing that shows up near pixel (a, b) hides a point of primitive p at depth z.
+    """Whether no primitive visible near pixel (a, b) occludes a point of primitive p at depth z.
 
-    tested (p): the last `ray` (any number of its own) that was cast at each primitive.
+    tested (p): identifier of the last `ray` that was cast at each primitive.
     """
     h, w = index.shape
     limit = z * (1.0 - 2e-3)
     tested[p] = ray
-    if int(prim[p, 0]) != ROOM:  # of which no part hides another
+    if int(prim[p, 0]) != ROOM:  # convex: it does not occlude itself
         start = 0.7 / max(inverse[v0, u0], 1.0 / z)
         if hit_seen(prim, p, relief, start, limit, eye, a, b) < limit:
             return False
     for v in range(max(v0 - 1, 0), min(v0 + 3, h)):
         for u in range(max(u0 - 1, 0), min(u0 + 3, w)):
             q = index[v, u]
-            # far behind the point: no need to try
+            # far behind the point: it can't occlude it
             if q < 0 or tested[q] == ray or inverse[v, u] * z < 0.7:
                 continue
             tested[q] = ray

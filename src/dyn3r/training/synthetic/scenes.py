@@ -1,7 +1,7 @@
-"""Random scenes of the synthetic world as flat arrays: primitives, materials, groups that move.
+"""Scenes of the synthetic world as flat arrays: primitives, materials, moving groups.
 
-The middle camera stands above the origin and looks along +y; z is up and the floor is z = 0.
-Everything is drawn with one `random.Random`, so that a scene is a pure function of its seed.
+The middle camera is above the origin and points along +y; z is up and the floor is z = 0. All
+random numbers come from one `random.Random`, so that a scene is a pure function of its seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def rotation(axis: Vec, angle: float) -> tuple[float, ...]:
-    """Row-major rotation about a unit axis (Rodrigues)."""
+    """Compute the row-major rotation about a unit axis (Rodrigues)."""
     x, y, z = axis
     c, s = math.cos(angle), math.sin(angle)
     k = 1 - c
@@ -32,7 +32,7 @@ def rotation(axis: Vec, angle: float) -> tuple[float, ...]:
 
 
 def multiply(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
-    """Product of two row-major rotations."""
+    """Multiply two row-major rotations."""
     return tuple(
         a[3 * i] * b[j] + a[3 * i + 1] * b[3 + j] + a[3 * i + 2] * b[6 + j]
         for i in range(3)
@@ -41,8 +41,8 @@ def multiply(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
 
 
 @dataclass
-class Swing:
-    """A joint: primitive `prim` turns about `axis` through `pivot` (group axes), per frame."""
+class Joint:
+    """Rotation of primitive `prim` about `axis` through `pivot` (group axes), per frame."""
 
     prim: int
     pivot: Vec
@@ -52,7 +52,7 @@ class Swing:
 
 @dataclass
 class Group:
-    """Things that share a motion: world rotation and position, per frame if they move."""
+    """Primitives with a common motion: world rotation and position, per frame if they move."""
 
     R: np.ndarray | tuple[float, ...]  # (frames, 3, 3), or row-major
     t: np.ndarray | Vec  # (frames, 3), or one for all
@@ -61,7 +61,7 @@ class Group:
 
 @dataclass
 class SceneArrays:
-    """What the kernels take; see `raycast` and `shading` for the columns."""
+    """Input of the kernels; see `raycast` and `shading` for the columns."""
 
     prim: np.ndarray  # (p, 9) float32
     half: np.ndarray  # (p, 3) float32, negative for rooms and grounds
@@ -75,12 +75,12 @@ class SceneArrays:
 
 @dataclass
 class Builder:
-    """Collects primitives and turns them into `SceneArrays`."""
+    """Collects primitives and converts them to `SceneArrays`."""
 
     rng: random.Random
     frames: int
-    num_drawn: int
-    """Drawn tiles of the texture bank (they come first)."""
+    num_procedural: int
+    """Number of procedural tiles in the texture bank (they come first)."""
     num_tiles: int
     rows: list[list[float]] = field(default_factory=list)
     half: list[Vec] = field(default_factory=list)
@@ -90,11 +90,11 @@ class Builder:
     mat_of: list[int] = field(default_factory=list)
     mats: list[list[float]] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
-    swings: list[Swing] = field(default_factory=list)
+    joints: list[Joint] = field(default_factory=list)
     relief: list[Vec | tuple[float, ...]] = field(default_factory=list)
 
     def colour(self) -> Vec:
-        """A linear colour, from dark to light and from grey to vivid."""
+        """Sample a linear colour, from dark to light and from grey to saturated."""
         random = self.rng.random
         grey = self.rng.uniform(0.15, 0.95) ** 2
         vivid = random() ** 1.7 * 0.9
@@ -107,15 +107,15 @@ class Builder:
         )
 
     def material(self, size: float, mapping: int = 0, glow: float = 0.0, plain: float = 0.2) -> int:
-        """A random material for a thing about `size` long; returns its row."""
+        """Add a random material for an object about `size` long; returns its row."""
         rng = self.rng
         row = [0.0] * MATERIAL_COLUMNS
         row[0] = -1.0
         row[7:10] = self.colour()
         row[10:13] = self.colour()
         if rng.random() > plain:
-            photo = self.num_tiles > self.num_drawn and rng.random() < 0.45
-            low, high = (self.num_drawn, self.num_tiles) if photo else (0, self.num_drawn)
+            photo = self.num_tiles > self.num_procedural and rng.random() < 0.45
+            low, high = (self.num_procedural, self.num_tiles) if photo else (0, self.num_procedural)
             row[0] = float(rng.randrange(low, high))
             row[13] = 0.0 if rng.random() < (0.8 if photo else 0.55) else 1.0
             row[20] = 1.0 if photo else 0.0
@@ -129,7 +129,7 @@ class Builder:
         row[6] = float(mapping)
         row[14] = -1.0
         if rng.random() < 0.6:
-            row[14] = float(rng.randrange(0, self.num_drawn))
+            row[14] = float(rng.randrange(0, self.num_procedural))
             row[15] = row[1] * rng.uniform(0.3, 5.0)
             row[16] = rng.uniform(0.05, 0.5)
         if rng.random() < 0.35:
@@ -139,26 +139,26 @@ class Builder:
         self.mats.append(row)
         return len(self.mats) - 1
 
-    def still_group(self, x: float, y: float, z: float, yaw: float, tilt: float = 0.0) -> int:
-        """A group that stays; returns its index."""
+    def static_group(self, x: float, y: float, z: float, yaw: float, tilt: float = 0.0) -> int:
+        """Add a group at rest; returns its index."""
         R = rotation((0.0, 0.0, 1.0), yaw)
         if tilt:
             R = multiply(R, rotation((1.0, 0.0, 0.0), tilt))
-        self.groups.append(Group(R, (x, y, z), False))
+        self.groups.append(Group(R, (x, y, z), moving=False))
         return len(self.groups) - 1
 
-    def add_group(self, R: np.ndarray, t: np.ndarray, moving: bool) -> int:
-        """A group with its motion, world from group; returns its index."""
-        self.groups.append(Group(R, t, moving))
+    def moving_group(self, R: np.ndarray, t: np.ndarray) -> int:
+        """Add a moving group, world from group per frame; returns its index."""
+        self.groups.append(Group(R, t, moving=True))
         return len(self.groups) - 1
 
     def _motions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rotations (frames, g, 3, 3) and positions (frames, g, 3) of all groups."""
+        """Return rotations (frames, g, 3, 3) and positions (frames, g, 3) of all groups."""
         count = len(self.groups)
         R, t = np.empty((self.frames, count, 3, 3)), np.empty((self.frames, count, 3))
-        still = [k for k, g in enumerate(self.groups) if isinstance(g.R, tuple)]
-        R[:, still] = np.array([self.groups[k].R for k in still]).reshape(-1, 3, 3)
-        t[:, still] = np.array([self.groups[k].t for k in still]).reshape(-1, 3)
+        static = [k for k, g in enumerate(self.groups) if isinstance(g.R, tuple)]
+        R[:, static] = np.array([self.groups[k].R for k in static]).reshape(-1, 3, 3)
+        t[:, static] = np.array([self.groups[k].t for k in static]).reshape(-1, 3)
         for k, group in enumerate(self.groups):
             if not isinstance(group.R, tuple):
                 R[:, k], t[:, k] = group.R, group.t
@@ -174,7 +174,7 @@ class Builder:
         R: tuple[float, ...] = IDENTITY,
         extra: tuple[float, ...] = (),
     ) -> int:
-        """One primitive in group axes; returns its index."""
+        """Add a primitive in group axes; returns its index."""
         a, b, c = size
         half: Vec = (a, b, c)
         if kind == FRUSTUM:
@@ -200,7 +200,7 @@ class Builder:
         return len(self.rows) - 1
 
     def limb(self, start: Vec, end: Vec, r: float, mat: int, group: int) -> int:
-        """A capsule between two points in group axes."""
+        """Add a capsule between two points in group axes; returns its index."""
         d = [e - s for s, e in zip(start, end)]
         length = math.sqrt(sum(x * x for x in d)) + 1e-9
         x, y, z = (v / length for v in d)
@@ -218,17 +218,17 @@ class Builder:
         return self.add(CAPSULE, (r, r, 0.5 * length), mat, group, middle, R)
 
     def finish(self) -> SceneArrays:
-        """All primitives placed in the world for every frame."""
+        """Place all primitives in the world for every frame."""
         place = np.array(self.place)
         group = np.array(self.group_of)
         Rl = np.broadcast_to(place[:, :9].reshape(-1, 3, 3), (self.frames, len(place), 3, 3)).copy()
         tl = np.broadcast_to(place[:, 9:], (self.frames, len(place), 3)).copy()
-        for swing in self.swings:
-            pivot = np.array(swing.pivot)
-            for k, angle in enumerate(swing.angles):
-                turn = np.array(rotation(swing.axis, angle)).reshape(3, 3)
-                Rl[k, swing.prim] = turn @ Rl[k, swing.prim]
-                tl[k, swing.prim] = turn @ (tl[k, swing.prim] - pivot) + pivot
+        for joint in self.joints:
+            pivot = np.array(joint.pivot)
+            for k, angle in enumerate(joint.angles):
+                turn = np.array(rotation(joint.axis, angle)).reshape(3, 3)
+                Rl[k, joint.prim] = turn @ Rl[k, joint.prim]
+                tl[k, joint.prim] = turn @ (tl[k, joint.prim] - pivot) + pivot
         of_groups, at_groups = self._motions()
         Rg = of_groups[:, group]
         R = Rg @ Rl

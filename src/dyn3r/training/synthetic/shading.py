@@ -1,9 +1,8 @@
 """Compiled shading of the synthetic world: textures, lights, edges, sky.
 
-Samples (a pixel's centre, or another place in a pixel at an outline) are sorted by what they show
-and shaded in chunks of one primitive, stage after stage in plain loops that the compiler turns into
-code for several samples at a time. Everything is done in the primitive's own axes. Colours are
-linear here; `camera_effects` develops them.
+Samples (pixel centres, and additional positions in pixels at object edges) are sorted by primitive
+and shaded in chunks, stage by stage, in loops that the compiler can vectorise. All computations are
+in the axes of the primitive. Colours are linear; `camera_effects` converts them.
 
 Columns of a material row: 0 tile (-1 plain), 1 repeats per unit length, 2 3 cosine and sine of its
 rotation, 4 5 offset, 6 mapping (0 by dominant axis, 1 about z, 2 about the centre), 7-9 colour A,
@@ -12,8 +11,12 @@ rotation, 4 5 offset, 6 mapping (0 by dominant axis, 1 about z, 2 about the cent
 
 Light: 0-2 direction to the sun, 3-5 its colour, 6-8 ambient, 9-11 direction to the fill light,
 12-14 its colour, 15-17 lamp, 18-20 its colour, 21 haze per unit depth, 22-24 haze colour, 25 sky,
-26 its turn, 27 its gain, 28 size of the sun, 29 strength of contact shade, 30 length of the scene.
+26 its rotation, 27 its gain, 28 size of the sun, 29 strength of contact shadows, 30 length of the
+scene.
 """
+
+# Compiled kernels take scalars and flat arrays, and branch by the kind of primitive:
+# ruff: noqa: C901, FBT003, PLR0913
 
 from __future__ import annotations
 
@@ -41,10 +44,10 @@ from dyn3r.training.synthetic.raycast import (
 TILE = 256
 LAST_LEVEL = 7
 CHUNK = 128
-"""Samples that are shaded at a time."""
+"""Samples shaded at a time."""
 
 # rows of a chunk's work array (WORK, CHUNK)
-U, V, T, SUN, LEFT = 0, 1, 2, 3, 4  # the sample: its place in the picture, depth, light that comes
+U, V, T, SUN, LEFT = 0, 1, 2, 3, 4  # the sample: pixel, depth, incident light
 X, Y, Z, NX, NY, NZ = 5, 6, 7, 8, 9, 10  # the point and its normal in the primitive's axes
 DX, DY, DZ = 11, 12, 13  # unit direction from the eye
 WIDE, LOD, S, Q = 14, 15, 16, 17  # size of a pixel there, mip level, coordinates on the surface
@@ -57,7 +60,7 @@ INTS = 6
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def fast_log2(x):
-    """log2 of a normal float32 number to about 1e-5, in plain arithmetic."""
+    """Approximate log2 of a normal float32 number to about 1e-5."""
     bits = np.float32(x).view(np.int32)
     m = float(np.int32((bits & 0x7FFFFF) | 0x3F800000).view(np.float32)) - 1.0  # mantissa 0..1
     k = 0.19133031 + m * (-0.07731441 + m * 0.01486540)
@@ -67,7 +70,7 @@ def fast_log2(x):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def fast_exp2(x):
-    """2^x for x from -126 to 126 to about 1e-6, in plain arithmetic."""
+    """Approximate 2^x for x from -126 to 126 to about 1e-6."""
     x = min(max(x, -126.0), 126.0)
     whole = math.floor(x)
     f = x - whole
@@ -78,7 +81,7 @@ def fast_exp2(x):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _corners(tile, mirrored, n, ints, work):
-    """Fetch the four texels of a tile (texels,) uint32 around each of n places on its mip levels.
+    """Fetch the four texels of a tile (texels,) uint32 around each of n positions.
 
     From rows LEVEL of ints and TU, TV of work (in repeats of the tile); fills rows TEXEL..TEXEL+3,
     and WX, WY: the weights of the right and the lower ones.
@@ -108,7 +111,7 @@ def _corners(tile, mirrored, n, ints, work):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _blend(channel, n, ints, work, out):
-    """Bilinear values 0..255 (n) of one channel of the texels that `_corners` has fetched."""
+    """Interpolate bilinearly one channel (n), 0..255, of the texels fetched by `_corners`."""
     wx, wy, shift = work[WX], work[WY], 8 * channel
     a, b, c, d = ints[TEXEL], ints[TEXEL + 1], ints[TEXEL + 2], ints[TEXEL + 3]
     for i in range(n):
@@ -120,7 +123,7 @@ def _blend(channel, n, ints, work, out):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def sky_colour(skies, light, dx, dy, dz):
-    """Linear colour of the sky in a world direction (any length)."""
+    """Compute the linear colour of the sky in a world direction (any length)."""
     k = int(light[25])
     h, w = skies.shape[1], skies.shape[2]
     x = (math.atan2(dx, dy) + light[26]) / (2.0 * math.pi) * w - 0.5
@@ -145,7 +148,7 @@ def sky_colour(skies, light, dx, dy, dz):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def light_table(rt, light):
-    """Directions to sun and fill light, place of the lamp, and up, in every primitive's axes."""
+    """Compute directions to sun and fill light, the lamp's position and up, per primitive."""
     table = np.empty((rt.shape[0], 12))
     for p in range(rt.shape[0]):
         for i in range(3):
@@ -240,7 +243,7 @@ def _normals(prim, p, relief, n, work):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _on_surface(mat, n, work):
-    """Fill S and Q, the coordinates on the surface that textures are laid out in."""
+    """Fill S and Q, the texture coordinates on the surface."""
     x, y, z, nx, ny, nz = work[X], work[Y], work[Z], work[NX], work[NY], work[NZ]
     s, q = work[S], work[Q]
     for i in range(n):
@@ -296,7 +299,7 @@ def _tile_colours(mat, tile, n, ints, work):
     _corners(tile, mirrored, n, ints, work)
     for c in range(3):
         _blend(c, n, ints, work, work[RED + c])
-    m = 0  # those that lie clearly between two levels are looked up in the smaller one as well
+    m = 0  # samples between two levels are looked up in the coarser one as well
     for i in range(n):
         between = lod[i] - level[i]
         if between > 0.05:
@@ -348,7 +351,7 @@ def _albedos(mat, tiles, n, ints, work):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _light_up(mat, light, lit, n, work):
-    """Turn RED..BLUE from albedo into the light that comes back; lit: row of `light_table`."""
+    """Convert RED..BLUE from albedo to reflected light; lit: row of `light_table`."""
     x, y, z, nx, ny, nz = work[X], work[Y], work[Z], work[NX], work[NY], work[NZ]
     sun, left, ones = work[SUN], work[LEFT], work[S]
     sx, sy, sz, fx, fy, fz = lit[0], lit[1], lit[2], lit[3], lit[4], lit[5]
@@ -383,7 +386,7 @@ def _light_up(mat, light, lit, n, work):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _shine(mat, light, lit, n, work):
-    """Add the sun's highlight (Blinn-Phong) to RED..BLUE; S holds the sun's part in the light."""
+    """Add the sun's highlight (Blinn-Phong) to RED..BLUE; S: diffuse light of the sun."""
     nx, ny, nz, dx, dy, dz = work[NX], work[NY], work[NZ], work[DX], work[DY], work[DZ]
     sun, ones, high = work[SUN], work[S], work[DETAIL]
     sx, sy, sz, shine, power = lit[0], lit[1], lit[2], mat[17], mat[18]
@@ -401,7 +404,7 @@ def _shine(mat, light, lit, n, work):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
 def face_of(prim, p, eye, u, v, t):
-    """Which of its materials a room shows at a pixel: 0 floor, 1 wall, 2 ceiling; else 0."""
+    """Identify the material of a room at a pixel: 0 floor, 1 wall, 2 ceiling; other kinds: 0."""
     if int(prim[p, 0]) != ROOM:
         return 0
     x = eye[p, 9] + t * (eye[p, 0] * u + eye[p, 1] * v + eye[p, 2])
@@ -416,10 +419,10 @@ def face_of(prim, p, eye, u, v, t):
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def shade_samples(prim, relief, mat_of, mats, tiles, skies, light, eye, lit, focal, keys, count,
                   u, v, t, sun, left, pixel, add, image):  # fmt: skip
-    """Colours of `count` samples, written to their pixels of image (3, h*w), or added to them.
+    """Shade `count` samples; write the colours to image (3, h*w), or add them.
 
-    keys: 3 times the primitive plus its face, after the last of them the sky; u, v (pixels), t
-    (depth), sun, left (the light that comes) and pixel: of each sample.
+    keys: 3 times the primitive plus its face; the largest key is the sky. u, v (pixels), t (depth),
+    sun, left (incident light) and pixel: of each sample.
     """
     sky = 3 * prim.shape[0]
     first = np.zeros(sky + 2, np.int32)
@@ -455,7 +458,7 @@ def shade_samples(prim, relief, mat_of, mats, tiles, skies, light, eye, lit, foc
                 _light_up(mat, light, lit[p], n, work)
             for c in range(3):
                 plane, colour = image[c], work[RED + c]
-                if add:  # bright edges would alias if averaged before the film's shoulder
+                if add:  # clamped: bright edges would alias
                     for i in range(n):
                         plane[pixel[chosen[i]]] += min(colour[i], 4.0)
                 else:
@@ -480,7 +483,7 @@ def _sky(skies, light, eye, n, work):
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def shade_frame(prim, rt, relief, mat_of, mats, tiles, skies, light, cam, depth, index,
                 sun, left, samples, image):  # fmt: skip
-    """Linear colours (3, h, w) of a traced frame; edges get `samples` more rays a pixel."""
+    """Shade a traced frame (3, h, w), linear; edge pixels get `samples` additional rays."""
     h, w = depth.shape
     eye, lit = eye_table(rt, cam), light_table(rt, light)
     keys, pixel = np.empty(h * w, np.int32), np.arange(h * w)
@@ -511,7 +514,7 @@ def shade_frame(prim, rt, relief, mat_of, mats, tiles, skies, light, cam, depth,
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def find_edges(index):
-    """Pixels (as v * w + u) beside one that shows something else."""
+    """Find the pixels (as v * w + u) with a neighbour of another primitive."""
     h, w = index.shape
     edges, count = np.empty(h * w, np.int32), 0
     for v in range(h):
@@ -528,10 +531,11 @@ def find_edges(index):
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _edge_samples(prim, relief, eye, depth, index, sun, left, edges, samples,
                   place, shown):  # fmt: skip
-    """What is seen at `samples` other places in each of the pixels `edges`.
+    """Trace `samples` additional positions in each of the pixels `edges`.
 
-    Only what the pixel and its four neighbours show is tried. Fills place (5, m): u, v, depth, and
-    sun and contact shade of the pixel that shows the same; shown (2, m): key and pixel.
+    Only primitives visible in the pixel and its four neighbours are tested. Fills place (5, m): u,
+    v, depth, and sun and contact shadow of the pixel with the same primitive; shown (2, m): key and
+    pixel.
     """
     h, w = index.shape
     ids, at = np.empty(5, np.int32), np.empty(5, np.int32)

@@ -1,7 +1,7 @@
-"""Texture tiles and skies of the synthetic world: drawn from a seed, or cut from photographs.
+"""Texture tiles and skies of the synthetic world: procedural, or cut from photographs.
 
-Every tile is 256 x 256 RGB and repeats without a seam (photographs are mirrored by the renderer);
-all mip levels lie one after the other in one flat array so that the kernels can filter by distance.
+Every tile is 256 x 256 RGB and repeats without a seam (photographs are mirrored by the renderer).
+The mip levels of a tile are stored one after the other in a flat array.
 """
 
 from __future__ import annotations
@@ -11,52 +11,51 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8, UInt32
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 
-from dyn3r.errors import InputError
+from dyn3r.training.synthetic.photographs import SKY_HW, TILE, read_photographs
 
-TILE = 256
 LEVELS = 8
-SKY_HW = (256, 512)
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
 class TextureBank:
-    """All the pictures a world draws its surfaces and skies from."""
+    """Textures of surfaces and skies."""
 
     tiles: UInt32[np.ndarray, "n texels"]
     """Mip chain of every tile: 256², 128², ... 2² texels, row-major, one after the other; red in
     the lowest byte, then green and blue."""
     skies: UInt8[np.ndarray, "m 256 512 3"]
-    """Equirectangular skies; the top row looks straight up."""
-    num_drawn: int
-    """Tiles 0..num_drawn-1 are drawn, the others come from photographs."""
-    num_drawn_skies: int
-    """Skies 0..num_drawn_skies-1 are drawn."""
+    """Equirectangular skies; the top row is the zenith."""
+    num_procedural: int
+    """Tiles 0..num_procedural-1 are procedural, the others come from photographs."""
+    num_procedural_skies: int
+    """Skies 0..num_procedural_skies-1 are procedural."""
 
 
-def make_bank(seed: int, photos: str | None, num_drawn: int = 120) -> TextureBank:
-    """Draw the tiles and skies of `seed` and add those cut from the folder `photos`.
+def make_bank(seed: int, photos: str | None, num_procedural: int = 120) -> TextureBank:
+    """Generate the tiles and skies of `seed` and add those cut from the folder `photos`.
 
-    Raises InputError if the folder is missing or holds no readable picture.
+    Raises InputError if the folder is missing or has no readable image.
     """
     rng = np.random.default_rng([seed, 77])
     families = [_fbm, _fbm, _wood, _marble, _bricks, _tiles, _checker, _stripes, _spots]
     families += [_scratches, _text, _cells, _camouflage, _plaid]
-    tiles = [_as_uint8(families[k % len(families)](rng)) for k in range(num_drawn)]
+    tiles = [_as_uint8(families[k % len(families)](rng)) for k in range(num_procedural)]
     skies = [_as_uint8(_sky(rng)) for _ in range(12)]
     if photos is not None:
-        photo_tiles, photo_skies = _read_photos(Path(photos), rng)
+        photo_tiles, photo_skies = read_photographs(Path(photos), rng)
         tiles, skies = tiles + photo_tiles, skies + photo_skies
-    return TextureBank(_mip_chain(np.stack(tiles)), np.stack(skies), num_drawn, 12)
+    return TextureBank(_mip_chain(np.stack(tiles)), np.stack(skies), num_procedural, 12)
 
 
-def _as_uint8(picture: np.ndarray) -> np.ndarray:
-    return np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
+def _as_uint8(image: np.ndarray) -> np.ndarray:
+    """Convert 0..1 to bytes."""
+    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def _mip_chain(tiles: np.ndarray) -> np.ndarray:
+    """Compute all mip levels of tiles (n, 256, 256, 3), packed as in `TextureBank.tiles`."""
     n, size = len(tiles), TILE
     level = tiles.astype(np.float32)
     parts = []
@@ -68,39 +67,10 @@ def _mip_chain(tiles: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate(parts, 1))
 
 
-def _read_photos(folder: Path, rng: np.random.Generator) -> tuple[list, list]:
-    if not folder.is_dir():
-        raise InputError(f"photos: '{folder}' is no folder; give a folder of jpg or png pictures")
-    tiles, skies = [], []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES):
-        try:
-            with Image.open(path) as opened:
-                picture = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise InputError(f"photos: '{path}' can't be read ({error}); remove it") from error
-        if path.name.startswith("pano_"):
-            sky = picture.resize(SKY_HW[::-1], Image.Resampling.LANCZOS)
-            skies.append(np.asarray(sky))
-        for k in range(4):
-            tiles.append(_crop_tile(picture, rng, whole=k == 0))
-    if not tiles:
-        raise InputError(f"photos: '{folder}' holds no jpg or png picture")
-    return tiles, skies
-
-
-def _crop_tile(picture: Image.Image, rng: np.random.Generator, whole: bool) -> np.ndarray:
-    w, h = picture.size
-    side = min(w, h) if whole else int(min(w, h) * rng.uniform(0.25, 0.9))
-    side = max(side, 2)
-    x, y = int(rng.integers(0, w - side + 1)), int(rng.integers(0, h - side + 1))
-    crop = picture.crop((x, y, x + side, y + side))
-    return np.asarray(crop.resize((TILE, TILE), Image.Resampling.LANCZOS))
-
-
 def _noise(
     rng: np.random.Generator, slope: float, stretch: float = 1.0, low: float = 1.0
 ) -> Float[np.ndarray, "256 256"]:
-    """Periodic noise with an amplitude spectrum of frequency^-slope, rank-normalised to 0..1."""
+    """Generate periodic noise with amplitudes frequency^-slope, squashed to 0..1."""
     fy = np.fft.fftfreq(TILE)[:, None] * TILE
     fx = np.fft.rfftfreq(TILE)[None] * TILE * stretch
     radius = np.hypot(fx, fy)
@@ -112,7 +82,7 @@ def _noise(
 
 
 def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
-    """Colours that go together: a common hue, saturation from grey to vivid."""
+    """Sample colours with a common hue, from grey to saturated."""
     saturation = rng.uniform(0, 1) ** 1.5
     base = rng.random(3)
     colours = []
@@ -125,52 +95,58 @@ def _palette(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
 
 
 def _blend(field: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Map 0..1 through a piecewise linear ramp of colours."""
+    """Map 0..1 to a piecewise linear ramp of colours."""
     x = np.clip(field, 0, 1) * (len(colours) - 1)
     low = np.minimum(x.astype(int), len(colours) - 2)
     part = (x - low)[..., None]
     return colours[low] * (1 - part) + colours[low + 1] * part
 
 
-def _grid(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _grid() -> tuple[np.ndarray, np.ndarray]:
+    """Compute y and x (256, 256) in 0..1."""
     y, x = np.mgrid[:TILE, :TILE] / TILE
     return y, x
 
 
-def _grain(rng: np.random.Generator, picture: np.ndarray, most: float = 0.25) -> np.ndarray:
+def _grain(rng: np.random.Generator, image: np.ndarray, most: float = 0.25) -> np.ndarray:
+    """Multiply an image by noise."""
     amount = rng.uniform(0, most)
     field = _noise(rng, rng.uniform(0.5, 1.6))[..., None]
-    return picture * (1 - amount + 2 * amount * field)
+    return image * (1 - amount + 2 * amount * field)
 
 
 def _fbm(rng: np.random.Generator) -> np.ndarray:
+    """Generate fractal noise."""
     field = _noise(rng, rng.uniform(0.6, 2.2), rng.choice([1.0, 1.0, 4.0, 0.2]))
     return _blend(field, _palette(rng, int(rng.integers(2, 5))))
 
 
 def _wood(rng: np.random.Generator) -> np.ndarray:
-    _y, x = _grid(rng)
+    """Generate wood, sometimes as planks."""
+    _y, x = _grid()
     warp = _noise(rng, 2.2, 0.25) * rng.uniform(0.5, 3)
     rings = 0.5 + 0.5 * np.sin(2 * np.pi * (x * rng.integers(2, 9) + warp))
     fine = _noise(rng, 0.8, 0.08)
     dark = np.array([rng.uniform(0.15, 0.4), rng.uniform(0.08, 0.25), rng.uniform(0.02, 0.15)])
     light = np.clip(dark + rng.uniform(0.2, 0.5) * np.array([1, 0.8, 0.55]), 0, 1)
-    picture = _blend(0.65 * rings + 0.35 * fine, np.stack([dark, light]))
+    image = _blend(0.65 * rings + 0.35 * fine, np.stack([dark, light]))
     if rng.random() < 0.5:  # planks
         planks = int(rng.integers(2, 7))
         edge = np.abs((x * planks) % 1 - 0.5) > 0.48
         tone = rng.uniform(0.7, 1.2, planks)[np.minimum((x * planks).astype(int), planks - 1)]
-        picture = picture * (tone * np.where(edge, 0.4, 1))[..., None]
-    return picture
+        image = image * (tone * np.where(edge, 0.4, 1))[..., None]
+    return image
 
 
 def _marble(rng: np.random.Generator) -> np.ndarray:
+    """Generate marble."""
     field = np.abs(2 * _noise(rng, rng.uniform(1.4, 2)) - 1) ** rng.uniform(0.3, 0.8)
     return _blend(field, _palette(rng, 3))
 
 
 def _bricks(rng: np.random.Generator) -> np.ndarray:
-    y, x = _grid(rng)
+    """Generate a brick wall."""
+    y, x = _grid()
     rows = 2 * int(rng.integers(2, 8))
     columns = max(1, rows // int(rng.integers(2, 4)))
     row = (y * rows).astype(int)
@@ -182,38 +158,41 @@ def _bricks(rng: np.random.Generator) -> np.ndarray:
     colours = _palette(rng, 3)
     if rng.random() < 0.5:
         colours[:2] = [[0.55, 0.25, 0.18], [0.35, 0.14, 0.1]]
-    picture = np.where(mortar[..., None], colours[2], _blend(tone, colours[:2]))
-    return _grain(rng, picture, 0.4)
+    image = np.where(mortar[..., None], colours[2], _blend(tone, colours[:2]))
+    return _grain(rng, image, 0.4)
 
 
 def _tiles(rng: np.random.Generator) -> np.ndarray:
-    y, x = _grid(rng)
+    """Generate tiles with joints."""
+    y, x = _grid()
     n = int(rng.integers(2, 9))
     joint = rng.uniform(0.02, 0.08)
     mortar = ((x * n) % 1 < joint) | ((y * n) % 1 < joint)
     tone = rng.uniform(0, 1, (n, n)) ** 2 * rng.uniform(0, 1)
-    picture = _blend(tone[(y * n).astype(int), (x * n).astype(int)], _palette(rng, 3))
-    picture = np.where(mortar[..., None], _palette(rng, 1)[0], picture)
-    return _grain(rng, picture)
+    image = _blend(tone[(y * n).astype(int), (x * n).astype(int)], _palette(rng, 3))
+    image = np.where(mortar[..., None], _palette(rng, 1)[0], image)
+    return _grain(rng, image)
 
 
 def _checker(rng: np.random.Generator) -> np.ndarray:
-    y, x = _grid(rng)
+    """Generate a checkerboard."""
+    y, x = _grid()
     n = 2 * int(rng.integers(1, 7))
     odd = ((x * n).astype(int) + (y * n).astype(int)) % 2
     return _grain(rng, _palette(rng, 2)[odd])
 
 
 def _stripes(rng: np.random.Generator) -> np.ndarray:
-    y, x = _grid(rng)
+    """Generate stripes."""
+    y, x = _grid()
     a, b = int(rng.integers(0, 9)), int(rng.integers(1, 9))
     wave = np.sin(2 * np.pi * (a * x + b * y + rng.uniform(0, 0.2) * _noise(rng, 2)))
     return _grain(rng, _blend(0.5 + rng.choice([0.5, 4.0]) * wave, _palette(rng, 2)))
 
 
 def _discs(rng: np.random.Generator, n: int, smallest: float, largest: float) -> np.ndarray:
-    """Index of the topmost periodic disc at every texel, -1 beside them."""
-    y, x = _grid(rng)
+    """Compute the index of the topmost periodic disc at every texel, -1 for none."""
+    y, x = _grid()
     index = np.full((TILE, TILE), -1)
     for k in range(n):
         cx, cy = rng.random(2)
@@ -224,6 +203,7 @@ def _discs(rng: np.random.Generator, n: int, smallest: float, largest: float) ->
 
 
 def _spots(rng: np.random.Generator) -> np.ndarray:
+    """Generate spots."""
     n, size = int(rng.integers(6, 50)), rng.uniform(0.03, 0.14)
     index = _discs(rng, n, 0.3 * size, size)
     colours = _palette(rng, 5)
@@ -231,6 +211,7 @@ def _spots(rng: np.random.Generator) -> np.ndarray:
 
 
 def _scratches(rng: np.random.Generator) -> np.ndarray:
+    """Generate scratches."""
     colours = _palette(rng, 4)
     canvas = Image.new("RGB", (TILE, TILE), tuple(_as_uint8(colours[0]).tolist()))
     draw = ImageDraw.Draw(canvas)
@@ -246,6 +227,7 @@ def _scratches(rng: np.random.Generator) -> np.ndarray:
 
 
 def _text(rng: np.random.Generator) -> np.ndarray:
+    """Generate a page of text-like strokes."""
     paper, ink = _palette(rng, 2)
     if rng.random() < 0.6:
         paper, ink = np.array([0.92, 0.91, 0.88]), np.array([0.06, 0.06, 0.08])
@@ -262,7 +244,7 @@ def _text(rng: np.random.Generator) -> np.ndarray:
                     ends = [(x + corners[0], top + corners[1]), (x + corners[2], top + corners[3])]
                     draw.line(ends, fill=colour, width=max(1, line // 9))
             x += width * 1.2
-    if rng.random() < 0.5:  # a picture in the page
+    if rng.random() < 0.5:  # an image on the page
         x, y = rng.integers(0, TILE // 2, 2)
         box = [x, y, x + int(rng.integers(30, 120)), y + int(rng.integers(30, 120))]
         draw.rectangle(box, fill=tuple(_as_uint8(_palette(rng, 1)[0]).tolist()))
@@ -270,7 +252,8 @@ def _text(rng: np.random.Generator) -> np.ndarray:
 
 
 def _cells(rng: np.random.Generator) -> np.ndarray:
-    y, x = _grid(rng)
+    """Generate Voronoi cells."""
+    y, x = _grid()
     n = int(rng.integers(8, 40))
     centres = rng.random((n, 2))
     dx = (x[..., None] - centres[:, 0] + 0.5) % 1 - 0.5
@@ -279,28 +262,30 @@ def _cells(rng: np.random.Generator) -> np.ndarray:
     nearest = distance.argmin(-1)
     two = np.sqrt(np.partition(distance, 1, -1)[..., :2])
     edge = np.clip((two[..., 1] - two[..., 0]) / rng.uniform(0.01, 0.05), 0, 1)
-    picture = _palette(rng, 6)[nearest % 6] * edge[..., None] ** rng.choice([0.3, 1.0])
-    return _grain(rng, picture)
+    image = _palette(rng, 6)[nearest % 6] * edge[..., None] ** rng.choice([0.3, 1.0])
+    return _grain(rng, image)
 
 
 def _camouflage(rng: np.random.Generator) -> np.ndarray:
+    """Generate camouflage."""
     levels = int(rng.integers(2, 6))
     field = (_noise(rng, rng.uniform(1.3, 2)) * levels).astype(int).clip(0, levels - 1)
     return _grain(rng, _palette(rng, levels)[field])
 
 
 def _plaid(rng: np.random.Generator) -> np.ndarray:
-    y, x = _grid(rng)
+    """Generate plaid."""
+    y, x = _grid()
     colours = _palette(rng, 3)
     a, b = rng.integers(1, 8, 2)
     one = np.sin(2 * np.pi * a * x) > rng.uniform(-0.5, 0.8)
     two = np.sin(2 * np.pi * b * y) > rng.uniform(-0.5, 0.8)
-    picture = colours[0] + 0.5 * one[..., None] * (colours[1] - colours[0])
-    return _grain(rng, picture + 0.5 * two[..., None] * (colours[2] - picture))
+    image = colours[0] + 0.5 * one[..., None] * (colours[1] - colours[0])
+    return _grain(rng, image + 0.5 * two[..., None] * (colours[2] - image))
 
 
 def _sky(rng: np.random.Generator) -> np.ndarray:
-    """Gradient from horizon to zenith with stretched clouds; below the horizon, haze."""
+    """Generate a sky: a gradient to the zenith with stretched clouds; haze below the horizon."""
     h, w = SKY_HW
     up = np.linspace(1, -1, h)[:, None, None]
     zenith = np.array([0.25, 0.45, 0.8]) * rng.uniform(0.5, 1.1)

@@ -1,0 +1,122 @@
+"""Edge-aware upsampling and smoothing of a map that is known at samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import pad
+
+COLOR_SCALE = 10.0
+"""Color difference (0..255) at which similarity falls to 1 / e. Source: chosen on the synthetic
+world."""
+SMOOTHNESS = 1000.0
+"""Inverse variance of the difference of neighbouring pixels. Source: chosen on the synthetic
+world."""
+MIN_SMOOTHNESS_SHARE = 0.02
+"""Share of SMOOTHNESS that remains across the strongest edges. Source: chosen by hand."""
+CG_ITERATIONS = 100
+"""Iterations of the conjugate gradients."""
+
+
+def joint_bilateral_upsample(
+    values: Float[Tensor, " k"],
+    information: Float[Tensor, " k"],
+    uv: Int[np.ndarray, "k 2"],
+    image: UInt8[np.ndarray, "h w 3"],
+) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+    """Values and information of every pixel from those of samples on a regular grid `uv`.
+
+    The value of a pixel is the mean of the four samples around it, weighted by their information,
+    proximity and color similarity (joint bilateral upsampling, Kopf et al. 2007). The information
+    is interpolated linearly.
+    """
+    h, w = image.shape[:2]
+    columns, rows = np.unique(uv[:, 0]), np.unique(uv[:, 1])
+    grid = [x.reshape(len(rows), len(columns)).float() for x in (values, information)]
+    sample_color = torch.from_numpy(image[rows][:, columns]).float()
+    color = torch.from_numpy(image).float()
+    total, weights, known = torch.zeros(3, h, w)
+    for row, row_weight in _linear_weights(rows, h):
+        for column, column_weight in _linear_weights(columns, w):
+            at = row[:, None], column[None]
+            proximity = row_weight[:, None] * column_weight
+            similarity = torch.exp(-(sample_color[at] - color).abs().mean(-1) / COLOR_SCALE)
+            weight = proximity * similarity * grid[1][at]
+            total += weight * grid[0][at]
+            weights += weight
+            known += proximity * grid[1][at]
+    return total / weights.clamp(min=1e-12), known
+
+
+def _linear_weights(
+    positions: Int[np.ndarray, " m"], size: int
+) -> Iterator[tuple[Int[Tensor, " size"], Float[Tensor, " size"]]]:
+    """Index and weight of the position before each of `size` pixels, then of the one after it.
+
+    The weights are those of linear interpolation; beyond the ends the outermost position has 1.
+    """
+    pixel = np.arange(size).clip(positions[0], positions[-1])
+    last = len(positions) - 1
+    before = np.searchsorted(positions, pixel, side="right") - 1
+    after = np.minimum(before + 1, last)
+    gap = np.maximum(positions[after] - positions[before], 1)
+    share = (pixel - positions[before]) / gap
+    for index, weight in ((before, 1 - share), (after, share)):
+        yield torch.from_numpy(index), torch.from_numpy(weight.astype(np.float32))
+
+
+def smoothness_weights(
+    image: UInt8[np.ndarray, "h w 3"], smoothness: float = SMOOTHNESS
+) -> tuple[Float[Tensor, "h w-1"], Float[Tensor, "h-1 w"]]:
+    """Weights of the differences of horizontal and vertical neighbours; small across edges."""
+    out = []
+    for axis in (1, 0):
+        step = np.abs(np.diff(image.astype(np.float32), axis=axis)).mean(-1)
+        share = MIN_SMOOTHNESS_SHARE + (1 - MIN_SMOOTHNESS_SHARE) * np.exp(-step / COLOR_SCALE)
+        out.append(torch.from_numpy((smoothness * share).astype(np.float32)))
+    return out[0], out[1]
+
+
+def smooth_solve(
+    values: Float[Tensor, "h w"],
+    weight: Float[Tensor, "h w"],
+    smoothness: tuple[Float[Tensor, "h w-1"], Float[Tensor, "h-1 w"]],
+    initial: Float[Tensor, "h w"],
+    iterations: int = CG_ITERATIONS,
+) -> Float[Tensor, "h w"]:
+    """Minimiser c of sum weight (c - values)^2 + sum smoothness (difference of neighbours in c)^2.
+
+    A screened Poisson equation, solved by conjugate gradients with a diagonal preconditioner.
+    """
+    right, down = smoothness
+
+    def apply(c: Tensor) -> Tensor:
+        out = weight * c
+        horizontal, vertical = right * c.diff(dim=1), down * c.diff(dim=0)
+        out[:, 1:] += horizontal
+        out[:, :-1] -= horizontal
+        out[1:] += vertical
+        out[:-1] -= vertical
+        return out
+
+    diagonal = weight + pad(right, (1, 0)) + pad(right, (0, 1))
+    diagonal = diagonal + pad(down, (0, 0, 1, 0)) + pad(down, (0, 0, 0, 1))
+    diagonal = diagonal.clamp(min=1e-12)
+    c = initial.clone()
+    residual = weight * values - apply(c)
+    z = residual / diagonal
+    direction, rz = z.clone(), (residual * z).sum()
+    for _ in range(iterations):
+        image = apply(direction)
+        step = rz / (direction * image).sum().clamp(min=1e-30)
+        c += step * direction
+        residual -= step * image
+        z = residual / diagonal
+        new = (residual * z).sum()
+        direction = z + new / rz.clamp(min=1e-30) * direction
+        rz = new
+    return c

@@ -1,0 +1,206 @@
+"""`dyn3r stream`: frame by frame; results are written, and shown, as the frames come."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.results import load_models, report, write_results
+from dyn3r.types import Progress
+
+if TYPE_CHECKING:
+    from dyn3r.io.frame_stream import FrameStream
+    from dyn3r.network.model import Model
+    from dyn3r.streaming import FrameResult, StreamOptions
+    from dyn3r.viewer import LiveViewer
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Depth and camera of every frame as it comes (MonST3R's feed-forward mode).
+
+    Examples:
+
+        dyn3r stream cat.mp4 -o cat
+        dyn3r stream cat.mp4 -o cat --live
+        dyn3r stream frames/ -o cat --model monst3r-512-dpt --motion none
+
+    Every frame is paired with the first one; nothing is optimised. Fast, for short camera paths.
+    Writes OUT/frames/000000.npz and so on at once, the scene and its pictures at the end. Ctrl-C
+    ends the run early and keeps the frames so far.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """A video file, a folder of images (natural order) or one image."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
+    """Folder for the results; must be new or empty unless --overwrite."""
+    model: str = "compact"
+    """As in `dyn3r run`."""
+    motion: Literal["auto", "flow", "none"] = "auto"
+    """Moving objects from optical flow to earlier frames, or none. auto: as the checkpoint
+    recommends."""
+    flow: Literal["dis", "raft", "raft-small"] = "dis"
+    """The optical flow estimator."""
+    fps: float = 0.0
+    """Keep every round(video_fps/fps)-th frame of a video; 0: all."""
+    num_frames: int | None = None
+    """Keep at most this many frames."""
+    start: float = 0.0
+    """Seconds of the video to skip."""
+    size: int | None = None
+    """Long side of the frames in pixels, a multiple of 16; default: as the model was trained."""
+    live: Flag = False
+    """Open a page in which the frames appear as they come."""
+    port: int = 8080
+    """Port of the --live page; if it is taken, one of the next twenty."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the transformer."""
+    save_masks: Flag = False
+    """Also write the masks as PNG at source resolution into OUT/masks."""
+    no_pictures: Flag = False
+    """Do not write overview.mp4, contact_sheet.png and camera_path.png."""
+    overwrite: Flag = False
+    """Replace the results in OUT."""
+    quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
+    """Print errors only."""
+
+    def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
+        live = None
+        options = self._options()
+        try:
+            stream = self._open()
+            live = self._live_viewer() if self.live else None
+            self._run(stream, options, live)
+        finally:
+            if live is not None:
+                live.stop()
+
+    def _options(self) -> StreamOptions:
+        from dyn3r.streaming import StreamOptions
+
+        return StreamOptions(motion=self.motion, flow=self.flow, size=self.size)
+
+    def _open(self) -> FrameStream:
+        from dyn3r.io.atomic import check_output_folder
+        from dyn3r.io.frame_stream import stream_frames
+
+        check_output_folder(self.output, overwrite=self.overwrite)
+        return stream_frames(
+            self.source, fps=self.fps, num_frames=self.num_frames, start=self.start
+        )
+
+    def _run(self, stream: FrameStream, options: StreamOptions, live: LiveViewer | None) -> None:
+        from dyn3r.streaming import scene_from_frames, stream_metadata
+
+        started = time.monotonic()
+        with progress_bars(quiet=self.quiet) as progress:
+            model, _ = load_models((self.model, None), self.device, self.precision, progress)
+            results = self._follow(stream, model, options, live, progress)
+            metadata = stream_metadata(model, stream.source, options, results)
+            scene = scene_from_frames(results, fps=stream.fps, metadata=metadata)
+            files = write_results(
+                scene, self.output, overwrite=True, pictures=not self.no_pictures,
+                masks_of=self.source if self.save_masks else None, progress=progress,
+            )  # fmt: skip
+        if not self.quiet:
+            files = [self.output / "frames", *files]
+            report(scene, files, self.output, time.monotonic() - started)
+        if live is not None:
+            live.finish()
+            if not self.quiet:
+                print(f"the live page stays at {live.url} until Ctrl-C")
+            live.wait()
+
+    def _live_viewer(self) -> LiveViewer:
+        from dyn3r.viewer import LiveViewer
+
+        live = LiveViewer(port=self.port)
+        if not self.quiet:
+            print(f"watch it at {live.url}", flush=True)
+        return live
+
+    def _follow(
+        self,
+        stream: FrameStream,
+        model: Model,
+        options: StreamOptions,
+        live: LiveViewer | None,
+        progress: Progress,
+    ) -> list[FrameResult]:
+        """Write and show every frame as it comes, until the stream or the user ends it."""
+        from dyn3r.io.clip import MAX_FRAMES
+        from dyn3r.streaming import stream_scene
+
+        folder = self.output / "frames"
+        results: list[FrameResult] = []
+        try:
+            for result in stream_scene(stream, model, options):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_frame(result, folder)
+                if live is not None:
+                    _show(live, result)
+                results.append(result)
+                progress("frames", len(results), max(stream.expected or 0, len(results)))
+                if len(results) == MAX_FRAMES:
+                    break
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            if not self.quiet:
+                print(f"stopped after {len(results)} frames; they are kept")
+        _remove_leftovers(folder, len(results))
+        return results
+
+
+def _remove_leftovers(folder: Path, count: int) -> None:
+    """Remove frames that a longer run wrote here before (--overwrite)."""
+    for file in folder.glob("[0-9]" * 6 + ".npz"):
+        if int(file.stem) >= count:
+            file.unlink()
+
+
+def _show(live: Any, result: FrameResult) -> None:
+    live.add_frame(
+        result.time_s,
+        result.image.transpose(2, 0, 1).astype(np.float32) / 255,
+        result.depth,
+        result.K,
+        result.T_world_camera,
+        dynamic=result.dynamic,
+        confidence=result.confidence,
+    )
+
+
+def write_frame(result: FrameResult, folder: Path) -> Path:
+    """Write one frame as 000012.npz, whole or not at all; one of an earlier run is replaced.
+
+    Holds depth and confidence (h,w) in half precision, dynamic (h,w), image (h,w,3), K (3,3),
+    T_world_camera (4,4), time_s, quality and the frame's name.
+    """
+    from dyn3r.io.atomic import atomic_file
+
+    path = folder / f"{result.index:06d}.npz"
+    largest = float(np.finfo(np.float16).max)
+    with atomic_file(path, overwrite=True) as part, open(part, "wb") as file:
+        np.savez_compressed(
+            file,
+            depth=result.depth.clip(max=largest).astype(np.float16),
+            confidence=result.confidence.clip(max=largest).astype(np.float16),
+            dynamic=result.dynamic,
+            image=result.image,
+            K=result.K,
+            T_world_camera=result.T_world_camera,
+            time_s=result.time_s,
+            quality=result.quality,
+            name=result.name,
+        )
+    return path

@@ -1,0 +1,31 @@
+"""Maps sampled along optical flow."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from dyn3r.geometry.warping import round_trip_error_px, sample_bilinear
+
+
+def sample_along_flow(
+    values: Num[np.ndarray, "h w *channels"], flow: Float[np.ndarray, "h w 2"]
+) -> Num[np.ndarray, "h w *channels"]:
+    """Values of the second frame at the end of each pixel's flow, bilinear.
+
+    Flow in pixels. Outside of the image the nearest value.
+    """
+    return sample_bilinear(values, _pixel_grid(flow) + flow)
+
+
+def round_trip_px(
+    forward: Float[np.ndarray, "h w 2"], backward: Float[np.ndarray, "h w 2"]
+) -> Float[np.ndarray, "h w"]:
+    """Forward-backward error of each pixel in pixels, at most 100."""
+    return round_trip_error_px(forward, backward, _pixel_grid(forward))
+
+
+def _pixel_grid(field: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w 2"]:
+    """Coordinates (u, v) of every pixel, float32."""
+    v, u = np.mgrid[: field.shape[0], : field.shape[1]].astype(np.float32)
+    return np.stack([u, v], axis=-1)

@@ -1,0 +1,120 @@
+"""State of a training run: weights, averaged weights, optimiser and step, saved in its folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dyn3r.errors import InputError
+from dyn3r.network.checkpoints.reader import load_network, save_network
+from dyn3r.network.initialise import grow, initialise
+from dyn3r.network.network import PointmapNetwork
+from dyn3r.training.group import Group
+from dyn3r.training.options import TrainOptions
+
+RECOMMENDATION = {"motion_cue": "flow", "bundle": "on", "mover_depth": "ground", "refine": "edges"}
+"""Recommended processing, written to the header of the result. Source: results of the embedded
+model on the development clips (docs/results.md)."""
+
+
+@dataclass
+class RunState:
+    """Everything that changes during a run."""
+
+    network: PointmapNetwork
+    average: PointmapNetwork
+    """Exponential moving average of the weights: the result."""
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    """Training time so far."""
+
+
+def restore(folder: Path, options: TrainOptions, group: Group) -> RunState:
+    """Load the state of a run, or create one; the same in every process.
+
+    Raises InputError for the state of another network, CheckpointError for an unusable
+    `options.start_from`.
+    """
+    network = _starting_network(options).to(  # type: ignore[call-overload]
+        group.device, memory_format=torch.channels_last
+    )
+    if options.freeze_encoder:
+        encoder = ("patch_embed.", "enc_", "detail.")
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(not name.startswith(encoder))
+    average = PointmapNetwork(network.config).to(group.device)
+    average.load_state_dict(network.state_dict())
+    average.requires_grad_(requires_grad=False)
+    state = RunState(network, average, _optimiser(network, options))
+    saved = folder / "state.pt"
+    if saved.exists():
+        _load(saved, state, group.device)
+    return state
+
+
+def _starting_network(options: TrainOptions) -> PointmapNetwork:
+    """Return the network of a new run: random, or the checkpoint to fine-tune."""
+    if options.start_from:
+        network, _ = load_network(options.start_from)
+        network = grow(network, options.network, options.seed)
+        return network.float().requires_grad_(requires_grad=True)
+    network = PointmapNetwork(options.network)
+    initialise(network, options.seed)
+    return network
+
+
+def _optimiser(network: PointmapNetwork, options: TrainOptions) -> torch.optim.Optimizer:
+    """Create AdamW with weight decay on matrices only."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim >= 2]},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=options.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+
+
+def _load(saved: Path, state: RunState, device: str) -> None:
+    """Load `state.pt` in place. Raises InputError if it is that of another network."""
+    try:
+        content = torch.load(saved, map_location=device, weights_only=True)
+        state.network.load_state_dict(content["network"])
+        state.average.load_state_dict(content["average"])
+        state.optimiser.load_state_dict(content["optimiser"])
+    except (RuntimeError, KeyError, ValueError) as problem:
+        raise InputError(
+            f"{saved} does not fit these options (another network?): {str(problem)[:120]}"
+        ) from None
+    state.step, state.seconds = int(content["step"]), float(content["seconds"])
+
+
+def save(folder: Path, state: RunState, options: TrainOptions, group: Group) -> None:
+    """Write `state.pt` and `model.safetensors` atomically."""
+    content = {
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "step": state.step,
+        "seconds": state.seconds,
+    }
+    temporary = folder / "state.pt.tmp"
+    torch.save(content, temporary)
+    os.replace(temporary, folder / "state.pt")
+    pairs_per_step = group.size * options.scenes_per_step * options.pairs_per_scene
+    facts = {
+        "steps": str(state.step),
+        "train_seconds": f"{state.seconds:.0f}",
+        **RECOMMENDATION,
+        "pairs": str(state.step * pairs_per_step),
+    }
+    save_network(folder / "model.safetensors", state.average, facts, overwrite=True)

@@ -1,0 +1,1 @@
+"""Slow or published implementations that the product is tested against."""
