@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 CONSTRAINTS ?= -c constraints.txt
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q $(CONSTRAINTS)
 
-.PHONY: setup demo test test-fast check docs format clean
+.PHONY: setup demo test test-fast test-release check docs format clean
 
 setup: $(VENV)/.ready
 
@@ -33,6 +33,10 @@ test: check docs
 # what runs in a minute
 test-fast: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+# everything, with what takes minutes: results of the bundled clip, the wheel in a clean environment
+test-release: test
+	DYN3R_TEST_FROZEN=1 DYN3R_TEST_INSTALL=1 $(BIN)/python -m pytest -n auto tests/test_frozen.py tests/test_wheel.py
 
 # the documentation as a site, in build/site; a broken link is an error
 docs: $(VENV)/.ready-dev

@@ -1,13 +1,13 @@
-"""How good models and modes are on clips with ground truth; prints one Markdown table.
+"""Accuracy of models and motion cues on clips with ground truth; prints one Markdown table.
 
     python benchmarks/evaluate_clips.py CLIPS_FOLDER [--models compact ...] [--size 224]
-        [--no-bundle] [--no-stereo] [--colmap]
+        [--no-bundle-adjustment] [--no-multi-view-depth] [--colmap]
 
 CLIPS_FOLDER holds clips in the layout of the bundled one (frames/, depth.npz, dynamic.npz,
-camera.npz). Every model runs plain (one pass, no masks), with motion read out of the attention,
-with motion from optical flow, and, to see what masks are worth, with the true masks. Beside them:
-a flat wall seen by a camera that stands still, and, with --colmap, the cameras that pycolmap finds
-with its default settings (exhaustive matching, one camera). Numbers are defined in docs/metrics.md.
+camera.npz). Every model runs without motion (one pass, no masks), with motion from attention, with
+motion from optical flow, and with the true masks as an upper bound. Baselines: constant depth and a
+static camera; with --colmap, the cameras of pycolmap with its default settings (exhaustive
+matching, one camera). Numbers are defined in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import numpy as np
 import dyn3r
 from dyn3r.evaluation import evaluate
 from dyn3r.evaluation.trajectory import trajectory_errors
+from dyn3r.motion.options import MotionOptions
+from dyn3r.options import RefinementOptions
 
 HEAD = ("clip", "model", "motion", "abs rel", "d<1.25", "abs rel (s+s)", "ATE/path", "rot deg",
         "focal", "J", "recall", "s")  # fmt: skip
@@ -34,10 +36,10 @@ def share(value: float | None) -> str:
 
 
 def colmap_row(folder: Path) -> tuple[str, ...]:
-    """Cameras of pycolmap's largest model, of the frames that it registers."""
+    """Cameras of the frames in pycolmap's largest model."""
     import pycolmap
 
-    pictures = sorted((folder / "frames").iterdir())
+    files = sorted((folder / "frames").iterdir())
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -50,8 +52,8 @@ def colmap_row(folder: Path) -> tuple[str, ...]:
     seconds = time.perf_counter() - start
     model = max(models.values(), key=lambda found: found.num_reg_images(), default=None)
     if model is None:
-        return (folder.name, "pycolmap", f"0 of {len(pictures)} frames", *["-"] * 9)
-    order = {picture.name: t for t, picture in enumerate(pictures)}
+        return (folder.name, "pycolmap", f"0 of {len(files)} frames", *["-"] * 9)
+    order = {file.name: t for t, file in enumerate(files)}
     T, truth = {}, np.load(folder / "camera.npz")
     for image in model.images.values():
         if image.has_pose:
@@ -62,7 +64,7 @@ def colmap_row(folder: Path) -> tuple[str, ...]:
     true_f = truth["K"].reshape(-1, 3, 3)[0, 0, 0]
     focal = np.mean([abs(c.mean_focal_length() / true_f - 1) for c in model.cameras.values()])
     return (
-        folder.name, "pycolmap", f"{len(frames)} of {len(pictures)} frames", "-", "-", "-",
+        folder.name, "pycolmap", f"{len(frames)} of {len(files)} frames", "-", "-", "-",
         share(errors.ate_share if len(frames) > 2 else None), f"{errors.rotation_deg:.2f}",
         share(float(focal)), "-", "-",
         f"{seconds:.0f}",
@@ -75,11 +77,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["compact"])
     parser.add_argument("--size", type=int)
     parser.add_argument("--modes", nargs="+", default=["none", "attention", "flow", "truth"])
-    parser.add_argument(
-        "--no-bundle", action="store_true", help="as published: no bundle adjustment"
-    )
-    parser.add_argument("--no-stereo", action="store_true", help="no multi-view depth")
-    parser.add_argument("--colmap", action="store_true", help="also what pycolmap finds")
+    parser.add_argument("--no-bundle-adjustment", action="store_true", help="as published")
+    parser.add_argument("--no-multi-view-depth", action="store_true")
+    parser.add_argument("--colmap", action="store_true", help="also the cameras of pycolmap")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     records = []
@@ -92,9 +92,11 @@ def main() -> None:
                 masks = dyn3r.read_masks(folder / "dynamic.npz", clip) if mode == "truth" else None
                 motion = "none" if mode == "truth" else mode
                 options = dyn3r.Options(
-                    motion=motion,
-                    bundle=not args.no_bundle,
-                    stereo=False if args.no_stereo else None,
+                    motion=MotionOptions(cue=motion),
+                    refinement=RefinementOptions(
+                        bundle_adjustment=not args.no_bundle_adjustment,
+                        multi_view_depth=False if args.no_multi_view_depth else None,
+                    ),
                 )
                 start = time.perf_counter()
                 scene = dyn3r.reconstruct(clip, model, options, masks=masks)
@@ -113,7 +115,7 @@ def main() -> None:
                                 "seconds": seconds, **result.to_json()})  # fmt: skip
             base = result.baseline
             row = (
-                folder.name, "flat wall", "-", f"{base.depth.abs_rel:.3f}",
+                folder.name, "constant depth", "-", f"{base.depth.abs_rel:.3f}",
                 share(base.depth.delta1), f"{base.depth_scale_shift.abs_rel:.3f}",
                 share(base.trajectory.ate_share), f"{base.trajectory.rotation_deg:.2f}", "-",
                 f"{base.masks.j_mean:.3f}", share(base.masks.recall), "-",

@@ -1,4 +1,4 @@
-"""How well each motion cue finds what moves, refined or not, and what that does to the geometry.
+"""Accuracy of the masks of each motion cue, refined or not, and of geometry estimated with them.
 
     python benchmarks/motion_cues.py MODEL --clips FOLDER          # clips with true masks
     python benchmarks/motion_cues.py MODEL --world 12              # clips of the synthetic world
@@ -7,9 +7,9 @@ prints Markdown tables (and `--json FILE` writes all numbers). `--geometry` also
 clip with the masks of each cue: trajectory and depth. `--ablation` adds variants of the cues.
 FOLDER holds clips in the layout of the bundled one. Constants may be chosen on the synthetic world
 and must not be on clips. J, JR (share of frames with J > 0.5), F, precision and recall as in
-docs/metrics.md; `share` is the share of pixels masked, which should be 0 where nothing moves.
+docs/metrics.md; `share` is the share of pixels masked, which should be 0 for still clips.
 
-The masks of the attention are those of its second pass, as in a run.
+Masks from attention are those of the second pass, as in a run.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from dyn3r.motion.estimation import Watcher
 
 import dyn3r
 from dyn3r.evaluation.evaluate import evaluate, read_truth
 from dyn3r.evaluation.mask_metrics import mask_errors
+from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.io.atomic import write_json
 from dyn3r.motion.combine import combine_motion
-from dyn3r.motion.options import FlowCueOptions, MotionOptions
+from dyn3r.motion.cue import AttentionCue, FlowCue, Pass
+from dyn3r.motion.flow_residual import flow_residual_motion
+from dyn3r.motion.options import AttentionCueOptions, FlowCueOptions, MotionOptions
 from dyn3r.motion.refiners import mask_refiner
 from dyn3r.network.model import Model
 from dyn3r.network.pair_graph import make_pairs
-from dyn3r.types import Clip, Motion, PairPredictions, no_progress
+from dyn3r.network.predict import encode_frames, predict_pairs
+from dyn3r.types import Clip, Motion, RunContext
 
 MEASURES = ("J", "JR", "F", "precision", "recall", "share")
 GEOMETRY = ("ATE", "ATE / path", "rotation", "abs rel", "still", "moving", "focal")
-RECONSTRUCTED = ("attention", "flow", "both", "learned", "flow+learned")
+RECONSTRUCTED = ("attention", "flow", "both")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Case:
     clip: Clip
     truth: np.ndarray
     folder: Path | None
-    """Where all of its truth is, for the geometry."""
+    """Folder with its ground truth, for geometry."""
 
 
 def clips(folder: Path, size: int, frames: int | None) -> Iterator[Case]:
@@ -68,46 +71,56 @@ def world(scenes: int, frames: int, seed: int) -> Iterator[Case]:
         yield Case(f"world {step}", clip, sample.moving[0].numpy(), None)
 
 
+class Passes:
+    """Passes of the network over a clip, with shared tokens and flow."""
+
+    def __init__(self, case: Case, model: Model, flow_name: str) -> None:
+        self.clip, self.model = case.clip, model
+        self.edges = make_pairs("swinstride-5-noncyclic", len(case.clip))
+        self.tokens = encode_frames(model, case.clip)
+        self.flow = measure_flow(case.clip.images, self.edges, flow_estimator(flow_name))
+        self.first = self._predict(None, heads=True)
+
+    def second(self, motion: Motion) -> Pass:
+        """The pass with dynamic tokens masked; attention only."""
+        return self._predict(motion.masks if motion.has_motion else None, heads=False)
+
+    def _predict(self, masks: np.ndarray | None, *, heads: bool) -> Pass:
+        predictions = predict_pairs(
+            self.model, self.clip, self.edges, masks, tokens=self.tokens, heads=heads
+        )
+        return Pass(self.clip, predictions, self.tokens)
+
+    def by_flow(self, options: FlowCueOptions) -> Motion:
+        return FlowCue(options).detect(self.first, self.flow, RunContext())
+
+    def by_attention(self, seen: Pass, options: AttentionCueOptions) -> Motion:
+        return AttentionCue(options).detect(seen, self.flow, RunContext())
+
+
 def all_cues(case: Case, model: Model, flow_name: str, ablation: bool) -> dict[str, Motion]:
-    """What each cue says about a clip, from shared passes and one measurement of the flow."""
-    edges = make_pairs("swinstride-5-noncyclic", len(case.clip))
-    options = dyn3r.Options(flow=flow_name)
-    watcher = Watcher(case.clip, model, edges, options, no_progress)
-    first = watcher.predict("first pass", None, heads=True, scores=True)
-    measured = watcher.measure_flow()
-
-    def by_flow(**changes: object) -> Motion:
-        watcher.options = replace(options, flow_motion=FlowCueOptions(**changes))  # type: ignore[arg-type]
-        return watcher.by_flow(first, measured)
-
-    def by_attention(seen: PairPredictions, choice: MotionOptions | None = None) -> Motion:
-        watcher.options = replace(options, motion_options=choice or MotionOptions())
-        return watcher.by_attention(seen)
-
-    attention, flow = by_attention(first), by_flow()
+    """Motion of each cue, from shared passes and one measurement of the flow."""
+    passes, ours = Passes(case, model, flow_name), AttentionCueOptions()
+    attention, flow = passes.by_attention(passes.first, ours), passes.by_flow(FlowCueOptions())
     both = combine_motion(attention, flow)
-    again = watcher.predict("second look", attention, heads=False, scores=True)
-    together = watcher.predict("second look", both, heads=False, scores=True)
+    second = passes.second(attention)
     out = {
-        "attention": by_attention(again),
+        "attention": passes.by_attention(second, ours),
         "flow": flow,
-        "both": combine_motion(by_attention(together), flow),
+        "both": combine_motion(passes.by_attention(passes.second(both), ours), flow),
     }
-    if model.network.config.motion_head:
-        watcher.options = options
-        out["learned"] = watcher.by_motion_head(first)
-        out["flow+learned"] = watcher.by_flow_and_motion_head(first, measured)[1]
     if ablation:
-        easi3r, monst3r = AttentionCueOptions.easi3r(), FlowCueOptions.monst3r()
+        constant = np.ones(case.clip.images.shape[:3])
         out |= {
             "attention, first pass": attention,
-            "attention, as published": by_attention(again, easi3r),
-            "attention, contrast test": by_attention(again, MotionOptions(still_test="contrast")),
-            "flow, flat geometry": by_flow(geometry="flat"),
-            "flow, trusting depth": by_flow(depth_tolerance=1.0),
-            "flow, not smoothed": by_flow(smoothing=0.0),
-            "flow, as published": by_flow(**vars(monst3r)),
-            "both, intersection": combine_motion(attention, flow, "intersection"),
+            "attention, as published": passes.by_attention(second, AttentionCueOptions.easi3r()),
+            "flow, constant depth": flow_residual_motion(
+                None, case.clip.images, passes.flow, inverse_depth=constant
+            ),
+            "flow, exact depth": passes.by_flow(FlowCueOptions(depth_tolerance=1.0)),
+            "flow, smoothed evidence": passes.by_flow(FlowCueOptions(masks="evidence")),
+            "flow, evidence": passes.by_flow(FlowCueOptions(masks="evidence", smoothing=0.0)),
+            "flow, as published": passes.by_flow(FlowCueOptions.monst3r()),
         }
     return out
 
@@ -118,9 +131,10 @@ def refined(case: Case, motions: dict[str, Motion], refiners: list[str]) -> dict
     for cue, motion in motions.items():
         out[cue] = motion.masks
         for name in refiners:
+            refine = mask_refiner(name)
             masks = motion.masks
-            if masks.any():
-                masks = mask_refiner(name).refine(case.clip.images, masks)
+            if refine is not None and masks.any():
+                masks = refine.refine(case.clip.images, masks)
             out[f"{cue} + {name.partition(':')[0]}"] = masks
     return out
 
@@ -134,7 +148,7 @@ def mask_numbers(masks: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 def geometry_numbers(case: Case, model: Model, masks: np.ndarray | None) -> dict[str, float]:
     """A reconstruction with given masks (None: one pass, no masks) against the truth."""
     assert case.folder is not None
-    options = dyn3r.Options(motion="none")
+    options = dyn3r.Options(motion=MotionOptions(cue="none"))
     scene = dyn3r.reconstruct(case.clip, model, options, masks=masks)
     e = evaluate(scene, case.folder).scene
     focal = float("nan") if e.focal_error is None else e.focal_error
@@ -146,7 +160,7 @@ def geometry_numbers(case: Case, model: Model, masks: np.ndarray | None) -> dict
 
 
 class Table:
-    """Rows that are printed as they come, and their means in the end."""
+    """Rows of numbers by clip, and their means."""
 
     def __init__(self, title: str, columns: tuple[str, ...]) -> None:
         self.title, self.columns = title, columns
@@ -202,7 +216,7 @@ def main() -> None:
     parser.add_argument("--geometry", action="store_true")
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--overlays", type=Path, help="a folder for pictures")
+    parser.add_argument("--overlays", type=Path, help="a folder for images")
     args = parser.parse_args()
     if (args.clips is None) == (args.world == 0):
         parser.error("choose --clips FOLDER or --world N")
@@ -241,7 +255,7 @@ def main() -> None:
 
 
 def write_overlay(path: Path, images: np.ndarray, masks: np.ndarray, truth: np.ndarray) -> None:
-    """Six frames: red what was found, green the outline of the truth."""
+    """Six frames: found masks in red, outlines of the true masks in green."""
     from PIL import Image
 
     picks = np.linspace(0, len(images) - 1, 6).astype(int)

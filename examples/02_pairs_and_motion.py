@@ -22,5 +22,5 @@ print("pointmaps of frames i and j, both in camera i:", second.points1.shape, se
 print("confidences:", second.conf1.shape, "attention scores:", second.scores1.shape)
 
 geometry = dyn3r.align(second, dynamic=motion.masks)
-print("objective:", {name: round(value, 4) for name, value in geometry.terms.items()})
+print("objective:", {name: round(value, 4) for name, value in geometry.diagnostics.terms.items()})
 print("last camera to world:\n", geometry.T_world_camera[-1].round(3))

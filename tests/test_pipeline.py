@@ -29,6 +29,13 @@ from dyn3r.types import Clip, FlowFields, Geometry, Motion, Priors, RunContext
 from tests.factories import geometry_of, moving_square, tiny_network
 
 
+@pytest.fixture(autouse=True)
+def quick_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pixels and iterations: no test here is about how good the cameras are."""
+    monkeypatch.setattr("dyn3r.alignment.align.DEFAULT_PIXELS", 64)
+    monkeypatch.setattr("dyn3r.alignment.gauss_newton.MAX_ITERATIONS", 3)
+
+
 @pytest.fixture(scope="module")
 def model() -> Model:
     return prepare_model(tiny_network(), "tiny", device="cpu")

@@ -35,7 +35,7 @@ def test_the_wheel_is_small_and_holds_weights_and_demo(wheel: Path) -> None:
         "multi-view-depth.safetensors",
     }  # fmt: skip
     assert "dyn3r/assets/demo/living_room_walk/camera.npz" in names
-    assert "dyn3r/assets/demo/living_room_walk/frames/00023.png" in names
+    assert "dyn3r/assets/demo/living_room_walk/frames/00023.jpg" in names
     assert "dyn3r/py.typed" in names
 
 

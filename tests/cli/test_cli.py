@@ -39,6 +39,10 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+FAST = ("--alignment.pixels", 64, "--alignment.iterations", 2)
+"""Options that shorten a run; cameras don't matter here."""
+
+
 def run(*arguments: object) -> int:
     try:
         return main([str(a) for a in arguments])
@@ -48,7 +52,7 @@ def run(*arguments: object) -> int:
 
 def test_run_info_and_rerun(checkpoint, pictures, tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    assert run("run", pictures, "-o", out, "--model", checkpoint) == 0
+    assert run("run", pictures, "-o", out, "--model", checkpoint, *FAST) == 0
     said = capsys.readouterr()
     assert f"dyn3r view {out}" in said.out
     assert "first pass" in said.err
@@ -66,25 +70,15 @@ def test_run_info_and_rerun(checkpoint, pictures, tmp_path, capsys) -> None:
     assert run("run", pictures, "-o", out, "--model", checkpoint) == 1
     assert "overwrit" in capsys.readouterr().err
     assert (out / "scene.dyn3r").read_bytes() == before
-    arguments = (
-        "run",
-        pictures,
-        "-o",
-        out,
-        "--model",
-        checkpoint,
-        "--overwrite",
-        "--num-frames",
-        2,
-    )
-    assert run(*arguments) == 0
+    again = ("--overwrite", "--num-frames", 2, "-q", *FAST)
+    assert run("run", pictures, "-o", out, "--model", checkpoint, *again) == 0
     assert len(Scene.load(out)) == 2
 
 
 def test_quiet_says_nothing_and_video_options_act(checkpoint, tmp_path, capsys) -> None:
     video = write_video(tmp_path / "clip.mp4")
     arguments = ("run", video, "-o", tmp_path / "out", "--model", checkpoint, "--quiet")
-    arguments += ("--fps", 5, "--graph", "complete", "--motion", "none", "--no-pictures")
+    arguments += ("--fps", 5, "--pairs", "complete", "--motion.cue", "none", "--no-pictures", *FAST)
     assert run(*arguments) == 0
     said = capsys.readouterr()
     assert said.out == ""
@@ -103,7 +97,8 @@ def test_masks_from_a_folder(checkpoint, pictures, tmp_path) -> None:
         mask[8:24, 16:40] = 255
         Image.fromarray(mask).save(masks / picture.name)
     out = tmp_path / "out"
-    assert run("run", pictures, "-o", out, "--model", checkpoint, "--motion", masks, "-q") == 0
+    known = ("--known.masks", masks, "-q", *FAST)
+    assert run("run", pictures, "-o", out, "--model", checkpoint, *known) == 0
     assert Scene.load(out).dynamic[:, 8:24, 16:40].all()
     assert Scene.load(out).dynamic.sum() == 3 * 16 * 24
 
@@ -188,14 +183,18 @@ def test_one_picture_is_a_scene_of_one_frame(checkpoint, pictures, tmp_path) -> 
 @pytest.mark.parametrize(
     "options",
     [
-        ("--graph", "swin"),
-        ("--graph", "oneref-9"),
-        ("--motion", "no-such-folder"),
+        ("--pairs", "swin"),
+        ("--pairs", "oneref-9"),
+        ("--motion.refine", "polish"),
+        ("--known.masks", "no-such-folder"),
+        ("--known.fov", "300"),
+        ("--resume", "no-such-folder"),
+        ("--alignment.window", "1"),
         ("--device", "warp"),
         ("--size", "100"),
         ("--num-frames", "0"),
         ("--fps", "-1"),
-        ("--memory-gb", "0"),
+        ("--inference.memory-gb", "0"),
     ],
 )
 def test_a_bad_option_value_is_one_line(options, checkpoint, pictures, tmp_path, capsys) -> None:
@@ -233,12 +232,12 @@ def test_it_runs_as_a_module() -> None:
     assert said.startswith("dyn3r ")
 
 
-def test_what_the_system_refuses_is_one_line(
+def test_errors_of_the_system_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(self: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "scene.npz")
 
-    monkeypatch.setattr("dyn3r.cli.Models.__call__", full)
+    monkeypatch.setattr("dyn3r.cli.models.Models.__call__", full)
     assert main(["models"]) == 1
     assert capsys.readouterr().err == "dyn3r: No space left on device (scene.npz)\n"

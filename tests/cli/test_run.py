@@ -1,4 +1,4 @@
-"""`dyn3r run`: the options that choose models, pictures and modes, beyond tests/test_cli.py."""
+"""`dyn3r run` and `dyn3r stream`: what they write, beyond tests/cli/test_cli.py."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from PIL import Image
 
 import dyn3r.streaming
 import dyn3r.viewer
-from dyn3r.cli.run import Run
+from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.cli.run import KnownInputs, Run
+from dyn3r.cli.stream import Stream
 from dyn3r.errors import InputError
+from dyn3r.motion.options import MotionOptions
 from dyn3r.network.checkpoints.reader import save_network
 from dyn3r.network.initialise import initialise
+from dyn3r.options import FlowOptions, RefinementOptions
 from dyn3r.scene import Scene
 from tests.factories import tiny_network
+
+FAST = AlignmentOptions(pixels=64, iterations=2)
+STATIC = MotionOptions(cue="none")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +37,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A textured wall that slides past, and a square that moves on its own."""
-    folder = tmp_path / "pictures"
+def frames(tmp_path: Path) -> Path:
+    """A folder of images: a textured wall that slides past, and a square that moves on its own."""
+    folder = tmp_path / "frames"
     folder.mkdir()
     wall = np.random.default_rng(0).integers(0, 256, (96, 150, 3), dtype=np.uint8)
     for t in range(4):
@@ -42,57 +49,145 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_motion_model(checkpoints, pictures: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def run(checkpoints, frames: Path, tmp_path: Path):
+    """`run(name, **options)` runs into the folder `name` and returns the scene."""
+
+    def run(name: str, **options: Any) -> Scene:
+        plain = {"model": str(checkpoints[0]), "no_pictures": True, "quiet": True}
+        Run(frames, tmp_path / name, **(plain | {"alignment": FAST} | options))()
+        return Scene.load(tmp_path / name)
+
+    return run
+
+
+@pytest.mark.slow
+def test_motion_model(checkpoints, run) -> None:
     model, other = map(str, checkpoints)
-    plain = {"pictures": False, "quiet": True}
-    Run(pictures, tmp_path / "both", model=model, motion_model=other, **plain)()
-    Run(pictures, tmp_path / "alone", model=other, **plain)()
-    both, alone = Scene.load(tmp_path / "both"), Scene.load(tmp_path / "alone")
+    both, alone = run("both", motion_model=other), run("alone", model=other)
     np.testing.assert_array_equal(both.dynamic, alone.dynamic)
     assert both.metadata["motion_model"]["name"] == other
     assert both.metadata["model"]["name"] == model
     assert not np.array_equal(both.depth, alone.depth)
 
 
-@pytest.mark.parametrize("motion", ["none", "."])
-def test_motion_model_without_looking_for_motion(
-    motion: str, checkpoints, pictures: Path, tmp_path: Path
+@pytest.mark.parametrize("how", ["no motion", "given masks"])
+def test_a_motion_model_that_has_no_effect_is_refused(
+    how: str, checkpoints, run, frames: Path, tmp_path: Path
 ) -> None:
-    model, other = map(str, checkpoints)
-    run = Run(pictures, tmp_path / "out", model=model, motion_model=other, motion=motion)
-    with pytest.raises(InputError, match="--motion-model"):
-        run()
+    options = {"motion": STATIC} if how == "no motion" else {"known": KnownInputs(masks=frames)}
+    with pytest.raises(InputError, match="a motion model has no effect"):
+        run("out", motion_model=str(checkpoints[1]), **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_explain_writes_pictures_beside_the_results(checkpoints, pictures, tmp_path) -> None:
+@pytest.mark.slow
+def test_explain_writes_images_beside_the_results(run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    Run(pictures, out, model=str(checkpoints[0]), explain=True, quiet=True, pictures=False)()
+    run("out", explain=True)
     assert {file.name for file in out.iterdir()} == {"scene.dyn3r", "explain"}
     names = {file.name for file in (out / "explain").iterdir()}
     assert names == {f"frame_000{t}.png" for t in range(4)} | {"explanation.mp4", "reasons.txt"}
     # a second run replaces them
     (out / "explain" / "reasons.txt").write_text("old")
-    again = Run(pictures, out, model=str(checkpoints[0]), explain=True, quiet=True, overwrite=True)
-    again()
+    run("out", explain=True, overwrite=True)
     assert "attention" in (out / "explain" / "reasons.txt").read_text()
-    assert (out / "overview.mp4").exists()
 
 
-def feedforward_run(source: Path, out: Path, checkpoints, **options: Any) -> Run:
-    return Run(source, out, model=str(checkpoints[0]), mode="stream_scene", **options)
+@pytest.mark.slow
+def test_refined_masks_at_source_resolution_can_be_given_back(run, tmp_path: Path) -> None:
+    first = run("a", motion=MotionOptions(refine="edges"), save_masks=True)
+    assert "refined by edges" in " ".join(first.metadata["notes"])
+    masks = sorted((tmp_path / "a" / "masks").iterdir())
+    assert [file.name for file in masks] == [f"frame_{t}.png" for t in range(4)]
+    with Image.open(masks[0]) as mask:
+        assert mask.size == (128, 96)  # the source; the prepared frames have 64x48
+    second = run("b", known=KnownInputs(masks=tmp_path / "a" / "masks"))
+    both = (first.dynamic & second.dynamic).sum() / (first.dynamic | second.dynamic).sum()
+    assert both > 0.8  # guided by the source images, so not the same to the pixel
+    assert second.metadata["plan"]["cue"] == "given"
 
 
-def test_feedforward_writes_every_frame_and_the_scene(
-    checkpoints, pictures, tmp_path, capsys
-) -> None:
+def test_known_cameras_are_kept(run, tmp_path: Path) -> None:
+    T = np.tile(np.eye(4), (4, 1, 1))
+    T[:, 0, 3] = 0.1 * np.arange(4)
+    K = np.array([[100.0, 0, 60], [0, 100, 45], [0, 0, 1]])
+    file = tmp_path / "known.npz"
+    np.savez(file, T_world_camera=T, K=K)
+    scene = run("a", motion=STATIC, known=KnownInputs(cameras=file))
+    np.testing.assert_allclose(scene.T_world_camera, T, atol=1e-12)
+    np.testing.assert_allclose(scene.K_source(), np.tile(K, (4, 1, 1)), rtol=1e-6)
+    assert scene.metadata["plan"]["priors"]["T_world_camera"] == "given"
+    scene = run("b", motion=STATIC, known=KnownInputs(fov=90.0))
+    np.testing.assert_allclose(scene.K_source()[:, 0, 0], 64, rtol=1e-6)
+    with pytest.raises(InputError, match=r"intrinsics that --known\.fov gives"):
+        run("c", motion=STATIC, known=KnownInputs(cameras=file, fov=60.0))
+    assert not (tmp_path / "c").exists()
+
+
+def test_known_cameras_may_be_initial_values(run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "known.npz", T_world_camera=np.tile(np.eye(4), (4, 1, 1)))
+    known = KnownInputs(cameras=tmp_path / "known.npz", fixed=False)
+    scene = run("a", motion=STATIC, known=known)
+    assert scene.metadata["plan"]["priors"]["fix_T"] is False
+    assert not np.allclose(scene.T_world_camera, np.eye(4))
+
+
+@pytest.mark.parametrize("cue", ["none", "flow"])
+def test_the_flow_term_moves_cameras(cue: str, run) -> None:
+    motion = MotionOptions(cue=cue)  # type: ignore[arg-type]
+    found = run("with", motion=motion)
+    other = run("without", motion=motion, flow=FlowOptions(in_alignment=False))
+    assert found.metadata["objective"]["flow"] > 0
+    assert other.metadata["objective"]["flow"] == 0
+    assert not np.array_equal(found.T_world_camera, other.T_world_camera)
+
+
+@pytest.mark.parametrize("multi_view_depth", [True, False])
+def test_depth_is_estimated_from_all_frames_if_asked_for(multi_view_depth: bool, run) -> None:
+    wanted = RefinementOptions(bundle_adjustment=True, multi_view_depth=multi_view_depth)
+    about = run("out", motion=STATIC, refinement=wanted).metadata
+    assert about["plan"]["multi_view_depth"] == multi_view_depth
+    assert ("multi-view depth" in about["seconds"]) == multi_view_depth
+    assert "bundle adjustment" in about["seconds"]
+
+
+def test_resuming_an_earlier_result(run, frames: Path, tmp_path: Path) -> None:
+    last = frames / "frame_3.png"
+    last.rename(tmp_path / "frame_3.png")
+    first = run("first", motion=STATIC)
+    (tmp_path / "frame_3.png").rename(last)
+    second = run("second", motion=STATIC, resume=tmp_path / "first")
+    assert len(first) == 3
+    assert len(second) == 4
+    np.testing.assert_array_equal(second.depth[:3], first.depth)
+    np.testing.assert_array_equal(second.T_world_camera[:3], first.T_world_camera)
+    known = KnownInputs(fov=60.0)
+    with pytest.raises(InputError, match="can't be combined"):
+        run("x", resume=tmp_path / "first", known=known)
+
+
+def test_options_that_do_not_go_together(run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--save-masks"):
+        run("out", save_masks=True, resume=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+# --- frame by frame ----------------------------------------------------------------------------
+
+
+def stream(source: Path, out: Path, checkpoints, **options: Any) -> Stream:
+    return Stream(source, out, model=str(checkpoints[0]), **options)
+
+
+def test_stream_writes_every_frame_and_the_scene(checkpoints, frames, tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    feedforward_run(pictures, out, checkpoints)()
+    stream(frames, out, checkpoints)()
     assert f"dyn3r view {out}" in capsys.readouterr().out
     names = {"scene.dyn3r", "overview.mp4", "contact_sheet.png", "camera_path.png", "frames"}
     assert {file.name for file in out.iterdir()} == names
     scene = Scene.load(out)
-    assert scene.metadata["mode"] == "stream_scene"
+    assert scene.metadata["mode"] == "stream"
     assert scene.names == tuple(f"frame_{t}.png" for t in range(4))
     for t in range(4):
         with np.load(out / "frames" / f"00000{t}.npz") as frame:
@@ -101,13 +196,14 @@ def test_feedforward_writes_every_frame_and_the_scene(
             np.testing.assert_allclose(frame["T_world_camera"], scene.T_world_camera[t])
             assert str(frame["name"]) == scene.names[t]
     # a shorter run into the same folder leaves none of the old frames
-    feedforward_run(pictures, out, checkpoints, overwrite=True, num_frames=2, quiet=True)()
+    short = {"overwrite": True, "num_frames": 2, "quiet": True, "no_pictures": True}
+    stream(frames, out, checkpoints, **short)()
     assert {file.name for file in (out / "frames").iterdir()} == {"000000.npz", "000001.npz"}
     assert len(Scene.load(out)) == 2
 
 
-def test_a_stopped_feedforward_run_keeps_what_came(
-    checkpoints, pictures, tmp_path, monkeypatch, capsys
+def test_a_stopped_stream_keeps_the_frames_so_far(
+    checkpoints, frames, tmp_path, monkeypatch, capsys
 ) -> None:
     whole = dyn3r.streaming.stream_scene
 
@@ -120,13 +216,13 @@ def test_a_stopped_feedforward_run_keeps_what_came(
             yield result
 
     monkeypatch.setattr(dyn3r.streaming, "stream_scene", until_ctrl_c)
-    feedforward_run(pictures, tmp_path / "out", checkpoints, pictures=False)()
+    stream(frames, tmp_path / "out", checkpoints, no_pictures=True)()
     assert "stopped after 2 frames" in capsys.readouterr().out
     assert len(Scene.load(tmp_path / "out")) == 2
 
 
 class FakeViewer:
-    """Notes what it is told."""
+    """Records its calls."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8080) -> None:
         self.said: list[Any] = [port]
@@ -147,10 +243,11 @@ class FakeViewer:
 
 
 def test_live_shows_the_frames_as_they_come(
-    checkpoints, pictures, tmp_path, monkeypatch, capsys
+    checkpoints, frames, tmp_path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(dyn3r.viewer, "LiveViewer", FakeViewer)
-    feedforward_run(pictures, tmp_path / "out", checkpoints, live=True, port=1234)()
+    live = {"live": True, "port": 1234, "no_pictures": True}
+    stream(frames, tmp_path / "out", checkpoints, **live)()
     said = FakeViewer.last.said
     assert said[0] == 1234
     assert said[-3:] == ["finish", "wait", "stop"]
@@ -158,113 +255,15 @@ def test_live_shows_the_frames_as_they_come(
     assert all(f[1:] == ((3, 48, 64), f[2], (48, 64), np.dtype(bool)) for f in said[1:5])
     assert all(0.5 < f[2] <= 1 for f in said[1:5])
     assert "http://127.0.0.1:1234" in capsys.readouterr().out
-    # the page closes where the run fails, and nothing is left
-    broken = feedforward_run(tmp_path / "nothing", tmp_path / "o", checkpoints, live=True)
+
+
+def test_the_live_page_closes_where_the_run_fails(checkpoints, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(dyn3r.viewer, "LiveViewer", FakeViewer)
+    (tmp_path / "text.mp4").write_text("no video")
+    broken = stream(tmp_path / "nothing", tmp_path / "o", checkpoints, live=True)
     with pytest.raises(InputError, match="does not exist"):
         broken()
+    unknown = Stream(tmp_path / "text.mp4", tmp_path / "o", model="no-such-model", live=True)
+    with pytest.raises(InputError, match="video"):
+        unknown()
     assert not (tmp_path / "o").exists()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"motion": "attention"}, {"motion": "both"}, {"motion": "."}, {"graph": "complete"},
-        {"explain": True}, {"motion_model": "x"}, {"continue_from": Path()}, {"solver": "adam"},
-        {"bundle": "on"}, {"mover_depth": "ground"}, {"stereo": "off"},
-    ],
-)  # fmt: skip
-def test_what_feedforward_leaves_out_is_refused(options, checkpoints, pictures, tmp_path) -> None:
-    with pytest.raises(InputError, match="--mode stream_scene"):
-        feedforward_run(pictures, tmp_path / "out", checkpoints, **options)()
-    assert not (tmp_path / "out").exists()
-
-
-def test_options_that_do_not_go_together(checkpoints, pictures, tmp_path) -> None:
-    with pytest.raises(InputError, match="--save-masks"):
-        Run(
-            pictures, tmp_path / "out", model=str(checkpoints[0]), save_masks=True,
-            motion="none", continue_from=tmp_path,
-        )()  # fmt: skip
-    with pytest.raises(InputError, match="--live needs"):
-        Run(pictures, tmp_path / "out", model=str(checkpoints[0]), live=True)()
-
-
-def test_refined_masks_at_source_resolution_can_be_given_back(
-    checkpoints, pictures, tmp_path
-) -> None:
-    plain = {"model": str(checkpoints[0]), "pictures": False, "quiet": True}
-    Run(pictures, tmp_path / "a", refine="edges", save_masks=True, **plain)()
-    first = Scene.load(tmp_path / "a")
-    assert "refined by edges" in " ".join(first.metadata["notes"])
-    masks = sorted((tmp_path / "a" / "masks").iterdir())
-    assert [file.name for file in masks] == [f"frame_{t}.png" for t in range(4)]
-    with Image.open(masks[0]) as mask:
-        assert mask.size == (128, 96)  # the source; the prepared frames have 64x48
-    Run(pictures, tmp_path / "b", motion=str(tmp_path / "a" / "masks"), **plain)()
-    second = Scene.load(tmp_path / "b")
-    both = (first.dynamic & second.dynamic).sum() / (first.dynamic | second.dynamic).sum()
-    assert both > 0.8  # guided by the source pictures, so not the same to the pixel
-    with pytest.raises(InputError, match="choose none, edges"):
-        Run(pictures, tmp_path / "c", refine="polish", **plain)()
-    assert not (tmp_path / "c").exists()
-
-
-def test_known_cameras_hold(checkpoints, pictures: Path, tmp_path: Path) -> None:
-    T = np.tile(np.eye(4), (4, 1, 1))
-    T[:, 0, 3] = 0.1 * np.arange(4)
-    K = np.array([[100.0, 0, 60], [0, 100, 45], [0, 0, 1]])
-    np.savez(tmp_path / "known.npz", T_world_camera=T, K=K)
-    plain = {"model": str(checkpoints[0]), "motion": "none", "pictures": False, "quiet": True}
-    Run(pictures, tmp_path / "a", cameras=tmp_path / "known.npz", **plain)()
-    scene = Scene.load(tmp_path / "a")
-    np.testing.assert_allclose(scene.T_world_camera, T, atol=1e-12)
-    np.testing.assert_allclose(scene.K_source(), np.tile(K, (4, 1, 1)), rtol=1e-6)
-    assert scene.metadata["options"]["alignment"]["priors"]["T_world_camera"] == "given"
-    Run(pictures, tmp_path / "b", fov=90, **plain)()
-    scene = Scene.load(tmp_path / "b")
-    np.testing.assert_allclose(scene.K_source()[:, 0, 0], 64, rtol=1e-6)
-    with pytest.raises(InputError, match="what --fov says"):
-        Run(pictures, tmp_path / "c", cameras=tmp_path / "known.npz", fov=60, **plain)()
-    assert not (tmp_path / "c").exists()
-
-
-@pytest.mark.parametrize("motion", ["none", "flow"])
-def test_the_flow_term_moves_cameras(
-    motion: str, checkpoints, pictures: Path, tmp_path: Path
-) -> None:
-    plain = {"model": str(checkpoints[0]), "motion": motion, "pictures": False, "quiet": True}
-    Run(pictures, tmp_path / "with", **plain)()
-    Run(pictures, tmp_path / "without", flow_term=False, **plain)()
-    found, other = Scene.load(tmp_path / "with"), Scene.load(tmp_path / "without")
-    assert found.metadata["objective"]["flow"] > 0
-    assert other.metadata["objective"]["flow"] == 0
-
-
-@pytest.mark.parametrize("stereo", ["on", "off"])
-def test_depth_is_drawn_from_all_frames_if_asked(
-    stereo: str, checkpoints, pictures: Path, tmp_path: Path
-) -> None:
-    Run(
-        pictures, tmp_path / "out", model=str(checkpoints[0]), motion="none", bundle="on",
-        stereo=stereo, pictures=False, quiet=True,
-    )()  # fmt: skip
-    about = Scene.load(tmp_path / "out").metadata
-    assert about["options"]["stereo"] == (stereo == "on")
-    assert ("multi-view depth" in about["seconds"]) == (stereo == "on")
-    assert "bundle adjustment" in about["seconds"]
-
-
-def test_going_on_from_an_earlier_result(checkpoints, pictures: Path, tmp_path: Path) -> None:
-    plain = {"model": str(checkpoints[0]), "motion": "none", "pictures": False, "quiet": True}
-    last = pictures / "frame_3.png"
-    last.rename(tmp_path / "frame_3.png")
-    Run(pictures, tmp_path / "first", **plain)()
-    (tmp_path / "frame_3.png").rename(last)
-    Run(pictures, tmp_path / "second", continue_from=tmp_path / "first", **plain)()
-    first, second = Scene.load(tmp_path / "first"), Scene.load(tmp_path / "second")
-    assert len(first) == 3
-    assert len(second) == 4
-    np.testing.assert_array_equal(second.depth[:3], first.depth)
-    np.testing.assert_array_equal(second.T_world_camera[:3], first.T_world_camera)
-    with pytest.raises(InputError, match="can't be combined"):
-        Run(pictures, tmp_path / "x", continue_from=tmp_path / "first", fov=60, **plain)()

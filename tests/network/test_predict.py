@@ -141,6 +141,7 @@ def test_large_predictions_go_to_a_file_that_disappears(model: Model, tmp_path) 
     np.testing.assert_array_equal(out.points1, kept.points1)
 
 
+@pytest.mark.slow
 def test_bfloat16_differs_from_float32_within_bounds() -> None:
     """The transformer in bfloat16 keeps 8 bits: 4.5 % of the points' size here, measured."""
     single = prepare_model(golden_network("dpt"), "a", device="cpu", precision="float32")

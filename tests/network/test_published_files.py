@@ -134,6 +134,7 @@ def assert_golden(path: Path, head: str, tolerance: float = 1e-4) -> None:
 # --- what is published is loaded -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["dpt", "linear"])
 def test_a_published_pth_gives_the_published_numbers(tmp_path, head):
     model = constructor(head_type=f"'{head}'")
@@ -144,6 +145,7 @@ def test_a_published_pth_gives_the_published_numbers(tmp_path, head):
     assert any("trained with a long side of 512" in line for line in describe_checkpoint(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["dpt", "linear"])
 def test_a_published_repository_gives_the_published_numbers(tmp_path, head):
     folder = save_hub(tmp_path / "hub", head)
@@ -151,6 +153,7 @@ def test_a_published_repository_gives_the_published_numbers(tmp_path, head):
     assert_golden(folder / "model.safetensors", head)
 
 
+@pytest.mark.slow
 def test_the_later_of_two_names_is_in_force(tmp_path):
     weights = published_weights("dpt")
     first, last = (f"downstream_head1.dpt.scratch.{n}.weight" for n in ("layer1_rn", "layer_rn.0"))
@@ -402,6 +405,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured on Linux")
 def test_hostile_files_are_refused_without_using_memory(tmp_path):
     published = save_pth(tmp_path / "good.pth", published_weights("dpt"), constructor())
@@ -416,6 +420,7 @@ def test_hostile_files_are_refused_without_using_memory(tmp_path):
     assert max(used.values()) < 64, used
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured on Linux")
 def test_loading_holds_the_weights_once(tmp_path):
     """Built without allocating, mapped from the file: at most 1.5 times the file's size."""
@@ -435,6 +440,7 @@ def test_loading_holds_the_weights_once(tmp_path):
 # --- converting ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 def test_converted_files_give_the_same_numbers(tmp_path, half):
     name = "MonST3R_PO-TA-S-W_ViTLarge_BaseDecoder_512_dpt"
@@ -446,7 +452,7 @@ def test_converted_files_give_the_same_numbers(tmp_path, half):
     with safe_open(target, "pt") as file:
         kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118
     assert kinds == {torch.float16 if half else torch.float32}
-    # points grow exponentially with the output of the head: 5e-4 per weight was 5.4e-3 of the largest
+    # points grow exponentially with the head output: 5e-4 per weight was 5.4e-3 of the largest
     assert_golden(target, "dpt", 1e-2 if half else 1e-4)
     model = load_model(target, device="cpu", precision="float32")
     assert model.facts["licence"] == facts["licence"]

@@ -16,6 +16,7 @@ from tests.viewer.browser import CHROMIUM, Browser
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found on the path"),
 ]
 

@@ -113,13 +113,13 @@ class Convert:
         from dyn3r.network.checkpoints.convert import convert_checkpoint
 
         with progress_bars(quiet=self.quiet) as progress:
-            facts = convert_checkpoint(
+            about = convert_checkpoint(
                 self.source, self.target, half=self.half, overwrite=self.overwrite,
                 progress=progress,
             )  # fmt: skip
         if not self.quiet:
             print(f"wrote {self.target} ({_bytes(self.target.stat().st_size)})")
-            print(f"  licence: {facts.get('licence', 'not known; it is that of the source')}")
+            print(f"  licence: {about.get('licence', 'not known; it is that of the source')}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 RETIRED = {
     "--bundle": "--refinement.bundle-adjustment",
     "--cameras": "--known.cameras",
-    "--cameras-are": "--known.fixed or --known.no-fixed",
+    "--cameras-are": "--known.fixed (on or off)",
     "--continue-from": "--resume",
     "--flow": "--flow.estimator",
     "--flow-term": "--flow.in-alignment",

@@ -1,4 +1,4 @@
-"""The still part of a scene as one thinned point cloud. Pure numpy."""
+"""Static part of a scene as one thinned point cloud."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def static_points(
     mask_margin: int = 2,
     keep: Callable[[int], Bool[np.ndarray, "h w"]] | None = None,
 ) -> PointCloud:
-    """The background: static points of all frames together, thinned to `max_points`.
+    """Static points of all frames together, thinned to `max_points`.
 
-    Frames are read on a pixel grid coarse enough to hold about four times `max_points`; of the
-    points in one voxel the most confident stays (`voxel_size` in scene units; None: the
-    footprint of a pixel at the median depth; 0: no voxels); a fixed random choice cuts
-    the rest to `max_points`. Pixels within `mask_margin` pixels of a dynamic one are left out,
-    as the rim of a moving object otherwise smears along its path. `keep(t)` may leave out more.
+    Frames are sampled on a pixel grid that holds about four times `max_points`. Of the points in
+    one voxel the most confident is kept (`voxel_size` in scene units; None: the footprint of a
+    pixel at the median depth; 0: no voxels). A fixed random choice reduces the rest to
+    `max_points`. Pixels within `mask_margin` pixels of a dynamic one are left out, as outlines of
+    moving objects otherwise smear along their paths. `keep(t)`: mask of the pixels to use.
     """
     return choose_static(
         scene, min_confidence=min_confidence, max_points=max_points, voxel_size=voxel_size,
@@ -43,9 +43,9 @@ def choose_static(
     voxel_size: float | None = None,
     step: int = 1,
 ) -> tuple[list[Int[np.ndarray, " k"]], PointCloud]:
-    """Which pixels of each frame (row-major, ascending) make the background, and their points.
+    """Pixels of each frame (row-major, ascending) that make the background, and their points.
 
-    As `static_points`; `step` thins the grid of pixels and widens the voxel as much.
+    As `static_points`; `step` thins the pixel grid and widens the voxels by the same factor.
     """
     assert max_points > 0
     stride = step * max(1, int(np.ceil(np.sqrt(scene.depth.size / (4 * max_points)))))
@@ -55,7 +55,7 @@ def choose_static(
         chosen &= ~grow(scene.dynamic[t], mask_margin)
         if keep is not None:
             chosen &= keep(t)
-        # Every frame starts its grid elsewhere, so that together they cover all pixels.
+        # the grid starts at another pixel in every frame, so that together they cover all
         thin = on_grid(chosen, stride, t % stride, (t // stride) % stride)
         cloud = scene.points_of(t, thin)
         found.append(np.flatnonzero(thin))
@@ -76,7 +76,7 @@ def choose_static(
 def on_grid(
     chosen: Bool[np.ndarray, "h w"], step: int, row: int, column: int
 ) -> Bool[np.ndarray, "h w"]:
-    """What is chosen of every `step`-th row and column, from this row and column on."""
+    """Chosen pixels of every `step`-th row and column, from this row and column on."""
     thin = np.zeros_like(chosen)
     thin[row::step, column::step] = chosen[row::step, column::step]
     return thin
@@ -85,10 +85,13 @@ def on_grid(
 def most_confident_per_voxel(
     points: Float32[np.ndarray, "k 3"], confidence: Float32[np.ndarray, " k"], voxel_size: float
 ) -> np.ndarray:
-    """Indices (ascending) of the most confident point of every occupied voxel; 0: all points."""
+    """Indices (ascending) of the most confident point of every occupied voxel.
+
+    All points if `voxel_size` is 0.
+    """
     if voxel_size <= 0 or len(points) == 0:
         return np.arange(len(points))
-    # 21 bits an axis around the median make one 63-bit key; what lies further out shares the rim.
+    # 21 bits an axis around the median make one 63-bit key; farther points share its rim
     cells = np.floor((points - np.median(points, axis=0)) / voxel_size)
     cells = (np.clip(cells, -(2**20), 2**20 - 1) + 2**20).astype(np.int64)
     key = (cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2]
@@ -99,7 +102,7 @@ def most_confident_per_voxel(
 
 
 def grow(mask: Bool[np.ndarray, "h w"], margin: int) -> Bool[np.ndarray, "h w"]:
-    """The mask with every pixel within `margin` pixels (rows and columns) of it."""
+    """Mask dilated by `margin` pixels in rows and columns."""
     if margin <= 0 or not mask.any():
         return mask
     import cv2
@@ -111,8 +114,8 @@ def grow(mask: Bool[np.ndarray, "h w"], margin: int) -> Bool[np.ndarray, "h w"]:
 def depth_edges(depth: Float32[np.ndarray, "h w"], relative: float = 0.05) -> np.ndarray:
     """True on pixels whose depth jumps to a neighbour by more than `relative` of the nearer depth.
 
-    Such pixels are smeared between foreground and background in predicted depth, and hang in the
-    air when seen from the side. Returns bool (h, w); unknown depth (0) makes no edge.
+    Such pixels lie between foreground and background in predicted depth and float in the air when
+    seen from the side. Returns bool (h, w); unknown depth (0) is no edge.
     """
     edges = np.zeros(depth.shape, dtype=bool)
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""The camera path from above: one picture that shows whether the cameras make sense."""
+"""Overview of the camera path from above."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PATH_MAP = "COLORMAP_TURBO"
 
 
 def camera_path_picture(scene: Scene, size: int = 800) -> Picture:
-    """The scene seen straight from above, (size, size, 3).
+    """Scene seen straight from above, (size, size, 3).
 
-    The first camera's direction is up in the picture. Static points in their colours, dimmed
-    (without those well above the cameras: a ceiling would hide the room); the path from blue
-    (start) to red (end); some cameras as triangles; a bar for the scale in scene units.
+    The viewing direction of the first camera is up. Static points have dimmed colours; those well
+    above the cameras are left out, as a ceiling would hide the room. The path runs from blue
+    (start) to red (end), with some cameras as triangles and a scale bar in scene units.
     """
     import cv2
 
@@ -31,7 +31,7 @@ def camera_path_picture(scene: Scene, size: int = 800) -> Picture:
     points, colors = static_points(scene, min_confidence=threshold, max_points=200_000)
     height = points @ up
     seen = height < (centres @ up).max() + 0.1 * scene.median_depth
-    order = np.argsort(height[seen])  # higher points are drawn over lower ones
+    order = np.argsort(height[seen])  # higher points cover lower ones
     ground, colors = points[seen][order] @ plan, colors[seen][order]
     path = centres @ plan
     frusta = _frusta(scene, plan)

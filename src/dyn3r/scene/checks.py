@@ -1,4 +1,4 @@
-"""What a Scene must hold, checked when it is made."""
+"""Checks of the fields of a Scene."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Fields = Mapping[str, Any]
 
 
 def checked_fields(fields: Fields) -> dict[str, Any]:
-    """The fields brought to the documented types; raises InputError for the first that is wrong."""
+    """The fields in the documented types. Raises InputError for the first that is wrong."""
     out = _coerced(fields)
     _check(out)
     return out
 
 
 def _coerced(fields: Fields) -> dict[str, Any]:
-    """Numbers in the documented types (float64 depth is welcome, it is just rounded)."""
+    """Fields with numbers in the documented types; float64 depth is rounded."""
     out = dict(fields)
     wanted = {
         "depth": np.float32,
@@ -46,7 +46,7 @@ def _coerced(fields: Fields) -> dict[str, Any]:
 
 
 def _check(fields: Fields) -> None:
-    """Raise InputError, with one line for a person, at the first field that does not fit."""
+    """Raise InputError for the first field that does not fit."""
     images = fields["images"]
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or 0 in images.shape:
         raise InputError(
@@ -77,7 +77,7 @@ def _check(fields: Fields) -> None:
     try:
         json.dumps(fields["metadata"], allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"metadata of a scene must be what JSON can hold: {error}") from error
+        raise InputError(f"metadata of a scene must be valid JSON: {error}") from error
 
 
 def _check_shapes(fields: Fields, n: int, h: int, w: int) -> None:

@@ -1,4 +1,4 @@
-"""Drawing primitives: colour maps, labels, and writing images and videos."""
+"""Colour maps, labels, and files of images and videos."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from dyn3r.io.atomic import atomic_file
 logger = logging.getLogger(__name__)
 
 Picture = UInt8[np.ndarray, "h w 3"]
+"""RGB, 0..255."""
 UNKNOWN = (96, 96, 96)
+"""Colour of unknown values."""
 _MOTION_COLOUR = np.array([255, 48, 48], dtype=np.float32)
 
 
 def depth_picture(depth: Float[np.ndarray, "h w"], limits: tuple[float, float]) -> Picture:
-    """Inverse depth in the colour map turbo: red is near, blue far. `limits` are inverse depths."""
+    """Inverse depth in the colour map turbo: red is near, blue is far.
+
+    `limits` are inverse depths.
+    """
     known = depth > 0
     inverse = np.divide(1.0, depth, out=np.zeros(depth.shape), where=known)
     return _coloured(inverse, known, limits, "COLORMAP_TURBO")
@@ -32,12 +37,12 @@ def depth_picture(depth: Float[np.ndarray, "h w"], limits: tuple[float, float]) 
 def confidence_picture(
     confidence: Float[np.ndarray, "h w"], limits: tuple[float, float]
 ) -> Picture:
-    """Confidence in the colour map viridis, bright is sure; rejected pixels (0) are grey."""
+    """Confidence in the colour map viridis, brighter is higher; rejected pixels (0) are grey."""
     return _coloured(confidence, confidence > 0, limits, "COLORMAP_VIRIDIS")
 
 
 def motion_picture(image: Picture, mask: Bool[np.ndarray, "h w"]) -> Picture:
-    """The frame, dimmed, with moving pixels tinted red."""
+    """Dimmed frame with dynamic pixels tinted red."""
     grey = image.astype(np.float32).mean(axis=2, keepdims=True)
     out = 0.25 * image + 0.35 * grey
     out[mask] = 0.5 * image[mask] + 0.5 * _MOTION_COLOUR
@@ -47,7 +52,7 @@ def motion_picture(image: Picture, mask: Bool[np.ndarray, "h w"]) -> Picture:
 def write_video(
     pictures: Iterator[Picture], path: str | Path, *, fps: float, overwrite: bool = False
 ) -> None:
-    """Write RGB pictures of one size as an H.264 mp4 (odd sides lose their last row or column).
+    """Write RGB images of one size as an H.264 mp4; odd sides lose their last row or column.
 
     Raises:
         OutputError: `path` exists and `overwrite` is False, or can't be written.
@@ -60,7 +65,7 @@ def write_video(
         logger.warning("this PyAV has no H.264 encoder; %s may not play in browsers", path)
     options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"qscale": "3"}
     with atomic_file(path, overwrite=overwrite) as part:
-        # The index at the front lets browsers start before they have the whole file.
+        # with the index at the front browsers start before they have the whole file
         settings = {"movflags": "+faststart"}
         with av.open(str(part), "w", format="mp4", options=settings) as container:
             stream: Any = container.add_stream(codec, rate=rate, options=options)
@@ -78,7 +83,7 @@ def write_video(
 
 
 def write_picture(picture: Picture, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write an RGB picture as .png or .jpg, atomically.
+    """Write an RGB image as .png or .jpg, atomically.
 
     Raises:
         OutputError: `path` exists and `overwrite` is False, is no .png or .jpg, or can't be
@@ -91,7 +96,7 @@ def write_picture(picture: Picture, path: str | Path, *, overwrite: bool = False
     }
     kind = kinds.get(Path(path).suffix.lower())
     if kind is None:
-        raise OutputError(f"cannot write the picture {path}: its name must end in .png or .jpg")
+        raise OutputError(f"cannot write the image {path}: its name must end in .png or .jpg")
     with atomic_file(path, overwrite=overwrite) as part:
         Image.fromarray(picture).save(part, **kind)
 
@@ -118,11 +123,11 @@ def draw_text(
     box: bool = False,
     max_width: int | None = None,
 ) -> None:
-    """Draw white text in place, on a dark box if asked; cut it to `max_width` pixels."""
+    """Draw white text into an image, cut to `max_width` pixels; `box`: on a dark box."""
     import cv2
 
     font = cv2.FONT_HERSHEY_SIMPLEX
-    text = text.encode("ascii", "replace").decode()  # all that this font can draw
+    text = text.encode("ascii", "replace").decode()  # the font has no other characters
     while max_width and text and cv2.getTextSize(text, font, size, 1)[0][0] > max_width:
         text = text[:-1]
     (width, height), below = cv2.getTextSize(text, font, size, 1)

@@ -81,7 +81,7 @@ def static_flow(found: Findings) -> StaticFlow | None:
 
 
 class Explanation:
-    """Draws the findings about a clip frame by frame, with colours that mean the same in all."""
+    """Drawings of the findings about a clip, with the same colour scales in all frames."""
 
     def __init__(self, found: Findings, scene: Scene) -> None:
         n = len(found.inverse_depth)
@@ -99,7 +99,7 @@ class Explanation:
             lengths = np.linalg.norm(self.flow.measured, axis=-1)
             self.flow_limit = max(1.0, float(np.percentile(lengths, 99)))
             known = self.residual[np.isfinite(self.residual)]
-            least = 4 * NOISE_PX  # noise alone should look dark
+            least = 4 * NOISE_PX  # noise alone is dark
             self.residual_limit = max(least, float(np.percentile(known, 99)) if len(known) else 0)
         low, high = np.percentile(found.inverse_depth, [2, 98])
         self.depth_limits = (float(low), float(max(high, low + 1e-3)))
@@ -108,7 +108,7 @@ class Explanation:
         return len(self.images)
 
     def panels(self, t: int) -> list[tuple[str, Picture]]:
-        """Title and picture of everything there is to say about frame t, in rows of four."""
+        """Titles and images of the findings about frame t, in rows of four."""
         image, attention, flow = self.images[t], self.found.attention, self.found.flow
         depth = depth_picture(1 / self.found.inverse_depth[t], self.depth_limits)
         decided = {"given": "given", "none": "not estimated"}.get(self.found.cue)
@@ -134,12 +134,12 @@ class Explanation:
     def _flow_panels(self, t: int) -> list[tuple[str, Picture]]:
         grey = np.full(self.images[t].shape, UNKNOWN, np.uint8)
         if self.flow is None or self.residual is None:
-            titles = ("flow", "of a static scene", "residual", "evidence")
+            titles = ("flow", "flow of a static scene", "residual", "evidence")
             return [(title, grey) for title in titles]
         step = "to the next" if t + 1 < len(self) else "to the one before"
         return [
             (f"flow {step}", flow_picture(self.flow.measured[t], self.flow_limit)),
-            ("of a static scene", flow_picture(self.flow.static[t], self.flow_limit)),
+            ("flow of a static scene", flow_picture(self.flow.static[t], self.flow_limit)),
             (
                 f"residual, to {self.residual_limit:.1f} px",
                 heat_picture(self.residual[t] / self.residual_limit),
@@ -167,7 +167,7 @@ class Explanation:
         return sheet
 
     def text(self) -> str:
-        """What was decided and why, for people."""
+        """The decision about motion and its reasons."""
         found = self.found
         lines = [f"cue: {found.cue}"]
         lines.append(f"decided: {found.motion.reason}")
@@ -175,7 +175,7 @@ class Explanation:
         return "\n".join(lines) + "\n"
 
     def _heat(self, grid: Float[np.ndarray, "gh gw"]) -> Picture:
-        """A map on the patch grid, enlarged as the method enlarges it."""
+        """Map on the patch grid, upsampled as by the method."""
         size_hw = (int(self.images.shape[1]), int(self.images.shape[2]))
         return heat_picture(upsample(grid[None].astype(np.float32), size_hw)[0])
 
@@ -194,7 +194,7 @@ def write_explanation(
     frames: int = 6,
     progress: Progress = no_progress,
 ) -> list[str]:
-    """Write the pictures of a run into a folder and return their names.
+    """Write the drawings of a run into a folder and return their names.
 
     `explanation.mp4` has every frame, `frame_0004.png` and so on are about `frames` of them at full
     size (numbered as in the scene), `reasons.txt` says what was decided and why.
@@ -222,7 +222,7 @@ def write_explanation(
 
 
 def heat_picture(values: Float[np.ndarray, "h w"]) -> Picture:
-    """Values 0..1 in the colour map inferno, dark to bright; what is not finite is grey."""
+    """Values 0..1 in the colour map inferno, dark to bright; grey is not finite."""
     import cv2
 
     known = np.isfinite(values)
@@ -236,7 +236,7 @@ def heat_picture(values: Float[np.ndarray, "h w"]) -> Picture:
 def flow_picture(flow: Float[np.ndarray, "h w 2"], longest: float) -> Picture:
     """Direction as hue (right red, down yellow-green, left cyan), length as saturation.
 
-    White is no motion; from `longest` pixels on the colour is full. What is not finite is grey.
+    White is no motion; the colour is full from `longest` pixels on. Grey is not finite.
     """
     import cv2
 
@@ -252,7 +252,7 @@ def flow_picture(flow: Float[np.ndarray, "h w 2"], longest: float) -> Picture:
 
 
 def cluster_colours(clusters: Int[np.ndarray, "gh gw"]) -> UInt8[np.ndarray, "gh gw 3"]:
-    """A colour for every cluster; neighbouring numbers get hues far apart (golden ratio)."""
+    """A colour for every cluster; hues of neighbouring numbers are far apart (golden ratio)."""
     count = int(clusters.max(initial=0)) + 1
     table = [
         colorsys.hsv_to_rgb(k * 0.618034 % 1, 0.45 + 0.35 * (k % 2), 0.65 + 0.3 * (k % 3) / 2)

@@ -1,7 +1,7 @@
-"""The native file of a scene: a zip of PNG pictures and one JSON text. docs/scene-format.md.
+"""The native file of a scene: a zip of PNG images and one JSON text (docs/scene-format.md).
 
-Nothing in it is code; every size is checked against what was declared, and that against limits,
-before memory is taken.
+It holds no code. Every size is checked against the declared one, and that against limits, before
+memory is allocated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -20,29 +19,29 @@ from PIL import Image
 
 from dyn3r.errors import InputError, OutputError
 from dyn3r.io.atomic import atomic_file
-from dyn3r.types import FrameMapping
-
-Size = tuple[int, int]
-Fields = Mapping[str, Any]
-"""The fields of a Scene by name."""
+from dyn3r.scene.file_header import (
+    FORMAT,
+    VERSION,
+    Fields,
+    Size,
+    make_header,
+    maps_of,
+    parse_header,
+)
+from dyn3r.scene.half_precision import decode_half, encode_half
 
 FILE_NAME = "scene.dyn3r"
-FORMAT = "dyn3r scene"
-VERSION = 2
-"""1: `uncertainty` in place of `sigma_log_depth`, no `up_world`; still read, without those."""
 MAX_HEADER_BYTES = 64 * 2**20
 MAX_FRAME_PIXELS = 64 * 2**20
 MAX_SCENE_BYTES = 8 * 2**30
 
-_MAPS = ("depth", "confidence", "sigma_log_depth", "dynamic_map")
 _LARGEST_HALF = 0x7BFF  # bit pattern of the largest finite half; above it: infinity, NaN, negative
-_SUBNORMAL = np.float64(2.0**-24)
-# What the zip reader raises on archives whose bytes make no sense (found by flipping them).
+# Errors of the zip reader for damaged archives (found by flipping bytes).
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 
 
 def scene_path(path: str | Path) -> Path:
-    """The file meant by `path`: itself if named .dyn3r or a file, else scene.dyn3r in it."""
+    """File of a scene: `path` itself if it is a file or named .dyn3r, else scene.dyn3r in it."""
     path = Path(path)
     if (path.suffix.lower() == ".dyn3r" or path.is_file()) and not path.is_dir():
         return path
@@ -56,7 +55,7 @@ def write_fields(
     if precision not in ("half", "full"):
         raise OutputError(f"precision must be half or full, not {precision!r}")
     target = scene_path(path)
-    header = _header(fields, precision)
+    header = make_header(fields, precision)
     with (
         atomic_file(target, overwrite=overwrite) as part,
         zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive,
@@ -65,7 +64,7 @@ def write_fields(
         for t in range(len(fields["images"])):
             _put(archive, f"images/{t:06d}.png", _png(fields["images"][t]))
             _put(archive, f"dynamic/{t:06d}.png", _png(fields["dynamic"][t]))
-            for name in _maps_of(fields):
+            for name in maps_of(fields):
                 values = fields[name][t]
                 if precision == "full":
                     _put(
@@ -85,7 +84,7 @@ def write_fields(
 
 
 def read_fields(path: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The file that was read and the fields of its Scene; see `Scene.load`."""
+    """Path of the file and the fields of its Scene; see `Scene.load`."""
     target = scene_path(path)
     if not target.exists():
         missing = f"{path} holds no {FILE_NAME}" if Path(path).is_dir() else f"no scene at {path}"
@@ -99,62 +98,6 @@ def read_fields(path: str | Path) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"cannot read {target}: {error.strerror or error}") from error
 
 
-def encode_half(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Values >= 0 -> (bit patterns of halves as uint16, e), with value ~ half * 2^e.
-
-    e puts the largest value into [2^14, 2^15), so halves are normal (relative error <= 2^-11) down
-    to 2^-28 of it. Smaller positive values stay positive. Encoding what was decoded is exact.
-    """
-    largest = float(values.max(initial=0.0))
-    if largest == 0:
-        return np.zeros(values.shape, np.uint16), 0
-    exponent = int(np.frexp(largest)[1]) - 15
-    # Rounding may carry the largest value up to 2^15, whose own exponent is one more.
-    if np.float16(np.ldexp(largest, -exponent)) == 2.0**15:
-        exponent += 1
-    scaled = np.ldexp(values.astype(np.float64), -exponent)
-    scaled = np.where(values > 0, np.maximum(scaled, _SUBNORMAL), 0.0)
-    return scaled.astype(np.float16).view(np.uint16), exponent
-
-
-def decode_half(bits: np.ndarray, exponent: int) -> np.ndarray:
-    """Undo `encode_half`; float32."""
-    values = np.ldexp(bits.view(np.float16).astype(np.float64), exponent)
-    return values.astype(np.float32)
-
-
-def _header(fields: Fields, precision: str) -> dict[str, Any]:
-    mapping, grid, quality = fields["mapping"], fields["dynamic_map"], fields["frame_quality"]
-    up = fields["up_world"]
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "frames": len(fields["images"]),
-        "size_hw": [int(x) for x in fields["images"].shape[1:3]],
-        "precision": precision,
-        "maps": _maps_of(fields),
-        "grid_hw": None if grid is None else list(grid.shape[1:]),
-        "mapping": {
-            "source_hw": [int(x) for x in mapping.source_hw],
-            "resized_hw": [int(x) for x in mapping.resized_hw],
-            "crop_xy": [int(x) for x in mapping.crop_xy],
-        },
-        "fps": fields["fps"],
-        "names": list(fields["names"]),
-        "times_s": fields["times_s"].tolist(),
-        "K": fields["K"].tolist(),
-        "T_world_camera": fields["T_world_camera"].tolist(),
-        "frame_quality": None if quality is None else quality.tolist(),
-        "up_world": None if up is None else up.tolist(),
-        "ground_height": fields["ground_height"],
-        "metadata": fields["metadata"],
-    }
-
-
-def _maps_of(fields: Fields) -> list[str]:
-    return [name for name in _MAPS if fields[name] is not None]
-
-
 def _put(archive: zipfile.ZipFile, name: str, content: bytes, *, compress: bool = False) -> None:
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.external_attr = 0o644 << 16
@@ -162,15 +105,15 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes, *, compress: bool 
     archive.writestr(info, content)
 
 
-def _png(picture: np.ndarray) -> bytes:
+def _png(image: np.ndarray) -> bytes:
     stream = BytesIO()
-    # Level 6, the usual one, takes three times as long for 3 % less.
-    Image.fromarray(picture).save(stream, format="PNG", compress_level=4)
+    # the default level 6 takes three times as long and saves 3 %
+    Image.fromarray(image).save(stream, format="PNG", compress_level=4)
     return stream.getvalue()
 
 
 class _Reader:
-    """Reads one archive; every complaint is an InputError that names the file."""
+    """Reader of one archive; its errors are InputErrors that name the file."""
 
     def __init__(self, archive: zipfile.ZipFile, where: str) -> None:
         self.archive, self.where = archive, where
@@ -178,7 +121,7 @@ class _Reader:
     def fields(self) -> dict[str, Any]:
         header = self._header()
         try:
-            fields, sizes, exponents = _parse(header)
+            fields, sizes, exponents = parse_header(header)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise self._damaged(f"its header is not valid ({str(error)[:100]})") from error
         n, (h, w) = len(fields["names"]), fields["mapping"].size_hw
@@ -193,8 +136,8 @@ class _Reader:
         fields["images"] = np.empty((n, h, w, 3), np.uint8)
         fields["dynamic"] = np.empty((n, h, w), np.bool_)
         for t in range(n):
-            fields["images"][t] = self._picture(f"images/{t:06d}.png", (h, w), "RGB")
-            fields["dynamic"][t] = self._picture(f"dynamic/{t:06d}.png", (h, w), "1")
+            fields["images"][t] = self._image(f"images/{t:06d}.png", (h, w), "RGB")
+            fields["dynamic"][t] = self._image(f"dynamic/{t:06d}.png", (h, w), "1")
         return fields
 
     def _header(self) -> dict[str, Any]:
@@ -251,13 +194,13 @@ class _Reader:
             if len(content) != 4 * size[0] * size[1]:
                 raise self._damaged(f"{name} has the wrong length")
             return np.frombuffer(content, "<f4").reshape(size)
-        bits = self._picture(name, size, "I;16").astype(np.uint16)
+        bits = self._image(name, size, "I;16").astype(np.uint16)
         if bits.max() > _LARGEST_HALF:
             raise self._damaged(f"{name} holds values that are no finite numbers")
         with np.errstate(over="ignore"):  # becomes infinite, which Scene refuses
             return decode_half(bits, exponent)
 
-    def _picture(self, name: str, size: Size, mode: str) -> np.ndarray:
+    def _image(self, name: str, size: Size, mode: str) -> np.ndarray:
         content = self._read(name, 16 * size[0] * size[1] + 65536)
         try:
             with Image.open(BytesIO(content), formats=["PNG"]) as image:
@@ -270,60 +213,3 @@ class _Reader:
 
     def _damaged(self, why: str) -> InputError:
         return InputError(f"{self.where} is damaged: {why}")
-
-
-def _parse(
-    header: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, Size], dict[str, list[int]]]:
-    """Header -> (fields of Scene but the pictures, size of every map, exponents or {} if full)."""
-    n = _whole(header["frames"], 1, 10**6)
-    h, w = _pair(header["size_hw"], 1)
-    maps = [name for name in _MAPS if name in header["maps"]]
-    if not {"depth", "confidence"} <= set(maps):
-        raise ValueError("depth or confidence is not among the maps")
-    half = {"half": True, "full": False}[header["precision"]]
-    sizes = {
-        name: _pair(header["grid_hw"], 1) if name == "dynamic_map" else (h, w) for name in maps
-    }
-    exponents = {}
-    if half:
-        for name in maps:
-            listed = _list(header["exponents"][name], n)
-            exponents[name] = [_whole(e, -1100, 1100) for e in listed]
-    mapping = header["mapping"]
-    fields: dict[str, Any] = {
-        key: np.asarray(header[key], dtype=np.float64)
-        for key in ("times_s", "K", "T_world_camera", "frame_quality", "up_world")
-        if header.get(key) is not None
-    }
-    fields["names"] = tuple(_list(header["names"], n))
-    fields["fps"] = float(header["fps"])
-    if header.get("ground_height") is not None:
-        fields["ground_height"] = float(header["ground_height"])
-    fields["metadata"] = dict(header["metadata"])
-    fields["mapping"] = FrameMapping(
-        source_hw=_pair(mapping["source_hw"], 1),
-        resized_hw=_pair(mapping["resized_hw"], 1),
-        crop_xy=_pair(mapping["crop_xy"], -(2**16)),
-        size_hw=(h, w),
-    )
-    if not {"times_s", "K", "T_world_camera"} <= set(fields):
-        raise ValueError("times or cameras are missing")
-    return fields, sizes, exponents
-
-
-def _pair(value: Any, low: int) -> Size:
-    first, second = _list(value, 2)
-    return _whole(first, low, 2**16), _whole(second, low, 2**16)
-
-
-def _whole(value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{str(value)[:40]} is no whole number in {low}..{high}")
-    return value
-
-
-def _list(value: Any, length: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) != length:
-        raise ValueError(f"a list of {length} was expected")
-    return value

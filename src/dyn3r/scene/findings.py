@@ -1,4 +1,4 @@
-"""What both motion cues saw in a run, collected through its context, for explanations."""
+"""Evidence of both motion cues in a run, collected through its context, for explanations."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from dyn3r.types import FlowFields, Motion, RunContext
 
 @dataclass(frozen=True)
 class Findings:
-    """What was seen while motion was estimated, also by the cue that did not decide."""
+    """Evidence of motion in a run, also of the cue that did not decide."""
 
     cue: str
     """The cue that decided: attention, flow, both, given or none."""
     motion: Motion
     """The motion of the scene."""
     attention: Motion
-    """According to the attention of the model that finds motion, in its last pass."""
+    """Motion from attention, in the last pass of the model that finds motion."""
     flow: Motion
-    """According to optical flow."""
+    """Motion from optical flow."""
     steps: FlowFields | None
     """Flow from every frame to the next (from the last to the one before); None for one frame."""
     inverse_depth: Float[np.ndarray, "n h w"]
-    """The depth that residuals were computed with, inverse, median 1."""
+    """Inverse depth of the residuals, median 1."""
     depth_tolerance: float = FlowCueOptions().depth_tolerance
     """See `FlowCueOptions`."""
 
@@ -89,7 +89,7 @@ def collect_findings(recorder: Recorder, context: RunContext) -> Findings:
 
 
 def _by_cue(motion: Motion) -> tuple[Motion | None, Motion | None]:
-    """What attention and flow said, as far as the evidence holds it."""
+    """Motion from attention and from flow, where the evidence has it."""
     if isinstance(motion.evidence, CombinedEvidence):
         return motion.evidence.attention, motion.evidence.flow
     by_attention = motion if isinstance(motion.evidence, AttentionEvidence) else None

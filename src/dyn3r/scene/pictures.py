@@ -1,7 +1,8 @@
-"""Pictures of a scene for people: an overview video, a contact sheet, the camera path from above.
+"""Overviews of a scene: a video, a contact sheet, the camera path from above.
 
 Depth is shown as inverse depth (red is near), confidence from dark to bright, both with limits
-shared by the whole clip, so that a change in colour is a change in the scene. Grey is "unknown".
+shared by the whole clip, so that a change in colour is a change in the scene. Unknown values are
+grey.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ PANELS = ("frames", "depth", "motion", "confidence")
 
 @dataclass(frozen=True)
 class Limits:
-    """What is drawn darkest and brightest, for one clip."""
+    """Limits of the colour maps for one clip: the lowest and the highest colour."""
 
     inverse_depth: tuple[float, float]
+    """Inverse scene units."""
     confidence: tuple[float, float]
+    """As `Scene.confidence`."""
 
 
 def find_limits(scene: Scene) -> Limits:
@@ -46,7 +49,7 @@ def find_limits(scene: Scene) -> Limits:
 
 
 def panels(scene: Scene, t: int, limits: Limits) -> list[Picture]:
-    """The pictures of frame t in the order of PANELS."""
+    """Panels of frame t in the order of PANELS."""
     return [
         scene.images[t],
         depth_picture(scene.depth[t], limits.inverse_depth),
@@ -56,7 +59,7 @@ def panels(scene: Scene, t: int, limits: Limits) -> list[Picture]:
 
 
 def overview(scene: Scene, t: int, limits: Limits) -> Picture:
-    """The four panels of frame t with labels: two by two, or in a row for portrait frames."""
+    """Labelled panels of frame t: two by two, or in a row for portrait frames."""
     shown = [_labelled(p, text) for p, text in zip(panels(scene, t, limits), PANELS)]
     h, w = scene.size_hw
     if h > w:
@@ -102,7 +105,7 @@ def write_contact_sheet(
 
 
 def contact_sheet(scene: Scene, columns: int = 6) -> Picture:
-    """The picture that `write_contact_sheet` writes: names on top, labels on the first column."""
+    """Contact sheet with the names of the frames on top and labels in the first column."""
     limits = find_limits(scene)
     chosen = np.unique(np.linspace(0, len(scene) - 1, min(columns, len(scene))).round().astype(int))
     h, w = scene.size_hw
@@ -142,13 +145,13 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     if len(values) == 0:
         return (0.0, 1.0)
     low, high = np.percentile(values, [2, 98])
-    # A clip of one single value is drawn in the middle of the map.
+    # a single value gets the middle of the colour map
     margin = 1e-6 + 0.01 * abs(float(high)) if high - low < 1e-3 * abs(high) else 0.0
     return (float(low) - margin, float(high) + margin)
 
 
 def _labelled(picture: Picture, text: str) -> Picture:
-    """The picture with a small label in its upper left corner (small pictures stay bare)."""
+    """Panel with a label in its upper left corner; panels below 80 pixels have none."""
     if min(picture.shape[:2]) < 80:
         return picture
     out = np.array(picture)

@@ -10,7 +10,7 @@ from dyn3r.scene.scene import Scene
 
 
 def summarise(scene: Scene) -> list[str]:
-    """Lines of text that say what is in `scene`."""
+    """Lines of text that describe a scene."""
     h, w = scene.size_hw
     source_h, source_w = scene.mapping.source_hw
     length = float(scene.times_s[-1] - scene.times_s[0])
@@ -25,15 +25,15 @@ def summarise(scene: Scene) -> list[str]:
         f"depth       median {scene.median_depth:.3g}, 5..95 % {low:.3g}..{high:.3g}, {unit}",
         f"camera      path length {steps.sum():.3g}, focal {np.median(fx):.1f} px "
         f"({fov:.0f} degrees wide)",
-        f"motion      {100 * scene.dynamic.mean():.1f} % of the pixels move, "
-        f"{int(scene.dynamic.any(axis=(1, 2)).sum())} of {len(scene)} frames have any",
+        f"motion      {100 * scene.dynamic.mean():.1f} % of the pixels are dynamic, "
+        f"{int(scene.dynamic.any(axis=(1, 2)).sum())} of {len(scene)} frames have some",
         f"rejected    {100 * (scene.confidence == 0).mean():.1f} % of the pixels",
     ]
     return lines + _about(scene.metadata)
 
 
 def _about(metadata: dict[str, Any]) -> list[str]:
-    """What the run says about itself: plain values, the model's name, the seconds, the notes."""
+    """Metadata of the run: plain values, name of the model, seconds, notes."""
     lines = []
     for key, value in metadata.items():
         if isinstance(value, dict) and isinstance(value.get("name"), str):

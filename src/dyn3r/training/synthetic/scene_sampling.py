@@ -12,7 +12,7 @@ import numpy as np
 from dyn3r.training.synthetic import layouts
 from dyn3r.training.synthetic.camera_paths import CameraPath, camera_path
 from dyn3r.training.synthetic.layouts import Layout
-from dyn3r.training.synthetic.placement import add_moving_object, add_objects
+from dyn3r.training.synthetic.object_placement import add_moving_object, add_objects
 from dyn3r.training.synthetic.scenes import Builder, SceneArrays
 from dyn3r.training.synthetic.textures import TextureBank
 

@@ -1,0 +1,113 @@
+"""Header of the native file of a scene, `scene.json` (docs/scene-format.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dyn3r.types import FrameMapping
+
+Size = tuple[int, int]
+Fields = Mapping[str, Any]
+"""The fields of a Scene by name."""
+
+FORMAT = "dyn3r scene"
+VERSION = 2
+"""1: `uncertainty` in place of `sigma_log_depth`, no `up_world`; still read, without those."""
+MAPS = ("depth", "confidence", "sigma_log_depth", "dynamic_map")
+
+
+def make_header(fields: Fields, precision: str) -> dict[str, Any]:
+    """Header of the fields of a Scene; exponents are added while maps are written."""
+    mapping, grid, quality = fields["mapping"], fields["dynamic_map"], fields["frame_quality"]
+    up = fields["up_world"]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "frames": len(fields["images"]),
+        "size_hw": [int(x) for x in fields["images"].shape[1:3]],
+        "precision": precision,
+        "maps": maps_of(fields),
+        "grid_hw": None if grid is None else list(grid.shape[1:]),
+        "mapping": {
+            "source_hw": [int(x) for x in mapping.source_hw],
+            "resized_hw": [int(x) for x in mapping.resized_hw],
+            "crop_xy": [int(x) for x in mapping.crop_xy],
+        },
+        "fps": fields["fps"],
+        "names": list(fields["names"]),
+        "times_s": fields["times_s"].tolist(),
+        "K": fields["K"].tolist(),
+        "T_world_camera": fields["T_world_camera"].tolist(),
+        "frame_quality": None if quality is None else quality.tolist(),
+        "up_world": None if up is None else up.tolist(),
+        "ground_height": fields["ground_height"],
+        "metadata": fields["metadata"],
+    }
+
+
+def maps_of(fields: Fields) -> list[str]:
+    """Names of the maps that a Scene has."""
+    return [name for name in MAPS if fields[name] is not None]
+
+
+def parse_header(
+    header: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Size], dict[str, list[int]]]:
+    """Fields of the Scene except images, size of every map, and exponents ({}: full precision).
+
+    Raises KeyError, TypeError, ValueError or OverflowError for a header that is not valid.
+    """
+    n = _whole(header["frames"], 1, 10**6)
+    h, w = _pair(header["size_hw"], 1)
+    maps = [name for name in MAPS if name in header["maps"]]
+    if not {"depth", "confidence"} <= set(maps):
+        raise ValueError("depth or confidence is not among the maps")
+    half = {"half": True, "full": False}[header["precision"]]
+    sizes = {
+        name: _pair(header["grid_hw"], 1) if name == "dynamic_map" else (h, w) for name in maps
+    }
+    exponents = {}
+    if half:
+        for name in maps:
+            listed = _list(header["exponents"][name], n)
+            exponents[name] = [_whole(e, -1100, 1100) for e in listed]
+    mapping = header["mapping"]
+    fields: dict[str, Any] = {
+        key: np.asarray(header[key], dtype=np.float64)
+        for key in ("times_s", "K", "T_world_camera", "frame_quality", "up_world")
+        if header.get(key) is not None
+    }
+    fields["names"] = tuple(_list(header["names"], n))
+    fields["fps"] = float(header["fps"])
+    if header.get("ground_height") is not None:
+        fields["ground_height"] = float(header["ground_height"])
+    fields["metadata"] = dict(header["metadata"])
+    fields["mapping"] = FrameMapping(
+        source_hw=_pair(mapping["source_hw"], 1),
+        resized_hw=_pair(mapping["resized_hw"], 1),
+        crop_xy=_pair(mapping["crop_xy"], -(2**16)),
+        size_hw=(h, w),
+    )
+    if not {"times_s", "K", "T_world_camera"} <= set(fields):
+        raise ValueError("times or cameras are missing")
+    return fields, sizes, exponents
+
+
+def _pair(value: Any, low: int) -> Size:
+    first, second = _list(value, 2)
+    return _whole(first, low, 2**16), _whole(second, low, 2**16)
+
+
+def _whole(value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{str(value)[:40]} is no whole number in {low}..{high}")
+    return value
+
+
+def _list(value: Any, length: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) != length:
+        raise ValueError(f"a list of {length} was expected")
+    return value
