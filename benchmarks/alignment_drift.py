@@ -92,7 +92,8 @@ def report(
         f"{name:24} {len(predictions):5} pairs {seconds:6.1f} CPU s  drift at the end: "
         f"{shift / length:.2%} of the path, {angle:.2f} degrees, scale {growth - 1:+.2%}; "
         f"path error after a similarity {path_error(found.T_world_camera, T) / length:.3%}; "
-        f"pair term {found.diagnostics.terms['pairs']:.5f}; {len(found.diagnostics.history)} evaluations, "
+        f"pair term {found.diagnostics.terms['pairs']:.5f}; "
+        f"{len(found.diagnostics.history)} evaluations, "
         f"{n - int(found.determined.sum())} frames undetermined",
         flush=True,
     )

@@ -26,4 +26,6 @@ def checked_modules() -> list[str]:
     return out
 
 
-install_import_hook(checked_modules(), "beartype.beartype")
+# PEP 484: an int is welcome where a float is
+TYPE_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook(checked_modules(), TYPE_CHECKER)

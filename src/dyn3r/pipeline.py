@@ -74,8 +74,10 @@ def reconstruct(
     geometry, motion = source(clip, flow, context)
     if plan.bundle_adjustment and flow is not None:
         geometry, motion = refine(clip, geometry, motion, flow, cue, refiner, plan, context)
+    before = geometry if plan.multi_view_depth else None
     geometry = dense_depth(clip, geometry, motion, plan, context)
-    geometry = finalise(geometry, clip, motion.masks, context)
+    with context.stage("finalise"):
+        geometry = finalise(geometry, clip, motion.masks, before)
     about = {"plan": plan.to_json(), "pairs": len(pairs), **described(model, motion_model)}
     return assemble(clip, geometry, motion, about, context)
 

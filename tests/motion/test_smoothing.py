@@ -13,6 +13,7 @@ from dyn3r.errors import InputError
 from dyn3r.flow import FlowEstimator
 from dyn3r.motion.guided_filter import guided_filter_color
 from dyn3r.motion.mask_refiner import MaskRefiner
+from dyn3r.motion.options import MotionOptions
 from dyn3r.motion.refiners import mask_refiner
 from dyn3r.motion.sam2 import Sam2Refiner
 from dyn3r.motion.smoothing import EdgeRefiner, vote
@@ -163,6 +164,8 @@ def test_refiners_by_name() -> None:
         assert refiner.name == name.partition(":")[0]
     assert mask_refiner("sam2:some/folder") == Sam2Refiner(weights="some/folder")
     assert mask_refiner("none") is None
+    with pytest.raises(InputError, match=r"motion\.refine is auto"):
+        MotionOptions(refine="sam2:")
     for wrong in ("sam2:", "edges:x", "sam3", ""):
         with pytest.raises(InputError, match="choose none, edges"):
             mask_refiner(wrong)

@@ -32,7 +32,7 @@ def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool | None] | 
     """`bool` as on or off, and `bool | None` as auto, on or off."""
     if info.type not in (bool, bool | None):
         return None
-    choices = tuple(name for name in SWITCH if info.type != bool or name != "auto")
+    choices = tuple(name for name in SWITCH if info.type is not bool or name != "auto")
     names = {value: name for name, value in SWITCH.items()}
     return PrimitiveConstructorSpec(
         nargs=1,

@@ -44,6 +44,7 @@ class FrameStream:
     """The path it was opened from."""
 
     def __iter__(self) -> Iterator[StreamedFrame]:
+        """Iterate over the frames."""
         return self.frames
 
 

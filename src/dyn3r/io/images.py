@@ -139,10 +139,12 @@ class FrameStack:
     """Growing array of frames of one size, without a second copy of the clip."""
 
     def __init__(self, size_hw: tuple[int, int], expected: int) -> None:
+        """Allocate room for the expected number of frames."""
         self._frames = np.empty((max(1, expected), *size_hw, 3), dtype=np.uint8)
         self._count = 0
 
     def __len__(self) -> int:
+        """Number of frames so far."""
         return self._count
 
     def append(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:

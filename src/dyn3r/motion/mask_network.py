@@ -51,6 +51,7 @@ class MaskNetwork(nn.Module):
     """
 
     def __init__(self, parts: int = PARTS, widths: tuple[int, ...] = WIDTHS) -> None:
+        """Make the layers with random weights."""
         super().__init__()
         channels = (3 + parts, *widths)
         self.down = nn.ModuleList(

@@ -31,10 +31,12 @@ class MotionOptions:
     `sam2:FOLDER`: SAM 2 with its weights. `auto`: what the checkpoint recommends for flow."""
 
     def __post_init__(self) -> None:
+        """Raise InputError for values out of range."""
         if self.cue not in ("auto", *CUES):
             raise InputError(f"motion.cue is auto, {', '.join(CUES)}, not {self.cue!r:.40}")
         kind = self.refine.partition(":")[0]
-        if kind not in ("auto", "none", "edges", "sam2") or (kind != "sam2" and ":" in self.refine):
+        named = kind == "sam2" and self.refine != "sam2:"
+        if kind not in ("auto", "none", "edges", "sam2") or (":" in self.refine and not named):
             raise InputError(
                 f"motion.refine is auto, none, edges, sam2 or sam2:FOLDER, not {self.refine!r:.40}"
             )
@@ -84,6 +86,7 @@ class FlowCueOptions:
     noise, or the mask covers most of it."""
 
     def __post_init__(self) -> None:
+        """Raise InputError for values out of range."""
         if self.method not in ("robust", "published"):
             raise InputError(f"method is robust or published, not {self.method!r:.40}")
         if self.masks not in ("network", "evidence"):

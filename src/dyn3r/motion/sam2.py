@@ -42,6 +42,7 @@ class Sam2Refiner:
     memory."""
 
     def __post_init__(self) -> None:
+        """Raise InputError for values out of range."""
         if self.max_prompts < 2:
             raise InputError(f"SAM 2 needs at least 2 prompted frames, not {self.max_prompts}")
 
@@ -161,6 +162,7 @@ class _Frames:
         self.images, self.size, self.dtype = images, size, dtype
 
     def __len__(self) -> int:
+        """Number of frames."""
         return len(self.images)
 
     def __getitem__(self, t: int) -> Float[Tensor, "3 s s"]:

@@ -42,6 +42,7 @@ class EdgeRefiner:
     """Estimator of the flow between neighbouring frames."""
 
     def __post_init__(self) -> None:
+        """Raise InputError for values out of range."""
         if self.reach < 0 or self.radius < 0 or not self.softness > 0 or not 0 < self.threshold < 1:
             raise InputError(
                 "edge refinement needs reach and radius of at least 0, softness above 0 and a "

@@ -84,6 +84,7 @@ class Explanation:
     """Drawings of the findings about a clip, with the same colour scales in all frames."""
 
     def __init__(self, found: Findings, scene: Scene) -> None:
+        """Raise InputError for findings of another clip."""
         n = len(found.inverse_depth)
         if len(scene) < n or scene.size_hw != found.inverse_depth.shape[1:]:
             raise InputError("these findings and this scene are not of the same clip")
@@ -105,6 +106,7 @@ class Explanation:
         self.depth_limits = (float(low), float(max(high, low + 1e-3)))
 
     def __len__(self) -> int:
+        """Number of frames that are explained."""
         return len(self.images)
 
     def panels(self, t: int) -> list[tuple[str, Picture]]:

@@ -1,4 +1,4 @@
-"""The last stage: uncertainty, rejected pixels, confidence and up describe the geometry that ships."""
+"""The last stage: uncertainty, rejected pixels, confidence and up of the geometry that ships."""
 
 from __future__ import annotations
 
@@ -8,22 +8,38 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.geometry.gravity import find_up
-from dyn3r.scene.depth_uncertainty import final_judgement
-from dyn3r.types import Clip, Geometry, RunContext
+from dyn3r.scene.depth_uncertainty import log_depth_sigma
+from dyn3r.scene.visibility_rule import as_stored, visible
+from dyn3r.types import Clip, Geometry
 
 
 def finalise(
-    geometry: Geometry, clip: Clip, dynamic: Bool[np.ndarray, "n h w"], context: RunContext
+    geometry: Geometry,
+    clip: Clip,
+    dynamic: Bool[np.ndarray, "n h w"],
+    before: Geometry | None = None,
 ) -> Geometry:
-    """Geometry with `sigma_log_depth`, `valid`, `confidence` and `up` of its own depth and cameras."""
-    with context.stage("finalise"):
-        depth = geometry.depth.astype(np.float32)
-        final = final_judgement(depth, geometry.K, geometry.T_world_camera, dynamic, clip.images)
-        up = find_up(
-            clip.images, geometry.K, geometry.T_world_camera, depth, final.valid, dynamic,
-            final.confidence,
-        )  # fmt: skip
+    """Geometry with `sigma_log_depth`, `valid`, `confidence` and up of its own depth and cameras.
+
+    `before`: the geometry of the stage before, whose depth was found in another way; how far the
+    two differ says how uncertain the depth is. `geometry.confidence` is the network's. Sigma and
+    confidence are rounded to what a file in half precision holds, and the rule for `valid` reads
+    depth rounded in the same way, so that it gives the same pixels again from the saved scene
+    (`dyn3r.scene.visibility_rule.visible`). Confidence is 1 / sigma (20: known to 5 %).
+    """
+    depth = geometry.depth.astype(np.float32)
+    cameras = geometry.K, geometry.T_world_camera
+    sigma = as_stored(
+        log_depth_sigma(
+            depth, *cameras, dynamic,
+            estimates=() if before is None else (before.depth.astype(np.float32),),
+            network_confidence=geometry.confidence,
+        )
+    )  # fmt: skip
+    valid = visible(depth, *cameras, dynamic, sigma)
+    confidence = as_stored(np.where(valid, 1 / sigma, 0))
+    up = find_up(clip.images, *cameras, depth, valid, dynamic, confidence)
     return replace(
-        geometry, depth=depth, sigma_log_depth=final.sigma_log_depth, valid=final.valid, confidence=final.confidence,
+        geometry, depth=depth, sigma_log_depth=sigma, valid=valid, confidence=confidence,
         up_world=up.up_world, ground_height=up.ground_height,
     )  # fmt: skip
