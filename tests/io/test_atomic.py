@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -122,3 +124,33 @@ def test_output_folders_are_checked_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(OutputError, match="no permission"):
         files.check_output_folder(tmp_path / "new")
+
+
+def test_leftovers_of_killed_processes_are_swept(tmp_path):
+    """A process that is killed while it writes cannot remove its temporary files itself."""
+    code = (
+        "import os, signal, sys\n"
+        "from dyn3r.io.atomic import atomic_file, atomic_folder\n"
+        "out, file = sys.argv[1] + '/out', sys.argv[1] + '/a.png'\n"
+        "with atomic_folder(out) as folder, atomic_file(file) as f:\n"
+        "    (folder / 'x').write_text('half')\n"
+        "    f.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert len(left) == 2
+    assert all(".part" in name for name in left)
+    with files.atomic_file(tmp_path / "a.png") as part:
+        part.write_text("whole")
+    with files.atomic_folder(tmp_path / "out") as folder:
+        # that of a process that still runs stays: this one
+        assert any(path.name.startswith(".out.") for path in tmp_path.iterdir())
+        with files.atomic_folder(tmp_path / "out") as other:
+            (other / "y").write_text("whole")
+        assert folder.is_dir()
+        (folder / "z").write_text("whole")
+        assert (tmp_path / "a.png").read_text() == "whole"
+        (tmp_path / "out" / "y").unlink()
+        (tmp_path / "out").rmdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out"]

@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +36,8 @@ def atomic_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     target = Path(path)
     check_writable(target, overwrite=overwrite)
-    part = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.part{target.suffix}")
+    _sweep(target.parent, f".{target.stem}.", f".part{target.suffix}")
+    part = target.with_name(f".{target.stem}.{_token()}.part{target.suffix}")
     try:
         with _as_output_error(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +66,8 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     """
     target = Path(path)
     check_output_folder(target, overwrite=overwrite)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    _sweep(target.parent, f".{target.name}.", ".part")
+    part = target.with_name(f".{target.name}.{_token()}.part")
     try:
         with _as_output_error(target):
             part.mkdir(parents=True)
@@ -125,6 +130,41 @@ def write_json(path: str | Path, value: Any, *, overwrite: bool = False) -> None
     """Write `value` as indented JSON (no NaN or infinity), atomically. Raises OutputError."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n", overwrite=overwrite)
+
+
+def _token() -> str:
+    """Part of a temporary name: machine, process, and random digits."""
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _sweep(folder: Path, start: str, end: str) -> None:
+    """Remove temporary files and folders of this target whose process was killed.
+
+    Only names with `_token` of this machine count, and only if no such process runs any more.
+    """
+    token = re.compile(rf"{re.escape(start)}{_machine()}-(\d+)-[0-9a-f]{{12}}{re.escape(end)}")
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = token.fullmatch(path.name)
+            if found and not _is_running(int(found.group(1))):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager
