@@ -40,21 +40,22 @@ ROUNDS = 5
 at most 0.4 % on 22 of 24 synthetic clips (13 % on the worst)."""
 
 # Source of the constants below: quantile regression at 68 % (Koenker and Bassett 1978) of the error
-# on 24 synthetic clips, with a reward for its correlation within a clip (calibrate.py). FLOOR is
+# on 24 synthetic clips after the ratio of medians as scale (evaluation.depth_metrics.align_depth),
+# with a reward for its correlation within a clip; docs/results.md, Uncertainty of depth. FLOOR is
 # set, not fitted.
 FLOOR = 0.02
 """Sigma (log depth) where all agrees: below the errors of every synthetic clip (68 %: 0.03 up)."""
-DISAGREEMENT = 1.56
+DISAGREEMENT = 1.10
 """Sigma per unit of disagreement between frames."""
-SHARED = 2.64
+SHARED = 4.24
 """Sigma per unit of the clip's median disagreement: shared errors show in no single comparison."""
-DRIFT = 1.02
+DRIFT = 0.74
 """Sigma per unit of the scale of a frame (1 if the scale found were exactly its bias)."""
-STAGE = 0.62
+STAGE = 0.71
 """Sigma per unit of difference from the stage before."""
-DYNAMIC = 0.17
+DYNAMIC = 0.155
 """Sigma of log depth that dynamic pixels have in addition: no other frame confirms them."""
-TRUST = 0.29
+TRUST = 0.17
 """Exponent of network confidence above 1 (its least value), relative to the median of the clip."""
 
 
