@@ -17,10 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32
-from scipy.linalg import solveh_banded
 
 from dyn3r.scene.visibility_rule import NEIGHBOURS, as_stored, comparisons
 
@@ -140,6 +138,8 @@ def relative_trust(
 ) -> Float32[np.ndarray, "n h w"]:
     """Log of network confidence above 1, smoothed, less its median over the clip; within
     `LARGEST_TRUST` of 0."""
+    import cv2
+
     log = np.log(np.maximum(confidence - 1, 1e-3)).astype(np.float32)
     side = window(confidence.shape[1:])
     log = np.stack([cv2.blur(frame, (side, side)) for frame in log])
@@ -154,6 +154,8 @@ def frame_scales(
 ) -> Float[np.ndarray, " n"]:
     """Log scale of every frame's depth, median 0: the least squares solution of
     scale[i] - scale[j] = median log disagreement of frames i and j (scale synchronisation)."""
+    from scipy.linalg import solveh_banded
+
     n, h, w = depth.shape
     static = (depth > 0) & ~dynamic
     grid = np.arange(h * w).reshape(h, w)[SPARSE // 2 :: SPARSE, SPARSE // 2 :: SPARSE].ravel()
@@ -205,6 +207,8 @@ def smooth(
     """Root of the mean square over the pixels of a window that are `seen`; 0 where there are none.
 
     Errors of neighbours are alike while single comparisons are noisy."""
+    import cv2
+
     side = window(values.shape)
     weight = cv2.blur(seen.astype(np.float32), (side, side))
     total = cv2.blur(np.where(seen, values * values, 0).astype(np.float32), (side, side))
