@@ -78,7 +78,7 @@ def test_everything_gets_several_times_better(truth, start, clean) -> None:
     assert clean.diagnostics.notes == ()
     assert clean.depth.dtype == np.float32
     assert clean.T_world_camera.dtype == np.float64
-    for name in ("confidence", "uncertainty", "frame_quality"):
+    for name in ("confidence", "sigma_log_depth", "frame_quality"):
         assert getattr(clean, name) is getattr(start, name)
 
 
