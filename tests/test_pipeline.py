@@ -173,6 +173,25 @@ def test_masks_from_one_model_and_geometry_from_another(model: Model, cue: str) 
     np.testing.assert_array_equal(both.T_world_camera, given.T_world_camera)
 
 
+@pytest.mark.parametrize(("cue", "twice"), [("flow", False), ("attention", True)])
+def test_a_motion_model_makes_no_pass_that_nobody_reads(
+    model: Model, monkeypatch: pytest.MonkeyPatch, cue: str, twice: bool
+) -> None:
+    asked: list[tuple[str, bool, bool]] = []
+    predict = dyn3r.pipeline.predict_pairs
+
+    def listening(*args: Any, **named: Any) -> Any:
+        asked.append((named["stage"], named["heads"], named["scores"]))
+        return predict(*args, **named)
+
+    monkeypatch.setattr(dyn3r.pipeline, "predict_pairs", listening)
+    options = Options(motion=MotionOptions(cue=cue))  # type: ignore[arg-type]
+    reconstruct(moving_square(3), model, options, motion_model=other_model())
+    assert ("second pass" in [stage for stage, _, _ in asked]) == twice
+    assert all(heads or scores for _, heads, scores in asked)
+    assert asked[-1] == ("predicting points", True, False)
+
+
 @pytest.mark.parametrize(
     ("frames", "cue"), [(1, "both"), (3, "attention"), (3, "flow"), (3, "both"), (3, "none")]
 )

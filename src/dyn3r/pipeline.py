@@ -190,7 +190,7 @@ def two_pass(
     first = _predict(model, pairs, clip, plan, context, heads=heads)
     with context.stage("motion"):
         motion = cue.detect(first, flow, context)
-    if not plan.second_pass:
+    if not plan.second_pass or not (points or cue.reads_attention):  # nothing would be read
         return first, motion
     second = _predict(
         model, pairs, clip, plan, context, motion=motion, heads=points, tokens=first.tokens
@@ -213,11 +213,12 @@ def _predict(
     """One pass over all pairs; static tokens ignore the dynamic tokens of `motion`."""
     stage = "first pass" if motion is None else "predicting points"
     stage = stage if tokens is None else "second pass"
+    for_motion = motion is None or tokens is not None  # else the masks are final
     with context.stage(stage):
         tokens = tokens or encode_frames(model, clip, progress=context.progress)
         predictions = predict_pairs(
             model, clip, pairs, motion.masks if motion is not None and motion.has_motion else None,
-            tokens=tokens, heads=heads, scores=plan.reads_attention,
+            tokens=tokens, heads=heads, scores=plan.reads_attention and for_motion,
             options=plan.inference, progress=context.progress, stage=stage,
         )  # fmt: skip
     return Pass(clip, predictions, tokens)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from dyn3r.geometry.ground_plane import fit_ground_plane
+from dyn3r.geometry.pixels import confidence_threshold, median_depth, unproject_pixels
 from dyn3r.geometry.vanishing_point import find_vertical
 
 SAMPLE_POINTS = 4000
@@ -23,8 +24,6 @@ SAMPLE_FRAMES = 16
 DROPPED_CONFIDENCE_SHARE = 0.2
 """Share of the valid pixels, those of lowest confidence, that the sample leaves out.
 Source: chosen by hand."""
-MAX_STATISTICS_PIXELS = 1_000_000
-"""Pixels that quantiles and medians of a clip are computed from. Source: run time."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def find_up(
     """
     camera_up = _unit(-T_world_camera[:, :3, 1].mean(axis=0), -T_world_camera[0, :3, 1])
     points = sample_static_points(K, T_world_camera, depth, valid, dynamic, confidence)
-    centers, unit = T_world_camera[:, :3, 3], _median_depth(depth)
+    centers, unit = T_world_camera[:, :3, 3], median_depth(depth)
     vertical = find_vertical(images, K, T_world_camera, dynamic=dynamic, depth=depth)
     if vertical is not None and vertical.reliable:
         up = vertical.up_world
@@ -86,7 +85,7 @@ def sample_static_points(
     The pixels of lowest confidence are left out (DROPPED_CONFIDENCE_SHARE). The random numbers have
     a fixed seed.
     """
-    threshold = _confidence_threshold(confidence, valid)
+    threshold = confidence_threshold(np.where(valid, confidence, 0), DROPPED_CONFIDENCE_SHARE)
     n = len(depth)
     frames = np.unique(np.linspace(0, n - 1, min(n, SAMPLE_FRAMES)).astype(int))
     rng = np.random.default_rng(0)
@@ -96,37 +95,9 @@ def sample_static_points(
         pixels = np.flatnonzero(usable)
         few = np.sort(rng.permutation(pixels)[: -(-count // len(frames))])
         rows, columns = np.divmod(few, depth.shape[2])
-        points = _unproject(columns, rows, depth[t, rows, columns], K[t], T_world_camera[t])
+        points = unproject_pixels(columns, rows, depth[t, rows, columns], K[t], T_world_camera[t])
         found.append(points.astype(np.float64))
     return np.concatenate(found)
-
-
-def _confidence_threshold(
-    confidence: Float[np.ndarray, "n h w"], valid: Bool[np.ndarray, "n h w"]
-) -> float:
-    """Confidence that DROPPED_CONFIDENCE_SHARE of the valid pixels lie below."""
-    step = max(1, confidence.size // MAX_STATISTICS_PIXELS)
-    sample, kept = confidence.reshape(-1)[::step], valid.reshape(-1)[::step]
-    values = sample[kept & (sample > 0)]
-    return float(np.quantile(values, DROPPED_CONFIDENCE_SHARE)) if len(values) else 0.0
-
-
-def _median_depth(depth: Float[np.ndarray, "n h w"]) -> float:
-    """Median of the known depths; 1 if none is known."""
-    step = max(1, depth.size // MAX_STATISTICS_PIXELS)
-    sample = depth.reshape(-1)[::step]
-    known = sample[sample > 0]
-    return float(np.median(known)) if len(known) else 1.0
-
-
-def _unproject(
-    u: np.ndarray, v: np.ndarray, depth: np.ndarray, K: np.ndarray, T_world_camera: np.ndarray
-) -> Float[np.ndarray, "k 3"]:
-    """World points of pixels in float32, as a Scene computes them."""
-    x = ((u - K[0, 2]) / K[0, 0]).astype(np.float32) * depth
-    y = ((v - K[1, 2]) / K[1, 1]).astype(np.float32) * depth
-    R, t = T_world_camera[:3, :3].astype(np.float32), T_world_camera[:3, 3].astype(np.float32)
-    return np.asarray(np.stack([x, y, depth], axis=-1) @ R.T + t)
 
 
 def _unit(vector: np.ndarray, fallback: np.ndarray) -> Float[np.ndarray, " 3"]:

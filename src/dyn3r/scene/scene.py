@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from dyn3r.errors import InputError
+from dyn3r.geometry.pixels import confidence_threshold, median_depth, unproject_pixels
 from dyn3r.scene.checks import checked_fields
 from dyn3r.scene.file import read_fields, write_fields
 from dyn3r.types import FrameMapping
@@ -92,19 +93,13 @@ class Scene:
     @property
     def median_depth(self) -> float:
         """Median of the known depths (1.0 if none is known): the scene's natural unit of length."""
-        step = max(1, self.depth.size // 1_000_000)
-        sample = self.depth.reshape(-1)[::step]
-        known = sample[sample > 0]
-        return float(np.median(known)) if len(known) else 1.0
+        return median_depth(self.depth)
 
     def confidence_threshold(self, drop: float) -> float:
         """The confidence that a share `drop` (0..1) of the kept pixels of the clip lies below."""
         if not 0 <= drop <= 1:
             raise InputError(f"the share of pixels to drop must lie in 0..1, not {drop}")
-        step = max(1, self.confidence.size // 1_000_000)
-        sample = self.confidence.reshape(-1)[::step]
-        kept = sample[sample > 0]
-        return float(np.quantile(kept, drop)) if len(kept) and drop > 0 else 0.0
+        return confidence_threshold(self.confidence, drop)
 
     def select(
         self, t: int, *, min_confidence: float = 0.0, which: Which = "all"
@@ -132,7 +127,7 @@ class Scene:
         """World points and colours of the pixels of frame t that are True in `chosen`."""
         rows, columns = np.nonzero(chosen)
         return PointCloud(
-            _unproject(
+            unproject_pixels(
                 columns, rows, self.depth[t, rows, columns], self.K[t], self.T_world_camera[t]
             ),
             self.images[t, rows, columns],
@@ -236,14 +231,3 @@ class Scene:
         from dyn3r.viewer.notebook import show
 
         return show(self, host=host, port=port, block=block, embed=embed, height=height)
-
-
-def _unproject(
-    u: np.ndarray, v: np.ndarray, depth: np.ndarray, K: np.ndarray, T_world_camera: np.ndarray
-) -> np.ndarray:
-    """Pixels with depth -> world points (..., 3) float32. Plain pinhole, K without skew."""
-    x = ((u - K[0, 2]) / K[0, 0]).astype(np.float32) * depth
-    y = ((v - K[1, 2]) / K[1, 1]).astype(np.float32) * depth
-    camera = np.stack([x, y, depth], axis=-1)
-    R, t = T_world_camera[:3, :3].astype(np.float32), T_world_camera[:3, 3].astype(np.float32)
-    return camera @ R.T + t
