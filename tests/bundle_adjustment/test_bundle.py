@@ -156,6 +156,7 @@ def test_what_was_given_is_not_changed(truth: Truth, start: Geometry) -> None:
         np.testing.assert_array_equal(getattr(start, name), getattr(again, name))
 
 
+@pytest.mark.slow
 def test_a_strong_focal_prior_holds(truth: Truth) -> None:
     right = replace(disturbed(truth), K=truth.K)
     found = bundle_adjust(right, truth.images, truth.flow)  # default: strong prior
@@ -180,6 +181,7 @@ def test_flow_in_one_direction_without_visibility_suffices(truth: Truth, start: 
     assert (errors(found, truth) < errors(start, truth) / 2)[:3].all()
 
 
+@pytest.mark.slow
 def test_a_camera_that_only_rotates(truth: Truth) -> None:
     T = path(8, move=0.0, turn=0.15)
     still = made_up(T=T)
@@ -258,6 +260,7 @@ def test_known_cameras_are_kept_exactly(truth: Truth, start: Geometry) -> None:
     np.testing.assert_array_equal(freed.T_world_camera[0], given.T_world_camera[0])
 
 
+@pytest.mark.slow
 def test_with_all_cameras_known_depth_alone_gets_better(truth: Truth) -> None:
     given = alignment_of(truth.T, truth.K, wrong_depth(truth.depth))
     priors = Priors(T_world_camera=truth.T, K=truth.K)
@@ -291,6 +294,7 @@ def test_known_depth_is_kept_exactly(truth: Truth, start: Geometry) -> None:
     assert abs(np.median(np.log(found.depth / truth.depth))) < 0.05
 
 
+@pytest.mark.slow
 def test_resuming_from_a_known_beginning(truth: Truth, start: Geometry) -> None:
     """Priors of a resumed run: cameras, K and depth of the first frames."""
     T, depth = truth.T.copy(), truth.depth.astype(np.float32)
@@ -393,6 +397,7 @@ def test_components_that_no_pair_connects(truth: Truth, start: Geometry) -> None
     assert np.abs(found.T_world_camera - start.T_world_camera)[:, :3, 3].max() < 0.5
 
 
+@pytest.mark.slow
 def test_three_frames() -> None:
     three = made_up(3, T=path(3, move=0.4))
     given = replace(disturbed(three), K=three.K)
@@ -441,6 +446,7 @@ def test_flow_without_texture_has_little_weight(truth: Truth, start: Geometry) -
     assert np.abs(np.log(found.depth / start.depth)).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_size_that_the_grid_does_not_fit(truth: Truth) -> None:
     odd = made_up(4, (53, 75))
     given = replace(disturbed(odd), K=odd.K)

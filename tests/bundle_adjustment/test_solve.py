@@ -183,6 +183,7 @@ def test_a_step_is_that_of_all_unknowns_together(tiny, damping: float) -> None:
     same(found, wanted, 1e-5)  # of steps of 0.1; derivatives are in single precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("focal_sigma", [0.1, 0.0])
 def test_sparse_steps_are_those_of_the_dense_matrix(monkeypatch, focal_sigma: float) -> None:
     problem, now = problem_of(made_up(70, (16, 32), graph="swinstride-2-noncyclic"), 8)
@@ -264,6 +265,7 @@ def test_the_cost_falls_until_the_gradient_is_gone(tiny) -> None:
     assert end < 0.01 * start
 
 
+@pytest.mark.slow
 def test_pairs_that_fit_badly_as_a_whole_count_less() -> None:
     problem, start = problem_of(made_up())
     problem = replace(

@@ -75,6 +75,7 @@ def test_run_info_and_rerun(checkpoint, pictures, tmp_path, capsys) -> None:
     assert len(Scene.load(out)) == 2
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing_and_video_options_act(checkpoint, tmp_path, capsys) -> None:
     video = write_video(tmp_path / "clip.mp4")
     arguments = ("run", video, "-o", tmp_path / "out", "--model", checkpoint, "--quiet")
@@ -89,6 +90,7 @@ def test_quiet_says_nothing_and_video_options_act(checkpoint, tmp_path, capsys) 
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["scene.dyn3r"]
 
 
+@pytest.mark.slow
 def test_masks_from_a_folder(checkpoint, pictures, tmp_path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
@@ -174,6 +176,7 @@ def test_a_bad_checkpoint_is_one_line_and_exit_code_1(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_one_picture_is_a_scene_of_one_frame(checkpoint, pictures, tmp_path) -> None:
     out = tmp_path / "out"
     assert run("run", pictures / "frame_2.png", "-o", out, "--model", checkpoint, "-q") == 0

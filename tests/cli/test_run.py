@@ -71,6 +71,7 @@ def test_motion_model(checkpoints, run) -> None:
     assert not np.array_equal(both.depth, alone.depth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["no motion", "given masks"])
 def test_a_motion_model_that_has_no_effect_is_refused(
     how: str, checkpoints, run, frames: Path, tmp_path: Path
@@ -108,6 +109,7 @@ def test_refined_masks_at_source_resolution_can_be_given_back(run, tmp_path: Pat
     assert second.metadata["plan"]["cue"] == "given"
 
 
+@pytest.mark.slow
 def test_known_cameras_are_kept(run, tmp_path: Path) -> None:
     T = np.tile(np.eye(4), (4, 1, 1))
     T[:, 0, 3] = 0.1 * np.arange(4)
@@ -125,6 +127,7 @@ def test_known_cameras_are_kept(run, tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_known_cameras_may_be_initial_values(run, tmp_path: Path) -> None:
     np.savez(tmp_path / "known.npz", T_world_camera=np.tile(np.eye(4), (4, 1, 1)))
     known = KnownInputs(cameras=tmp_path / "known.npz", fixed=False)
@@ -133,6 +136,7 @@ def test_known_cameras_may_be_initial_values(run, tmp_path: Path) -> None:
     assert not np.allclose(scene.T_world_camera, np.eye(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cue", ["none", "flow"])
 def test_the_flow_term_moves_cameras(cue: str, run) -> None:
     motion = MotionOptions(cue=cue)  # type: ignore[arg-type]
@@ -143,6 +147,7 @@ def test_the_flow_term_moves_cameras(cue: str, run) -> None:
     assert not np.array_equal(found.T_world_camera, other.T_world_camera)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multi_view_depth", [True, False])
 def test_depth_is_estimated_from_all_frames_if_asked_for(multi_view_depth: bool, run) -> None:
     wanted = RefinementOptions(bundle_adjustment=True, multi_view_depth=multi_view_depth)
@@ -152,6 +157,7 @@ def test_depth_is_estimated_from_all_frames_if_asked_for(multi_view_depth: bool,
     assert "bundle adjustment" in about["seconds"]
 
 
+@pytest.mark.slow
 def test_resuming_an_earlier_result(run, frames: Path, tmp_path: Path) -> None:
     last = frames / "frame_3.png"
     last.rename(tmp_path / "frame_3.png")
@@ -180,6 +186,7 @@ def stream(source: Path, out: Path, checkpoints, **options: Any) -> Stream:
     return Stream(source, out, model=str(checkpoints[0]), **options)
 
 
+@pytest.mark.slow
 def test_stream_writes_every_frame_and_the_scene(checkpoints, frames, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     stream(frames, out, checkpoints)()

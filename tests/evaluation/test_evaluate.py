@@ -41,6 +41,7 @@ def scene() -> FakeScene:
     return true_scene(clip.mapping, clip.names)
 
 
+@pytest.mark.slow
 def test_the_scaled_ground_truth_is_perfect(scene: FakeScene) -> None:
     T = scene.T_world_camera.copy()
     T[:, :3, 3] *= 3
@@ -125,6 +126,7 @@ def test_one_frame(scene: FakeScene) -> None:
     assert " - " in result.table().replace("\n", " ") + " "
 
 
+@pytest.mark.slow
 def test_table_and_json(scene: FakeScene) -> None:
     result = evaluate(scene, DEMO)
     lines = result.table().splitlines()

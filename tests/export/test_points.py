@@ -72,6 +72,7 @@ def test_the_confidence_threshold_of_dynamic_points_is_separate(tmp_path):
     assert 0.15 < share < 0.6
 
 
+@pytest.mark.slow
 def test_an_empty_cloud_is_a_valid_file(tmp_path):
     scene = tiny_scene(dynamic=np.zeros((4, 32, 48), bool))
     scene.export("ply", tmp_path / "a.ply", which="dynamic")

@@ -172,6 +172,7 @@ def test_the_union_keeps_what_each_cue_found(monkeypatch: pytest.MonkeyPatch) ->
 # --- updates by refined geometry -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flow_is_judged_again_by_refined_depth(square, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, flow, _, refined = square
     monkeypatch.setattr(
@@ -193,6 +194,7 @@ def test_flow_is_judged_again_by_refined_depth(square, monkeypatch: pytest.Monke
     assert not np.array_equal(updated.dynamic_map, motion.dynamic_map)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "used"),
     [
@@ -219,6 +221,7 @@ def test_the_background_model_is_read_where_it_was_asked_for(
         assert calls[0][1] is None
 
 
+@pytest.mark.slow
 def test_implausible_pixels_accumulate(square, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels that were excluded once have no depth of their own, so they stay dynamic."""
     left, middle = columns(0, 16), columns(16, 32)

@@ -77,6 +77,7 @@ def overlap(motion: Motion, dynamic: np.ndarray) -> tuple[float, float]:
     return float(found[dynamic].mean()), float(found[~dynamic].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("still_test", [True, False])
 def test_a_moving_object_is_found(still_test):
     clip = simulate()
@@ -97,6 +98,7 @@ def assert_still(motion: Motion) -> None:
     assert np.isfinite(motion.dynamic_map).all()
 
 
+@pytest.mark.slow
 def test_equal_frames_are_still_where_the_published_recipe_tears_them_apart():
     clip = simulate(mover=False, camera=0.0, noise=1e-4)
     motion = find_motion(*clip[:4], SIZE_HW)

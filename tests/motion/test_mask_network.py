@@ -228,6 +228,7 @@ def slow_parts(images: np.ndarray, flow: FlowFields) -> np.ndarray:
     return out
 
 
+@pytest.mark.slow
 def test_parts_against_a_slow_computation() -> None:
     edges = [(i, j) for i in range(3) for j in range(3) if i != j]
     visible = np.random.default_rng(2).random((len(edges), H, W)) < 0.7

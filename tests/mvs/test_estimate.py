@@ -121,6 +121,7 @@ def test_frame_channels() -> None:
     assert torch.isfinite(endless).all()
 
 
+@pytest.mark.slow
 def test_depth_is_that_of_the_network_and_cameras_stay(shaken: DepthNetwork) -> None:
     images, found = walls(sideways())
     dynamic = np.zeros((5, *SIZE), bool)
@@ -145,6 +146,7 @@ def test_depth_is_that_of_the_network_and_cameras_stay(shaken: DepthNetwork) -> 
     np.testing.assert_allclose(estimated.depth[3], expected.numpy(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_known_depth_is_kept(shaken: DepthNetwork) -> None:
     images, found = walls(sideways())
     known = np.full(found.depth.shape, np.nan, np.float32)
@@ -167,6 +169,7 @@ def test_the_unit_of_length_does_not_matter(shaken: DepthNetwork, size: float) -
     )
 
 
+@pytest.mark.slow
 def test_the_packages_network_sharpens_a_smoothed_board() -> None:
     import cv2
 

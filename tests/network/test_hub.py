@@ -97,6 +97,7 @@ def leftovers(tmp_path: Path) -> list[Path]:
 # --- it works --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_whole_download_and_nothing_twice(hub, tmp_path):
     assert cached_files(NAME) is None
     seen: list[tuple[str, int, int]] = []
@@ -119,6 +120,7 @@ def test_a_whole_download_and_nothing_twice(hub, tmp_path):
     assert not hub.transfers()
 
 
+@pytest.mark.slow
 def test_load_model_by_name(hub, published):
     model = load_model(NAME, device="cpu", precision="float32")
     expected = golden_network("linear").state_dict()
@@ -131,6 +133,7 @@ def test_load_model_by_name(hub, published):
     assert model.facts["revision"] == COMMIT
 
 
+@pytest.mark.slow
 def test_the_licence_is_logged_once(hub, caplog):
     with caplog.at_level(logging.WARNING, "dyn3r"):
         download(NAME)
@@ -393,6 +396,7 @@ def test_download_command(hub, capsys):
             Download(names)()
 
 
+@pytest.mark.slow
 def test_the_environment_is_respected(hub, tmp_path):
     """In a process of its own, because huggingface_hub reads its variables when it is imported."""
     script = f"from dyn3r.cli.models import Download; Download(({NAME!r},), quiet=True)()"

@@ -38,6 +38,7 @@ def token_masks() -> torch.Tensor:
     return torch.from_numpy(golden_masks().reshape(5, 5, 16, 10, 16).any((2, 4)).reshape(5, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["dpt", "linear"])
 def test_first_pass_agrees_with_golden(head: str) -> None:
     golden, network = np.load(GOLDEN), golden_network(head)
@@ -51,6 +52,7 @@ def test_first_pass_agrees_with_golden(head: str) -> None:
         close(out.scores2, golden["cross_attn_stat2"], 1e-4)
 
 
+@pytest.mark.slow
 def test_second_pass_agrees_with_golden() -> None:
     golden, network, masks = np.load(GOLDEN), golden_network("linear"), token_masks()
     tokens = network.encode(normalised())
@@ -62,6 +64,7 @@ def test_second_pass_agrees_with_golden() -> None:
     assert not torch.allclose(out.points1, unmasked.points1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["dpt", "linear"])
 def test_state_names_are_the_published_ones_in_order(head: str) -> None:
     expected = [str(line).split() for line in np.load(GOLDEN)[f"state_keys_{head}"]]

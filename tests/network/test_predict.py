@@ -29,6 +29,7 @@ def model() -> Model:
     return prepare_model(golden_network("linear"), "golden", device="cpu", precision="float32")
 
 
+@pytest.mark.slow
 def test_agrees_with_golden_in_both_passes(model: Model) -> None:
     golden = np.load(GOLDEN)
     for prefix, dynamic in (("linear", None), ("masked_linear", golden_masks())):
@@ -39,6 +40,7 @@ def test_agrees_with_golden_in_both_passes(model: Model) -> None:
             assert error < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_images_may_be_arrays_tensors_or_a_clip(model: Model) -> None:
     images = golden_images()
     mapping = FrameMapping((80, 160), (80, 160), (0, 0), (80, 160))
@@ -51,6 +53,7 @@ def test_images_may_be_arrays_tensors_or_a_clip(model: Model) -> None:
         np.testing.assert_allclose(other.points2, results[0].points2, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_the_batch_size_changes_nothing(model: Model, batch: int) -> None:
     whole = predict_pairs(model, golden_images(), EDGES, golden_masks(), options=FULL)
@@ -60,6 +63,7 @@ def test_the_batch_size_changes_nothing(model: Model, batch: int) -> None:
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), 1e-3, 1e-4)
 
 
+@pytest.mark.slow
 def test_nothing_masked_is_the_first_pass(model: Model) -> None:
     nothing = np.zeros((5, 80, 160), bool)
     plain = predict_pairs(model, golden_images(), EDGES, options=FULL)

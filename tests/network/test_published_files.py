@@ -167,6 +167,7 @@ def test_the_later_of_two_names_is_in_force(tmp_path):
         load_network(path)
 
 
+@pytest.mark.slow
 def test_a_missing_second_decoder_starts_as_the_first(tmp_path):
     weights = {k: v for k, v in published_weights("linear").items() if "dec_blocks2" not in k}
     path = save_pth(tmp_path / "net.pth", weights, constructor(head_type="'linear'"))
@@ -180,6 +181,7 @@ def test_a_missing_second_decoder_starts_as_the_first(tmp_path):
     refused(path, "weights are missing, e.g. dec_blocks2")
 
 
+@pytest.mark.slow
 def test_other_published_spellings(tmp_path):
     weights = published_weights("linear")
     for number, changes in enumerate([
@@ -202,6 +204,7 @@ def refused(path: Path, words: str) -> None:
     assert len(str(caught.value)) < 300 + len(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -476,6 +479,7 @@ def test_convert_command(tmp_path, capsys):
         assert torch.equal(tensor, expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("value", "half"), [(1e6, True), (math.nan, False), (math.inf, False)])
 def test_numbers_that_cannot_be_stored(tmp_path, value, half):
     network = tiny_network()

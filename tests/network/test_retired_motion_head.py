@@ -31,6 +31,7 @@ def save_old(folder: Path, retired: object, extra: list[str]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_weights_of_the_head_are_dropped(tmp_path: Path) -> None:
     path = save_old(tmp_path, True, MOTION)
     network, _ = load_network(path)
@@ -59,6 +60,7 @@ def test_other_unknown_weights_are_refused(tmp_path: Path, retired: object, extr
         load_network(save_old(tmp_path, retired, extra))
 
 
+@pytest.mark.slow
 def test_a_file_that_declares_no_head_loads(tmp_path: Path) -> None:
     for retired in (False, None):
         assert load_network(save_old(tmp_path, retired, []))[0].config == tiny_network().config

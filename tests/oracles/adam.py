@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -42,6 +41,7 @@ class Unknowns:
 
     def __init__(self, state: State, *, shared_focal: bool) -> None:
         """Leaves whose values are those of the state."""
+        import roma  # slow to import
 
         def leaf(x: Tensor) -> Tensor:
             out = x.detach().float().clone()
@@ -96,6 +96,8 @@ class Unknowns:
 
 
 def _rotation(quat: Float[Tensor, "k 4"]) -> Float[Tensor, "k 3 3"]:
+    import roma
+
     return roma.unitquat_to_rotmat(quat / quat.norm(dim=-1, keepdim=True))
 
 

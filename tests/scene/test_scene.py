@@ -344,6 +344,7 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path):
         refused(tmp_path / "cut.dyn3r", "end is missing")
 
 
+@pytest.mark.slow
 def test_flipped_bytes_never_crash_or_change_the_pictures(tmp_path):
     scene = tiny_scene(n=1, h=16, w=16)
     content = bytearray(scene.save(tmp_path).read_bytes())

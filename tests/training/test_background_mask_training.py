@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("numba")
 
-from tests.training.test_mask_training import TINY, QuickWorld, _quick  # noqa: F401  # a fixture
+from tests.training.quick_world import use_quick_worlds
+from tests.training.test_mask_training import TINY, _quick  # noqa: F401  # a fixture
 
-import dyn3r.training.synthetic.world
 from dyn3r.errors import InputError
 from dyn3r.motion.mask_network import BACKGROUND_PARTS, load_background_mask_network
 from dyn3r.training import background_mask_training as background_masks
@@ -29,7 +29,7 @@ OPTIONS = replace(TINY, frames=5, steps=2)
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("twice")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dyn3r.training.synthetic.world, "World", QuickWorld)
+        use_quick_worlds(patch)
         render_clips(folder, OPTIONS)
         render_background(folder, OPTIONS)
     return folder

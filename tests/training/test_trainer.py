@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.quick_world import use_quick_worlds
 
 import dyn3r
 from dyn3r.errors import InputError
@@ -39,6 +40,11 @@ OPTIONS = TrainOptions(
     warmup_steps=2, learning_rate=2e-3, data_workers=0, precision="float32", evaluate_every=3,
     matching_layers=(1, 2),
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_quick_worlds(monkeypatch)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -216,7 +222,9 @@ class ExchangeByHand(Group):
 def _one_of_two(rank: int, port: int, folder: str) -> None:
     environment = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     os.environ.update({**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
-    train(Path(folder), replace(OPTIONS, steps=3))
+    with pytest.MonkeyPatch.context() as patch:
+        use_quick_worlds(patch)
+        train(Path(folder), replace(OPTIONS, steps=3))
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def a_browser(position=(0.0, 0.0, -5.0)):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_is_served_on_this_machine_only(viewer):
     with urllib.request.urlopen(viewer.url, timeout=5) as page:
         assert b"<html" in page.read().lower()

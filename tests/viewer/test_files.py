@@ -190,6 +190,7 @@ def test_turntable_options_are_checked(wrong):
         TurntableOptions(**wrong)
 
 
+@pytest.mark.slow
 def test_the_command_writes_files_without_a_page(tmp_path, capsys):
     tiny_scene(n=2).save(tmp_path / "a.dyn3r")
     scene = (tmp_path / "a.dyn3r",)

@@ -27,6 +27,7 @@ from dyn3r.viewer.points import pixel_points, select_background
 from tests.factories import tiny_scene
 
 
+@pytest.mark.slow
 def test_importing_the_viewer_loads_no_server_and_no_algorithm():
     code = (
         "import sys, dyn3r.viewer, dyn3r.viewer.app; "
