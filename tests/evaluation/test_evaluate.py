@@ -12,7 +12,8 @@ import pytest
 
 from dyn3r.assets.demo import demo_clip_folder
 from dyn3r.errors import InputError
-from dyn3r.evaluation.evaluate import evaluate, read_truth
+from dyn3r.evaluation.evaluate import compare, evaluate
+from dyn3r.evaluation.truth import Truth, read_truth
 from dyn3r.io.clip import read_clip
 from dyn3r.io.images import frame_mapping
 from dyn3r.types import FrameMapping
@@ -158,9 +159,6 @@ def test_missing_and_damaged_files(scene: FakeScene, folder: Path, name: str) ->
     np.savez(folder / name, other=np.zeros(3))
     with pytest.raises(InputError, match="has no array"):
         evaluate(scene, folder)
-    (folder / name).unlink()
-    with pytest.raises(InputError, match=f"lacks {name}"):
-        evaluate(scene, folder)
 
 
 def test_ground_truth_that_does_not_fit(scene: FakeScene, folder: Path) -> None:
@@ -177,3 +175,42 @@ def test_ground_truth_that_does_not_fit(scene: FakeScene, folder: Path) -> None:
     np.savez(folder / "camera.npz", cam2world=np.zeros((24, 4, 4)), K=np.eye(4))
     with pytest.raises(InputError, match="K in"):
         evaluate(scene, folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "left_out"),
+    [
+        (("dynamic.npz",), ("depth", "cameras", "intrinsics")),
+        (("camera.npz",), ("depth", "masks")),
+        (("depth.npz",), ("cameras", "intrinsics", "masks")),
+        (("depth.npz", "camera.npz"), ("masks",)),
+    ],
+)
+def test_what_nobody_knows_is_left_out_by_name(
+    scene: FakeScene, tmp_path: Path, files: tuple[str, ...], left_out: tuple[str, ...]
+) -> None:
+    for name in files:
+        shutil.copy(DEMO / name, tmp_path)
+    result = evaluate(scene, tmp_path)
+    whole = evaluate(scene, DEMO)
+    assert result.left_out == left_out
+    for group, name in (("masks", "masks"), ("depth", "depth"), ("trajectory", "cameras")):
+        expected = None if name in left_out else getattr(whole.scene, group)
+        assert getattr(result.scene, group) == expected
+    assert result.table().splitlines()[-1] == f"no truth for: {', '.join(left_out)}"
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_a_folder_without_truth_is_refused(scene: FakeScene, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no ground truth: expected camera.npz"):
+        evaluate(scene, tmp_path)
+
+
+def test_cameras_whose_pose_is_unknown_are_left_out(scene: FakeScene) -> None:
+    T = scene.T_world_camera.copy()
+    T[5] = np.nan
+    wrong = scene.T_world_camera.copy()
+    wrong[5, :3, 3] += 10
+    result = compare(replace(scene, T_world_camera=wrong), Truth(T_world_camera=T)).scene
+    assert result.trajectory is not None
+    assert result.trajectory.ate < 1e-9

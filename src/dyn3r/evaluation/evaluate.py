@@ -1,15 +1,12 @@
 """Evaluation of a scene against ground truth: depth, cameras and motion masks.
 
-The ground truth is a folder like that of the bundled demo clip (docs/metrics.md): `depth.npz` (key
-`depth`, (k,H,W), 0 = unknown), `dynamic.npz` (key `mask`, (k,H,W)), `camera.npz` (keys `cam2world`
-(k,4,4) and `K` (3,3) or (k,3,3)), and optionally `frames/` with images whose names match the
-scene's.
+What is compared depends on which truth there is (`dyn3r.evaluation.truth`): masks alone, cameras
+alone, or all of it. What cannot be said is None, and named in `Evaluation.left_out`.
 """
 
 from __future__ import annotations
 
 import math
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,12 +14,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dyn3r.errors import InputError
 from dyn3r.evaluation.depth_metrics import DepthErrors, align_depth, depth_errors
 from dyn3r.evaluation.mask_metrics import MaskErrors, mask_errors
 from dyn3r.evaluation.trajectory import TrajectoryErrors, path_length, trajectory_errors
-from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, resize_nearest, visible_files
-from dyn3r.io.mask_files import match_frames
+from dyn3r.evaluation.truth import Truth, read_truth
 from dyn3r.types import FrameMapping
 
 
@@ -56,36 +51,22 @@ class SceneLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Ground truth, resampled to the frames of a scene."""
-
-    depth: Float[np.ndarray, "n h w"]
-    """z along the optical axis; 0 where unknown."""
-    dynamic: Bool[np.ndarray, "n h w"]
-    """True on dynamic pixels."""
-    T_world_camera: Float[np.ndarray, "n 4 4"]
-    """Camera-to-world transforms."""
-    K: Float[np.ndarray, "n 3 3"]
-    """Intrinsics of the prepared frames in pixels."""
-
-
-@dataclass(frozen=True)
 class Measures:
-    """Metrics of one result."""
+    """Metrics of one result; None where there is no truth to compare with."""
 
-    trajectory: TrajectoryErrors
-    """Camera trajectory."""
+    trajectory: TrajectoryErrors | None
+    """Camera trajectory, over the frames whose true pose is known."""
     travel_over_depth: float
     """Length of the estimated trajectory over the median estimated depth; independent of scale."""
-    depth: DepthErrors
+    depth: DepthErrors | None
     """Depth, aligned by one median scale for the sequence."""
-    depth_scale_shift: DepthErrors
+    depth_scale_shift: DepthErrors | None
     """Depth, aligned by one scale and shift (least squares) for the sequence."""
-    abs_rel_static: float
+    abs_rel_static: float | None
     """abs rel of the static pixels, at the scale of `depth`; NaN without any."""
-    abs_rel_moving: float
+    abs_rel_moving: float | None
     """abs rel of the dynamic pixels, at the scale of `depth`; NaN without any."""
-    masks: MaskErrors
+    masks: MaskErrors | None
     """Motion masks."""
     focal_error: float | None
     """Mean of |focal / true focal - 1| over the frames; None for the baseline."""
@@ -99,84 +80,60 @@ class Evaluation:
     """The scene."""
     baseline: Measures
     """Constant depth, a static camera, no dynamic pixels."""
-    true_travel_over_depth: float
-    """Length of the true trajectory over the median true depth."""
+    true_travel_over_depth: float | None
+    """Length of the true trajectory over the median true depth; None unless both are known."""
     num_frames: int
     """Number of frames compared."""
+    left_out: tuple[str, ...]
+    """What could not be compared, as there is no truth: of depth, cameras, intrinsics, masks."""
 
     def table(self) -> str:
-        """Text table of all metrics."""
+        """Text table of all metrics that there is truth for."""
         return _table(self)
 
     def to_json(self) -> dict[str, Any]:
         """Value for `json.dumps`; undefined metrics are None."""
-        values: dict[str, Any] = _without_nan(asdict(self))
+        values: dict[str, Any] = without_nan(asdict(self))
         return values
 
 
 def evaluate(scene: SceneLike, truth_folder: str | Path) -> Evaluation:
-    """Metrics of a scene against the ground truth of its clip (SPEC 11).
+    """Metrics of a scene against the ground truth of its clip (SPEC 11), as far as there is any.
 
     The ground truth is resized (nearest neighbour) and cropped to the scene's frames. A scene may
     contain a subset of the clip's frames, matched by name or number.
 
     Raises:
-        InputError: ground truth that is missing or does not fit, frames that cannot be matched.
+        InputError: no ground truth, or one that does not fit; frames that cannot be matched.
     """
-    truth = read_truth(truth_folder, scene.mapping, scene.names)
-    focal = _focal(np.asarray(scene.K))
-    measured = _measure(
-        np.asarray(scene.depth),
-        np.asarray(scene.T_world_camera),
-        np.asarray(scene.dynamic),
-        truth,
-        float(np.abs(focal / _focal(truth.K) - 1).mean()),
-    )
-    static_camera = np.tile(np.eye(4), (len(truth.depth), 1, 1))
-    constant_depth = np.ones_like(truth.depth)
-    no_motion = np.zeros_like(truth.dynamic)
-    baseline = _measure(constant_depth, static_camera, no_motion, truth, None)
-    travel = path_length(truth.T_world_camera[:, :3, 3]) / _median_known(truth.depth)
-    return Evaluation(measured, baseline, travel, len(truth.depth))
+    return compare(scene, read_truth(truth_folder, scene.mapping, scene.names))
 
 
-def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]) -> Truth:
-    """Ground truth of the frames `names`, at the resolution of the prepared frames.
+def compare(scene: SceneLike, truth: Truth) -> Evaluation:
+    """Metrics of a scene against truth at the resolution of its frames.
 
     Raises:
-        InputError: missing or damaged files, arrays that do not fit together or do not fit the
-            source of the frames, frames that cannot be matched.
+        InputError: no pixel has both a true depth and an estimated one.
     """
-    root = Path(folder)
-    depth = _read_array(root / "depth.npz", "depth")
-    dynamic = _read_array(root / "dynamic.npz", "mask")
-    poses = _read_array(root / "camera.npz", "cam2world")
-    K = _read_array(root / "camera.npz", "K")
-    total = len(depth)
-    if depth.ndim != 3 or dynamic.shape != depth.shape or poses.shape != (total, 4, 4):
-        raise InputError(
-            f"the ground truth in {root} does not fit together: depth {depth.shape}, "
-            f"mask {dynamic.shape}, cam2world {poses.shape}"
-        )
-    if K.shape not in ((3, 3), (total, 3, 3)):
-        raise InputError(
-            f"K in {root / 'camera.npz'} must be (3,3) or ({total},3,3), not {K.shape}"
-        )
-    if depth.shape[1:] != mapping.source_hw:
-        (h, w), (source_h, source_w) = depth.shape[1:], mapping.source_hw
-        raise InputError(
-            f"the ground truth in {root} is {w}x{h}, but the scene was made from "
-            f"{source_w}x{source_h} images: are both of the same clip?"
-        )
-    index = match_frames(_frame_stems(root, total), names, root)
-    true_K = mapping.K_from_source(np.broadcast_to(K.astype(np.float64), (total, 3, 3)))
-    known = np.nan_to_num(depth[index].astype(np.float32), posinf=0.0, neginf=0.0)
-    return Truth(
-        depth=resize_nearest(known, mapping),
-        dynamic=resize_nearest(dynamic[index] > 0, mapping),
-        T_world_camera=poses[index].astype(np.float64),
-        K=true_K[index],
-    )
+    focal_error = None
+    if truth.K is not None:
+        focal_error = float(np.abs(_focal(np.asarray(scene.K)) / _focal(truth.K) - 1).mean())
+    depth, T = np.asarray(scene.depth), np.asarray(scene.T_world_camera)
+    measured = _measure(depth, T, np.asarray(scene.dynamic), truth, focal_error)
+    static_camera = np.tile(np.eye(4), (len(depth), 1, 1))
+    constant_depth, no_motion = np.ones_like(depth), np.zeros(depth.shape, bool)
+    baseline = _measure(constant_depth, static_camera, no_motion, truth, None)
+    travel = None
+    if truth.depth is not None and truth.T_world_camera is not None:
+        known = np.isfinite(truth.T_world_camera).all(axis=(1, 2))
+        centres = truth.T_world_camera[known, :3, 3]
+        travel = path_length(centres) / _median_known(truth.depth)
+    named = {
+        "depth": truth.depth, "cameras": truth.T_world_camera,
+        "intrinsics": truth.K, "masks": truth.dynamic,
+    }  # fmt: skip
+    left_out = tuple(name for name, array in named.items() if array is None)
+    return Evaluation(measured, baseline, travel, len(depth), left_out)
 
 
 def _measure(
@@ -187,24 +144,40 @@ def _measure(
     focal_error: float | None,
 ) -> Measures:
     """Metrics of depth, cameras and masks; `focal_error` is passed through."""
-    known = (depth > 0) & np.isfinite(depth) & (truth.depth > 0)
-    median = align_depth(depth[known], truth.depth[known], "median")
-
-    def abs_rel(region: np.ndarray) -> float:
-        if not (region & known).any():
-            return float("nan")
-        return depth_errors(depth, truth.depth, alignment=median, region=region).abs_rel
-
+    trajectory = masks = None
+    if truth.T_world_camera is not None:
+        trajectory = _trajectory(T_world_camera, truth.T_world_camera)
+    if truth.dynamic is not None:
+        masks = mask_errors(dynamic, truth.dynamic)
+    errors = scale_shift = static = moving = None
+    if truth.depth is not None:
+        known = (depth > 0) & np.isfinite(depth) & (truth.depth > 0)
+        median = align_depth(depth[known], truth.depth[known], "median")
+        errors = depth_errors(depth, truth.depth, alignment=median)
+        scale_shift = depth_errors(depth, truth.depth, alignment="scale_shift")
+        if truth.dynamic is not None:
+            static, moving = (
+                depth_errors(depth, truth.depth, alignment=median, region=region).abs_rel
+                if (region & known).any()
+                else float("nan")
+                for region in (~truth.dynamic, truth.dynamic)
+            )
     return Measures(
-        trajectory=trajectory_errors(T_world_camera, truth.T_world_camera),
+        trajectory=trajectory,
         travel_over_depth=path_length(T_world_camera[:, :3, 3]) / _median_known(depth),
-        depth=depth_errors(depth, truth.depth, alignment=median),
-        depth_scale_shift=depth_errors(depth, truth.depth, alignment="scale_shift"),
-        abs_rel_static=abs_rel(~truth.dynamic),
-        abs_rel_moving=abs_rel(truth.dynamic),
-        masks=mask_errors(dynamic, truth.dynamic),
+        depth=errors,
+        depth_scale_shift=scale_shift,
+        abs_rel_static=static,
+        abs_rel_moving=moving,
+        masks=masks,
         focal_error=focal_error,
     )
+
+
+def _trajectory(estimate: np.ndarray, truth: np.ndarray) -> TrajectoryErrors | None:
+    """Errors over the frames whose true pose is known; None without any."""
+    known = np.isfinite(truth).all(axis=(1, 2))
+    return trajectory_errors(estimate[known], truth[known]) if known.any() else None
 
 
 def _focal(K: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, " n"]:
@@ -217,69 +190,59 @@ def _median_known(depth: np.ndarray) -> float:
     return float(np.median(depth[(depth > 0) & np.isfinite(depth)]))
 
 
-def _frame_stems(root: Path, total: int) -> list[str]:
-    """Names of the frames of the ground truth: those of the images in `frames/` if present."""
-    folder = root / "frames"
-    if folder.is_dir():
-        files = [f for f in visible_files(folder) if f.suffix.lower() in IMAGE_SUFFIXES]
-        if len(files) == total:
-            return [f.stem for f in sorted(files, key=natural_key)]
-    return [f"frame_{index:06d}" for index in range(total)]
-
-
-def _read_array(path: Path, key: str) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"the ground truth in {path.parent} lacks {path.name}")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if key not in arrays.files:
-                raise InputError(f"{path} has no array '{key}'")
-            array: np.ndarray = arrays[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if array.dtype.kind not in "buif":
-        raise InputError(f"'{key}' in {path} must hold numbers, not {array.dtype}")
-    return array
-
-
 def _table(evaluation: Evaluation) -> str:
+    """One line a metric; lines without truth are left out, by name in the last line."""
     scene, baseline = evaluation.scene, evaluation.baseline
-    true_travel = evaluation.true_travel_over_depth
 
     def row(label: str, *values: float | None, unit: str = "") -> str:
         cells = [_cell(value, unit) for value in values]
         return f"{label:<44}" + "".join(f"{cell:>12}" for cell in cells)
 
-    def pair(label: str, group: str, name: str, unit: str = "") -> str:
-        values = (getattr(getattr(m, group), name) for m in (scene, baseline))
-        return row(label, *values, unit=unit)
+    def rows(group: str, *entries: tuple[str, str, str]) -> list[str]:
+        pair = [getattr(m, group) for m in (scene, baseline)]
+        if pair[0] is None:
+            return []
+        return [row(label, *(getattr(m, name) for m in pair), unit=unit)
+                for label, name, unit in entries]  # fmt: skip
 
     title = f"{evaluation.num_frames} frames against ground truth"
-    lines = [
-        f"{title:<44}{'this scene':>12}{'baseline':>12}",
-        pair("depth: abs rel, median scale", "depth", "abs_rel"),
-        row("    static pixels", scene.abs_rel_static, baseline.abs_rel_static),
-        row("    dynamic pixels", scene.abs_rel_moving, baseline.abs_rel_moving),
-        pair("depth: share within 25 %", "depth", "delta1", "%"),
-        pair("depth: abs rel, scale and shift", "depth_scale_shift", "abs_rel"),
-        pair("depth: share within 25 %, scale and shift", "depth_scale_shift", "delta1", "%"),
-        pair("depth: pixels with a prediction", "depth", "coverage", "%"),
-        pair("trajectory: ATE (units of ground truth)", "trajectory", "ate"),
-        pair("trajectory: ATE / length", "trajectory", "ate_share", "%"),
-        pair("trajectory: RPE translation, per frame", "trajectory", "rpe_translation"),
-        pair("trajectory: RPE rotation, degrees", "trajectory", "rpe_rotation_deg"),
-        pair("trajectory: orientation error, degrees", "trajectory", "rotation_deg"),
-        row(
-            f"trajectory: length / depth (true {true_travel:.3f})",
-            scene.travel_over_depth,
-            baseline.travel_over_depth,
-        ),
-        row("focal length error", scene.focal_error, baseline.focal_error, unit="%"),
-        pair("motion masks: J (intersection over union)", "masks", "j_mean"),
-        pair("motion masks: frames with J > 0.5", "masks", "j_recall", "%"),
-        pair("motion masks: precision", "masks", "precision", "%"),
-        pair("motion masks: recall", "masks", "recall", "%"),
-    ]
+    lines = [f"{title:<44}{'this scene':>12}{'baseline':>12}"]
+    lines += rows("depth", ("depth: abs rel, median scale", "abs_rel", ""))
+    if scene.abs_rel_static is not None:
+        lines += [
+            row("    static pixels", scene.abs_rel_static, baseline.abs_rel_static),
+            row("    dynamic pixels", scene.abs_rel_moving, baseline.abs_rel_moving),
+        ]
+    lines += rows("depth", ("depth: share within 25 %", "delta1", "%"))
+    lines += rows(
+        "depth_scale_shift",
+        ("depth: abs rel, scale and shift", "abs_rel", ""),
+        ("depth: share within 25 %, scale and shift", "delta1", "%"),
+    )
+    lines += rows("depth", ("depth: pixels with a prediction", "coverage", "%"))
+    lines += rows(
+        "trajectory",
+        ("trajectory: ATE (units of ground truth)", "ate", ""),
+        ("trajectory: ATE / length", "ate_share", "%"),
+        ("trajectory: RPE translation, per frame", "rpe_translation", ""),
+        ("trajectory: RPE rotation, degrees", "rpe_rotation_deg", ""),
+        ("trajectory: orientation error, degrees", "rotation_deg", ""),
+    )
+    true_travel = evaluation.true_travel_over_depth
+    known = "" if true_travel is None else f" (true {true_travel:.3f})"
+    label = f"trajectory: length / depth{known}"
+    lines.append(row(label, scene.travel_over_depth, baseline.travel_over_depth))
+    if scene.focal_error is not None:
+        lines.append(row("focal length error", scene.focal_error, None, unit="%"))
+    lines += rows(
+        "masks",
+        ("motion masks: J (intersection over union)", "j_mean", ""),
+        ("motion masks: frames with J > 0.5", "j_recall", "%"),
+        ("motion masks: precision", "precision", "%"),
+        ("motion masks: recall", "recall", "%"),
+    )
+    if evaluation.left_out:
+        lines.append(f"no truth for: {', '.join(evaluation.left_out)}")
     return "\n".join(lines)
 
 
@@ -289,9 +252,12 @@ def _cell(value: float | None, unit: str) -> str:
     return f"{100 * value:.1f} %" if unit == "%" else f"{value:.4f}"
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """`value` with None in place of numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

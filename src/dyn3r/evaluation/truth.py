@@ -1,0 +1,121 @@
+"""Ground truth of a clip, as far as anybody has it, at the resolution of a scene's frames.
+
+A truth folder is like that of the bundled demo clip (docs/metrics.md): any of `depth.npz` (key
+`depth`, (k,H,W), 0 = unknown), `dynamic.npz` (key `mask`, (k,H,W)) and `camera.npz` (keys
+`cam2world` (k,4,4) and `K` (3,3) or (k,3,3)), and `frames/` with images whose names match the
+scene's. A file that is missing is a truth that nobody has.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dyn3r.errors import InputError
+from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, resize_nearest, visible_files
+from dyn3r.io.mask_files import match_frames
+from dyn3r.types import FrameMapping
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth, resampled to the frames of a scene; None: nobody has it."""
+
+    depth: Float[np.ndarray, "n h w"] | None = None
+    """z along the optical axis; 0 where unknown."""
+    dynamic: Bool[np.ndarray, "n h w"] | None = None
+    """True on dynamic pixels."""
+    T_world_camera: Float[np.ndarray, "n 4 4"] | None = None
+    """Camera-to-world transforms; rows of NaN where unknown."""
+    K: Float[np.ndarray, "n 3 3"] | None = None
+    """Intrinsics of the prepared frames in pixels."""
+
+
+def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]) -> Truth:
+    """Ground truth of the frames `names`, at the resolution of the prepared frames.
+
+    Raises:
+        InputError: no truth at all, damaged files, arrays that do not fit together or do not fit
+            the source of the frames, frames that cannot be matched.
+    """
+    root = Path(folder)
+    depth = _read_array(root / "depth.npz", "depth")
+    dynamic = _read_array(root / "dynamic.npz", "mask")
+    poses = _read_array(root / "camera.npz", "cam2world")
+    K = _read_array(root / "camera.npz", "K")
+    total = _check_shapes(root, {"depth": depth, "mask": dynamic, "cam2world": poses})
+    _check_source(root, depth if depth is not None else dynamic, mapping)
+    index = match_frames(_frame_stems(root, total), names, root)
+    return Truth(
+        depth=None if depth is None else _resized_depth(depth[index], mapping),
+        dynamic=None if dynamic is None else resize_nearest(dynamic[index] > 0, mapping),
+        T_world_camera=None if poses is None else poses[index].astype(np.float64),
+        K=None if K is None else _intrinsics(root, K, total, mapping)[index],
+    )
+
+
+def _check_shapes(root: Path, arrays: dict[str, np.ndarray | None]) -> int:
+    """Number of frames; refuse a folder without truth and arrays that do not fit together."""
+    given = {name: array.shape for name, array in arrays.items() if array is not None}
+    if not given:
+        raise InputError(
+            f"{root} has no ground truth: expected camera.npz, depth.npz or dynamic.npz"
+        )
+    total = next(iter(given.values()))[0]
+    maps = {shape for name, shape in given.items() if name != "cam2world"}
+    fits = all(len(shape) == 3 and shape[0] == total for shape in given.values())
+    if not fits or len(maps) > 1 or given.get("cam2world", (total, 4, 4))[1:] != (4, 4):
+        shapes = ", ".join(f"{name} {shape}" for name, shape in given.items())
+        raise InputError(f"the ground truth in {root} does not fit together: {shapes}")
+    return int(total)
+
+
+def _check_source(root: Path, maps: np.ndarray | None, mapping: FrameMapping) -> None:
+    if maps is not None and maps.shape[1:] != mapping.source_hw:
+        (h, w), (source_h, source_w) = maps.shape[1:], mapping.source_hw
+        raise InputError(
+            f"the ground truth in {root} is {w}x{h}, but the scene was made from "
+            f"{source_w}x{source_h} images: are both of the same clip?"
+        )
+
+
+def _resized_depth(depth: np.ndarray, mapping: FrameMapping) -> np.ndarray:
+    known = np.nan_to_num(depth.astype(np.float32), posinf=0.0, neginf=0.0)
+    return resize_nearest(known, mapping)
+
+
+def _intrinsics(root: Path, K: np.ndarray, total: int, mapping: FrameMapping) -> np.ndarray:
+    if K.shape not in ((3, 3), (total, 3, 3)):
+        raise InputError(
+            f"K in {root / 'camera.npz'} must be (3,3) or ({total},3,3), not {K.shape}"
+        )
+    return mapping.K_from_source(np.broadcast_to(K.astype(np.float64), (total, 3, 3)))
+
+
+def _frame_stems(root: Path, total: int) -> list[str]:
+    """Names of the frames of the ground truth: those of the images in `frames/` if present."""
+    folder = root / "frames"
+    if folder.is_dir():
+        files = [f for f in visible_files(folder) if f.suffix.lower() in IMAGE_SUFFIXES]
+        if len(files) == total:
+            return [f.stem for f in sorted(files, key=natural_key)]
+    return [f"frame_{index:06d}" for index in range(total)]
+
+
+def _read_array(path: Path, key: str) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if key not in arrays.files:
+                raise InputError(f"{path} has no array '{key}'")
+            array: np.ndarray = arrays[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if array.dtype.kind not in "buif":
+        raise InputError(f"'{key}' in {path} must hold numbers, not {array.dtype}")
+    return array
