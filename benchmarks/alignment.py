@@ -107,7 +107,7 @@ def clip_problem() -> tuple[PairPredictions, np.ndarray, np.ndarray]:
     """Predictions of the embedded model for the bundled clip (24 frames, 190 pairs), and truth."""
     import dyn3r
     from dyn3r.assets.demo import demo_clip_folder
-    from dyn3r.evaluation.evaluate import read_truth
+    from dyn3r.evaluation.truth import read_truth
 
     model = dyn3r.load_model()
     clip = dyn3r.read_clip(demo_clip_folder() / "frames", size=model.image_size)

@@ -99,6 +99,17 @@ def trajectory_errors(
     )
 
 
+def aligned_path(
+    T_world_camera: Float[np.ndarray, "n 4 4"], true_T_world_camera: Float[np.ndarray, "n 4 4"]
+) -> Float[np.ndarray, "n 3"]:
+    """Camera centres after the best similarity transform to the true ones that are known."""
+    centres, truth = T_world_camera[:, :3, 3], true_T_world_camera[:, :3, 3]
+    known = np.isfinite(truth).all(axis=1)
+    fit = umeyama(centres[known].astype(np.float64), truth[known].astype(np.float64))
+    path: np.ndarray = fit.scale * centres @ fit.R.T + fit.t
+    return path
+
+
 def path_length(centres: Float[np.ndarray, "n 3"]) -> float:
     """Sum of the distances between consecutive camera centres."""
     return float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())

@@ -1,0 +1,181 @@
+"""A benchmark run: one result file a sequence, resumable, by any number of workers.
+
+OUT/benchmark.json          what was run: protocol, options, model, sequences
+OUT/sequences/NAME.json     `benchmark.Result` of a sequence, written when it is done
+OUT/frames/NAME.jpg         its worst frames
+OUT/table.md, OUT/table.csv, OUT/report.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dyn3r.errors import InputError
+from dyn3r.evaluation.benchmark import Result, model_hash, read_sequences, run_sequence
+from dyn3r.evaluation.protocols import Protocol, find_protocol
+from dyn3r.evaluation.run_jobs import run_jobs
+from dyn3r.evaluation.worst_frames import write_worst_frames
+from dyn3r.io.atomic import write_json
+from dyn3r.options import Options
+from dyn3r.types import package_version
+
+if TYPE_CHECKING:
+    from dyn3r.network.model import Model
+
+SETTINGS = "benchmark.json"
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What is run. Two runs with equal settings may share results."""
+
+    protocol: str
+    """Name of the protocol."""
+    root: Path
+    """Folder of the data set."""
+    output: Path
+    """Folder for the results."""
+    model: str = "compact"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
+    device: str = "auto"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    size: int | None = None
+    """Long side of the frames in pixels; None: as the model was trained."""
+    num_frames: int | None = None
+    """Only the first frames of each sequence: not the published protocol."""
+    sequences: tuple[str, ...] = ()
+    """Only these; empty: those of the protocol."""
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for results to be compared: not the folders, not the sequences."""
+        values = asdict(self)
+        for name in ("root", "output", "sequences", "device"):
+            del values[name]
+        return values
+
+
+@dataclass
+class SequenceWorker:
+    """Runs sequences of one benchmark by name and writes their results (`jobs.Worker`)."""
+
+    settings: BenchmarkSettings
+    device: str = "auto"
+    model: Model | None = field(default=None, repr=False)
+
+    def prepare(self, threads: int | None) -> None:
+        """Load the model."""
+        import torch
+
+        from dyn3r.network.model import load_model
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        s = self.settings
+        self.model = load_model(s.model, device=s.device, precision=s.precision)
+        self.hash = model_hash(self.model)
+
+    def __call__(self, item: str) -> dict[str, Any]:
+        """Run the sequence `item`. Raises the errors of `dyn3r.errors`."""
+        assert self.model is not None
+        s, protocol = self.settings, protocol_of(self.settings)
+        (sequence,) = read_sequences(protocol, s.root, (item,))
+        result = run_sequence(
+            sequence, protocol, self.model, Options(method=s.method), s.size,
+            keep=lambda scene, clip: write_worst_frames(
+                s.output / "frames" / f"{item}.jpg", scene, clip, sequence, protocol
+            ),
+        )  # fmt: skip
+        about = {**result.about, "settings": s.identity(), "model_sha256": self.hash}
+        result = replace(result, about=about)
+        write_json(result_file(s.output, item), result.to_json(), overwrite=True)
+        return result.to_json()
+
+
+def protocol_of(settings: BenchmarkSettings) -> Protocol:
+    """The protocol with the number of frames that the settings ask for."""
+    protocol = find_protocol(settings.protocol)
+    if settings.num_frames is None:
+        return protocol
+    limit = min(settings.num_frames, protocol.limit or settings.num_frames)
+    return replace(protocol, limit=limit)
+
+
+def result_file(output: Path, sequence: str) -> Path:
+    """The file of a sequence's result."""
+    return output / "sequences" / f"{sequence}.json"
+
+
+def run_benchmark(
+    settings: BenchmarkSettings, *, jobs: int = 1, ray: str | None = None, resume: bool = False
+) -> Iterator[Result]:
+    """Run all sequences of a benchmark and yield each result as it is known.
+
+    With `resume`, results in `settings.output` are taken as they are; those of failed sequences are
+    run again. A failed sequence is a result with status "failed".
+
+    Raises:
+        InputError: the data set cannot be read, or `output` holds results of other settings.
+    """
+    protocol = protocol_of(settings)
+    names = {s.name: len(s) for s in read_sequences(protocol, settings.root, settings.sequences)}
+    check_settings(settings)
+    write_json(
+        settings.output / SETTINGS,
+        {**settings.identity(), "sequences": list(names), "dyn3r_version": package_version()},
+        overwrite=True,
+    )
+    earlier = read_results(settings.output) if resume else {}
+    kept = {n: r for n, r in earlier.items() if n in names and r.status == "ok"}
+    yield from kept.values()
+    left = [name for name in names if name not in kept]
+    for outcome in run_jobs(SequenceWorker(settings), left, jobs=jobs, ray=ray):
+        if outcome.result is not None:
+            yield Result(**outcome.result)
+            continue
+        failed = Result(
+            protocol.name, outcome.item, names[outcome.item], "failed", outcome.error,
+            about={"settings": settings.identity()},
+        )  # fmt: skip
+        write_json(result_file(settings.output, outcome.item), failed.to_json(), overwrite=True)
+        yield failed
+
+
+def check_settings(settings: BenchmarkSettings) -> None:
+    """Refuse a folder that holds results of other settings."""
+    file = settings.output / SETTINGS
+    if not file.is_file():
+        return
+    before, now = read_settings(settings.output), settings.identity()
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise InputError(
+                f"{settings.output} holds results with {name} {before.get(name)!r}, not {value!r}: "
+                "use another folder"
+            )
+
+
+def read_settings(output: Path) -> dict[str, Any]:
+    """The settings of a run. Raises InputError if `output` is not a benchmark's folder."""
+    try:
+        values = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{output} is not the folder of a benchmark: no {SETTINGS}") from error
+    if not isinstance(values, dict) or "protocol" not in values:
+        raise InputError(f"{output / SETTINGS} is not the settings of a benchmark")
+    return values
+
+
+def read_results(output: Path) -> dict[str, Result]:
+    """Results by sequence. Raises InputError for a file that is no result."""
+    out = {}
+    for file in sorted((output / "sequences").glob("*.json")):
+        try:
+            result = Result(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{file} is not a result of a benchmark: delete it") from error
+        out[result.sequence] = result
+    return out

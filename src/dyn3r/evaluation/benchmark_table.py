@@ -1,0 +1,158 @@
+"""Tables of benchmark results: means by every convention, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from dyn3r.evaluation.benchmark import Result, is_complete
+from dyn3r.evaluation.protocols import Average, Protocol
+
+AVERAGES: tuple[Average, ...] = ("frames", "sequences", "pixels")
+PERCENT = {"JM", "JR", "ATE/path", "focal", "d<1.25"}
+"""Metrics that are shown in percent."""
+
+
+def mean(
+    results: Sequence[Result], metric: str, average: Average, which: str = "metrics"
+) -> float | None:
+    """Mean of a metric over sequences, weighted as `average` says; None without a value.
+
+    A failed sequence counts as 0 in JM and JR. In errors it cannot count: the table names it.
+    """
+    total = weight = 0.0
+    for result in results:
+        value = getattr(result, which).get(metric)
+        if result.status == "failed" and metric in ("JM", "JR"):
+            value = 0.0
+        if value is None or not math.isfinite(value):
+            continue
+        w = {"frames": result.frames, "sequences": 1, "pixels": result.pixels}[average]
+        total, weight = total + w * value, weight + w
+    return total / weight if weight else None
+
+
+def sequence_table(
+    protocol: Protocol, results: Sequence[Result], *, shortened: bool = False
+) -> str:
+    """Markdown: a row a sequence, the means by all conventions, the baseline, published rows.
+
+    `shortened`: not all frames of the protocol were used. Published rows are shown only for
+    complete data.
+    """
+    metrics = shown_metrics(protocol, results)
+    lines = _head(["sequence", "frames", *metrics, "s"])
+    for r in sorted(results, key=lambda r: r.sequence):
+        if r.status == "failed":
+            lines.append(_row([r.sequence, str(r.frames), *["failed"] * len(metrics), "-"]))
+        else:
+            cells = [cell(metric, r.metrics.get(metric)) for metric in metrics]
+            lines.append(_row([r.sequence, str(r.frames), *cells, f"{r.seconds:.0f}"]))
+    frames = str(sum(r.frames for r in results))
+    for average in AVERAGES:
+        values = [mean(results, metric, average) for metric in metrics]
+        if average == "pixels" and "depth" not in protocol.tasks:
+            continue
+        mark = " (the protocol's)" if average == protocol.average else ""
+        cells = [cell(m, v) for m, v in zip(metrics, values)]
+        lines.append(_row([f"**mean over {average}**{mark}", frames, *cells, ""]))
+    base = [cell(m, mean(results, m, protocol.average, "baseline")) for m in metrics]
+    lines.append(_row(["constant depth, still camera, no motion", frames, *base, ""]))
+    complete = is_complete(protocol, [r.sequence for r in results]) and not shortened
+    if complete:
+        lines += _published(protocol, metrics, before=1, after=1)
+    return "\n".join([*lines, "", *remarks(protocol, results, complete=complete)])
+
+
+def runs_table(
+    protocol: Protocol, runs: dict[str, list[Result]], *, shortened: bool = False
+) -> str:
+    """Markdown: a row a run, its means as the protocol takes them, beside published rows.
+
+    Runs are compared on the sequences that all of them have; the table says which.
+    """
+    common = set.intersection(*({r.sequence for r in results} for results in runs.values()))
+    everything = [r for results in runs.values() for r in results]
+    metrics = shown_metrics(protocol, everything)
+    lines = _head(["method", *metrics, "frames", "failed"])
+    for name, results in runs.items():
+        kept = [r for r in results if r.sequence in common]
+        values = [cell(m, mean(kept, m, protocol.average)) for m in metrics]
+        failed = sum(r.status == "failed" for r in kept)
+        lines.append(_row([name, *values, str(sum(r.frames for r in kept)), str(failed)]))
+    first = [r for r in next(iter(runs.values())) if r.sequence in common]
+    base = [cell(m, mean(first, m, protocol.average, "baseline")) for m in metrics]
+    lines.append(_row(["constant depth, still camera, no motion", *base, "", ""]))
+    complete = is_complete(protocol, sorted(common)) and not shortened
+    if complete:
+        lines += _published(protocol, metrics, before=0, after=2)
+    notes = remarks(protocol, [r for r in everything if r.sequence in common], complete=complete)
+    return "\n".join([*lines, "", f"Sequences: {', '.join(sorted(common))}.", *notes])
+
+
+def sequence_csv(results: Sequence[Result]) -> str:
+    """CSV: a row a sequence, all metrics and those of the baseline, full precision."""
+    names = sorted({name for r in results for name in r.metrics})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["protocol", "sequence", "status", "frames", "seconds", "pixels"]
+    writer.writerow([*head, *names, *(f"baseline {name}" for name in names)])
+    for r in sorted(results, key=lambda r: r.sequence):
+        values = [r.metrics.get(name) for name in names]
+        base = [r.baseline.get(name) for name in names]
+        writer.writerow(
+            [r.protocol, r.sequence, r.status, r.frames, f"{r.seconds:.2f}", r.pixels]
+            + ["" if v is None else repr(v) for v in (*values, *base)]
+        )
+    return text.getvalue()
+
+
+def shown_metrics(protocol: Protocol, results: Sequence[Result]) -> list[str]:
+    """The protocol's metrics that any result has."""
+    return [m for m in protocol.metrics if any(r.metrics.get(m) is not None for r in results)]
+
+
+def remarks(protocol: Protocol, results: Sequence[Result], *, complete: bool) -> list[str]:
+    """What a reader of the numbers must know, one sentence a line."""
+    out = [f"Protocol `{protocol.name}`, mean over {protocol.average}. {protocol.remarks}".strip()]
+    if not complete:
+        of = "" if protocol.sequences is None else f" of {len(protocol.sequences)}"
+        names = {r.sequence for r in results}
+        out.append(
+            f"Partial: {len(names)}{of} sequences, or fewer frames than the protocol has. "
+            "Published numbers are of the whole and are not shown."
+        )
+    failed = sorted({r.sequence for r in results if r.status == "failed"})
+    if failed:
+        out.append(f"Failed: {', '.join(failed)}. They count as 0 in JM and JR, and not in errors.")
+    kinds = {str(r.about["mask_kind"]) for r in results if r.about.get("mask_kind")}
+    if "masks" in protocol.tasks and kinds:
+        out.append(f"True masks mark: {', '.join(sorted(kinds))}.")
+    return out
+
+
+def cell(metric: str, value: float | None) -> str:
+    """A number as the field's tables show it."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{100 * value:.1f} %" if metric in PERCENT else f"{value:.3f}"
+
+
+def _published(protocol: Protocol, metrics: list[str], before: int, after: int) -> list[str]:
+    """Published rows, with so many blank cells before and after the metrics."""
+    rows = []
+    for row in protocol.published:
+        cells = [cell(m, row.values.get(m)) for m in metrics]
+        label = f"{row.method} (published: {row.source})"
+        rows.append(_row([label, *[""] * before, *cells, *[""] * after]))
+    return rows
+
+
+def _head(names: list[str]) -> list[str]:
+    return [_row(names), _row(["---"] * len(names))]
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

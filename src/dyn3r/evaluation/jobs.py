@@ -1,0 +1,52 @@
+"""Jobs that share an expensive set-up: what a worker is, and what comes of one job.
+
+A worker is a picklable object that is called with one item. Each process calls its worker's
+`prepare` once (it loads the model). A job that raises a dyn3r error has failed; a worker process
+that dies has its job run again, at most `ATTEMPTS` times in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dyn3r.errors import Dyn3rError
+
+ATTEMPTS = 2
+"""Times that a job is started if its worker dies. Source: a second death is not bad luck."""
+
+
+class Worker(Protocol):
+    """Carries out jobs; must be picklable before `prepare`."""
+
+    def prepare(self, threads: int | None) -> None:
+        """Load what all jobs need. `threads`: CPU threads to use; None: as many as there are."""
+
+    def __call__(self, item: str) -> dict[str, Any]:
+        """Carry out one job; the result is a value for JSON. Raises the errors of dyn3r.errors."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished job."""
+
+    item: str
+    result: dict[str, Any] | None
+    """None if it failed."""
+    error: str = ""
+    """Why it failed, in one line."""
+
+
+def attempt(worker: Worker, item: str) -> Outcome:
+    """Carry out one job; a dyn3r error, or too little memory, makes it a failed one."""
+    try:
+        return Outcome(item, worker(item))
+    except Dyn3rError as error:
+        return Outcome(item, None, str(error))
+    except MemoryError:
+        return Outcome(item, None, "out of memory")
+
+
+def lost(item: str) -> Outcome:
+    """The outcome of a job whose workers died."""
+    return Outcome(item, None, f"its worker process died {ATTEMPTS} times (out of memory?)")

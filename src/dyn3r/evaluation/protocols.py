@@ -1,0 +1,236 @@
+"""Published evaluation protocols as tables of data (docs/design/DATASETS.md, 1.2 to 2.9).
+
+A protocol says which frames of which sequences are taken, how they are brought to the network, what
+is compared and how it is averaged. Conventions that contradict each other have their own names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dyn3r.datasets.davis import VAL_2016, VAL_2017
+from dyn3r.errors import InputError
+
+Task = Literal["masks", "cameras", "depth"]
+Average = Literal["frames", "sequences", "pixels"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of a published table."""
+
+    method: str
+    values: dict[str, float]
+    """Metric name -> value, in the unit of `METRICS`."""
+    source: str
+    """Where it was read."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a data set is evaluated."""
+
+    name: str
+    """AUTHORS/DATA, such as `easi3r/davis-16`."""
+    dataset: str
+    """Reader: a module of `dyn3r.datasets`."""
+    tasks: tuple[Task, ...]
+    """What is compared, where there is truth."""
+    average: Average
+    """Over what the published mean is taken: all frames of all sequences together, sequences, or
+    sequences weighted by their valid pixels."""
+    sequences: tuple[str, ...] | None = None
+    """The sequences of the published table; None: all that there are."""
+    exclude: tuple[str, ...] = ()
+    """Sequences without usable truth."""
+    start: int = 0
+    stride: int = 1
+    limit: int | None = None
+    """Frames start, start + stride, ..., at most `limit`."""
+    stretch: bool = False
+    """Frames are resized to multiples of 16 with another aspect ratio, in place of a crop."""
+    depth_alignment: str = "median"
+    """One of `dyn3r.evaluation.depth_metrics.ALIGNMENTS`, per sequence."""
+    max_depth: float = float("inf")
+    """True depth at or beyond it is left out."""
+    remarks: str = ""
+    """What a reader of the numbers must know."""
+    published: tuple[Published, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that the table shows."""
+        return tuple(name for task in self.tasks for name in TASK_METRICS[task])
+
+
+TASK_METRICS: dict[Task, tuple[str, ...]] = {
+    "masks": ("JM", "JR"),
+    "cameras": ("ATE", "RPEt", "RPEr", "ATE/path", "focal"),
+    "depth": ("abs rel", "d<1.25"),
+}
+METRICS: dict[str, str] = {
+    "JM": "mean intersection over union of masks, 0 to 1",
+    "JR": "share of frames with intersection over union above 0.5",
+    "ATE": "rms error of camera centres after a similarity, in the unit of the truth",
+    "RPEt": "rms translation error between consecutive frames, in the unit of the truth",
+    "RPEr": "rms rotation error between consecutive frames, degrees",
+    "ATE/path": "ATE as a share of the length of the true path",
+    "focal": "mean of |f / true f - 1|",
+    "abs rel": "mean of |depth / true depth - 1| after alignment",
+    "d<1.25": "share of pixels within 25 % after alignment",
+}
+"""Name -> definition, with its unit."""
+
+SINTEL_POSE = (
+    "alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5",
+    "market_6", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3",
+)  # fmt: skip
+"""Source: SPEC 11."""
+BONN = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
+"""Source: DATASETS.md, 2.4."""
+SCANNET_UNUSABLE = tuple(f"scene0{n}_00" for n in (711, 737, 750, 761, 791, 796))
+"""Scenes with poses of infinity. Source: DATASETS.md, 0, finding 3."""
+
+_EASI3R = "Easi3R, as quoted in DATASETS.md"
+
+
+def _masks(rows: dict[str, tuple[float, float]], source: str) -> tuple[Published, ...]:
+    return tuple(Published(m, {"JM": jm, "JR": jr}, source) for m, (jm, jr) in rows.items())
+
+
+def _cameras(rows: dict[str, tuple[float, ...]], source: str) -> tuple[Published, ...]:
+    names = ("ATE", "RPEt", "RPEr")
+    return tuple(Published(m, dict(zip(names, v)), source) for m, v in rows.items())
+
+
+def _depth(rows: dict[str, tuple[float, float]], source: str) -> tuple[Published, ...]:
+    return tuple(Published(m, {"abs rel": a, "d<1.25": d}, source) for m, (a, d) in rows.items())
+
+
+_DAVIS = {
+    "16": {"DUSt3R + flow": (0.421, 0.457), "MonST3R + flow": (0.409, 0.422),
+           "Easi3R (DUSt3R)": (0.531, 0.604), "Easi3R (MonST3R)": (0.577, 0.716)},
+    "17": {"DUSt3R + flow": (0.352, 0.353), "MonST3R + flow": (0.386, 0.382),
+           "Easi3R (DUSt3R)": (0.490, 0.564), "Easi3R (MonST3R)": (0.565, 0.686)},
+    "all": {"DUSt3R + flow": (0.359, 0.340), "MonST3R + flow": (0.367, 0.343),
+            "Easi3R (DUSt3R)": (0.445, 0.496), "Easi3R (MonST3R)": (0.530, 0.634)},
+}  # fmt: skip
+"""JM, JR without SAM 2. Source: Easi3R's table; DATASETS.md, 2.1."""
+
+
+def _davis(split: str, sequences: tuple[str, ...] | None) -> Protocol:
+    return Protocol(
+        name=f"easi3r/davis-{split}",
+        dataset="davis",
+        tasks=("masks",),
+        average="frames",
+        sequences=sequences,
+        remarks="Mean over all frames of all sequences together. The truth is any object of the "
+        "annotation, moving or not. A single-image saliency network reaches about 69 on 16.",
+        published=_masks(_DAVIS[split], _EASI3R),
+    )
+
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    _davis("16", VAL_2016),
+    _davis("17", VAL_2017),
+    _davis("all", None),
+    Protocol(
+        "monst3r/sintel-pose", "sintel", ("cameras",), "sequences", SINTEL_POSE,
+        published=_cameras(
+            {"DUSt3R": (0.417, 0.250, 5.796), "MonST3R": (0.108, 0.042, 0.732),
+             "CUT3R": (0.213, 0.066, 0.621)}, "MonST3R and CUT3R, as quoted in DATASETS.md, 2.2"),
+    ),
+    Protocol(
+        "monst3r/sintel-depth", "sintel", ("depth",), "pixels", stretch=True, max_depth=70.0,
+        remarks="Median scale per sequence.",
+        published=_depth({"MonST3R": (0.378, 0.558)}, "MonST3R, scale; DATASETS.md, 2.2"),
+    ),
+    Protocol(
+        "cut3r/sintel-depth", "sintel", ("depth",), "pixels", stretch=True, max_depth=70.0,
+        depth_alignment="scale_weiszfeld", remarks="Scale of least absolute error per sequence.",
+    ),
+    Protocol(
+        "monst3r/tum", "tum", ("cameras",), "sequences", stride=3, limit=90,
+        remarks="The first 90 of every third associated frame (0.1 s apart).",
+        published=_cameras(
+            {"DUSt3R": (0.083, 0.017, 3.567), "MonST3R": (0.098, 0.019, 0.935),
+             "CUT3R": (0.046, 0.015, 0.473)}, "CUT3R; DATASETS.md, 2.3"),
+    ),
+    Protocol(
+        "easi3r/tum", "tum", ("cameras",), "sequences", stride=30,
+        remarks="Every 30th associated frame of the whole sequence (1 s apart).",
+        published=_cameras(
+            {"DUSt3R": (0.100, 0.087, 2.692), "MonST3R": (0.183, 0.148, 6.985),
+             "Easi3R (DUSt3R) + flow": (0.070, 0.061, 2.361)}, "Easi3R; DATASETS.md, 2.3"),
+    ),
+    Protocol(
+        "monst3r/bonn", "bonn", ("depth",), "pixels", BONN, start=30, limit=110, stretch=True,
+        max_depth=70.0, remarks="Median scale per sequence. Depth is matched by time.",
+        published=_depth({"MonST3R": (0.067, 0.963)}, "MonST3R, scale; DATASETS.md, 2.4"),
+    ),
+    Protocol(
+        "monst3r/kitti", "kitti", ("depth",), "pixels", limit=110, stretch=True,
+        remarks="Median scale per sequence.",
+        published=_depth({"MonST3R": (0.168, 0.744)}, "CUT3R, scale; DATASETS.md, 2.5"),
+    ),
+    Protocol("dyn3r/kitti-odometry", "kitti_odometry", ("cameras",), "sequences"),
+    Protocol(
+        "monst3r/nyu", "nyu", ("depth",), "pixels", stretch=True,
+        remarks="Single images, median scale per image.",
+        published=(Published("MonST3R", {"abs rel": 0.091}, "a re-implementer; DATASETS.md, 2.6"),),
+    ),
+    Protocol(
+        "monst3r/scannet", "scannet", ("cameras",), "sequences", exclude=SCANNET_UNUSABLE, stride=3,
+        limit=90,
+        published=_cameras(
+            {"DUSt3R": (0.081, 0.028, 0.784), "MonST3R": (0.077, 0.018, 0.529),
+             "CUT3R": (0.099, 0.022, 0.600)}, "CUT3R; DATASETS.md, 2.7"),
+    ),
+    Protocol(
+        "easi3r/adt", "adt", ("cameras",), "sequences", stride=5,
+        published=_cameras(
+            {"DUSt3R": (0.042, 0.025, 1.212), "Easi3R (DUSt3R) + flow": (0.042, 0.015, 0.655),
+             "Easi3R (MonST3R) + flow": (0.039, 0.016, 0.640)}, "Easi3R; DATASETS.md, 2.9"),
+    ),
+    Protocol(
+        "easi3r/dycheck", "dycheck", ("cameras",), "sequences", stride=10, stretch=True,
+        published=_cameras(
+            {"DUSt3R": (0.035, 0.030, 2.323), "Easi3R (DUSt3R) + flow": (0.021, 0.014, 1.092)},
+            "Easi3R; DATASETS.md, 2.8"),
+    ),
+    Protocol(
+        "dyn3r/folder", "folder", ("cameras", "depth", "masks"), "sequences",
+        remarks="Truth folders of your own (docs/metrics.md).",
+    ),
+)  # fmt: skip
+
+DEFAULTS = {
+    "davis": "easi3r/davis-16",
+    "sintel": "monst3r/sintel-pose",
+    "tum": "monst3r/tum",
+    "bonn": "monst3r/bonn",
+    "kitti": "monst3r/kitti",
+    "kitti-odometry": "dyn3r/kitti-odometry",
+    "nyu": "monst3r/nyu",
+    "scannet": "monst3r/scannet",
+    "adt": "easi3r/adt",
+    "dycheck": "easi3r/dycheck",
+    "folder": "dyn3r/folder",
+}
+"""Data set -> the protocol that is used unless another is named."""
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name, or the default one of a data set.
+
+    Raises:
+        InputError: an unknown name; the message lists the known ones.
+    """
+    wanted = DEFAULTS.get(name, name)
+    for protocol in PROTOCOLS:
+        if protocol.name == wanted:
+            return protocol
+    known = ", ".join([*DEFAULTS, *(p.name for p in PROTOCOLS)])
+    raise InputError(f"unknown data set or protocol {name!r:.60}: choose one of {known}")

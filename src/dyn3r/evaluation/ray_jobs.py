@@ -1,0 +1,73 @@
+"""Jobs on a Ray cluster: one actor a worker, results as they come, lost jobs run again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from dyn3r.errors import InputError
+from dyn3r.evaluation.jobs import ATTEMPTS, Outcome, Worker, attempt, lost
+
+
+class _Actor:
+    """Runs in a process of the cluster and holds one prepared worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        """Prepare the worker (it loads the model)."""
+        self.worker = worker
+        worker.prepare(None)
+
+    def run(self, item: str) -> Outcome:
+        """Carry out one job."""
+        return attempt(self.worker, item)
+
+
+def run_on_ray(worker: Worker, items: list[str], jobs: int, address: str) -> Iterator[Outcome]:
+    """Carry out all items on the cluster at `address` (`auto`: the one of this machine).
+
+    Every actor asks for one CPU, or one GPU if the worker's model runs on one. An actor that dies
+    is replaced and its job is run again.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers.
+    """
+    ray = _connect(address)
+    gpus = 1 if str(getattr(worker, "device", "")).startswith("cuda") else 0
+    actor_class = ray.remote(num_cpus=1, num_gpus=gpus)(_Actor)
+    waiting, started = list(items), dict.fromkeys(items, 0)
+    running: dict[Any, tuple[str, Any]] = {}
+    try:
+        idle = [actor_class.remote(worker) for _ in range(min(jobs, max(1, len(items))))]
+        while waiting or running:
+            while waiting and idle:
+                item, actor = waiting.pop(0), idle.pop()
+                started[item] += 1
+                running[actor.run.remote(item)] = (item, actor)
+            (done, *_), _ = ray.wait(list(running), num_returns=1)
+            item, actor = running.pop(done)
+            try:
+                outcome: Outcome = ray.get(done)
+            except ray.exceptions.RayActorError:
+                idle.append(actor_class.remote(worker))
+                if started[item] < ATTEMPTS:
+                    waiting.insert(0, item)
+                    continue
+                outcome = lost(item)
+            else:
+                idle.append(actor)
+            yield outcome
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--ray needs Ray: pip install 'dyn3r[ray]'") from None
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
+    return ray

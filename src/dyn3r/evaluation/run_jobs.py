@@ -1,0 +1,87 @@
+"""Many independent jobs: in this process, in other processes, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from dyn3r.errors import InputError
+from dyn3r.evaluation.jobs import ATTEMPTS, Outcome, Worker, attempt, lost
+from dyn3r.evaluation.ray_jobs import run_on_ray
+
+
+def run_jobs(
+    worker: Worker, items: list[str], *, jobs: int = 1, ray: str | None = None
+) -> Iterator[Outcome]:
+    """Carry out all items and yield each outcome as it is known, in any order.
+
+    `jobs`: processes on this machine. `ray`: address of a Ray cluster, or `auto`; `jobs` is then
+    the number of workers there.
+
+    Raises:
+        InputError: jobs below 1, Ray not installed, or no such cluster.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs must be 1 or more, not {jobs}")
+    if ray is not None:
+        yield from run_on_ray(worker, items, jobs, ray)
+    elif jobs == 1:
+        worker.prepare(None)
+        for item in items:
+            yield attempt(worker, item)
+    else:
+        yield from _run_in_processes(worker, items, min(jobs, max(1, len(items))))
+
+
+_worker: Worker | None = None
+
+
+def _prepare(worker: Worker, threads: int) -> None:
+    global _worker  # one per process
+    worker.prepare(threads)
+    _worker = worker
+
+
+def _carry_out(item: str) -> Outcome:
+    assert _worker is not None
+    return attempt(_worker, item)
+
+
+def _run_in_processes(worker: Worker, items: list[str], jobs: int) -> Iterator[Outcome]:
+    """A pool; if a process dies, the unfinished jobs go to a new pool."""
+    threads = max(1, (multiprocessing.cpu_count() or 1) // jobs)
+    left, started = list(items), dict.fromkeys(items, 0)
+    while left:
+        pool = ProcessPoolExecutor(
+            jobs, multiprocessing.get_context("spawn"), initializer=_prepare,
+            initargs=(worker, threads),
+        )  # fmt: skip
+        with pool:
+            yield from _drain(pool, left, started, jobs)
+        for item in [i for i in left if started[i] >= ATTEMPTS]:
+            left.remove(item)
+            yield lost(item)
+
+
+def _drain(
+    pool: ProcessPoolExecutor, left: list[str], started: dict[str, int], jobs: int
+) -> Iterator[Outcome]:
+    """Yield outcomes and take them off `left` until all are done or a process has died."""
+    waiting = list(left)
+    running: dict[Future[Outcome], str] = {}
+    while waiting or running:
+        try:
+            while waiting and len(running) < jobs:  # not more: a death then costs only these
+                item = waiting.pop(0)
+                started[item] += 1
+                running[pool.submit(_carry_out, item)] = item
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                item = running.pop(future)
+                outcome = future.result()
+                left.remove(item)
+                yield outcome
+        except BrokenProcessPool:
+            return
