@@ -24,8 +24,8 @@ import numpy as np
 
 import dyn3r
 from dyn3r.evaluation.evaluate import evaluate
-from dyn3r.evaluation.truth import read_truth
 from dyn3r.evaluation.mask_metrics import mask_errors
+from dyn3r.evaluation.truth import read_truth
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.io.atomic import write_json
 from dyn3r.motion.combine import combine_motion

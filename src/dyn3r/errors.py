@@ -20,6 +20,10 @@ class CheckpointError(Dyn3rError):
     """A file that is no usable checkpoint: unknown layout, hostile content, wrong shapes."""
 
 
+class DownloadError(Dyn3rError):
+    """A file that can't be downloaded, or that is not the published one."""
+
+
 class GeometryError(Dyn3rError):
     """Geometry that can't be determined from what was given, or priors that contradict."""
 

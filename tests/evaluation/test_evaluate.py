@@ -202,7 +202,7 @@ def test_what_nobody_knows_is_left_out_by_name(
 
 
 def test_a_folder_without_truth_is_refused(scene: FakeScene, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no ground truth: expected camera.npz"):
+    with pytest.raises(InputError, match=r"has no ground truth: expected camera\.npz"):
         evaluate(scene, tmp_path)
 
 

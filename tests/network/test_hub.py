@@ -335,7 +335,7 @@ def test_no_room(hub, monkeypatch):
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")(10, 10, 1000)
-    monkeypatch.setattr("dyn3r.network.checkpoints.download.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("dyn3r.io.download.shutil.disk_usage", lambda path: usage)
     refused("GB left")
 
 

@@ -18,9 +18,11 @@ COMMANDS = {
     "view": ("View", "show scenes in the browser, or write a page, image or video"),
     "export": ("Export", "write a scene for another program"),
     "eval": ("Eval", "measure a scene against ground truth"),
+    "benchmark": ("Benchmark", "evaluate a model on a published data set"),
     "info": ("Info", "describe a scene, checkpoint or model"),
     "demo": ("Demo", "reconstruct the bundled clip and measure the result"),
     "models": ("Models", "list, download and convert models"),
+    "datasets": ("Datasets", "list published data sets and fetch those that are open"),
     "train": ("Train", "train a compact network on the synthetic world"),
 }
 """Name -> class in `dyn3r.cli.NAME` and one line of help."""

@@ -6,7 +6,9 @@ damaged or of another kind.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,12 @@ from dyn3r.io.images import (
     to_rgb,
     visible_files,
 )
+
+BROKEN = (
+    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+    tokenize.TokenError, MemoryError,
+)  # fmt: skip
+"""What NumPy raises for damaged .npz and .npy files."""
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -75,7 +83,7 @@ def read_npz(file: Path, key: str) -> Shaped[np.ndarray, "..."]:
             if key not in arrays.files:
                 raise InputError(f"{file} has no array '{key}', found {', '.join(arrays.files)}")
             array: np.ndarray = arrays[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise InputError(f"{file} cannot be read: {first_line(error)}") from error
     return numeric(array, file)
 
@@ -86,7 +94,7 @@ def read_npy(file: Path) -> Shaped[np.ndarray, "..."]:
         raise InputError(f"{file} does not exist")
     try:
         array: np.ndarray = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except BROKEN as error:
         raise InputError(f"{file} cannot be read: {first_line(error)}") from error
     return numeric(array, file)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -47,6 +47,8 @@ class Sequence:
     """Unit of length of depth and cameras."""
     mask_kind: MaskKind = "moves"
     """What the data set marks: data sets differ, and scores must say so."""
+    prepared_for: str | None = None
+    """Protocol whose frames a published script has picked already; None: all frames are here."""
     notes: tuple[str, ...] = ()
     """What was dropped or repaired while reading."""
 
@@ -94,8 +96,9 @@ class Sequence:
         )  # fmt: skip
 
 
+@runtime_checkable
 class Reader(Protocol):
-    """Reads a data set: every module of this package but the helpers is one."""
+    """Reads a data set: the function `sequences` of every data set's module."""
 
     def __call__(self, root: Path) -> list[Sequence]:
         """Sequences under `root`, sorted by name; files are opened when a frame is asked for.

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from dyn3r.datasets.sequence import Sequence
+from dyn3r.datasets.sequence import Reader, Sequence
 from dyn3r.errors import InputError
 from dyn3r.evaluation.depth_metrics import DepthErrors, align_depth, depth_errors, resize_depth
 from dyn3r.evaluation.evaluate import Evaluation, compare, without_nan
@@ -76,7 +76,7 @@ def read_sequences(protocol: Protocol, root: Path, names: tuple[str, ...] = ()) 
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: give the root of the data set with --root")
-    reader = importlib.import_module(f"dyn3r.datasets.{protocol.dataset}").sequences
+    reader: Reader = importlib.import_module(f"dyn3r.datasets.{protocol.dataset}").sequences
     found = {s.name: s for s in reader(root)}
     if unknown := sorted(set(names) - set(found)):
         raise InputError(f"{root} has no sequence {unknown[0]!r:.60}: it has {', '.join(found)}")
@@ -84,8 +84,19 @@ def read_sequences(protocol: Protocol, root: Path, names: tuple[str, ...] = ()) 
     chosen = [found[n] for n in wanted if n in found and n not in protocol.exclude]
     if not chosen:
         raise InputError(f"{root} has none of the sequences of {protocol.name}")
-    return [s.take(start=protocol.start, stride=protocol.stride, limit=protocol.limit)
-            for s in chosen]  # fmt: skip
+    return [_frames(sequence, protocol) for sequence in chosen]
+
+
+def _frames(sequence: Sequence, protocol: Protocol) -> Sequence:
+    """The frames that a protocol takes; those of a prepared sequence were picked before."""
+    if sequence.prepared_for is None:
+        return sequence.take(start=protocol.start, stride=protocol.stride, limit=protocol.limit)
+    if sequence.prepared_for != protocol.name:
+        raise InputError(
+            f"{sequence.name}: its frames were prepared for {sequence.prepared_for}: use that "
+            f"protocol, or the data set as it unpacks for {protocol.name}"
+        )
+    return sequence.take(limit=protocol.limit)
 
 
 def is_complete(protocol: Protocol, sequences: list[str]) -> bool:
@@ -204,6 +215,10 @@ def measure(
         )
     evaluation = compare(scene, truth)
     metrics, baseline = (_metrics(evaluation, which) for which in ("scene", "baseline"))
+    if truth.dynamic is not None:
+        static = ~truth.dynamic
+        metrics["false moving"] = float(scene.dynamic[static].mean()) if static.any() else None
+        baseline["false moving"] = 0.0
     pixels = 0
     if truth.depth is not None:
         errors = _depth(scene.depth, sequence, truth, protocol)

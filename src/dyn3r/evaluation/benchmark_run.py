@@ -158,6 +158,15 @@ def check_settings(settings: BenchmarkSettings) -> None:
             )
 
 
+def discard_results(output: Path) -> None:
+    """Delete the results of an earlier run in `output`, and nothing else."""
+    if not (output / SETTINGS).is_file():
+        return
+    for file in [*(output / "sequences").glob("*.json"), *(output / "frames").glob("*.jpg")]:
+        file.unlink()
+    (output / SETTINGS).unlink()
+
+
 def read_settings(output: Path) -> dict[str, Any]:
     """The settings of a run. Raises InputError if `output` is not a benchmark's folder."""
     try:

@@ -8,7 +8,7 @@ that dies has its job run again, at most `ATTEMPTS` times in all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from dyn3r.errors import Dyn3rError
 
@@ -16,6 +16,7 @@ ATTEMPTS = 2
 """Times that a job is started if its worker dies. Source: a second death is not bad luck."""
 
 
+@runtime_checkable
 class Worker(Protocol):
     """Carries out jobs; must be picklable before `prepare`."""
 

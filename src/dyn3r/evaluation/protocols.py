@@ -65,13 +65,14 @@ class Protocol:
 
 
 TASK_METRICS: dict[Task, tuple[str, ...]] = {
-    "masks": ("JM", "JR"),
+    "masks": ("JM", "JR", "false moving"),
     "cameras": ("ATE", "RPEt", "RPEr", "ATE/path", "focal"),
     "depth": ("abs rel", "d<1.25"),
 }
 METRICS: dict[str, str] = {
     "JM": "mean intersection over union of masks, 0 to 1",
     "JR": "share of frames with intersection over union above 0.5",
+    "false moving": "share of the static pixels that are called moving",
     "ATE": "rms error of camera centres after a similarity, in the unit of the truth",
     "RPEt": "rms translation error between consecutive frames, in the unit of the truth",
     "RPEr": "rms rotation error between consecutive frames, degrees",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 from dyn3r.errors import InputError
 from dyn3r.evaluation.jobs import ATTEMPTS, Outcome, Worker, attempt, lost
+
+CONNECT_S = 5.0
+"""Seconds to wait for a connection. Source: longer than any answer on a working network."""
 
 
 class _Actor:
@@ -66,8 +70,20 @@ def _connect(address: str) -> Any:
         import ray
     except ImportError:
         raise InputError("--ray needs Ray: pip install 'dyn3r[ray]'") from None
+    _check_answers(address)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from error
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """Refuse a HOST:PORT that nobody listens on: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster at {address}: {error}") from error

@@ -50,38 +50,38 @@ def _carry_out(item: str) -> Outcome:
 
 
 def _run_in_processes(worker: Worker, items: list[str], jobs: int) -> Iterator[Outcome]:
-    """A pool; if a process dies, the unfinished jobs go to a new pool."""
+    """A pool of one process for every job at a time, so that a death costs only its own job."""
     threads = max(1, (multiprocessing.cpu_count() or 1) // jobs)
-    left, started = list(items), dict.fromkeys(items, 0)
-    while left:
-        pool = ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), initializer=_prepare,
-            initargs=(worker, threads),
-        )  # fmt: skip
-        with pool:
-            yield from _drain(pool, left, started, jobs)
-        for item in [i for i in left if started[i] >= ATTEMPTS]:
-            left.remove(item)
-            yield lost(item)
-
-
-def _drain(
-    pool: ProcessPoolExecutor, left: list[str], started: dict[str, int], jobs: int
-) -> Iterator[Outcome]:
-    """Yield outcomes and take them off `left` until all are done or a process has died."""
-    waiting = list(left)
-    running: dict[Future[Outcome], str] = {}
-    while waiting or running:
-        try:
-            while waiting and len(running) < jobs:  # not more: a death then costs only these
-                item = waiting.pop(0)
+    waiting, started = list(items), dict.fromkeys(items, 0)
+    idle = [_one_process(worker, threads) for _ in range(jobs)]
+    running: dict[Future[Outcome], tuple[str, ProcessPoolExecutor]] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                item, pool = waiting.pop(0), idle.pop()
                 started[item] += 1
-                running[pool.submit(_carry_out, item)] = item
+                running[pool.submit(_carry_out, item)] = (item, pool)
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                item = running.pop(future)
-                outcome = future.result()
-                left.remove(item)
-                yield outcome
-        except BrokenProcessPool:
-            return
+                item, pool = running.pop(future)
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    pool.shutdown()
+                    pool = _one_process(worker, threads)
+                    outcome = lost(item)
+                idle.append(pool)
+                if outcome == lost(item) and started[item] < ATTEMPTS:
+                    waiting.insert(0, item)
+                else:
+                    yield outcome
+    finally:
+        for pool in [*idle, *(pool for _, pool in running.values())]:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_process(worker: Worker, threads: int) -> ProcessPoolExecutor:
+    """A pool of one process, which starts with its first job."""
+    return ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(worker, threads)
+    )

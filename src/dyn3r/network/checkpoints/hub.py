@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dyn3r.errors import CheckpointError, InputError
+from dyn3r.errors import CheckpointError, DownloadError, InputError
+from dyn3r.io.download import checked_fetch, file_name_problem, network_errors
 from dyn3r.network.checkpoints.catalogue import PublishedModel, published_model
-from dyn3r.network.checkpoints.download import checked_fetch, file_name_problem, network_errors
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -229,6 +229,8 @@ def _clear_errors(name: str, model: PublishedModel, endpoint: str | None) -> Ite
     errors: tuple[type[BaseException], ...] = (*network_errors(), EntryNotFoundError, OSError)
     try:
         yield
+    except DownloadError as problem:
+        raise CheckpointError(str(problem)) from None
     except errors as problem:
         message = _hub_message(name, model, server, problem)
         message = message or _network_message(name, model, server, problem)

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dyn3r.errors import CheckpointError
+from dyn3r.errors import DownloadError
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
+UNCOMPRESSED = {"Accept-Encoding": "identity"}
+"""Header that asks for a file as it is, so that its length is the one announced."""
 _BLOCK = 4 << 20
 
 
@@ -38,8 +40,9 @@ def checked_fetch(
     texts are ignored. The transfer uses huggingface_hub's HTTP client, with its proxy settings and
     retries.
 
-    Raises CheckpointError for content that is not the published one (it is deleted) and for a full
-    disk. Network errors are passed on; the part received so far is kept for the next try.
+    Raises DownloadError for content that is not the published one (it is deleted) and for a full
+    disk. Network errors (`network_errors`) and OSError are passed on; the part received so far is
+    kept for the next try.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.dyn3r.part")
@@ -51,11 +54,33 @@ def checked_fetch(
     _transfer(address, part, label, size, headers or {}, progress)
     if wrong := _wrong_checksum(part, checksums, label, progress):
         part.unlink()
-        raise CheckpointError(
+        raise DownloadError(
             f"{label} is not the published file ({wrong}); it was deleted: try again, or another "
             "source"
         )
     os.replace(part, target)
+
+
+def announced_size(address: str) -> int | None:
+    """Return the bytes that a server announces for a file; None if it does not say.
+
+    Redirects are followed. Network errors (`network_errors`) and OSError are passed on.
+    """
+    from huggingface_hub import utils
+
+    tools: Any = utils  # it does not declare its exports
+    answer = tools.get_session().request("HEAD", address, headers=dict(UNCOMPRESSED), timeout=30)
+    if answer.status_code in (405, 501):  # a server that answers no HEAD
+        return None
+    tools.hf_raise_for_status(answer)
+    length = answer.headers.get("Content-Length", "")
+    plain = answer.headers.get("Content-Encoding", "identity") == "identity"
+    return int(length) if plain and re.fullmatch(r"[0-9]{1,18}", length) else None
+
+
+def file_sha256(path: Path, *, label: str, progress: Progress = no_progress) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits. OSError is passed on."""
+    return _digests(path, label, progress, git=False)[0]
 
 
 def file_name_problem(value: str | None) -> str:
@@ -83,7 +108,7 @@ def _transfer(
             file.truncate()
         free = shutil.disk_usage(part.parent).free
         if size is not None and size - have > free:
-            raise CheckpointError(
+            raise DownloadError(
                 f"{label} needs {(size - have) / 1e9:.1f} GB more, {part.parent} has only "
                 f"{free / 1e9:.1f} GB left"
             )
@@ -99,7 +124,7 @@ def _transfer(
                 _receive(address, counted, headers)
         except _TooLong:
             file.truncate(0)
-            raise CheckpointError(
+            raise DownloadError(
                 f"{label}: the server sends more than the {size} bytes it announced; the file was "
                 "deleted: try again, or another source"
             ) from None
@@ -181,21 +206,28 @@ def _wrong_checksum(path: Path, checksums: Sequence[str], label: str, progress: 
     if not wanted:
         logger.info("%s: no checksum is known", label)
         return ""
+    git = any(len(digits) == 40 for digits in wanted)
+    sha256, blob_sha1 = _digests(path, label, progress, git=git)
+    for digits in wanted:
+        found = blob_sha1 if len(digits) == 40 else sha256
+        if not found.startswith(digits):
+            return f"checksum {found[:12]}... instead of {digits[:12]}..."
+    return ""
+
+
+def _digests(path: Path, label: str, progress: Progress, *, git: bool) -> tuple[str, str]:
+    """Compute the SHA-256 and, if asked for, git's SHA-1 of a blob."""
     size = path.stat().st_size
-    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     total, done = max(1, -(-size // 1_000_000)), 0
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
             sha256.update(block)
-            if any(len(digits) == 40 for digits in wanted):
-                git.update(block)
+            if git:
+                blob.update(block)
             done += len(block)
             progress(f"checking {label} (MB)", total if done >= size else done // 1_000_000, total)
-    for digits in wanted:
-        found = git.hexdigest() if len(digits) == 40 else sha256.hexdigest()
-        if not found.startswith(digits):
-            return f"checksum {found[:12]}... instead of {digits[:12]}..."
-    return ""
+    return sha256.hexdigest(), blob.hexdigest()
 
 
 @contextmanager

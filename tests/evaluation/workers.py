@@ -1,0 +1,33 @@
+"""A worker for tests of jobs: it can fail, and its process can die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dyn3r.errors import InputError
+
+
+@dataclass
+class FakeWorker:
+    """Items: `ok...` succeeds; `fail` raises; `die once`, `die` kill the process."""
+
+    folder: Path
+    prepared: int = field(default=0)
+
+    def prepare(self, threads: int | None) -> None:
+        self.prepared += 1
+
+    def __call__(self, item: str) -> dict[str, Any]:
+        assert self.prepared == 1
+        if item == "fail":
+            raise InputError("it is broken")
+        marker = self.folder / item.replace(" ", "_")
+        first = not marker.exists()
+        marker.touch()
+        if item == "die" or (item == "die once" and first):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"item": item, "process": os.getpid()}
