@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -23,3 +23,8 @@ def single_threaded() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def process_settings(stage: str) -> AbstractContextManager[None]:
+    """One thread for the stage of bundle adjustment; for `RunContext.around` of programs."""
+    return single_threaded() if stage == "bundle adjustment" else nullcontext()

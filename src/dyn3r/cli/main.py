@@ -15,6 +15,7 @@ from dyn3r.types import package_version
 COMMANDS = {
     "run": ("Run", "turn a video into a 4D scene"),
     "stream": ("Stream", "the same frame by frame, as the frames come"),
+    "batch": ("Batch", "run over many videos"),
     "view": ("View", "show scenes in the browser, or write a page, image or video"),
     "export": ("Export", "write a scene for another program"),
     "eval": ("Eval", "measure a scene against ground truth"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,15 +12,6 @@ if TYPE_CHECKING:
     from dyn3r.network.model import Model
     from dyn3r.scene import Scene
     from dyn3r.scene.findings import Findings
-
-
-def process_settings(stage: str) -> AbstractContextManager[None]:
-    """One thread for bundle adjustment, whose operations are many and small."""
-    if stage != "bundle adjustment":
-        return nullcontext()
-    from dyn3r.bundle_adjustment.threads import single_threaded
-
-    return single_threaded()
 
 
 def load_models(

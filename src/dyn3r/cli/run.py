@@ -11,12 +11,12 @@ import tyro
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.cli.console import Flag, progress_bars
-from dyn3r.cli.results import load_models, process_settings, report, write_results
+from dyn3r.cli.results import load_models, report, write_results
 from dyn3r.errors import InputError
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
 from dyn3r.options import FlowOptions, Options, RefinementOptions
-from dyn3r.types import Clip, Priors, RunContext, no_observer
+from dyn3r.types import Clip, Priors, Progress, RunContext, no_observer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,37 +113,46 @@ class Run:
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.io.atomic import check_output_folder
-        from dyn3r.io.clip import read_clip
-        from dyn3r.scene import Scene
-        from dyn3r.scene.findings import Recorder
 
         started = time.monotonic()
         self._check()
         check_output_folder(self.output, overwrite=self.overwrite)
-        options, recorder = self.options(), Recorder() if self.explain else None
-        earlier = None if self.resume is None else Scene.load(self.resume)
         with progress_bars(quiet=self.quiet) as progress:
-            context = RunContext(progress, recorder or no_observer, process_settings)
-            model, motion_model = load_models(
+            models = load_models(
                 (self.model, self.motion_model), self.device, self.precision, progress
             )
-            clip = read_clip(
-                self.source,
-                fps=self.fps,
-                num_frames=self.num_frames,
-                size=self.size or model.image_size,
-                start=self.start,
-                progress=progress,
-            )
-            options = replace(options, priors=self._priors(clip))
-            scene = self._scene(clip, (model, motion_model), options, earlier, context)
-            files = write_results(
-                scene, self.output, overwrite=self.overwrite, pictures=not self.no_pictures,
-                findings=_findings(recorder, context),
-                masks_of=self.source if self.save_masks else None, progress=progress,
-            )  # fmt: skip
+            scene, files = self.reconstruct(models, progress)
         if not self.quiet:
             report(scene, files, self.output, time.monotonic() - started)
+
+    def reconstruct(
+        self, models: tuple[Model, Model | None], progress: Progress
+    ) -> tuple[Scene, list[Path]]:
+        """The scene of the source, and the files that were written. Raises `dyn3r.errors`."""
+        from dyn3r.bundle_adjustment.threads import process_settings
+        from dyn3r.io.clip import read_clip
+        from dyn3r.scene import Scene
+        from dyn3r.scene.findings import Recorder
+
+        recorder = Recorder() if self.explain else None
+        earlier = None if self.resume is None else Scene.load(self.resume)
+        context = RunContext(progress, recorder or no_observer, process_settings)
+        clip = read_clip(
+            self.source,
+            fps=self.fps,
+            num_frames=self.num_frames,
+            size=self.size or models[0].image_size,
+            start=self.start,
+            progress=progress,
+        )
+        options = replace(self.options(), priors=self._priors(clip))
+        scene = self._scene(clip, models, options, earlier, context)
+        files = write_results(
+            scene, self.output, overwrite=self.overwrite, pictures=not self.no_pictures,
+            findings=_findings(recorder, context),
+            masks_of=self.source if self.save_masks else None, progress=progress,
+        )  # fmt: skip
+        return scene, files
 
     def _scene(
         self,

@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dyn3r.bundle_adjustment.threads import process_settings
 from dyn3r.errors import InputError
 from dyn3r.evaluation.benchmark import Result, model_hash, read_sequences, run_sequence
 from dyn3r.evaluation.protocols import Protocol, find_protocol
 from dyn3r.evaluation.run_jobs import run_jobs
 from dyn3r.evaluation.worst_frames import write_worst_frames
 from dyn3r.io.atomic import write_json
+from dyn3r.network.checkpoints.locate import locate
 from dyn3r.options import Options
-from dyn3r.types import package_version
+from dyn3r.types import RunContext, package_version
 
 if TYPE_CHECKING:
     from dyn3r.network.model import Model
@@ -85,6 +87,7 @@ class SequenceWorker:
         (sequence,) = read_sequences(protocol, s.root, (item,))
         result = run_sequence(
             sequence, protocol, self.model, Options(method=s.method), s.size,
+            RunContext(around=process_settings),
             keep=lambda scene, clip: write_worst_frames(
                 s.output / "frames" / f"{item}.jpg", scene, clip, sequence, protocol
             ),
@@ -123,6 +126,7 @@ def run_benchmark(
     protocol = protocol_of(settings)
     names = {s.name: len(s) for s in read_sequences(protocol, settings.root, settings.sequences)}
     check_settings(settings)
+    locate(settings.model)  # an unknown name stops here; a download is done once, not by everyone
     write_json(
         settings.output / SETTINGS,
         {**settings.identity(), "sequences": list(names), "dyn3r_version": package_version()},

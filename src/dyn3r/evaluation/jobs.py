@@ -7,10 +7,14 @@ that dies has its job run again, at most `ATTEMPTS` times in all.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from dyn3r.errors import Dyn3rError
+from dyn3r.io.images import first_line
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 2
 """Times that a job is started if its worker dies. Source: a second death is not bad luck."""
@@ -39,13 +43,19 @@ class Outcome:
 
 
 def attempt(worker: Worker, item: str) -> Outcome:
-    """Carry out one job; a dyn3r error, or too little memory, makes it a failed one."""
+    """Carry out one job; an exception makes it a failed one, and the others go on.
+
+    The traceback of an exception that is no dyn3r error is logged.
+    """
     try:
         return Outcome(item, worker(item))
     except Dyn3rError as error:
         return Outcome(item, None, str(error))
     except MemoryError:
         return Outcome(item, None, "out of memory")
+    except Exception as error:  # one bad item must not end a night's work
+        logger.exception("%s", item)
+        return Outcome(item, None, f"{type(error).__name__}: {first_line(error)}")
 
 
 def lost(item: str) -> Outcome:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
-from dyn3r.errors import InputError
+from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.evaluation.jobs import ATTEMPTS, Outcome, Worker, attempt, lost
 from dyn3r.evaluation.ray_jobs import run_on_ray
 
@@ -36,17 +36,21 @@ def run_jobs(
 
 
 _worker: Worker | None = None
+_problem = ""
 
 
 def _prepare(worker: Worker, threads: int) -> None:
-    global _worker  # one per process
-    worker.prepare(threads)
-    _worker = worker
+    """Prepare this process; what is wrong is told by its first job."""
+    global _worker, _problem  # one per process
+    try:
+        worker.prepare(threads)
+        _worker = worker
+    except Dyn3rError as error:
+        _problem = str(error)
 
 
 def _carry_out(item: str) -> Outcome:
-    assert _worker is not None
-    return attempt(_worker, item)
+    return Outcome(item, None, _problem) if _worker is None else attempt(_worker, item)
 
 
 def _run_in_processes(worker: Worker, items: list[str], jobs: int) -> Iterator[Outcome]:
