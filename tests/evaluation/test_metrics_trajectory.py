@@ -148,4 +148,12 @@ def test_evo_agrees() -> None:
     ape = metrics.APE(metrics.PoseRelation.translation_part)
     ape.process_data((truth, estimate))
     expected = ape.get_statistic(metrics.StatisticsType.rmse)
-    assert trajectory_errors(noisy, TRUTH).ate == pytest.approx(expected)
+    errors = trajectory_errors(noisy, TRUTH)
+    assert errors.ate == pytest.approx(expected)
+    for relation, ours in (
+        (metrics.PoseRelation.translation_part, errors.rpe_translation),
+        (metrics.PoseRelation.rotation_angle_deg, errors.rpe_rotation_deg),
+    ):
+        rpe = metrics.RPE(relation, delta=1, delta_unit=metrics.Unit.frames, all_pairs=True)
+        rpe.process_data((truth, estimate))
+        assert rpe.get_statistic(metrics.StatisticsType.rmse) == pytest.approx(ours, abs=1e-9)
