@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dyn3r.alignment.options import AlignmentOptions
     from dyn3r.errors import (
         CheckpointError,
+        DownloadError,
         Dyn3rError,
         GeometryError,
         InputError,
@@ -51,6 +52,7 @@ _HOME = {
     "dyn3r.alignment.options": ("AlignmentOptions",),
     "dyn3r.errors": (
         "CheckpointError",
+        "DownloadError",
         "Dyn3rError",
         "GeometryError",
         "InputError",
@@ -87,6 +89,7 @@ __all__ = [
     "AlignmentOptions",
     "CheckpointError",
     "Clip",
+    "DownloadError",
     "Dyn3rError",
     "FlowFields",
     "FlowOptions",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dyn3r.datasets.nyu import sequences
-from dyn3r.errors import InputError
+from dyn3r.errors import InputError, MissingExtraError
 from tests.datasets.plane_world import PlaneWorld, plane_world, reprojection_error_px, save_png
 
 NUMBERS = ("00001", "00002", "00010")
@@ -73,7 +73,7 @@ def test_without_h5py_the_hint_is_given(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "official").mkdir()
     (tmp_path / "official/00001.h5").write_bytes(b"anything")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(InputError, match=r"00001.h5 needs the package h5py: pip install h5py"):
+    with pytest.raises(MissingExtraError, match=r"00001.h5 needs the package 'h5py'"):
         sequences(tmp_path)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.evaluation.workers import FakeWorker
 
-from dyn3r.errors import InputError
+from dyn3r.errors import InputError, MissingExtraError
 from dyn3r.evaluation.jobs import Outcome
 from dyn3r.evaluation.run_jobs import run_jobs
 
@@ -83,5 +83,5 @@ def test_no_cluster_is_one_line(tmp_path: Path) -> None:
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"dyn3r\[ray\]"):
+    with pytest.raises(MissingExtraError, match=r"dyn3r\[ray\]"):
         outcomes(tmp_path, ["ok"], ray="auto")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -76,8 +75,11 @@ class Benchmark:
         if self.data == "table":
             print(_table_of_runs(self.results))
             return
+        from dyn3r.evaluation.benchmark_run import read_results
+
         settings, protocol = self._settings()
-        done = list(self._run(settings))
+        self._run(settings)
+        done = list(read_results(settings.output).values())
         complete = write_summary(settings.output, protocol, done, shortened=self._shortened())
         _print_table(protocol, done, shortened=not complete)
         failed = [r.sequence for r in done if r.status == "failed"]
@@ -116,17 +118,16 @@ class Benchmark:
     def _shortened(self) -> bool:
         return self.num_frames is not None
 
-    def _run(self, settings: BenchmarkSettings) -> Iterator[Result]:
+    def _run(self, settings: BenchmarkSettings) -> None:
         """Run, and print a line a sequence."""
-        from dyn3r.evaluation.benchmark_run import discard_results, run_benchmark
+        from dyn3r.evaluation.benchmark_run import run_benchmark
 
-        if self.overwrite:
-            discard_results(settings.output)
-        results = run_benchmark(settings, jobs=self.jobs, ray=self.ray, resume=self.resume)
+        results = run_benchmark(
+            settings, jobs=self.jobs, ray=self.ray, resume=self.resume, overwrite=self.overwrite
+        )
         for result in results:
             if not self.quiet:
                 print(_line(result), file=sys.stderr, flush=True)
-            yield result
 
 
 def write_summary(
@@ -177,7 +178,9 @@ def _table_of_runs(folders: tuple[Path, ...]) -> str:
         results = list(read_results(folder).values())
         if not results:
             raise InputError(f"{folder} has no results yet")
-        by_protocol.setdefault(settings["protocol"], {})[folder.name] = results
+        runs = by_protocol.setdefault(settings["protocol"], {})
+        name = folder.resolve().name
+        runs[name if name not in runs else str(folder)] = results
         if settings.get("num_frames") is not None:
             shortened.add(settings["protocol"])
     return "\n\n".join(

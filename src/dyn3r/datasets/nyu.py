@@ -16,7 +16,7 @@ from jaxtyping import Float32, Shaped, UInt8
 
 from dyn3r.datasets.files import image_files, listing, per_file, read_npy, read_rgb
 from dyn3r.datasets.sequence import Sequence
-from dyn3r.errors import InputError
+from dyn3r.errors import InputError, MissingExtraError
 from dyn3r.io.images import first_line, natural_key
 
 MAX_SIDE = 8192
@@ -29,7 +29,8 @@ def sequences(root: Path) -> list[Sequence]:
     The HDF5 files go first; they need h5py.
 
     Raises:
-        InputError: neither layout, h5py is missing, pictures and depths that do not match.
+        InputError: neither layout; pictures and depths that do not match.
+        MissingExtraError: the files are HDF5 and h5py is not installed.
     """
     for base in (root, root / "val"):
         raw = base / "official"
@@ -105,5 +106,5 @@ def _h5py(file: Path) -> ModuleType:
     try:
         import h5py
     except ImportError:
-        raise InputError(f"{file} needs the package h5py: pip install h5py") from None
+        raise MissingExtraError("h5py", "hdf5", f"reading {file}") from None
     return h5py

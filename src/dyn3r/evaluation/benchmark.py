@@ -100,8 +100,10 @@ def _frames(sequence: Sequence, protocol: Protocol) -> Sequence:
 
 
 def is_complete(protocol: Protocol, sequences: list[str]) -> bool:
-    """Whether these are all sequences of the published table."""
-    return protocol.sequences is None or set(protocol.sequences) <= set(sequences)
+    """Whether these are the sequences of the published table, all of them and no others."""
+    if protocol.sequences is not None:
+        return set(protocol.sequences) == set(sequences)
+    return protocol.count is None or protocol.count == len(set(sequences))
 
 
 def run_sequence(
@@ -120,6 +122,7 @@ def run_sequence(
     """
     from dyn3r.pipeline import reconstruct
 
+    check_truth(sequence, protocol)
     clip = prepare_clip(sequence, size or model.image_size, stretch=protocol.stretch)
     started = time.monotonic()
     scene = reconstruct(clip, model, options, context=context or RunContext())
@@ -132,6 +135,18 @@ def run_sequence(
         "dyn3r_version": package_version(), "machine": machine(),
     }  # fmt: skip
     return measure(scene, sequence, protocol, seconds=seconds, about=about)
+
+
+def check_truth(sequence: Sequence, protocol: Protocol) -> None:
+    """Raise InputError if a sequence has no truth for anything that the protocol compares."""
+    truths = {"masks": sequence.mask, "depth": sequence.depth, "cameras": sequence.T_world_camera}
+    if "cameras" in protocol.tasks and sequence.K is not None:
+        return
+    if all(truths[task] is None for task in protocol.tasks):
+        raise InputError(
+            f"{sequence.name} has no truth for {', '.join(protocol.tasks)}, which {protocol.name} "
+            "compares"
+        )
 
 
 def prepare_clip(sequence: Sequence, size: int, *, stretch: bool = False) -> Clip:
@@ -161,22 +176,21 @@ def prepare_clip(sequence: Sequence, size: int, *, stretch: bool = False) -> Cli
 def truth_of(sequence: Sequence, mapping: FrameMapping, protocol: Protocol) -> Truth:
     """The truth that a protocol compares, at the resolution of prepared frames.
 
-    True depth at or beyond the protocol's `max_depth` is left out (0).
+    True depth at or beyond the protocol's `max_depth` is left out (0). Cameras of which no frame
+    is known are no truth.
     """
-    depth = dynamic = None
+    depth = dynamic = T = K = None
     if "depth" in protocol.tasks and sequence.depth is not None:
         depth = _resampled(sequence.depth, len(sequence), mapping)
         depth = np.where(depth < protocol.max_depth, depth, np.float32(0))
     if "masks" in protocol.tasks and sequence.mask is not None:
         dynamic = _resampled(sequence.mask, len(sequence), mapping)
-    cameras = "cameras" in protocol.tasks
-    K = sequence.K if cameras else None
-    return Truth(
-        depth=depth,
-        dynamic=dynamic,
-        T_world_camera=sequence.T_world_camera if cameras else None,
-        K=None if K is None else mapping.K_from_source(K),
-    )
+    if "cameras" in protocol.tasks:
+        T = sequence.T_world_camera
+        if T is not None and not np.isfinite(T).all(axis=(1, 2)).any():
+            T = None
+        K = None if sequence.K is None else mapping.K_from_source(sequence.K)
+    return Truth(depth=depth, dynamic=dynamic, T_world_camera=T, K=K)
 
 
 def _resampled(read: Callable[[int], np.ndarray], n: int, mapping: FrameMapping) -> np.ndarray:
@@ -251,12 +265,18 @@ def _depth(depth: np.ndarray, sequence: Sequence, truth: Truth, protocol: Protoc
     """Depth errors; where frames are stretched, at the size of the truth (DATASETS.md, 1.3)."""
     assert truth.depth is not None
     if not protocol.stretch:
-        return depth_errors(depth, truth.depth, alignment=protocol.depth_alignment)
+        return depth_errors(
+            depth, truth.depth, alignment=protocol.depth_alignment, clip=protocol.clip
+        )
     assert sequence.depth is not None
     true = np.stack([sequence.depth(i) for i in range(len(sequence))])
     resized = resize_depth(np.asarray(depth, np.float32), (true.shape[1], true.shape[2]))
     return depth_errors(
-        resized, true, alignment=protocol.depth_alignment, max_depth=protocol.max_depth
+        resized,
+        true,
+        alignment=protocol.depth_alignment,
+        max_depth=protocol.max_depth,
+        clip=protocol.clip,
     )
 
 

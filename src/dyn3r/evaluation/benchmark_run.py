@@ -79,12 +79,14 @@ class SequenceWorker:
         s = self.settings
         self.model = load_model(s.model, device=s.device, precision=s.precision)
         self.hash = model_hash(self.model)
+        found = read_sequences(protocol_of(s), s.root, s.sequences)
+        self.sequences = {sequence.name: sequence for sequence in found}
 
     def __call__(self, item: str) -> dict[str, Any]:
         """Run the sequence `item`. Raises the errors of `dyn3r.errors`."""
         assert self.model is not None
         s, protocol = self.settings, protocol_of(self.settings)
-        (sequence,) = read_sequences(protocol, s.root, (item,))
+        sequence = self.sequences[item]
         result = run_sequence(
             sequence, protocol, self.model, Options(method=s.method), s.size,
             RunContext(around=process_settings),
@@ -113,20 +115,29 @@ def result_file(output: Path, sequence: str) -> Path:
 
 
 def run_benchmark(
-    settings: BenchmarkSettings, *, jobs: int = 1, ray: str | None = None, resume: bool = False
+    settings: BenchmarkSettings,
+    *,
+    jobs: int = 1,
+    ray: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> Iterator[Result]:
     """Run all sequences of a benchmark and yield each result as it is known.
 
     With `resume`, results in `settings.output` are taken as they are; those of failed sequences are
-    run again. A failed sequence is a result with status "failed".
+    run again. With `overwrite`, they are deleted, once the data set and the model are known to be
+    there. A failed sequence is a result with status "failed".
 
     Raises:
         InputError: the data set cannot be read, or `output` holds results of other settings.
     """
     protocol = protocol_of(settings)
     names = {s.name: len(s) for s in read_sequences(protocol, settings.root, settings.sequences)}
-    check_settings(settings)
+    if not overwrite:
+        check_settings(settings)
     locate(settings.model)  # an unknown name stops here; a download is done once, not by everyone
+    if overwrite:
+        discard_results(settings.output)
     write_json(
         settings.output / SETTINGS,
         {**settings.identity(), "sequences": list(names), "dyn3r_version": package_version()},

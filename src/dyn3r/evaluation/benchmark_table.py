@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from dyn3r.errors import InputError
 from dyn3r.evaluation.benchmark import Result, is_complete
 from dyn3r.evaluation.protocols import Average, Protocol
 
@@ -72,8 +73,13 @@ def runs_table(
     """Markdown: a row a run, its means as the protocol takes them, beside published rows.
 
     Runs are compared on the sequences that all of them have; the table says which.
+
+    Raises:
+        InputError: there is no such sequence.
     """
     common = set.intersection(*({r.sequence for r in results} for results in runs.values()))
+    if not common:
+        raise InputError(f"{', '.join(runs)}: no sequence of {protocol.name} is in all of them")
     everything = [r for results in runs.values() for r in results]
     metrics = shown_metrics(protocol, everything)
     lines = _head(["method", *metrics, "frames", "failed"])
@@ -104,7 +110,7 @@ def sequence_csv(results: Sequence[Result]) -> str:
         base = [r.baseline.get(name) for name in names]
         writer.writerow(
             [r.protocol, r.sequence, r.status, r.frames, f"{r.seconds:.2f}", r.pixels]
-            + ["" if v is None else repr(v) for v in (*values, *base)]
+            + ["" if v is None else repr(float(v)) for v in (*values, *base)]
         )
     return text.getvalue()
 
@@ -118,10 +124,11 @@ def remarks(protocol: Protocol, results: Sequence[Result], *, complete: bool) ->
     """What a reader of the numbers must know, one sentence a line."""
     out = [f"Protocol `{protocol.name}`, mean over {protocol.average}. {protocol.remarks}".strip()]
     if not complete:
-        of = "" if protocol.sequences is None else f" of {len(protocol.sequences)}"
+        whole = protocol.count if protocol.sequences is None else len(protocol.sequences)
+        of = "" if whole is None else f" (the published table has {whole})"
         names = {r.sequence for r in results}
         out.append(
-            f"Partial: {len(names)}{of} sequences, or fewer frames than the protocol has. "
+            f"Partial: sequences: {len(names)}{of}, or fewer frames than the protocol takes. "
             "Published numbers are of the whole and are not shown."
         )
     failed = sorted({r.sequence for r in results if r.status == "failed"})
@@ -155,4 +162,4 @@ def _head(names: list[str]) -> list[str]:
 
 
 def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

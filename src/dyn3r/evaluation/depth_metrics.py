@@ -86,6 +86,7 @@ def depth_errors(
     *,
     alignment: str | tuple[float, float] = "median",
     max_depth: float = float("inf"),
+    clip: float = float("inf"),
     region: Bool[np.ndarray, "..."] | None = None,
 ) -> DepthErrors:
     """Errors over all pixels where 0 < truth < max_depth and there is a prediction.
@@ -95,6 +96,7 @@ def depth_errors(
         truth: depth, 0 or NaN where it is unknown; of the same shape.
         alignment: see `align_depth`, or a (scale, shift) that was found before.
         max_depth: truth at or beyond it is left out.
+        clip: largest value of the aligned prediction (video-depth protocols).
         region: compare only where it is True.
 
     Raises:
@@ -112,7 +114,7 @@ def depth_errors(
     scale, shift = align_depth(p, t, alignment) if isinstance(alignment, str) else alignment
     if len(t) == 0:
         raise InputError("no pixel has both a true and a predicted depth: nothing to compare")
-    p = np.maximum(scale * p + shift, _MIN_DEPTH)
+    p = np.clip(scale * p + shift, _MIN_DEPTH, clip)
     error = p - t
     ratio = np.maximum(p / t, t / p)
     return DepthErrors(

@@ -42,6 +42,8 @@ class Protocol:
     sequences weighted by their valid pixels."""
     sequences: tuple[str, ...] | None = None
     """The sequences of the published table; None: all that there are."""
+    count: int | None = None
+    """Number of sequences of the published table, where they are not listed; None: unknown."""
     exclude: tuple[str, ...] = ()
     """Sequences without usable truth."""
     start: int = 0
@@ -54,6 +56,8 @@ class Protocol:
     """One of `dyn3r.evaluation.depth_metrics.ALIGNMENTS`, per sequence."""
     max_depth: float = float("inf")
     """True depth at or beyond it is left out."""
+    clip: float = float("inf")
+    """Largest value of the aligned prediction."""
     remarks: str = ""
     """What a reader of the numbers must know."""
     published: tuple[Published, ...] = ()
@@ -127,6 +131,7 @@ def _davis(split: str, sequences: tuple[str, ...] | None) -> Protocol:
         tasks=("masks",),
         average="frames",
         sequences=sequences,
+        count=None if sequences else 90,
         remarks="Mean over all frames of all sequences together. The truth is any object of the "
         "annotation, moving or not. A single-image saliency network reaches about 69 on 16.",
         published=_masks(_DAVIS[split], _EASI3R),
@@ -144,23 +149,25 @@ PROTOCOLS: tuple[Protocol, ...] = (
              "CUT3R": (0.213, 0.066, 0.621)}, "MonST3R and CUT3R, as quoted in DATASETS.md, 2.2"),
     ),
     Protocol(
-        "monst3r/sintel-depth", "sintel", ("depth",), "pixels", stretch=True, max_depth=70.0,
+        "monst3r/sintel-depth", "sintel", ("depth",), "pixels", count=23, stretch=True,
+        max_depth=70.0, clip=70.0,
         remarks="Median scale per sequence.",
         published=_depth({"MonST3R": (0.378, 0.558)}, "MonST3R, scale; DATASETS.md, 2.2"),
     ),
     Protocol(
-        "cut3r/sintel-depth", "sintel", ("depth",), "pixels", stretch=True, max_depth=70.0,
-        depth_alignment="scale_weiszfeld", remarks="Scale of least absolute error per sequence.",
+        "cut3r/sintel-depth", "sintel", ("depth",), "pixels", count=23, stretch=True,
+        max_depth=70.0, clip=70.0, depth_alignment="scale_weiszfeld",
+        remarks="Scale of least absolute error per sequence.",
     ),
     Protocol(
-        "monst3r/tum", "tum", ("cameras",), "sequences", stride=3, limit=90,
+        "monst3r/tum", "tum", ("cameras",), "sequences", count=8, stride=3, limit=90,
         remarks="The first 90 of every third associated frame (0.1 s apart).",
         published=_cameras(
             {"DUSt3R": (0.083, 0.017, 3.567), "MonST3R": (0.098, 0.019, 0.935),
              "CUT3R": (0.046, 0.015, 0.473)}, "CUT3R; DATASETS.md, 2.3"),
     ),
     Protocol(
-        "easi3r/tum", "tum", ("cameras",), "sequences", stride=30,
+        "easi3r/tum", "tum", ("cameras",), "sequences", count=8, stride=30,
         remarks="Every 30th associated frame of the whole sequence (1 s apart).",
         published=_cameras(
             {"DUSt3R": (0.100, 0.087, 2.692), "MonST3R": (0.183, 0.148, 6.985),
@@ -172,31 +179,31 @@ PROTOCOLS: tuple[Protocol, ...] = (
         published=_depth({"MonST3R": (0.067, 0.963)}, "MonST3R, scale; DATASETS.md, 2.4"),
     ),
     Protocol(
-        "monst3r/kitti", "kitti", ("depth",), "pixels", limit=110, stretch=True,
+        "monst3r/kitti", "kitti", ("depth",), "pixels", count=13, limit=110, stretch=True,
         remarks="Median scale per sequence.",
         published=_depth({"MonST3R": (0.168, 0.744)}, "CUT3R, scale; DATASETS.md, 2.5"),
     ),
     Protocol("dyn3r/kitti-odometry", "kitti_odometry", ("cameras",), "sequences"),
     Protocol(
-        "monst3r/nyu", "nyu", ("depth",), "pixels", stretch=True,
+        "monst3r/nyu", "nyu", ("depth",), "pixels", count=654, stretch=True,
         remarks="Single images, median scale per image.",
         published=(Published("MonST3R", {"abs rel": 0.091}, "a re-implementer; DATASETS.md, 2.6"),),
     ),
     Protocol(
-        "monst3r/scannet", "scannet", ("cameras",), "sequences", exclude=SCANNET_UNUSABLE, stride=3,
-        limit=90,
+        "monst3r/scannet", "scannet", ("cameras",), "sequences", count=94,
+        exclude=SCANNET_UNUSABLE, stride=3, limit=90,
         published=_cameras(
             {"DUSt3R": (0.081, 0.028, 0.784), "MonST3R": (0.077, 0.018, 0.529),
              "CUT3R": (0.099, 0.022, 0.600)}, "CUT3R; DATASETS.md, 2.7"),
     ),
     Protocol(
-        "easi3r/adt", "adt", ("cameras",), "sequences", stride=5,
+        "easi3r/adt", "adt", ("cameras",), "sequences", count=8, stride=5,
         published=_cameras(
             {"DUSt3R": (0.042, 0.025, 1.212), "Easi3R (DUSt3R) + flow": (0.042, 0.015, 0.655),
              "Easi3R (MonST3R) + flow": (0.039, 0.016, 0.640)}, "Easi3R; DATASETS.md, 2.9"),
     ),
     Protocol(
-        "easi3r/dycheck", "dycheck", ("cameras",), "sequences", stride=10, stretch=True,
+        "easi3r/dycheck", "dycheck", ("cameras",), "sequences", count=12, stride=10, stretch=True,
         published=_cameras(
             {"DUSt3R": (0.035, 0.030, 2.323), "Easi3R (DUSt3R) + flow": (0.021, 0.014, 1.092)},
             "Easi3R; DATASETS.md, 2.8"),

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from dyn3r.errors import InputError
+from dyn3r.errors import InputError, MissingExtraError
 from dyn3r.evaluation.jobs import ATTEMPTS, Outcome, Worker, attempt, lost
 
 CONNECT_S = 5.0
@@ -34,7 +34,8 @@ def run_on_ray(worker: Worker, items: list[str], jobs: int, address: str) -> Ite
     is replaced and its job is run again.
 
     Raises:
-        InputError: Ray is not installed, or no cluster answers.
+        InputError: no cluster answers.
+        MissingExtraError: Ray is not installed.
     """
     ray = _connect(address)
     gpus = 1 if str(getattr(worker, "device", "")).startswith("cuda") else 0
@@ -69,7 +70,7 @@ def _connect(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        raise InputError("--ray needs Ray: pip install 'dyn3r[ray]'") from None
+        raise MissingExtraError("ray", "ray", "--ray") from None
     _check_answers(address)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)

@@ -21,7 +21,8 @@ def run_jobs(
     the number of workers there.
 
     Raises:
-        InputError: jobs below 1, Ray not installed, or no such cluster.
+        InputError: jobs below 1, or no such cluster.
+        MissingExtraError: Ray is not installed.
     """
     if jobs < 1:
         raise InputError(f"jobs must be 1 or more, not {jobs}")

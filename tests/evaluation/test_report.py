@@ -1,0 +1,104 @@
+"""report.html: every sequence is in it, nothing is fetched, names cannot become markup."""
+
+from __future__ import annotations
+
+import base64
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dyn3r.evaluation.benchmark import THRESHOLDS, Result
+from dyn3r.evaluation.protocols import find_protocol
+from dyn3r.evaluation.report import write_report
+
+HOSTILE = """"><script>alert('x')</script><img src=http://evil.example/a.png> & co"""
+PROTOCOL = find_protocol("folder")
+METRICS = {"JM": 0.5, "JR": 1.0, "ATE": 0.123, "RPEt": None}
+
+
+class Page(HTMLParser):
+    """Tags, links, text and the ids of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.links += [values[name] or "" for name in ("src", "href") if name in values]
+        self.ids += [values["id"] or ""] if "id" in values else []
+        assert not any(name.startswith("on") for name in values)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def written(out: Path) -> Page:
+    """The page of a run of two sequences, of which one failed and has a hostile name."""
+    (out / "frames").mkdir()
+    Image.new("RGB", (32, 16)).save(out / "frames/walk.jpg")
+    steps = range(len(THRESHOLDS))
+    walk = Result(
+        "dyn3r/folder", "walk", 3, metrics=METRICS, baseline={"JM": 0.0},
+        per_frame={"J": [0.5, None, 1.0], "distance": [0.0, 0.0, 0.0], "abs rel": [None] * 3},
+        curves={
+            "path": [[0, 0, 0], [1, 0, 0], [1, 0, 1]],
+            "true path": [[0, 0, 0], [None] * 3, [1, 0, 1]],
+            "masks": {"hits": [9 - i // 2 for i in steps], "found": [18 - i for i in steps],
+                      "true": 10},
+        },
+        about={"settings": {"model": "<b>compact</b>"}, "mask_kind": "moves"},
+    )  # fmt: skip
+    hostile = Result("dyn3r/folder", HOSTILE, 2, "failed", "no <i>file</i>")
+    write_report(out, PROTOCOL, [walk, hostile], complete=False)
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
+    """Without its plots, which take time."""
+    monkeypatch.setattr("dyn3r.evaluation.report.plot", lambda draw, alt: "")
+    return written(tmp_path)
+
+
+def test_every_sequence_has_a_row_and_a_section(page: Page) -> None:
+    assert sorted(page.ids) == sorted(["walk", HOSTILE])
+    assert page.text.count("walk") == 2
+    assert page.text.count("failed: no <i>file</i>") == 1
+    for said in ("50.0 %", "0.123", "Partial", "True masks mark: moves", "ATE", "mean over frames"):
+        assert said in page.text
+
+
+def test_nothing_is_fetched(page: Page) -> None:
+    assert all(link.startswith(("data:image/", "#")) for link in page.links)
+    assert {"#walk", "#" + HOSTILE} <= set(page.links)
+    assert not {"script", "link", "iframe", "object", "i", "b"} & set(page.tags)
+
+
+@pytest.mark.slow
+def test_plots_and_worst_frames_are_in_the_page(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    assert all(link.startswith(("data:image/", "#")) for link in page.links)
+    data = [link for link in page.links if link.startswith("data:")]
+    plots = [link for link in data if link.startswith("data:image/svg+xml;base64,")]
+    assert len(plots) == 1 + 3 + 2  # masks of all, three metrics over time, two views of the path
+    for link in plots:
+        assert b"<svg" in base64.b64decode(link.partition(",")[2])
+    (picture,) = (link for link in data if link.startswith("data:image/jpeg"))
+    assert base64.b64decode(picture.partition(",")[2])[:2] == b"\xff\xd8"
+
+
+def test_a_run_of_which_everything_failed(tmp_path: Path) -> None:
+    results = [Result("easi3r/davis-16", "dog", 60, "failed", "out of memory")]
+    write_report(tmp_path, find_protocol("davis"), results, complete=False)
+    text = (tmp_path / "report.html").read_text()
+    assert "failed: out of memory" in text
+    assert "http" not in text
