@@ -35,9 +35,11 @@ class Benchmark:
     compares earlier runs, beside published numbers where all sequences of the protocol were run.
     """
 
-    data: tyro.conf.Positional[str]
+    data: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DATA|table")]]
     """Data set, protocol, or `table`."""
-    results: tyro.conf.Positional[tuple[Path, ...]] = ()
+    results: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[OUT ...]")]
+    ] = ()
     """Of `table`: folders of earlier runs."""
     root: Path | None = None
     """Folder of the data set."""

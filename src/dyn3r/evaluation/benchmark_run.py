@@ -147,7 +147,7 @@ def run_benchmark(
     kept = {n: r for n, r in earlier.items() if n in names and r.status == "ok"}
     yield from kept.values()
     left = [name for name in names if name not in kept]
-    for outcome in run_jobs(SequenceWorker(settings), left, jobs=jobs, ray=ray):
+    for outcome in run_jobs(SequenceWorker(settings, settings.device), left, jobs=jobs, ray=ray):
         if outcome.result is not None:
             yield Result(**outcome.result)
             continue
