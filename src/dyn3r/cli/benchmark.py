@@ -53,8 +53,8 @@ class Benchmark:
     """Only the first frames of each sequence (a quick look, not the protocol)."""
     model: str = "compact"
     """As in `dyn3r run`."""
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
-    """As in `dyn3r run`."""
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined", "colmap"] = "auto"
+    """As in `dyn3r run`; colmap: the cameras of pycolmap, as a baseline."""
     size: int | None = None
     """Long side of the frames in pixels; default: as the model was trained."""
     device: str = "auto"
@@ -106,7 +106,9 @@ class Benchmark:
             raise InputError(f"--root is missing: the folder of {protocol.dataset}")
         if self.num_frames is not None and self.num_frames < 1:
             raise InputError(f"--num-frames must be 1 or more, not {self.num_frames}")
-        label = f"{protocol.name.replace('/', '_')}_{self.method}_{Path(self.model).stem}"
+        label = f"{protocol.name.replace('/', '_')}_{self.method}"
+        if self.method != "colmap":
+            label += f"_{Path(self.model).stem}"
         output = self.output or Path("results") / label
         if (output / SETTINGS).exists() and not (self.resume or self.overwrite):
             raise InputError(f"{output} holds results: --resume continues, --overwrite replaces")

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dyn3r.bundle_adjustment.threads import process_settings
+from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
 from dyn3r.evaluation.benchmark import Result, model_hash, read_sequences, run_sequence
+from dyn3r.evaluation.colmap_baseline import run_colmap
 from dyn3r.evaluation.protocols import Protocol, find_protocol
 from dyn3r.evaluation.run_jobs import run_jobs
 from dyn3r.evaluation.worst_frames import write_worst_frames
@@ -42,7 +44,8 @@ class BenchmarkSettings:
     output: Path
     """Folder for the results."""
     model: str = "compact"
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined", "colmap"] = "auto"
+    """As `dyn3r.options.Options.method`; colmap: the cameras of pycolmap, as a baseline."""
     device: str = "auto"
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     size: int | None = None
@@ -77,27 +80,37 @@ class SequenceWorker:
         if threads is not None:
             torch.set_num_threads(threads)
         s = self.settings
-        self.model = load_model(s.model, device=s.device, precision=s.precision)
-        self.hash = model_hash(self.model)
+        if s.method != "colmap":
+            self.model = load_model(s.model, device=s.device, precision=s.precision)
+            self.hash = model_hash(self.model)
         found = read_sequences(protocol_of(s), s.root, s.sequences)
         self.sequences = {sequence.name: sequence for sequence in found}
 
     def __call__(self, item: str) -> dict[str, Any]:
         """Run the sequence `item`. Raises the errors of `dyn3r.errors`."""
+        protocol, sequence = protocol_of(self.settings), self.sequences[item]
+        if self.settings.method == "colmap":
+            result = run_colmap(sequence, protocol)
+        else:
+            result = self._reconstruct(sequence, protocol)
+        settings = self.settings.identity()
+        result = replace(result, about={**result.about, "settings": settings})
+        write_json(result_file(self.settings.output, item), result.to_json(), overwrite=True)
+        return result.to_json()
+
+    def _reconstruct(self, sequence: Sequence, protocol: Protocol) -> Result:
+        """The result of dyn3r."""
+        s = self.settings
         assert self.model is not None
-        s, protocol = self.settings, protocol_of(self.settings)
-        sequence = self.sequences[item]
+        assert s.method != "colmap"
         result = run_sequence(
             sequence, protocol, self.model, Options(method=s.method), s.size,
             RunContext(around=process_settings),
             keep=lambda scene, clip: write_worst_frames(
-                s.output / "frames" / f"{item}.jpg", scene, clip, sequence, protocol
+                s.output / "frames" / f"{sequence.name}.jpg", scene, clip, sequence, protocol
             ),
         )  # fmt: skip
-        about = {**result.about, "settings": s.identity(), "model_sha256": self.hash}
-        result = replace(result, about=about)
-        write_json(result_file(s.output, item), result.to_json(), overwrite=True)
-        return result.to_json()
+        return replace(result, about={**result.about, "model_sha256": self.hash})
 
 
 def protocol_of(settings: BenchmarkSettings) -> Protocol:

@@ -12,7 +12,7 @@ from dyn3r.evaluation.benchmark import Result, is_complete
 from dyn3r.evaluation.protocols import Average, Protocol
 
 AVERAGES: tuple[Average, ...] = ("frames", "sequences", "pixels")
-PERCENT = {"JM", "JR", "false moving", "ATE/path", "focal", "d<1.25"}
+PERCENT = {"JM", "JR", "false moving", "ATE/path", "focal", "registered", "d<1.25"}
 """Metrics that are shown in percent."""
 
 

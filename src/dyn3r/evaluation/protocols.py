@@ -70,7 +70,7 @@ class Protocol:
 
 TASK_METRICS: dict[Task, tuple[str, ...]] = {
     "masks": ("JM", "JR", "false moving"),
-    "cameras": ("ATE", "RPEt", "RPEr", "ATE/path", "focal"),
+    "cameras": ("ATE", "RPEt", "RPEr", "ATE/path", "focal", "registered"),
     "depth": ("abs rel", "d<1.25"),
 }
 METRICS: dict[str, str] = {
@@ -82,6 +82,7 @@ METRICS: dict[str, str] = {
     "RPEr": "rms rotation error between consecutive frames, degrees",
     "ATE/path": "ATE as a share of the length of the true path",
     "focal": "mean of |f / true f - 1|",
+    "registered": "share of the frames that have a camera (of colmap; others have all)",
     "abs rel": "mean of |depth / true depth - 1| after alignment",
     "d<1.25": "share of pixels within 25 % after alignment",
 }
