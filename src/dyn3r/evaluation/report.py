@@ -37,11 +37,15 @@ def write_report(
     output: Path, protocol: Protocol, results: list[Result], *, complete: bool
 ) -> None:
     """Write OUT/report.html. Raises OutputError."""
-    title = f"{protocol.name}: {results[0].about.get('settings', {}).get('model', '')}"
+    settings = results[0].about.get("settings", {})
+    title = f"{protocol.name}: {settings.get('model', '')}, {settings.get('method', '')}"
     results = sorted(results, key=lambda r: r.sequence)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        "".join(f"<p>{html.escape(x)}</p>" for x in remarks(protocol, results, complete=complete)),
+        "".join(
+            f"<p>{html.escape(sentence).replace('`', '')}</p>"
+            for sentence in remarks(protocol, results, complete=complete)
+        ),
         _table(protocol, results),
         _definitions(shown_metrics(protocol, results)),
         _curves_of_all(results),
