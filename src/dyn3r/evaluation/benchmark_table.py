@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from dyn3r.errors import InputError
 from dyn3r.evaluation.benchmark import Result, is_complete
-from dyn3r.evaluation.protocols import Average, Protocol
+from dyn3r.evaluation.protocols import TASK_METRICS, Average, Protocol
 
 AVERAGES: tuple[Average, ...] = ("frames", "sequences", "pixels")
 PERCENT = {"JM", "JR", "false moving", "ATE/path", "focal", "registered", "d<1.25"}
@@ -21,8 +21,11 @@ def mean(
 ) -> float | None:
     """Mean of a metric over sequences, weighted as `average` says; None without a value.
 
-    A failed sequence counts as 0 in JM and JR. In errors it cannot count: the table names it.
+    Only depth has a mean over pixels. A failed sequence counts as 0 in JM and JR. In errors it
+    cannot count: the table names it.
     """
+    if average == "pixels" and metric not in TASK_METRICS["depth"]:
+        return None
     total = weight = 0.0
     for result in results:
         value = getattr(result, which).get(metric)
