@@ -52,6 +52,14 @@ def test_what_nobody_has_is_none_and_folders_are_sorted(world: PlaneWorld, tmp_p
     assert b.take(start=1, limit=1).mask(0).sum() == world.moving[1].sum()
 
 
+def test_cameras_without_intrinsics(world: PlaneWorld, tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", world)
+    np.savez(folder / "camera.npz", cam2world=world.T_world_camera)
+    (sequence,) = sequences(folder)
+    assert sequence.K is None
+    np.testing.assert_array_equal(sequence.T_world_camera, world.T_world_camera)
+
+
 def test_unknown_depth_is_0(world: PlaneWorld, tmp_path: Path) -> None:
     folder = write(tmp_path / "mine", world)
     depth = world.depth.copy()

@@ -214,3 +214,11 @@ def test_cameras_whose_pose_is_unknown_are_left_out(scene: FakeScene) -> None:
     result = compare(replace(scene, T_world_camera=wrong), Truth(T_world_camera=T)).scene
     assert result.trajectory is not None
     assert result.trajectory.ate < 1e-9
+
+
+def test_cameras_without_intrinsics(scene: FakeScene, folder: Path) -> None:
+    np.savez(folder / "camera.npz", cam2world=scene.T_world_camera)
+    result = evaluate(scene, folder)
+    assert result.left_out == ("intrinsics",)
+    assert result.scene.focal_error is None
+    assert result.scene.trajectory is not None

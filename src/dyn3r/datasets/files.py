@@ -88,6 +88,15 @@ def read_npz(file: Path, key: str) -> Shaped[np.ndarray, "..."]:
     return numeric(array, file)
 
 
+def npz_names(file: Path) -> tuple[str, ...]:
+    """Names of the arrays of an .npz file."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return tuple(arrays.files)
+    except BROKEN as error:
+        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
+
+
 def read_npy(file: Path) -> Shaped[np.ndarray, "..."]:
     """An array of numbers of an .npy file."""
     if not file.is_file():

@@ -1,7 +1,7 @@
 """Truth folders (docs/metrics.md): `frames/` and any of camera.npz, depth.npz, dynamic.npz.
 
-`camera.npz`: `cam2world` (n,4,4) and `K` (3,3) or (n,3,3); `depth.npz`: `depth` (n,H,W), 0 where
-unknown; `dynamic.npz`: `mask` (n,H,W). A file that is missing is a truth that nobody has.
+`camera.npz`: `cam2world` (n,4,4) and perhaps `K` (3,3) or (n,3,3); `depth.npz`: `depth` (n,H,W), 0
+where unknown; `dynamic.npz`: `mask` (n,H,W). A file that is missing is a truth that nobody has.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dyn3r.datasets.files import image_files, listing, per_file, read_npz, read_rgb
+from dyn3r.datasets.files import image_files, listing, npz_names, per_file, read_npz, read_rgb
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
 
@@ -46,8 +46,7 @@ def _sequence(folder: Path) -> Sequence:
     T = K = None
     if (folder / "camera.npz").is_file():
         T = _fit(read_npz(folder / "camera.npz", "cam2world").astype(np.float64), (n, 4, 4), folder)
-        K = read_npz(folder / "camera.npz", "K").astype(np.float64)
-        K = _fit(np.broadcast_to(K, (n, 3, 3)) if K.shape == (3, 3) else K, (n, 3, 3), folder)
+        K = _intrinsics(folder, n)
     return Sequence(
         name=folder.resolve().name,
         frame_names=tuple(f.stem for f in files),
@@ -57,6 +56,14 @@ def _sequence(folder: Path) -> Sequence:
         T_world_camera=T,
         K=K,
     )
+
+
+def _intrinsics(folder: Path, n: int) -> np.ndarray | None:
+    """K of every frame; None if camera.npz has none."""
+    if "K" not in npz_names(folder / "camera.npz"):
+        return None
+    K = read_npz(folder / "camera.npz", "K").astype(np.float64)
+    return _fit(np.broadcast_to(K, (n, 3, 3)) if K.shape == (3, 3) else K, (n, 3, 3), folder)
 
 
 def _array(file: Path, key: str, n: int, dtype: type) -> Callable[[int], np.ndarray] | None:

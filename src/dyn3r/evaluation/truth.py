@@ -2,8 +2,8 @@
 
 A truth folder is like that of the bundled demo clip (docs/metrics.md): any of `depth.npz` (key
 `depth`, (k,H,W), 0 = unknown), `dynamic.npz` (key `mask`, (k,H,W)) and `camera.npz` (keys
-`cam2world` (k,4,4) and `K` (3,3) or (k,3,3)), and `frames/` with images whose names match the
-scene's. A file that is missing is a truth that nobody has.
+`cam2world` (k,4,4), and perhaps `K` (3,3) or (k,3,3)), and `frames/` with images whose names match
+the scene's. A file that is missing is a truth that nobody has.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]
     depth = _read_array(root / "depth.npz", "depth")
     dynamic = _read_array(root / "dynamic.npz", "mask")
     poses = _read_array(root / "camera.npz", "cam2world")
-    K = _read_array(root / "camera.npz", "K")
+    K = _read_array(root / "camera.npz", "K", optional=True)
     total = _check_shapes(root, {"depth": depth, "mask": dynamic, "cam2world": poses})
     _check_source(root, depth if depth is not None else dynamic, mapping)
     index = match_frames(_frame_stems(root, total), names, root)
@@ -106,11 +106,13 @@ def _frame_stems(root: Path, total: int) -> list[str]:
     return [f"frame_{index:06d}" for index in range(total)]
 
 
-def _read_array(path: Path, key: str) -> np.ndarray | None:
+def _read_array(path: Path, key: str, *, optional: bool = False) -> np.ndarray | None:
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            if key not in arrays.files and optional:
+                return None
             if key not in arrays.files:
                 raise InputError(f"{path} has no array '{key}'")
             array: np.ndarray = arrays[key]
