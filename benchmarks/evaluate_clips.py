@@ -15,14 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
 import dyn3r
+from dyn3r.datasets.folder import sequences
 from dyn3r.evaluation import evaluate
+from dyn3r.evaluation.colmap_baseline import colmap_cameras
 from dyn3r.evaluation.trajectory import trajectory_errors
 from dyn3r.motion.options import MotionOptions
 from dyn3r.options import RefinementOptions
@@ -37,36 +38,21 @@ def share(value: float | None) -> str:
 
 def colmap_row(folder: Path) -> tuple[str, ...]:
     """Cameras of the frames in pycolmap's largest model."""
-    import pycolmap
-
-    files = sorted((folder / "frames").iterdir())
+    (sequence,) = sequences(folder)
+    assert sequence.T_world_camera is not None
+    assert sequence.K is not None
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        database = work / "database.db"
-        pycolmap.extract_features(
-            database, folder / "frames", camera_mode=pycolmap.CameraMode.SINGLE
-        )
-        pycolmap.match_exhaustive(database)
-        models = pycolmap.incremental_mapping(database, folder / "frames", work)
+    T, focal = colmap_cameras(sequence)
     seconds = time.perf_counter() - start
-    model = max(models.values(), key=lambda found: found.num_reg_images(), default=None)
-    if model is None:
-        return (folder.name, "pycolmap", f"0 of {len(files)} frames", *["-"] * 9)
-    order = {file.name: t for t, file in enumerate(files)}
-    T, truth = {}, np.load(folder / "camera.npz")
-    for image in model.images.values():
-        if image.has_pose:
-            T[order[image.name]] = np.eye(4)
-            T[order[image.name]][:3] = image.cam_from_world().inverse().matrix()
-    frames = sorted(T)
-    errors = trajectory_errors(np.stack([T[t] for t in frames]), truth["cam2world"][frames])
-    true_f = truth["K"].reshape(-1, 3, 3)[0, 0, 0]
-    focal = np.mean([abs(c.mean_focal_length() / true_f - 1) for c in model.cameras.values()])
+    known = np.isfinite(T).all(axis=(1, 2))
+    found = f"{known.sum()} of {len(sequence)} frames"
+    if not known.any():
+        return (folder.name, "pycolmap", found, *["-"] * 9)
+    errors = trajectory_errors(T[known], sequence.T_world_camera[known])
     return (
-        folder.name, "pycolmap", f"{len(frames)} of {len(files)} frames", "-", "-", "-",
-        share(errors.ate_share if len(frames) > 2 else None), f"{errors.rotation_deg:.2f}",
-        share(float(focal)), "-", "-",
+        folder.name, "pycolmap", found, "-", "-", "-",
+        share(errors.ate_share if known.sum() > 2 else None), f"{errors.rotation_deg:.2f}",
+        share(abs(focal / float(sequence.K[0, 0, 0]) - 1)), "-", "-",
         f"{seconds:.0f}",
     )  # fmt: skip
 

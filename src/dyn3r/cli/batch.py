@@ -216,10 +216,10 @@ def find_sources(path: Path) -> dict[str, Path]:
 
 
 def _is_source(path: Path) -> bool:
-    from dyn3r.io.images import IMAGE_SUFFIXES, visible_files
+    from dyn3r.io.images import images_in
 
     if path.is_dir():
-        return any(f.suffix.lower() in IMAGE_SUFFIXES for f in visible_files(path))
+        return bool(images_in(path))
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 

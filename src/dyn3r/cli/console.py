@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,13 @@ from dyn3r.types import Progress, no_progress
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 """A switch with one form: the one that changes its default."""
+
+
+def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows of equal length in aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
 
 
 @contextmanager

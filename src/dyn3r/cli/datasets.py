@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.console import Flag, print_columns, progress_bars
 
 if TYPE_CHECKING:
     from dyn3r.datasets.catalogue import CatalogueEntry
@@ -27,9 +27,7 @@ class ListDatasets:
             (entry.name, entry.use, _fetched(entry), entry.size, entry.licence, entry.page)
             for entry in CATALOGUE.values()
         ]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        for row in rows:
-            print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+        print_columns(rows)
         print(
             "\nget: `dyn3r datasets get NAME --root FOLDER`. agreement, by hand: the same command "
             "explains\nwhat to do. not verified: general knowledge; second hand: as others state "

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.console import Flag, print_columns, progress_bars
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,7 @@ class ListModels:
         rows: list[tuple[str, ...]] = [head]
         rows += [_embedded_row(name) for name in EMBEDDED]
         rows += [_published_row(name) for name in PUBLISHED]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        for row in rows:
-            print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+        print_columns(rows)
         print(
             "\n~: computed from the number of parameters, in float32. Any of the models for "
             "pointmaps\ngoes with --model; a checkpoint file or a hub folder does as well."

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-import struct
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from dyn3r.errors import InputError
-from dyn3r.io.images import first_line
-
-# What Pillow's decoders raise on broken data, beside its own errors.
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error)
+from dyn3r.io.images import BROKEN, first_line
 
 
 def decode_rgb(
@@ -41,5 +37,5 @@ def decode_rgb(
         raise InputError(f"{where}: too many pixels to be read safely") from error
     except Image.UnidentifiedImageError as error:  # its message names an object in memory
         raise InputError(f"{where}: expected a JPEG or PNG of {len(data)} bytes") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise InputError(f"{where}: no readable picture: {first_line(error)}") from error

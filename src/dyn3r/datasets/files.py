@@ -17,14 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
 
 from dyn3r.errors import InputError
-from dyn3r.io.images import (
-    IMAGE_SUFFIXES,
-    first_line,
-    natural_key,
-    open_image,
-    to_rgb,
-    visible_files,
-)
+from dyn3r.io.images import first_line, images_in, open_image, to_rgb
 
 BROKEN = (
     OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
@@ -37,10 +30,10 @@ def image_files(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order (2 before 10)."""
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist")
-    files = [f for f in visible_files(folder) if f.suffix.lower() in IMAGE_SUFFIXES]
+    files = images_in(folder)
     if not files:
         raise InputError(f"{folder} has no pictures, found {listing(folder)}")
-    return sorted(files, key=natural_key)
+    return files
 
 
 def listing(folder: Path) -> str:

@@ -17,11 +17,11 @@ from PIL import Image
 
 from dyn3r.datasets.sequence import Reader, Sequence
 from dyn3r.errors import InputError
-from dyn3r.evaluation.depth_metrics import DepthErrors, align_depth, depth_errors, resize_depth
+from dyn3r.evaluation.depth_metrics import DepthErrors, depth_errors, relative_error, resize_depth
 from dyn3r.evaluation.evaluate import Evaluation, compare, without_nan
 from dyn3r.evaluation.mask_metrics import region_similarity
 from dyn3r.evaluation.protocols import Protocol
-from dyn3r.evaluation.trajectory import aligned_path
+from dyn3r.evaluation.trajectory import TrajectoryErrors, aligned_path
 from dyn3r.evaluation.truth import Truth
 from dyn3r.io.images import frame_mapping, prepare_image, resize_nearest
 from dyn3r.types import Clip, FrameMapping, RunContext, package_version
@@ -138,15 +138,17 @@ def run_sequence(
 
 
 def check_truth(sequence: Sequence, protocol: Protocol) -> None:
-    """Raise InputError if a sequence has no truth for anything that the protocol compares."""
+    """Raise InputError if a sequence has no truth for any task of the protocol."""
     truths = {"masks": sequence.mask, "depth": sequence.depth, "cameras": sequence.T_world_camera}
     if "cameras" in protocol.tasks and sequence.K is not None:
         return
     if all(truths[task] is None for task in protocol.tasks):
-        raise InputError(
-            f"{sequence.name} has no truth for {', '.join(protocol.tasks)}, which {protocol.name} "
-            "compares"
-        )
+        raise _no_truth(sequence, protocol)
+
+
+def _no_truth(sequence: Sequence, protocol: Protocol) -> InputError:
+    tasks = ", ".join(protocol.tasks)
+    return InputError(f"{sequence.name} has no truth for {tasks}, which {protocol.name} compares")
 
 
 def prepare_clip(sequence: Sequence, size: int, *, stretch: bool = False) -> Clip:
@@ -219,14 +221,11 @@ def measure(
     """Compare a scene with the truth of its sequence as the protocol says.
 
     Raises:
-        InputError: no truth for anything that the protocol compares.
+        InputError: no truth for any task of the protocol.
     """
     truth = truth_of(sequence, scene.mapping, protocol)
     if all(array is None for array in vars(truth).values()):
-        raise InputError(
-            f"{sequence.name} has no truth for {', '.join(protocol.tasks)}, which {protocol.name} "
-            "compares"
-        )
+        raise _no_truth(sequence, protocol)
     evaluation = compare(scene, truth)
     metrics, baseline = (_metrics(evaluation, which) for which in ("scene", "baseline"))
     if truth.dynamic is not None:
@@ -254,11 +253,16 @@ def _metrics(evaluation: Evaluation, which: str) -> dict[str, float | None]:
         out |= {"JM": measures.masks.j_mean, "JR": measures.masks.j_recall,
                 "precision": measures.masks.precision, "recall": measures.masks.recall}  # fmt: skip
     if (path := measures.trajectory) is not None:
-        out |= {"ATE": path.ate, "RPEt": path.rpe_translation, "RPEr": path.rpe_rotation_deg,
-                "ATE/path": path.ate_share}  # fmt: skip
+        out |= trajectory_metrics(path)
     if "intrinsics" not in evaluation.left_out:
         out["focal"] = measures.focal_error
     return out
+
+
+def trajectory_metrics(errors: TrajectoryErrors) -> dict[str, float | None]:
+    """Metrics of a path by the names of `protocols.METRICS`."""
+    return {"ATE": errors.ate, "RPEt": errors.rpe_translation, "RPEr": errors.rpe_rotation_deg,
+            "ATE/path": errors.ate_share}  # fmt: skip
 
 
 def _depth(depth: np.ndarray, sequence: Sequence, truth: Truth, protocol: Protocol) -> DepthErrors:
@@ -286,11 +290,8 @@ def _per_frame(scene: Scene, truth: Truth) -> dict[str, list[float | None]]:
     if truth.dynamic is not None:
         out["J"] = region_similarity(np.asarray(scene.dynamic), truth.dynamic)
     if truth.depth is not None:
-        known = (scene.depth > 0) & (truth.depth > 0)
-        scale, _ = align_depth(scene.depth[known], truth.depth[known], "median")
-        error = np.abs(scale * scene.depth / np.where(known, truth.depth, 1) - 1)
-        count = known.sum((1, 2))
-        total = np.where(known, error, 0).sum((1, 2))
+        error = relative_error(np.asarray(scene.depth), truth.depth)
+        count, total = np.isfinite(error).sum((1, 2)), np.nansum(error, axis=(1, 2))
         out["abs rel"] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     if truth.T_world_camera is not None:
         path = aligned_path(scene.T_world_camera, truth.T_world_camera)

@@ -68,8 +68,12 @@ class SequenceWorker:
     """Runs sequences of one benchmark by name and writes their results (`jobs.Worker`)."""
 
     settings: BenchmarkSettings
-    device: str = "auto"
     model: Model | None = field(default=None, repr=False)
+
+    @property
+    def device(self) -> str:
+        """Device that was asked for, for Ray."""
+        return self.settings.device
 
     def prepare(self, threads: int | None) -> None:
         """Load the model."""
@@ -160,7 +164,7 @@ def run_benchmark(
     kept = {n: r for n, r in earlier.items() if n in names and r.status == "ok"}
     yield from kept.values()
     left = [name for name in names if name not in kept]
-    for outcome in run_jobs(SequenceWorker(settings, settings.device), left, jobs=jobs, ray=ray):
+    for outcome in run_jobs(SequenceWorker(settings), left, jobs=jobs, ray=ray):
         if outcome.result is not None:
             yield Result(**outcome.result)
             continue

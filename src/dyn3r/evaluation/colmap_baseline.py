@@ -16,9 +16,9 @@ from PIL import Image
 
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import GeometryError, InputError, MissingExtraError
-from dyn3r.evaluation.benchmark import Result, check_truth, machine
+from dyn3r.evaluation.benchmark import Result, check_truth, machine, trajectory_metrics
 from dyn3r.evaluation.protocols import Protocol
-from dyn3r.evaluation.trajectory import TrajectoryErrors, aligned_path, trajectory_errors
+from dyn3r.evaluation.trajectory import aligned_path, trajectory_errors
 from dyn3r.types import package_version
 
 LEAST_FRAMES = 3
@@ -49,7 +49,7 @@ def run_colmap(sequence: Sequence, protocol: Protocol) -> Result:
         raise GeometryError(f"pycolmap registers {known.sum()} of {len(sequence)} frames")
     errors = trajectory_errors(T[known], true[known])
     static = trajectory_errors(np.tile(np.eye(4), (int(posed.sum()), 1, 1)), true[posed])
-    metrics = {**_metrics(errors), "registered": float(known.sum() / posed.sum())}
+    metrics = {**trajectory_metrics(errors), "registered": float(known.sum() / posed.sum())}
     if sequence.K is not None:
         true_focal = np.sqrt(sequence.K[:, 0, 0] * sequence.K[:, 1, 1])
         metrics["focal"] = float(np.abs(focal / true_focal - 1).mean())
@@ -58,15 +58,11 @@ def run_colmap(sequence: Sequence, protocol: Protocol) -> Result:
     distance = np.linalg.norm(path - true[:, :3, 3], axis=1)
     return Result(
         protocol=protocol.name, sequence=sequence.name, frames=len(sequence), seconds=seconds,
-        metrics=metrics, baseline=_metrics(static), per_frame={"distance": distance.tolist()},
+        metrics=metrics, baseline=trajectory_metrics(static),
+        per_frame={"distance": distance.tolist()},
         curves={"path": path.tolist(), "true path": true[:, :3, 3].tolist()},
         about={"unit": sequence.unit, "dyn3r_version": package_version(), "machine": machine()},
     )  # fmt: skip
-
-
-def _metrics(errors: TrajectoryErrors) -> dict[str, float | None]:
-    return {"ATE": errors.ate, "RPEt": errors.rpe_translation, "RPEr": errors.rpe_rotation_deg,
-            "ATE/path": errors.ate_share}  # fmt: skip
 
 
 def colmap_cameras(sequence: Sequence) -> tuple[Float[np.ndarray, "n 4 4"], float]:

@@ -130,6 +130,19 @@ def depth_errors(
     )
 
 
+def relative_error(
+    predicted: Float[np.ndarray, "n h w"], truth: Float[np.ndarray, "n h w"]
+) -> Float[np.ndarray, "n h w"]:
+    """|p / t - 1| of every pixel after one median scale; NaN where either is unknown (0).
+
+    Raises InputError if no pixel is known in both.
+    """
+    known = (predicted > 0) & (truth > 0)
+    scale, _ = align_depth(predicted[known], truth[known], "median")
+    error = np.abs(scale * predicted / np.where(known, truth, 1) - 1)
+    return np.where(known, error, np.nan)
+
+
 def mean_depth_errors(sequences: Sequence[DepthErrors]) -> DepthErrors:
     """Mean over sequences, weighted by their valid pixels (SPEC 11).
 

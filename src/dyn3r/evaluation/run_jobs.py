@@ -41,7 +41,7 @@ _problem = ""
 
 
 def _prepare(worker: Worker, threads: int) -> None:
-    """Prepare this process; what is wrong is told by its first job."""
+    """Prepare this process; its first job reports what is wrong."""
     global _worker, _problem  # one per process
     try:
         worker.prepare(threads)

@@ -8,15 +8,15 @@ the scene's. A file that is missing is a truth that nobody has.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from dyn3r.datasets.files import npz_names, read_npz
 from dyn3r.errors import InputError
-from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, resize_nearest, visible_files
+from dyn3r.io.images import images_in, resize_nearest
 from dyn3r.io.mask_files import match_frames
 from dyn3r.types import FrameMapping
 
@@ -100,24 +100,14 @@ def _frame_stems(root: Path, total: int) -> list[str]:
     """Names of the frames of the ground truth: those of the images in `frames/` if present."""
     folder = root / "frames"
     if folder.is_dir():
-        files = [f for f in visible_files(folder) if f.suffix.lower() in IMAGE_SUFFIXES]
+        files = images_in(folder)
         if len(files) == total:
-            return [f.stem for f in sorted(files, key=natural_key)]
+            return [f.stem for f in files]
     return [f"frame_{index:06d}" for index in range(total)]
 
 
 def _read_array(path: Path, key: str, *, optional: bool = False) -> np.ndarray | None:
-    if not path.is_file():
+    """An array of a truth file; None without the file, or without an `optional` array."""
+    if not path.is_file() or (optional and key not in npz_names(path)):
         return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if key not in arrays.files and optional:
-                return None
-            if key not in arrays.files:
-                raise InputError(f"{path} has no array '{key}'")
-            array: np.ndarray = arrays[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if array.dtype.kind not in "buif":
-        raise InputError(f"'{key}' in {path} must hold numbers, not {array.dtype}")
-    return array
+    return read_npz(path, key)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.evaluation.benchmark import truth_of
-from dyn3r.evaluation.depth_metrics import align_depth
+from dyn3r.evaluation.depth_metrics import relative_error
 from dyn3r.evaluation.mask_metrics import region_similarity
 from dyn3r.evaluation.protocols import Protocol
 from dyn3r.io.atomic import atomic_file
@@ -43,7 +43,7 @@ def write_worst_frames(
         score = region_similarity(np.asarray(scene.dynamic), truth.dynamic)
         drawn = [_masks(clip.images[i], scene.dynamic[i], truth.dynamic[i]) for i in _worst(score)]
     elif truth.depth is not None:
-        error = _relative_error(np.asarray(scene.depth), truth.depth)
+        error = relative_error(np.asarray(scene.depth), truth.depth)
         score = -np.nan_to_num(error).mean(axis=(1, 2))
         drawn = [_depth(clip.images[i], error[i]) for i in _worst(score)]
     else:
@@ -67,15 +67,6 @@ def _masks(
     for where, colour in ((found & true, AGREED), (true & ~found, MISSED), (found & ~true, FALSE)):
         painted[where] = (1 - MIX) * painted[where] + MIX * np.array(colour)
     return np.concatenate([image, painted.round().astype(np.uint8)], axis=1)
-
-
-def _relative_error(
-    depth: Float[np.ndarray, "n h w"], true: Float[np.ndarray, "n h w"]
-) -> Float[np.ndarray, "n h w"]:
-    """|depth / true - 1| after one median scale; NaN where unknown."""
-    known = (depth > 0) & (true > 0)
-    scale, _ = align_depth(depth[known], true[known], "median")
-    return np.where(known, np.abs(scale * depth / np.where(known, true, 1) - 1), np.nan)
 
 
 def _depth(

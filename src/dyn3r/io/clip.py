@@ -19,7 +19,7 @@ from dyn3r.io.images import (
     check_same_size,
     check_size,
     frame_mapping,
-    natural_key,
+    images_in,
     open_image,
     prepare_image,
     prepare_images,
@@ -221,8 +221,7 @@ def choose_images(
 
 def image_files(folder: Path) -> list[Path]:
     """The images in a folder, in natural order. Raises InputError if there are none."""
-    visible = visible_files(folder)
-    files = sorted((f for f in visible if f.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+    files, visible = images_in(folder), visible_files(folder)
     if not files:
         what = "is empty" if not any(folder.iterdir()) else "has no images in it"
         raise InputError(f"the folder {folder} {what}")

@@ -27,8 +27,8 @@ IMAGE_SUFFIXES = frozenset(
 PATCH = 16
 MIN_SIZE, MAX_SIZE = 64, 4096
 
-# What Pillow's decoders raise on broken files, beside its own errors.
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error)
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error)
+"""What Pillow's decoders raise on broken files, beside its own errors."""
 
 
 def frame_mapping(
@@ -184,13 +184,13 @@ def open_image(path: Path) -> Image.Image:
             return image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels to be read safely") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise InputError(f"{path} cannot be read as an image: {first_line(error)}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB with the EXIF rotation applied; transparent images are blended with white."""
-    with contextlib.suppress(*_BROKEN):  # a damaged EXIF block is no reason to refuse an image
+    with contextlib.suppress(*BROKEN):  # a damaged EXIF block is no reason to refuse an image
         image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_deep_grey_to_8_bit(np.asarray(image))).convert("RGB")
@@ -246,6 +246,12 @@ def resize_nearest(
 def visible_files(folder: Path) -> list[Path]:
     """The files of a folder that are not hidden, in no particular order."""
     return [f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The visible image files of a folder in natural order (frame_2 before frame_10)."""
+    files = [f for f in visible_files(folder) if f.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(files, key=natural_key)
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
