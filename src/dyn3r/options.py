@@ -9,6 +9,7 @@ import numpy as np
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import InputError
+from dyn3r.flow import checked_name
 from dyn3r.motion.options import AttentionCueOptions, Cue, FlowCueOptions, MotionOptions
 from dyn3r.network.checkpoints.recommendation import Recommendation
 from dyn3r.network.options import InferenceOptions
@@ -31,8 +32,9 @@ LONG_CLIP = 95
 class FlowOptions:
     """Measured optical flow."""
 
-    estimator: Literal["dis", "raft", "raft-small"] = "dis"
-    """`dis`: dense inverse search, no weights; `raft`, `raft-small`: torchvision's networks."""
+    estimator: str = "dis"
+    """`dis`: dense inverse search, no weights; `raft`, `raft-small`: torchvision's networks; a
+    .safetensors file of `dyn3r train flow`: our network, which states its errors."""
     in_alignment: bool | None = None
     """Use the flow term of the alignment (MonST3R's third loss, weight `alignment.flow_weight`).
     auto: as the method says; all but `dust3r` have it."""
@@ -175,7 +177,7 @@ def resolve(
             (motion_model or model).recommendation,
             ours=cue in ("flow", "both") and not exact,
         ),
-        flow_estimator=options.flow.estimator,
+        flow_estimator=checked_name(options.flow.estimator),
         measure_flow=several and (flow_in_alignment or adjust or cue in ("flow", "both")),
         flow_in_alignment=flow_in_alignment,
         alignment=_alignment(options, method, adjust=adjust),

@@ -291,6 +291,9 @@ class FlowFields:
     """(k, h, w, 2) displacement (u, v) in pixels; any float type."""
     visible: np.ndarray | None = None
     """(k, h, w) bool: False where the flow is not to be believed (occluded, leaves the image)."""
+    whitening: np.ndarray | None = None
+    """(k, h, w, 3) (a, b, c): W = [[e^a, 0], [c e^b, e^b]] turns an error (du, dv) in pixels into
+    one of unit covariance. None: the estimator does not know its errors."""
 
     def __post_init__(self) -> None:
         if self.edges.ndim != 2 or self.edges.shape[1] != 2:
@@ -299,6 +302,8 @@ class FlowFields:
             raise InputError("measured flow needs one (h, w, 2) field for every edge")
         if self.visible is not None and self.visible.shape != self.flow.shape[:3]:
             raise InputError("the visibility of measured flow needs shape (k, h, w)")
+        if self.whitening is not None and self.whitening.shape != (*self.flow.shape[:3], 3):
+            raise InputError("the whitening of measured flow needs shape (k, h, w, 3)")
 
 
 @dataclass(frozen=True)

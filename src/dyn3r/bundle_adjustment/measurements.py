@@ -44,9 +44,10 @@ def flow_measurements(
 ) -> Measurements | None:
     """Measurements of the samples `uv` of frame i, whose image is given; None without flow.
 
-    Samples that are not visible, or `dynamic` in either frame, have weight 0. The variance is the
-    sum of a constant part, a part proportional to the length of the flow, the squared round-trip
-    error and the inverse structure tensor of the image.
+    Samples that are not visible, or `dynamic` in either frame, have weight 0. The covariance is
+    that of the flow. For flow that states none it is the sum of a constant part, a part
+    proportional to the length of the flow, the squared round-trip error and the inverse structure
+    tensor of the image.
     """
     rows = np.flatnonzero(flow.edges[:, 0] == i)
     if not len(rows):
@@ -56,14 +57,17 @@ def flow_measurements(
     weight = np.where(np.isfinite(forward).all(-1), INDEPENDENT_SHARE, 0.0)
     forward = np.where(weight[..., None] > 0, forward, 0.0)
     target = uv + forward
-    round_trip = np.stack([_round_trip(flow, i, int(j), f, uv) for f, j in zip(forward, frames)])
     if flow.visible is not None:
         weight *= np.asarray(flow.visible[rows])[:, uv[:, 1], uv[:, 0]]
     if dynamic is not None:
         weight *= ~_is_dynamic(dynamic, i, frames, uv, target)
-    length = np.linalg.norm(forward, axis=-1)
-    variance = FLOW_SIGMA_PX**2 + (FLOW_SIGMA_SHARE * length) ** 2 + round_trip**2
-    whiten = _whitening(_texture_covariance(image, uv), variance)
+    if flow.whitening is not None:
+        whiten = whitening_matrix(np.asarray(flow.whitening[rows])[:, uv[:, 1], uv[:, 0]])
+    else:
+        length = np.linalg.norm(forward, axis=-1)
+        trips = np.stack([_round_trip(flow, i, int(j), f, uv) for f, j in zip(forward, frames)])
+        variance = FLOW_SIGMA_PX**2 + (FLOW_SIGMA_SHARE * length) ** 2 + trips**2
+        whiten = _whitening(_texture_covariance(image, uv), variance)
     return Measurements(
         source=torch.full((len(rows),), i),
         target=torch.from_numpy(frames.astype(np.int64)),
@@ -71,6 +75,14 @@ def flow_measurements(
         whiten=torch.from_numpy(whiten.astype(np.float32)),
         weight=torch.from_numpy(weight.astype(np.float32)),
     )
+
+
+def whitening_matrix(stated: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 2 2"]:
+    """W = [[e^a, 0], [c e^b, e^b]] from (a, b, c); see `FlowFields.whitening`."""
+    a, b, c = np.moveaxis(stated.astype(np.float32), -1, 0)
+    out = np.zeros((*a.shape, 2, 2), np.float32)
+    out[..., 0, 0], out[..., 1, 0], out[..., 1, 1] = np.exp(a), c * np.exp(b), np.exp(b)
+    return out
 
 
 def _round_trip(

@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(HELP.format(commands="\n".join(lines)))
         return 0 if arguments else 2
     name, *rest = arguments
-    if name not in COMMANDS:
+    if arguments[:2] == ["train", "flow"]:  # a run in a folder of that name: ./flow
+        name, rest = "train flow", rest[1:]
+    elif name not in COMMANDS:
         print(f"dyn3r: unknown command {name!r}: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     if name == "run" and (line := retired_option(rest)) is not None:
@@ -71,7 +73,9 @@ def _run(name: str, arguments: list[str]) -> int:
     """Parse and carry out one command."""
     from dyn3r.cli.parse import parse
 
-    command = getattr(importlib.import_module(f"dyn3r.cli.{name}"), COMMANDS[name][0])
+    commands = COMMANDS | {"train flow": ("TrainFlow", "")}
+    module = f"dyn3r.cli.{name.replace(' ', '_')}"
+    command = getattr(importlib.import_module(module), commands[name][0])
     try:
         parse(command, f"dyn3r {name}", arguments)()
     except Dyn3rError as problem:

@@ -15,7 +15,10 @@ from dyn3r.training.options import TrainOptions
 
 @dataclass(frozen=True)
 class Train:
-    """Train a compact network on the synthetic world, or resume a run."""
+    """Train a compact network on the synthetic world, or resume a run.
+
+    `dyn3r train flow FOLDER` trains the network of optical flow.
+    """
 
     folder: tyro.conf.Positional[Path]
     """The run's folder: state, log, options and the resulting model.safetensors."""

@@ -1,11 +1,13 @@
-"""Protocol of optical flow estimators, and the checks that they share."""
+"""Protocols of optical flow estimators, and the checks that they share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from dyn3r.errors import InputError
 
@@ -27,6 +29,29 @@ class FlowEstimator(Protocol):
         The pixel (x, y) of the source is at (x + u, y + v) in the target. Both images are RGB,
         0..255, of one size.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class MeasuredFlow:
+    """Flow from one frame to another, with what the estimator knows about it."""
+
+    flow: Float[np.ndarray, "h w 2"]
+    """Displacement (u, v) in pixels."""
+    visible: Bool[np.ndarray, "h w"] | None = None
+    """Whether the point is seen in the other frame; None: unknown."""
+    whitening: Float[np.ndarray, "h w 3"] | None = None
+    """See `FlowFields.whitening`; None: unknown."""
+
+
+@runtime_checkable
+class CalibratedFlowEstimator(FlowEstimator, Protocol):
+    """Estimator that knows visibility and errors of its flow, and measures many pairs at once."""
+
+    def measure(
+        self, images: UInt8[np.ndarray, "n h w 3"], pairs: np.ndarray
+    ) -> Iterator[tuple[MeasuredFlow, MeasuredFlow]]:
+        """Flow from the first to the second frame of each pair (k, 2), and back, in order."""
         ...
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from dyn3r.errors import InputError
-from dyn3r.flow.estimator import FlowEstimator
+from dyn3r.flow.estimator import CalibratedFlowEstimator, FlowEstimator, MeasuredFlow
 from dyn3r.geometry.induced_flow import forward_backward_visible
 from dyn3r.io.memory_map import allocate, release_pages
 from dyn3r.types import FlowFields, Progress, no_progress
@@ -31,9 +31,10 @@ def measure_flow(
     Edges (i, j) and (j, i) are one pair; pairs of a frame with itself are left out. The edges of
     the result are sorted, with (i, j) and (j, i) next to each other. Flow is stored in half
     precision (relative error 1/2048: 0.03 px for 60 px). `visible` is False where the flow ends
-    outside the image or does not return to within `tolerance_px` (SPEC 6). Beyond `memory_gb`
-    (about 5 bytes per pixel and direction) the arrays are temporary files in `spill_folder` (None:
-    the default of the system), which are deleted with the arrays.
+    outside the image or at a point that is not seen there: as the estimator says, or else where
+    flow does not return to within `tolerance_px` (SPEC 6). Beyond `memory_gb` (about 5 bytes per
+    pixel and direction, 11 with `whitening`) the arrays are temporary files in `spill_folder`
+    (None: the default of the system), which are deleted with the arrays.
 
     Raises InputError for edges of unknown frames, for frames that are not RGB of uint8, and if a
     file does not fit on the disk.
@@ -41,19 +42,39 @@ def measure_flow(
     pairs = undirected_pairs(edges, len(images))
     h, w = images.shape[1:3]
     shape = (2 * len(pairs), h, w)
-    folder = spill_folder if 5 * math.prod(shape) > 1e9 * memory_gb else ""
+    calibrated = isinstance(estimator, CalibratedFlowEstimator)
+    bytes_each = 11 if calibrated else 5
+    folder = spill_folder if bytes_each * math.prod(shape) > 1e9 * memory_gb else ""
     flow = allocate((*shape, 2), np.dtype(np.float16), folder, "flow")
     visible = allocate(shape, np.dtype(bool), folder, "the visibility of flow")
-    for k, (forward, backward) in enumerate(_both_directions(images, pairs, estimator)):
-        flow[2 * k], flow[2 * k + 1] = forward, backward
-        to_target, to_source = torch.from_numpy(forward), torch.from_numpy(backward)
-        visible[2 * k] = forward_backward_visible(to_target, to_source, tolerance_px).numpy()
-        visible[2 * k + 1] = forward_backward_visible(to_source, to_target, tolerance_px).numpy()
-        release_pages(flow)
-        release_pages(visible)
+    whitening = None
+    if calibrated:
+        whitening = allocate((*shape, 3), np.dtype(np.float16), folder, "the errors of flow")
+    for k, both in enumerate(_both_directions(images, pairs, estimator)):
+        for row, (here, back) in enumerate((both, both[::-1]), start=2 * k):
+            flow[row] = here.flow
+            visible[row] = _visible(here, back, tolerance_px)
+            if whitening is not None:
+                assert here.whitening is not None
+                whitening[row] = here.whitening
+        for array in (flow, visible, whitening):
+            if array is not None:
+                release_pages(array)
         progress("measuring flow", k + 1, len(pairs))
     directed = np.stack([pairs, pairs[:, ::-1]], axis=1).reshape(-1, 2)
-    return FlowFields(directed, flow, visible)
+    return FlowFields(directed, flow, visible, whitening)
+
+
+def _visible(
+    here: MeasuredFlow, back: MeasuredFlow, tolerance_px: float
+) -> Bool[np.ndarray, "h w"]:
+    """Whether flow ends inside the image at a point that is seen there."""
+    if here.visible is None:
+        fields = torch.from_numpy(here.flow), torch.from_numpy(back.flow)
+        return forward_backward_visible(*fields, tolerance_px).numpy()
+    h, w = here.visible.shape
+    x, y = np.arange(w) + here.flow[..., 0], np.arange(h)[:, None] + here.flow[..., 1]
+    return here.visible & (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
 
 
 def undirected_pairs(edges: np.ndarray, num_frames: int) -> Int[np.ndarray, "k 2"]:
@@ -72,7 +93,11 @@ def undirected_pairs(edges: np.ndarray, num_frames: int) -> Int[np.ndarray, "k 2
 
 def _both_directions(
     images: np.ndarray, pairs: np.ndarray, estimator: FlowEstimator
-) -> Iterator[tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]]:
+) -> Iterator[tuple[MeasuredFlow, MeasuredFlow]]:
+    """Measure every pair both ways; raises InputError for flow that is no usable field."""
+    if isinstance(estimator, CalibratedFlowEstimator):
+        yield from estimator.measure(images, pairs)
+        return
     for i, j in pairs:
         forward = estimator.flow(images[i], images[j])
         backward = estimator.flow(images[j], images[i])
@@ -83,6 +108,6 @@ def _both_directions(
                     f"{tuple(field.shape)} or values that are not finite for frames {i} and {j}"
                 )
         yield (
-            np.ascontiguousarray(forward, dtype=np.float32),
-            np.ascontiguousarray(backward, dtype=np.float32),
+            MeasuredFlow(np.ascontiguousarray(forward, dtype=np.float32)),
+            MeasuredFlow(np.ascontiguousarray(backward, dtype=np.float32)),
         )

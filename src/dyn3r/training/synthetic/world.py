@@ -7,11 +7,13 @@ right, y down, z forward; integer pixels are centres.
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,6 +103,12 @@ class World:
         self.options = options
         self.seed = seed
         self.bank: TextureBank = make_bank(seed, options.photos, options.procedural_tiles)
+
+    def changed(self, **changes: Any) -> World:
+        """Return a world with the same textures and other `WorldOptions`."""
+        other = copy.copy(self)
+        other.options = replace(self.options, **changes)
+        return other
 
     def sample(
         self, batch_size: int, step: int, threads: int = 1, *, with_flow: bool = True
