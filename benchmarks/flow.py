@@ -22,8 +22,9 @@ import torch
 import dyn3r
 from dyn3r.bundle_adjustment.measurements import whitening_matrix
 from dyn3r.datasets.folder import sequences
+from dyn3r.evaluation.benchmark import resampled
 from dyn3r.flow import flow_estimator, measure_flow
-from dyn3r.geometry.induced_flow import induced_flow
+from dyn3r.geometry.cameras import invert, pixel_grid, project, transform, unproject
 from dyn3r.training.flow_batches import held_out_flow
 
 APART = (1, 2, 4, 8)
@@ -42,30 +43,16 @@ def folder_cases(root: Path, size: int) -> Iterator[tuple[str, Case]]:
             continue
         frames = [sequence.image(i) for i in range(len(sequence))]
         clip = dyn3r.clip_from_images(frames, size=size)
-        h, w = clip.size_hw
-        v, u = np.mgrid[:h, :w]
-        at = clip.mapping.to_source(np.stack([u, v], -1).astype(float))
-        source = np.array(clip.mapping.source_hw)[::-1]
-        depth, static = [], []
-        for i in range(len(sequence)):
-            d = np.asarray(sequence.depth(i), np.float32)
-            x, y = np.rint((at + 0.5) * d.shape[::-1] / source - 0.5).astype(int).transpose(2, 0, 1)
-            d = d[y.clip(0, d.shape[0] - 1), x.clip(0, d.shape[1] - 1)]
-            depth.append(np.where(np.isfinite(d), d, 0))
-            m = np.zeros((h, w), bool)
-            if sequence.mask is not None:
-                mask = sequence.mask(i)
-                x, y = (
-                    np.rint((at + 0.5) * mask.shape[::-1] / source - 0.5)
-                    .astype(int)
-                    .transpose(2, 0, 1)
-                )
-                m = mask[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]
-            static.append(~m)
+        n = len(sequence)
+        depth = resampled(sequence.depth, n, clip.mapping).astype(np.float32)
+        depth[~np.isfinite(depth)] = 0
+        moving = np.zeros(depth.shape, bool)
+        if sequence.mask is not None:
+            moving = resampled(sequence.mask, n, clip.mapping)
         K = clip.mapping.K_from_source(sequence.K)
         yield (
             sequence.name,
-            static_case(clip.images, np.stack(depth), np.stack(static), K, sequence.T_world_camera),
+            static_case(clip.images, depth, ~moving, K, sequence.T_world_camera),
         )
 
 
@@ -79,15 +66,14 @@ def static_case(
     flow = np.zeros((len(directed), h, w, 2), np.float32)
     known = np.zeros((len(directed), h, w), bool)
     z, K_, T_ = (torch.from_numpy(np.asarray(x, np.float64)) for x in (depth, K, T))
-    v, u = np.mgrid[:h, :w]
+    grid = pixel_grid((h, w), dtype=torch.float64)
     for k, (i, j) in enumerate(directed):
-        field = induced_flow(z[i].clamp(min=1e-6), K_[i], T_[i], K_[j], T_[j]).numpy()
-        ray = np.stack([(u - K[i, 0, 2]) / K[i, 0, 0], (v - K[i, 1, 2]) / K[i, 1, 1],
-                        np.ones((h, w))], -1)  # fmt: skip
-        M = np.linalg.inv(T[j]) @ T[i]
-        ahead = (ray * depth[i][..., None]) @ M[2, :3] + M[2, 3]
-        x, y = (np.rint(np.nan_to_num(g + f, posinf=-9, neginf=-9).clip(-9, 9e4)).astype(int)
-                for g, f in ((u, field[..., 0]), (v, field[..., 1])))  # fmt: skip
+        points = unproject(z[i], K_[i]).reshape(-1, 3)
+        there = transform(invert(T_[j]) @ T_[i], points)
+        at = project(there, K_[j]).reshape(h, w, 2)
+        field, ahead = (at - grid).numpy(), there[:, 2].reshape(h, w).numpy()
+        x, y = at.clamp(-9, 9e4).round().long().unbind(-1)
+        x, y = x.numpy(), y.numpy()
         inside = (x >= 0) & (y >= 0) & (x < w) & (y < h) & (ahead > 0) & (depth[i] > 0) & static[i]
         x, y = x.clip(0, w - 1), y.clip(0, h - 1)
         agrees = np.abs(depth[j][y, x] / np.maximum(ahead, 1e-6) - 1) < AGREES

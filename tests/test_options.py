@@ -213,3 +213,12 @@ def test_a_plan_has_no_open_questions_and_prints_and_saves() -> None:
     assert json.loads(text)["cue"] == "flow"
     assert "bundle_adjustment" in str(decided)
     assert len(str(decided).splitlines()) == len(vars(decided))
+
+
+def test_options_alone_import_no_pytorch() -> None:
+    """It takes a second, which `dyn3r run --help` would wait for."""
+    import subprocess
+    import sys
+
+    code = "import sys, dyn3r.options; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

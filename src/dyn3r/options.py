@@ -9,7 +9,6 @@ import numpy as np
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import InputError
-from dyn3r.flow import checked_name
 from dyn3r.motion.options import AttentionCueOptions, Cue, FlowCueOptions, MotionOptions
 from dyn3r.network.checkpoints.recommendation import Recommendation
 from dyn3r.network.options import InferenceOptions
@@ -155,6 +154,8 @@ def resolve(
     `motion_model`: finds motion; `model` then makes the geometry only. `masks_given`: motion is
     known. Raises InputError where the options contradict each other.
     """
+    from dyn3r.flow import checked_name  # imports PyTorch, which options alone do without
+
     advice = model.recommendation
     method = _method(options, advice)
     cue = _cue(options, method, (motion_model or model).recommendation, masks_given=masks_given)

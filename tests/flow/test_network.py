@@ -10,13 +10,12 @@ from torch.nn.functional import grid_sample
 
 from dyn3r.flow.network import (
     FlowNetwork,
-    FrameFeatures,
-    cells,
     convex_upsample,
     correlations,
     look_up,
     warped,
 )
+from dyn3r.geometry.cameras import pixel_grid
 
 
 def test_a_look_up_is_bilinear_and_zero_outside() -> None:
@@ -31,7 +30,7 @@ def test_a_look_up_is_bilinear_and_zero_outside() -> None:
         th, tw = volume.shape[1:3]
         # the volume of every source cell is an image that grid_sample reads, zero padded
         images = volume.permute(0, 3, 1, 2).reshape(-1, 1, th, tw)
-        at = (flow + cells(6, 10, flow.device)).view(-1, 2)
+        at = (flow + pixel_grid((6, 10))).view(-1, 2)
         at = (at + 0.5) / 2**level - 0.5
         y, x = at[:, 1, None] + step, at[:, 0, None] + step
         grid = torch.stack([x[:, None, :].expand(-1, 5, -1), y[:, :, None].expand(-1, -1, 5)], -1)
@@ -84,9 +83,7 @@ def test_predictions_have_the_size_of_the_frames(size_hw: tuple[int, int]) -> No
     network = FlowNetwork().eval()
     images, first = torch.rand(2, 3, *size_hw), torch.randn(2, 2, *size_hw)
     with torch.inference_mode():
-        features = network.encode(images)
-        other = FrameFeatures(*(x.flip(0) for x in features))
-        found = network((images, images.flip(0)), (features, other), first, first.flip(0))
+        found = network.both_directions(network.encode(images), first)
     assert found.flow.shape == (2, 2, *size_hw)
     assert found.visible.shape == (2, *size_hw)
     assert found.whitening.shape == (2, 3, *size_hw)

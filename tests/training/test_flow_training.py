@@ -16,10 +16,10 @@ from tests.training.quick_world import use_quick_worlds
 
 from dyn3r.cli.main import main
 from dyn3r.errors import InputError
-from dyn3r.flow.network import FlowNetwork
+from dyn3r.flow.network import FlowNetwork, opposite
 from dyn3r.training import flow_augment
 from dyn3r.training.flow_augment import FlowPair, augmented, motion_blur
-from dyn3r.training.flow_batches import FlowTraining, batch_of, flow_pairs, flow_world, opposite
+from dyn3r.training.flow_batches import FlowTraining, batch_of, flow_pairs, flow_world
 from dyn3r.training.flow_training import (
     evaluate_flow,
     flow_loss,

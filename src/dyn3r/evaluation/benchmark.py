@@ -183,10 +183,10 @@ def truth_of(sequence: Sequence, mapping: FrameMapping, protocol: Protocol) -> T
     """
     depth = dynamic = T = K = None
     if "depth" in protocol.tasks and sequence.depth is not None:
-        depth = _resampled(sequence.depth, len(sequence), mapping)
+        depth = resampled(sequence.depth, len(sequence), mapping)
         depth = np.where(depth < protocol.max_depth, depth, np.float32(0))
     if "masks" in protocol.tasks and sequence.mask is not None:
-        dynamic = _resampled(sequence.mask, len(sequence), mapping)
+        dynamic = resampled(sequence.mask, len(sequence), mapping)
     if "cameras" in protocol.tasks:
         T = sequence.T_world_camera
         if T is not None and not np.isfinite(T).all(axis=(1, 2)).any():
@@ -195,7 +195,7 @@ def truth_of(sequence: Sequence, mapping: FrameMapping, protocol: Protocol) -> T
     return Truth(depth=depth, dynamic=dynamic, T_world_camera=T, K=K)
 
 
-def _resampled(read: Callable[[int], np.ndarray], n: int, mapping: FrameMapping) -> np.ndarray:
+def resampled(read: Callable[[int], np.ndarray], n: int, mapping: FrameMapping) -> np.ndarray:
     """Maps of any size, resized and cropped like the frames."""
     out = None
     for i in range(n):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import pad
 
 from dyn3r.flow.dis import DisFlow
@@ -98,16 +97,10 @@ class CompactFlow:
         back: list[np.ndarray],
     ) -> list[tuple[MeasuredFlow, MeasuredFlow]]:
         """Correct the first flow of pairs, both directions together."""
-        sources = [int(i) for i in (*pairs[:, 0], *pairs[:, 1])]
-        image, features = frames.batch(sources)
+        features = frames.batch([int(i) for i in (*pairs[:, 0], *pairs[:, 1])])
         first = torch.from_numpy(np.stack(there + back)).permute(0, 3, 1, 2)
         first = pad(first, frames.padding, mode="replicate").to(self.device)
-        found = self._network(
-            (image, _swapped(image)),
-            (features, FrameFeatures(*(_swapped(x) for x in features))),
-            first,
-            _swapped(first),
-        )
+        found = self._network.both_directions(features, first)
         fields = _fields(found, frames.size_hw)
         return list(zip(fields[: len(pairs)], fields[len(pairs) :]))
 
@@ -125,30 +118,22 @@ class _Frames:
         self.size_hw: tuple[int, int] = (images.shape[1], images.shape[2])
         h, w = (max(-(-side // CELL) * CELL, MIN_SIDE) for side in self.size_hw)
         self.padding = (0, w - self.size_hw[1], 0, h - self.size_hw[0])
-        self.known: OrderedDict[int, tuple[Tensor, FrameFeatures]] = OrderedDict()
+        self.known: OrderedDict[int, FrameFeatures] = OrderedDict()
 
-    def batch(self, frames: list[int]) -> tuple[Tensor, FrameFeatures]:
-        """Images (b, 3, h, w), 0..1, and features of frames."""
-        every = [self._frame(i) for i in frames]
-        features = zip(*(features for _, features in every))
-        return torch.cat([x for x, _ in every]), FrameFeatures(*(torch.cat(x) for x in features))
+    def batch(self, frames: list[int]) -> FrameFeatures:
+        """Features of frames."""
+        return FrameFeatures(*(torch.cat(x) for x in zip(*(self._frame(i) for i in frames))))
 
-    def _frame(self, i: int) -> tuple[Tensor, FrameFeatures]:
+    def _frame(self, i: int) -> FrameFeatures:
         if i not in self.known:
             image = torch.from_numpy(np.array(self.images[i])).permute(2, 0, 1)[None].float() / 255
             image = pad(image, self.padding, mode="replicate").to(self.device)
             image = image.contiguous(memory_format=torch.channels_last)
-            self.known[i] = (image, self.network.encode(image))
+            self.known[i] = self.network.encode(image)
             while len(self.known) > FRAMES_KEPT:
                 self.known.popitem(last=False)
         self.known.move_to_end(i)
         return self.known[i]
-
-
-def _swapped(x: Tensor) -> Tensor:
-    """Rows of the opposite direction."""
-    half = len(x) // 2
-    return torch.cat([x[half:], x[:half]])
 
 
 def _fields(found: FlowPrediction, size_hw: tuple[int, int]) -> list[MeasuredFlow]:

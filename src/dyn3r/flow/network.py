@@ -29,6 +29,8 @@ from torch.nn.functional import (
     unfold,
 )
 
+from dyn3r.geometry.cameras import pixel_grid
+
 CELL = 16
 """Height and width of frames are multiples of this."""
 LARGEST_LOG = 5.0
@@ -66,8 +68,10 @@ class FlowNetworkConfig:
 
 
 class FrameFeatures(NamedTuple):
-    """What the encoder says about frames."""
+    """Frames with what the encoder says about them."""
 
+    image: Float[Tensor, "b 3 h w"]
+    """`normalised` images."""
     coarse: Float[Tensor, "b d gh gw"]
     """At 1/8, for global matching."""
     fine: Float[Tensor, "b e 2*gh 2*gw"]
@@ -121,7 +125,7 @@ class ConvNeXt(nn.Module):
 
     def forward(self, x: Float[Tensor, "b gh gw d"]) -> Float[Tensor, "b gh gw d"]:
         """Add what the block finds."""
-        y = self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        y = channels_last(self.depthwise(channels_first(x)))
         return x + self.narrow(gelu(self.widen(self.norm(y))))
 
 
@@ -168,7 +172,8 @@ class Encoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> FrameFeatures:
         """Encode frames; images: RGB 0..1."""
-        x = torch.relu(self.stem(normalised(images)))
+        image = normalised(images)
+        x = torch.relu(self.stem(image))
         x = torch.relu(self.stem2(x))
         fine = self.fine(self.to_fine(x))
         x = self.coarse(self.to_coarse(torch.relu(fine)))
@@ -177,7 +182,7 @@ class Encoder(nn.Module):
         x = self.norm(self.attention(tokens)).transpose(1, 2).view(b, d, gh, gw)
         fine = torch.relu(fine + doubled(self.down(x)))
         return FrameFeatures(
-            self.match(x), self.match4(fine), self.context8(x), self.context4(fine)
+            image, self.match(x), self.match4(fine), self.context8(x), self.context4(fine)
         )
 
 
@@ -191,12 +196,12 @@ class Evidence(nn.Module):
 
     def forward(
         self,
-        images: tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]],
+        source: Float[Tensor, "b 3 h w"],
+        target: Float[Tensor, "b 3 h w"],
         first: Float[Tensor, "b 2 h w"],
         backward: Float[Tensor, "b 2 h w"],
     ) -> Float[Tensor, "b e gh gw"]:
         """Describe the first flow of a pair by that of the opposite direction and the images."""
-        source, target = (normalised(image) for image in images)
         there = warped(torch.cat([target, backward], 1), first)
         inside = warped(torch.ones_like(first[:, :1]), first)
         trip = (first + there[:, 3:]).square().sum(1, keepdim=True)
@@ -255,17 +260,17 @@ class FlowNetwork(nn.Module):
 
     def forward(
         self,
-        images: tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]],
-        features: tuple[FrameFeatures, FrameFeatures],
+        source: FrameFeatures,
+        target: FrameFeatures,
         first: Float[Tensor, "b 2 h w"],
         backward: Float[Tensor, "b 2 h w"],
     ) -> FlowPrediction:
-        """Flow from the first of each two frames to the second.
+        """Flow from the frames of `source` to those of `target`.
 
         first, backward: flow by another method in this and in the opposite direction, pixels.
         """
-        c, (source, target) = self.config, features
-        evidence = self.evidence(images, first, backward)
+        c = self.config
+        evidence = self.evidence(source.image, target.image, first, backward)
         steps = []
         # at 1/8: from the global match
         volumes = correlations(source.coarse, target.coarse)
@@ -304,16 +309,29 @@ class FlowNetwork(nn.Module):
         whitening = torch.cat([bounded, shear], 1)
         return FlowPrediction(full[:, :2] + details, full[:, 4], whitening, tuple(steps), logits)
 
+    def both_directions(
+        self, frames: FrameFeatures, first: Float[Tensor, "b 2 h w"]
+    ) -> FlowPrediction:
+        """Flow of pairs from the frames to their `opposite` ones; `first`: of all directions."""
+        target = FrameFeatures(*(opposite(x) for x in frames))
+        return self(frames, target, first, opposite(first))
+
     def _match(
         self, logits: Float[Tensor, "b t s"], source: FrameFeatures
     ) -> Float[Tensor, "b gh gw 2"]:
         """Match globally at 1/8 (expected position), then propagate by self-similarity."""
         b, _, gh, gw = source.coarse.shape
-        grid = cells(gh, gw, logits.device).view(1, gh * gw, 2)
+        grid = pixel_grid((gh, gw), logits.device).view(1, gh * gw, 2)
         flow = logits.softmax(1).transpose(1, 2) @ grid - grid
         q, k = self.similar(source.context8.flatten(2).transpose(1, 2)).chunk(2, -1)
         similar = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1)
         return (similar @ flow).view(b, gh, gw, 2)
+
+
+def opposite(x: Tensor) -> Tensor:
+    """Swap the halves of a batch (b, ...): row (k + b / 2) mod b is the other direction of k."""
+    half = len(x) // 2
+    return torch.cat([x[half:], x[:half]])
 
 
 def channels_first(x: Float[Tensor, "b gh gw d"]) -> Float[Tensor, "b d gh gw"]:
@@ -334,7 +352,7 @@ def doubled(x: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b d 2*gh 2*gw"]:
 def warped(x: Float[Tensor, "b d h w"], flow: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b d h w"]:
     """Sample an image where the flow ends, bilinear; 0 outside."""
     h, w = x.shape[2:]
-    at = channels_last(flow) + cells(h, w, flow.device)
+    at = channels_last(flow) + pixel_grid((h, w), flow.device)
     size = torch.tensor([w - 1, h - 1], dtype=at.dtype, device=at.device)
     return grid_sample(x, 2 * at / size - 1, align_corners=True)
 
@@ -350,19 +368,9 @@ def positions(gh: int, gw: int, d: int, device: torch.device) -> Float[Tensor, "
     """Sine code of cell positions (Vaswani et al. 2017), half of the channels per axis."""
     count = d // 4
     rates = torch.exp(torch.arange(count, device=device) * (-math.log(200.0) / count))
-    y, x = torch.meshgrid(
-        torch.arange(gh, device=device), torch.arange(gw, device=device), indexing="ij"
-    )
-    angles = [axis.reshape(-1, 1) * rates for axis in (x, y)]
+    axes = pixel_grid((gh, gw), device).unbind(-1)
+    angles = [axis.reshape(-1, 1) * rates for axis in axes]
     return torch.cat([wave(a) for a in angles for wave in (torch.sin, torch.cos)], 1)
-
-
-def cells(gh: int, gw: int, device: torch.device) -> Float[Tensor, "gh gw 2"]:
-    """Coordinates (x, y) of all cells."""
-    y, x = torch.meshgrid(
-        torch.arange(gh, device=device), torch.arange(gw, device=device), indexing="ij"
-    )
-    return torch.stack([x, y], -1).float()
 
 
 def correlations(
@@ -389,7 +397,7 @@ def look_up(
     neighbourhood is gathered once and interpolated.
     """
     b, gh, gw, _ = flow.shape
-    target, found = (flow + cells(gh, gw, flow.device)).view(b, gh * gw, 2), []
+    target, found = (flow + pixel_grid((gh, gw), flow.device)).view(b, gh * gw, 2), []
     step = torch.arange(2 * radius + 2, device=flow.device).view(-1, 1) - radius
     for level, volume in enumerate(volumes):
         th, tw, s = volume.shape[1:]

@@ -123,9 +123,9 @@ def sample_size(clips: Clips, rng: np.random.Generator) -> list[Clip]:
     return list(clips.values())[rng.choice(len(clips), p=counts / counts.sum())]
 
 
-def warm_cosine(step: int, steps: int) -> float:
-    """Compute the learning rate over its peak: 100 steps of warm-up, then a cosine to 0.01."""
-    warm = min(1.0, (step + 1) / 100)
+def warm_cosine(step: int, steps: int, warmup: int = 100) -> float:
+    """Compute the learning rate over its peak: linear warm-up, and a cosine to 0.01."""
+    warm = min(1.0, (step + 1) / warmup)
     wave = 0.5 * (1 + math.cos(math.pi * step / steps))
     return warm * (0.01 + 0.99 * wave)
 

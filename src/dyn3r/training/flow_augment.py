@@ -182,7 +182,7 @@ def _bars(hw: tuple[int, int], rng: random.Random) -> tuple[np.ndarray, np.ndarr
 def _overlaid(pair: FlowPair, overlay: tuple[np.ndarray, np.ndarray]) -> FlowPair:
     """Draw over both frames at the same place: there, nothing moves and all is seen.
 
-    What moves behind the overlay is hidden. Half-transparent pixels are unknown.
+    Points that move behind the overlay are hidden. Half-transparent pixels are unknown.
     """
     colours, opacity = overlay
     a = opacity[..., None]

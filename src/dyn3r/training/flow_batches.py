@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dyn3r.errors import InputError
 from dyn3r.flow.dis import DisFlow
+from dyn3r.training.clip_cache import images_of
 from dyn3r.training.flow_augment import FlowPair, augmented
 
 LARGEST_MEDIAN = 0.34
@@ -93,16 +94,9 @@ class FlowBatch(NamedTuple):
     """Where the truth is known."""
 
 
-def opposite(x: Tensor) -> Tensor:
-    """Rows of the opposite direction."""
-    half = len(x) // 2
-    return torch.cat([x[half:], x[:half]])
-
-
 def flow_pairs(sample: Any, count: int, rng: random.Random) -> list[FlowPair]:
     """Sample `count` pairs of frames of one rendered scene (`World.sample` of one scene)."""
-    images = sample.images[0].permute(0, 2, 3, 1).numpy()
-    frames = (images * 255 + 0.5).clip(0, 255).astype(np.uint8)
+    frames = images_of(sample)
     n, h, w = frames.shape[:3]
     out: list[FlowPair] = []
     for attempt in range(ATTEMPTS * count):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,15 +16,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dyn3r.errors import InputError
 from dyn3r.flow.compact import NORMAL_SCALE, load_flow_network
-from dyn3r.flow.network import FlowNetwork, FlowPrediction, FrameFeatures, cells
-from dyn3r.training.clip_cache import write_weights
+from dyn3r.flow.network import FlowNetwork, FlowPrediction
+from dyn3r.geometry.cameras import pixel_grid
+from dyn3r.training.clip_cache import warm_cosine, write_weights
 from dyn3r.training.flow_batches import (
     FlowBatch,
     FlowTraining,
     flow_batches,
     held_out_flow,
-    opposite,
 )
+from dyn3r.training.run_log import append_log
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -104,11 +103,11 @@ def train_flow(
             finished = state.step >= options.steps or out_of_time
             if state.step % LOG_EVERY == 0 or finished:
                 entry = {"step": state.step, "seconds": state.seconds, **running}
-                _log(folder, entry)
+                append_log(folder, entry)
             if state.step % options.evaluate_every == 0 or finished:
                 held_out = held_out or held_out_flow(options.photos)
                 scores = evaluate_flow(averaged(state, device), held_out, device)
-                _log(
+                append_log(
                     folder, {"step": state.step, **{f"held out {k}": v for k, v in scores.items()}}
                 )
             if finished or time.monotonic() - saved > SAVE_SECONDS:
@@ -195,7 +194,7 @@ def _save(folder: Path, state: _State) -> None:
 
 def _step(state: _State, batch: FlowBatch, options: FlowTraining) -> dict[str, float]:
     """Take one optimiser step; returns the losses and errors."""
-    rate = options.learning_rate * _schedule(state.step, options.steps)
+    rate = options.learning_rate * warm_cosine(state.step, options.steps, WARMUP)
     state.optimiser.param_groups[0]["lr"] = rate
     predicted = predict(state.network, batch)
     loss, losses = flow_loss(predicted, batch)
@@ -213,20 +212,10 @@ def _step(state: _State, batch: FlowBatch, options: FlowTraining) -> dict[str, f
     return losses
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Compute the learning rate over its peak: linear warm-up, then a cosine to 0.01."""
-    wave = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    return min(1.0, (step + 1) / WARMUP) * (0.01 + 0.99 * wave)
-
-
 def predict(network: FlowNetwork, batch: FlowBatch) -> FlowPrediction:
     """Predict all directed pairs of a batch."""
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    features = network.encode(images)
-    target = FrameFeatures(*(opposite(x) for x in features))
-    return network(
-        (images, opposite(images)), (features, target), batch.first, opposite(batch.first)
-    )
+    return network.both_directions(network.encode(images), batch.first)
 
 
 def flow_loss(predicted: FlowPrediction, batch: FlowBatch) -> tuple[Tensor, dict[str, float]]:
@@ -281,7 +270,7 @@ def matching_loss(logits: Tensor, batch: FlowBatch) -> Tensor:
     gh, gw = h // 8, w // 8
     flow = batch.flow[:, :, 4::8, 4::8].flatten(2) / 8
     counts = (batch.known & batch.visible)[:, 4::8, 4::8].flatten(1)
-    at = flow + cells(gh, gw, flow.device).view(1, -1, 2).transpose(1, 2)
+    at = flow + pixel_grid((gh, gw), flow.device).view(1, -1, 2).transpose(1, 2)
     at = torch.stack([at[:, 0].clamp(0, gw - 1), at[:, 1].clamp(0, gh - 1)], 1)
     corner = at.floor()
     rest, log_p, total = at - corner, logits.log_softmax(1), logits.new_zeros(counts.shape)
@@ -309,10 +298,3 @@ def whitened_length(error: Tensor, whitening: Tensor) -> Tensor:
 def negative_log_likelihood(error: Tensor, whitening: Tensor) -> Tensor:
     """Compute -log density (b, h, w), without its constant, of errors (b, 2, h, w)."""
     return whitened_length(error, whitening) - whitening[:, 0] - whitening[:, 1]
-
-
-def _log(folder: Path, entry: dict[str, Any]) -> None:
-    line = {k: round(v, 5) if isinstance(v, float) else v for k, v in entry.items()}
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"time": round(time.time()), **line}) + "\n")
-    logger.info("%s", line)

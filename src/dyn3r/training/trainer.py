@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from dyn3r.training.group import Group
 from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
 from dyn3r.training.options import TrainOptions
 from dyn3r.training.pairs import PairBatch
+from dyn3r.training.run_log import append_log
 from dyn3r.training.run_state import RunState, restore, save
 from dyn3r.types import Progress, no_progress
 
@@ -112,10 +112,10 @@ class _Recorder:
             self.running[name] = LOG_DECAY * mean + (1 - LOG_DECAY) * value
         if state.step % LOG_EVERY == 0 or finished:
             rate = _rate(state.step - 1, options)
-            _log(self.folder, {"step": state.step, "lr": rate, **self.running})
+            append_log(self.folder, {"step": state.step, "lr": rate, **self.running})
         if state.step % options.evaluate_every == 0 or finished:
             scores = evaluate(state.average, self.held_out, self.group.device)
-            _log(self.folder, {"step": state.step, **scores})
+            append_log(self.folder, {"step": state.step, **scores})
         if finished or time.monotonic() - self.last_save > options.save_minutes * 60:
             save(self.folder, state, options, self.group)
             self.last_save = time.monotonic()
@@ -253,11 +253,3 @@ def evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) ->
         "held_out_abs_rel": float(torch.stack(depth_errors).median()),
         "held_out_point_error": float(torch.stack(point_errors).median()),
     }
-
-
-def _log(folder: Path, entry: dict[str, Any]) -> None:
-    """Append one line to `log.jsonl`."""
-    line = {k: round(v, 6) if isinstance(v, float) else v for k, v in entry.items()}
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"time": round(time.time()), **line}) + "\n")
-    logger.info("%s", line)
