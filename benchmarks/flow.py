@@ -22,7 +22,7 @@ import torch
 import dyn3r
 from dyn3r.bundle_adjustment.measurements import whitening_matrix
 from dyn3r.datasets.folder import sequences
-from dyn3r.evaluation.benchmark import resampled
+from dyn3r.evaluation.benchmark_frames import resampled
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.geometry.cameras import invert, pixel_grid, project, transform, unproject
 from dyn3r.training.flow_batches import held_out_flow

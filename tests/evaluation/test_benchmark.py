@@ -7,6 +7,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,17 +19,18 @@ from tests.factories import tiny_network
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import CheckpointError, InputError
 from dyn3r.evaluation import benchmark_run
-from dyn3r.evaluation.benchmark import (
-    Result,
-    is_complete,
-    measure,
+from dyn3r.evaluation.benchmark import Result
+from dyn3r.evaluation.benchmark import measure as measure_with
+from dyn3r.evaluation.benchmark_frames import (
+    numbering_gaps,
     prepare_clip,
     read_sequences,
     truth_of,
 )
 from dyn3r.evaluation.benchmark_run import BenchmarkSettings, read_results, run_benchmark
 from dyn3r.evaluation.benchmark_table import mean, runs_table, sequence_csv, sequence_table
-from dyn3r.evaluation.protocols import DEFAULTS, METRICS, PROTOCOLS, find_protocol
+from dyn3r.evaluation.completeness import shortfalls
+from dyn3r.evaluation.protocols import DEFAULTS, METRICS, PROTOCOLS, Protocol, find_protocol
 from dyn3r.io.images import frame_mapping, resize_nearest
 from dyn3r.network.checkpoints.reader import save_network
 from dyn3r.network.model import Model, load_model
@@ -41,11 +43,14 @@ FRAMES = {
     "easi3r/davis-all": ALL,
     "monst3r/sintel-pose": ALL,
     "monst3r/sintel-depth": ALL,
+    "monst3r/sintel-depth-lad2": ALL,
     "cut3r/sintel-depth": ALL,
     "monst3r/tum": range(0, 270, 3),
     "easi3r/tum": range(0, 400, 30),
     "monst3r/bonn": range(30, 140),
+    "monst3r/bonn-lad2": range(30, 140),
     "monst3r/kitti": range(110),
+    "monst3r/kitti-lad2": range(110),
     "dyn3r/kitti-odometry": ALL,
     "monst3r/nyu": ALL,
     "monst3r/scannet": range(0, 270, 3),
@@ -102,13 +107,16 @@ class TestProtocols:
         assert sequence.image(len(sequence) - 1)[0, 0, 0] == last % 256
 
     def test_published_numbers_of_frames(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tum,) = read("tum", [fake_sequence()], monkeypatch)
-        assert len(tum) == 90
-        (adt,) = read("adt", [fake_sequence(n=300)], monkeypatch)
-        assert len(adt) == 60
-        names = find_protocol("monst3r/sintel-pose").sequences
-        assert len(names) == 14
-        assert sum(SINTEL_FRAMES.get(name, 50) for name in names) == 643
+        for name, total, length in (("tum", 720, 400), ("adt", 480, 300), ("bonn", 550, 400)):
+            protocol = find_protocol(name)
+            found = [fake_sequence(s, length) for s in protocol.sequences]
+            assert sum(len(s) for s in read(name, found, monkeypatch)) == protocol.frames == total
+        sintel = find_protocol("monst3r/sintel-pose")
+        assert len(sintel.sequences) == 14
+        assert sum(SINTEL_FRAMES.get(s, 50) for s in sintel.sequences) == sintel.frames == 643
+        for name in ("monst3r/sintel-depth", "cut3r/sintel-depth", "monst3r/sintel-depth-lad2"):
+            missing = sum(50 - n for n in SINTEL_FRAMES.values())
+            assert find_protocol(name).frames == 23 * 50 - missing == 1064
 
     @pytest.mark.parametrize("name", ["monst3r/tum", "easi3r/tum", "monst3r/scannet",
                                       "monst3r/bonn", "easi3r/adt", "easi3r/dycheck"])  # fmt: skip
@@ -127,6 +135,8 @@ class TestProtocols:
         assert set(find_protocol("davis").sequences) == set(DAVIS_16)
         assert set(find_protocol("easi3r/davis-17").sequences) == set(DAVIS_17)
         assert find_protocol("easi3r/davis-all").sequences is None
+        assert len(find_protocol("kitti").sequences) == 13
+        assert all("_release_" in name for name in find_protocol("adt").sequences)
         bonn = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
         found = [fake_sequence(name, 150) for name in (*bonn, "balloon")]
         assert tuple(s.name for s in read("bonn", found, monkeypatch)) == bonn
@@ -147,9 +157,14 @@ class TestProtocols:
     def test_how_frames_are_brought_to_the_network_and_compared(self) -> None:
         stretched = {p.name for p in PROTOCOLS if p.stretch}
         assert stretched == {"monst3r/sintel-depth", "cut3r/sintel-depth", "monst3r/bonn",
-                             "monst3r/kitti", "monst3r/nyu", "easi3r/dycheck"}  # fmt: skip
+                             "monst3r/kitti", "monst3r/nyu", "easi3r/dycheck",
+                             "monst3r/sintel-depth-lad2", "monst3r/bonn-lad2",
+                             "monst3r/kitti-lad2"}  # fmt: skip
         cut = {p.name for p in PROTOCOLS if p.max_depth == 70}
-        assert cut == {"monst3r/sintel-depth", "cut3r/sintel-depth", "monst3r/bonn"}
+        assert cut == {"monst3r/sintel-depth", "cut3r/sintel-depth", "monst3r/bonn",
+                       "monst3r/sintel-depth-lad2", "monst3r/bonn-lad2"}  # fmt: skip
+        steps = {p.name for p in PROTOCOLS if p.depth_alignment == "lad2"}
+        assert steps == {name for name in FRAMES if name.endswith("-lad2")}
         assert find_protocol("cut3r/sintel-depth").depth_alignment == "scale_weiszfeld"
         for p in PROTOCOLS:
             of = {"masks": "frames", "cameras": "sequences", "depth": "pixels"}
@@ -165,6 +180,8 @@ class TestProtocols:
             ("monst3r/tum", "CUT3R", {"ATE": 0.046, "RPEt": 0.015, "RPEr": 0.473}),
             ("easi3r/tum", "MonST3R", {"ATE": 0.183, "RPEt": 0.148, "RPEr": 6.985}),
             ("monst3r/bonn", "MonST3R", {"abs rel": 0.067, "d<1.25": 0.963}),
+            ("monst3r/sintel-depth-lad2", "MonST3R", {"abs rel": 0.335, "d<1.25": 0.585}),
+            ("monst3r/bonn-lad2", "MonST3R", {"abs rel": 0.063, "d<1.25": 0.964}),
             ("monst3r/kitti", "MonST3R", {"abs rel": 0.168, "d<1.25": 0.744}),
             ("easi3r/dycheck", "DUSt3R", {"ATE": 0.035, "RPEt": 0.030, "RPEr": 2.323}),
         ],
@@ -177,15 +194,6 @@ class TestProtocols:
     def test_unknown_names(self) -> None:
         with pytest.raises(InputError, match=r"'kiti': choose one of davis, .*easi3r/tum"):
             find_protocol("kiti")
-
-    def test_complete_is_all_sequences_and_no_others(self) -> None:
-        davis, tum = find_protocol("davis"), find_protocol("tum")
-        assert is_complete(davis, DAVIS_16)
-        assert not is_complete(davis, DAVIS_16[1:])
-        assert not is_complete(davis, DAVIS_17)
-        assert is_complete(tum, [str(i) for i in range(8)])
-        assert not is_complete(tum, ["1"])
-        assert not is_complete(find_protocol("easi3r/davis-all"), DAVIS_17)
 
 
 class TestFrames:
@@ -270,6 +278,13 @@ def world_sequence(world: PlaneWorld, **changes: object) -> Sequence:
         "K": np.tile(world.K, (len(world), 1, 1)),
     }
     return Sequence(**(fields | changes))
+
+
+def measure(scene: Scene, sequence: Sequence, protocol: Protocol, **more: Any) -> Result:
+    """The result of a scene, with the truth of its sequence."""
+    return measure_with(
+        scene, truth_of(sequence, scene.mapping, protocol), sequence, protocol, **more
+    )
 
 
 def true_scene(world: PlaneWorld, sequence: Sequence, **changes: object) -> Scene:
@@ -390,10 +405,97 @@ def failed(name: str, frames: int) -> Result:
     return Result("easi3r/davis-16", name, frames, "failed", "it broke")
 
 
+def davis_results(frames: int = 1376) -> list[Result]:
+    """A result of every sequence of DAVIS-16."""
+    lengths = [68] * 19 + [frames - 19 * 68]
+    return [result(name, n, 0.25) for name, n in zip(DAVIS_16, lengths)]
+
+
 def table_rows(table: str) -> dict[str, list[str]]:
     """First cell -> the others, of a Markdown table."""
     rows = [[c.strip() for c in x.split("|")[1:-1]] for x in table.splitlines() if "|" in x]
     return {row[0]: row[1:] for row in rows}
+
+
+class TestCompleteness:
+    @pytest.mark.parametrize(
+        ("names", "gaps"),
+        [
+            ("00000 00001 00002", []),
+            ("00000 00001 00003 00004", ["no frame between 00001 and 00003"]),
+            ("frame_0001 frame_0004 frame_0010", ["no frame between frame_0004 and frame_0010"]),
+            ("9 10 12", ["no frame between 10 and 12"]),
+            ("1305031102.175304 1305031102.211214 1305031102.275326", []),  # time stamps
+            ("a b c", []),
+            ("a1 b7 a9", []),
+            ("0007", []),
+        ],
+    )
+    def test_gaps_in_the_numbering(self, names: str, gaps: list[str]) -> None:
+        assert numbering_gaps(tuple(names.split())) == gaps
+
+    def test_many_gaps_are_counted(self) -> None:
+        names = [str(i) for i in range(20) if i % 3]
+        assert numbering_gaps(tuple(names))[2:] == ["no frame between 8 and 10", "3 more gaps"]
+
+    def test_a_gap_shows_after_the_stride(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = fake_sequence(find_protocol("adt").sequences[0], 300)
+        found = found.select([i for i in range(300) if i != 13])
+        (sequence,) = read("adt", [found], monkeypatch)
+        assert numbering_gaps(sequence.frame_names) == ["no frame between 10 and 16"]
+
+    def test_sequences(self) -> None:
+        davis, kitti = find_protocol("davis"), find_protocol("dycheck")
+        whole = davis_results()
+        assert shortfalls(davis, whole) == []
+        assert shortfalls(davis, whole[1:]) == ["19 of 20 sequences"]
+        assert shortfalls(davis, [*whole, result("india", 81, 0.5)]) == ["also india"]
+        assert shortfalls(davis, whole, shortened=True) == ["not all frames of the protocol"]
+        some = [result(str(i), 9, None, metrics=dict.fromkeys(("ATE", "RPEt", "RPEr"), 0.1))
+                for i in range(12)]  # fmt: skip
+        assert shortfalls(kitti, some) == []
+        assert shortfalls(kitti, some[1:]) == ["11 sequences, the published table has 12"]
+        assert shortfalls(find_protocol("folder"), some) == []
+
+    def test_frames_and_truth(self) -> None:
+        davis = find_protocol("davis")
+        assert shortfalls(davis, davis_results(1375)) == ["1375 of 1376 frames"]
+        whole = davis_results()
+        whole[3] = replace(whole[3], missing=["no frame between 1 and 3", "x"])
+        whole[5] = replace(whole[5], metrics={"JM": 0.5, "JR": None})
+        said = ["camel: no frame between 1 and 3, x", "car-shadow: no JR"]
+        assert shortfalls(davis, whole) == said
+        table = sequence_table(davis, whole)
+        assert f"Partial: {'; '.join(said)}. Published" in table
+        assert "published:" not in table
+
+    def test_a_failed_sequence_is_there(self) -> None:
+        whole = davis_results()
+        whole[0] = failed(whole[0].sequence, whole[0].frames)
+        assert shortfalls(find_protocol("davis"), whole) == []
+
+    def test_truth_of_some_frames(self, world: PlaneWorld) -> None:
+        T = world.T_world_camera.copy()
+        T[1] = np.nan
+        depth = world.depth.astype(np.float32)
+        depth[2:4] = 0
+        numbered = tuple(str(i) for i in (0, 1, 2, 4, 5))
+        sequence = world_sequence(
+            world, T_world_camera=T, depth=lambda i: depth[i], frame_names=numbered
+        )
+        result = measure(true_scene(world, sequence), sequence, find_protocol("folder"))
+        assert result.missing == ["no frame between 2 and 4", "1 of 5 frames have no true camera",
+                                  "2 of 5 frames have no true depth"]  # fmt: skip
+        whole = world_sequence(world)
+        assert measure(true_scene(world, whole), whole, find_protocol("folder")).missing == []
+
+    def test_depth_that_is_all_too_far_is_a_truth(self, world: PlaneWorld) -> None:
+        depth = np.where(np.arange(5)[:, None, None] == 2, 90, world.depth).astype(np.float32)
+        sequence = world_sequence(world, depth=lambda i: depth[i])
+        protocol = replace(find_protocol("bonn"), stretch=False)
+        result = measure(true_scene(world, sequence), sequence, protocol)
+        assert result.pixels == 4 * 48 * 64
+        assert result.missing == []
 
 
 class TestMeansAndTables:
@@ -435,7 +537,7 @@ class TestMeansAndTables:
 
     def test_published_rows_only_beside_the_whole(self) -> None:
         davis = find_protocol("davis")
-        whole = [result(name, 4, 0.25) for name in DAVIS_16]
+        whole = davis_results()
         table = sequence_table(davis, whole)
         assert "Partial" not in table
         label = "Easi3R (MonST3R) (published: Easi3R, as quoted in DATASETS.md)"
@@ -447,7 +549,7 @@ class TestMeansAndTables:
         ):
             assert "Partial" in partial
             assert "published:" not in partial
-        assert "sequences: 19 (the published table has 20)" in sequence_table(davis, whole[1:])
+        assert "Partial: 19 of 20 sequences. Published" in sequence_table(davis, whole[1:])
 
     def test_runs_are_compared_on_common_sequences(self) -> None:
         davis = find_protocol("davis")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import linprog
 
 from dyn3r.errors import InputError
@@ -28,7 +29,7 @@ PREDICTED, TRUTH = GOLDEN["depth__pred"], GOLDEN["depth__gt"]
         ("scale_shift", "scale_shift_lstsq", 2e-7),
         # Ten re-weightings do not converge fully, so the last digits depend on rounding.
         ("scale_weiszfeld", "scale_weiszfeld", 5e-5),
-        # The published solver is iterative; ours is exact.
+        # That run of the published solver was given the steps to converge; ours is exact.
         ("scale_shift_l1", "lad2", 5e-5),
     ],
 )
@@ -55,6 +56,33 @@ def test_scaled_and_shifted_ground_truth_is_perfect(alignment: str) -> None:
     assert errors.abs_rel < 1e-5
     median = depth_errors(np.where(TRUTH > 0, 0.5 * TRUTH + 3, 0), TRUTH, alignment="median")
     assert median.abs_rel > 0.05
+
+
+def test_published_steps_hardly_move_the_median_scale() -> None:
+    """The known answer of docs/design/DATASETS.md, 0, finding 4: the optimum is (30, 5)."""
+    predicted = np.linspace(0.2, 1.515, 1001)
+    truth = 30 * predicted + 5
+    assert align_depth(predicted, truth, "median")[0] == pytest.approx(35.83, abs=0.005)
+    scale, shift = align_depth(predicted, truth, "lad2")
+    assert scale == pytest.approx(35.73, abs=0.005)
+    assert shift == pytest.approx(0.086, abs=0.0005)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.5])
+def test_published_steps_are_those_of_adam(noise: float) -> None:
+    random = np.random.default_rng(3)
+    predicted = random.uniform(0.1, 5, 500)
+    truth = np.abs(1.3 * predicted + 0.2 + noise * random.standard_normal(500))
+    p, t = torch.from_numpy(predicted), torch.from_numpy(truth)
+    start = align_depth(predicted, truth, "median")
+    scale, shift = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in start)
+    adam = torch.optim.Adam([scale, shift], lr=1e-4)
+    for _ in range(1000):
+        adam.zero_grad()
+        (scale * p + shift - t).abs().mean().backward()
+        adam.step()
+    found = align_depth(predicted, truth, "lad2")
+    np.testing.assert_allclose(found, (scale.item(), shift.item()), atol=1e-9)
 
 
 def test_least_absolute_error_agrees_with_linear_programming() -> None:

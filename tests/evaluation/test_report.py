@@ -58,7 +58,7 @@ def written(out: Path) -> Page:
         about={"settings": {"model": "<b>compact</b>"}, "mask_kind": "moves"},
     )  # fmt: skip
     hostile = Result("dyn3r/folder", HOSTILE, 2, "failed", "no <i>file</i>")
-    write_report(out, PROTOCOL, [walk, hostile], complete=False)
+    write_report(out, PROTOCOL, [walk, hostile], shortened=True)
     return Page((out / "report.html").read_text(encoding="utf-8"))
 
 
@@ -98,7 +98,7 @@ def test_plots_and_worst_frames_are_in_the_page(tmp_path: Path) -> None:
 
 def test_a_run_of_which_everything_failed(tmp_path: Path) -> None:
     results = [Result("easi3r/davis-16", "dog", 60, "failed", "out of memory")]
-    write_report(tmp_path, find_protocol("davis"), results, complete=False)
+    write_report(tmp_path, find_protocol("davis"), results, shortened=False)
     text = (tmp_path / "report.html").read_text()
     assert "failed: out of memory" in text
     assert "http" not in text

@@ -82,8 +82,8 @@ class Benchmark:
         settings, protocol = self._settings()
         self._run(settings)
         done = list(read_results(settings.output).values())
-        complete = write_summary(settings.output, protocol, done, shortened=self._shortened())
-        _print_table(protocol, done, shortened=not complete)
+        shortened = self.num_frames is not None
+        print(write_summary(settings.output, protocol, done, shortened=shortened))
         failed = [r.sequence for r in done if r.status == "failed"]
         if not self.quiet:
             print(f"wrote {settings.output / 'report.html'}, table.md, table.csv")
@@ -119,9 +119,6 @@ class Benchmark:
         )  # fmt: skip
         return settings, protocol
 
-    def _shortened(self) -> bool:
-        return self.num_frames is not None
-
     def _run(self, settings: BenchmarkSettings) -> None:
         """Run, and print a line a sequence."""
         from dyn3r.evaluation.benchmark_run import run_benchmark
@@ -136,19 +133,17 @@ class Benchmark:
 
 def write_summary(
     output: Path, protocol: Protocol, results: list[Result], *, shortened: bool
-) -> bool:
-    """Write table.md, table.csv and report.html; returns whether the protocol was run whole."""
-    from dyn3r.evaluation.benchmark import is_complete
+) -> str:
+    """Write table.md, table.csv and report.html; returns the table."""
     from dyn3r.evaluation.benchmark_table import sequence_csv, sequence_table
     from dyn3r.evaluation.report import write_report
     from dyn3r.io.atomic import write_text
 
-    complete = is_complete(protocol, [r.sequence for r in results]) and not shortened
     table = sequence_table(protocol, results, shortened=shortened)
     write_text(output / "table.md", table + "\n", overwrite=True)
     write_text(output / "table.csv", sequence_csv(results), overwrite=True)
-    write_report(output, protocol, results, complete=complete)
-    return complete
+    write_report(output, protocol, results, shortened=shortened)
+    return table
 
 
 def _line(result: Result) -> str:
@@ -159,12 +154,6 @@ def _line(result: Result) -> str:
         return f"{result.sequence}: failed: {result.error}"
     values = ", ".join(f"{m} {cell(m, v)}" for m, v in result.metrics.items() if v is not None)
     return f"{result.sequence}: {result.frames} frames, {result.seconds:.0f} s: {values}"
-
-
-def _print_table(protocol: Protocol, results: list[Result], *, shortened: bool) -> None:
-    from dyn3r.evaluation.benchmark_table import sequence_table
-
-    print(sequence_table(protocol, results, shortened=shortened))
 
 
 def _table_of_runs(folders: tuple[Path, ...]) -> str:

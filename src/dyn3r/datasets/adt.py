@@ -31,6 +31,15 @@ from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
 from dyn3r.io.images import first_line, natural_key, visible_files
 
+CLIPS = (
+    "Apartment_release_decoration_seq138_5", "Apartment_release_multiskeleton_party_seq117_4",
+    "Apartment_release_multiskeleton_party_seq121_1",
+    "Apartment_release_multiskeleton_party_seq121_2", "Apartment_release_multiuser_cook_seq118_8",
+    "Apartment_release_multiuser_cook_seq144_4", "Apartment_release_work_seq140_1",
+    "Lite_release_recognition_BirdHouseToy_seq030_6",
+)  # fmt: skip
+"""The clips of the published table, of 300 frames each. Source: DATASETS.md, 2.9."""
+
 PICTURES, LENS, PATH = "images_jpeg_bytes", "fx_fy_cx_cy", "extrinsics_w2c"
 STRIDE_FOLDER, STRIDE = "prepare_all_stride5", 5
 FPS = 30.0
@@ -43,7 +52,7 @@ _BROKEN = (OSError, ValueError, EOFError, LookupError, TypeError, RuntimeError, 
 
 
 def sequences(root: Path) -> list[Sequence]:
-    """Every clip. There is no depth, and no camera path where a .npz has none.
+    """Every clip, not only `CLIPS`. There is no depth, and no camera path where a .npz has none.
 
     A clip that is there as .npz and as prepared folder is read from the .npz, unless its pictures
     are pickled, which is never unpacked.

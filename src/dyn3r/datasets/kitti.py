@@ -28,6 +28,18 @@ from dyn3r.errors import InputError
 
 PER_METRE = 256.0
 DATE_CHARACTERS = len("2011_09_26")
+VAL_DRIVES = tuple(
+    f"{date}_drive_{number}_sync_02"
+    for date, numbers in {
+        "2011_09_26": "0002 0005 0013 0020 0023 0036 0079 0095 0113",
+        "2011_09_28": "0037",
+        "2011_09_29": "0026",
+        "2011_09_30": "0016",
+        "2011_10_03": "0047",
+    }.items()
+    for number in numbers.split()
+)
+"""The drives of the published table. Source: DATASETS.md, 2.5."""
 GATHERED = "groundtruth_depth_gathered"
 TRUTH = Path("proj_depth/groundtruth/image_02")
 

@@ -25,6 +25,12 @@ from dyn3r.datasets.trajectories import (
 )
 from dyn3r.errors import InputError
 
+DYNAMIC = tuple(
+    f"rgbd_dataset_freiburg3_{people}_{camera}"
+    for people in ("sitting", "walking")
+    for camera in ("static", "xyz", "halfsphere", "rpy")
+)
+"""The recordings of the published tables. Source: DATASETS.md, 2.3."""
 K_FREIBURG3 = np.array([[535.4, 0, 320.1], [0, 539.2, 247.6], [0, 0, 1]])
 """Intrinsics of the colour camera of freiburg3, for 640x480; it has no distortion."""
 PREPARED = {"90": "monst3r/tum", "all_stride30": "easi3r/tum"}

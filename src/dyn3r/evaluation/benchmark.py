@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
-from dyn3r.datasets.sequence import Reader, Sequence
-from dyn3r.errors import InputError
+from dyn3r.datasets.sequence import Sequence
+from dyn3r.evaluation.benchmark_frames import numbering_gaps, prepare_clip, truth_gaps, truth_of
 from dyn3r.evaluation.depth_metrics import DepthErrors, depth_errors, relative_error, resize_depth
 from dyn3r.evaluation.evaluate import Evaluation, compare, without_nan
 from dyn3r.evaluation.mask_metrics import region_similarity
 from dyn3r.evaluation.protocols import Protocol
 from dyn3r.evaluation.trajectory import TrajectoryErrors, aligned_path
 from dyn3r.evaluation.truth import Truth
-from dyn3r.io.images import frame_mapping, prepare_image, resize_nearest
-from dyn3r.types import Clip, FrameMapping, RunContext, package_version
+from dyn3r.types import Clip, RunContext, package_version
 
 if TYPE_CHECKING:
     from dyn3r.network.model import Model
@@ -57,6 +53,8 @@ class Result:
     """Paths after alignment; precision and recall of masks by threshold."""
     pixels: int = 0
     """Valid pixels of the depth comparison."""
+    missing: list[str] = field(default_factory=list)
+    """Frames that are not there, and truth that only some frames have; one phrase each."""
     about: dict[str, Any] = field(default_factory=dict)
     """Options, version, model, machine, unit and notes of the sequence."""
 
@@ -66,46 +64,6 @@ class Result:
         return values
 
 
-def read_sequences(protocol: Protocol, root: Path, names: tuple[str, ...] = ()) -> list[Sequence]:
-    """The sequences of a data set that a protocol takes, with the frames that it takes.
-
-    `names` chooses some of them; otherwise those of the protocol that are under `root`.
-
-    Raises:
-        InputError: another data set or layout, unknown names, nothing left.
-    """
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder: give the root of the data set with --root")
-    reader: Reader = importlib.import_module(f"dyn3r.datasets.{protocol.dataset}").sequences
-    found = {s.name: s for s in reader(root)}
-    if unknown := sorted(set(names) - set(found)):
-        raise InputError(f"{root} has no sequence {unknown[0]!r:.60}: it has {', '.join(found)}")
-    wanted = names or protocol.sequences or tuple(found)
-    chosen = [found[n] for n in wanted if n in found and n not in protocol.exclude]
-    if not chosen:
-        raise InputError(f"{root} has none of the sequences of {protocol.name}")
-    return [_frames(sequence, protocol) for sequence in chosen]
-
-
-def _frames(sequence: Sequence, protocol: Protocol) -> Sequence:
-    """The frames that a protocol takes; those of a prepared sequence were picked before."""
-    if sequence.prepared_for is None:
-        return sequence.take(start=protocol.start, stride=protocol.stride, limit=protocol.limit)
-    if sequence.prepared_for != protocol.name:
-        raise InputError(
-            f"{sequence.name}: its frames were prepared for {sequence.prepared_for}: use that "
-            f"protocol, or the data set as it unpacks for {protocol.name}"
-        )
-    return sequence.take(limit=protocol.limit)
-
-
-def is_complete(protocol: Protocol, sequences: list[str]) -> bool:
-    """Whether these are the sequences of the published table, all of them and no others."""
-    if protocol.sequences is not None:
-        return set(protocol.sequences) == set(sequences)
-    return protocol.count is None or protocol.count == len(set(sequences))
-
-
 def run_sequence(
     sequence: Sequence,
     protocol: Protocol,
@@ -113,119 +71,44 @@ def run_sequence(
     options: Options,
     size: int | None = None,
     context: RunContext | None = None,
-    keep: Callable[[Scene, Clip], None] | None = None,
+    keep: Callable[[Scene, Clip, Truth], None] | None = None,
 ) -> Result:
-    """Reconstruct a sequence and compare it with its truth.
+    """Reconstruct a sequence and compare it with its truth, which is read before.
 
-    `keep` is given the scene and its clip before they are dropped. Raises the errors of
+    `keep` is given the scene, its clip and the truth before they are dropped. Raises the errors of
     `dyn3r.errors` for frames or truth that cannot be read, and for runs that fail.
     """
     from dyn3r.pipeline import reconstruct
 
-    check_truth(sequence, protocol)
     clip = prepare_clip(sequence, size or model.image_size, stretch=protocol.stretch)
+    truth = truth_of(sequence, clip.mapping, protocol)
     started = time.monotonic()
     scene = reconstruct(clip, model, options, context=context or RunContext())
     seconds = time.monotonic() - started
     if keep is not None:
-        keep(scene, clip)
+        keep(scene, clip, truth)
     about = {
         "model": model.about, "size": size or model.image_size, "plan": scene.metadata.get("plan"),
         "unit": sequence.unit, "mask_kind": sequence.mask_kind, "notes": list(sequence.notes),
         "dyn3r_version": package_version(), "machine": machine(),
     }  # fmt: skip
-    return measure(scene, sequence, protocol, seconds=seconds, about=about)
-
-
-def check_truth(sequence: Sequence, protocol: Protocol) -> None:
-    """Raise InputError if a sequence has no truth for any task of the protocol."""
-    truths = {"masks": sequence.mask, "depth": sequence.depth, "cameras": sequence.T_world_camera}
-    if "cameras" in protocol.tasks and sequence.K is not None:
-        return
-    if all(truths[task] is None for task in protocol.tasks):
-        raise _no_truth(sequence, protocol)
-
-
-def _no_truth(sequence: Sequence, protocol: Protocol) -> InputError:
-    tasks = ", ".join(protocol.tasks)
-    return InputError(f"{sequence.name} has no truth for {tasks}, which {protocol.name} compares")
-
-
-def prepare_clip(sequence: Sequence, size: int, *, stretch: bool = False) -> Clip:
-    """The frames of a sequence as the network reads them (SPEC 2).
-
-    `stretch`: resized to multiples of 16 without a crop (DATASETS.md, 1.2, no_crop).
-    Raises InputError for frames of different sizes.
-    """
-    first = sequence.image(0)
-    hw = (first.shape[0], first.shape[1])
-    mapping = frame_mapping(hw, size=size)
-    if stretch:
-        mapping = FrameMapping(hw, mapping.size_hw, (0, 0), mapping.size_hw)
-    frames = np.empty((len(sequence), *mapping.size_hw, 3), np.uint8)
-    for i in range(len(sequence)):
-        image = first if i == 0 else sequence.image(i)
-        if image.shape != first.shape:
-            raise InputError(
-                f"{sequence.name}: frame {sequence.frame_names[i]} has another size than the first"
-            )
-        frames[i] = prepare_image(Image.fromarray(image), mapping)
-    times = np.arange(len(sequence)) / sequence.fps
-    times = times if sequence.times_s is None else sequence.times_s - sequence.times_s[0]
-    return Clip(frames, mapping, sequence.frame_names, times, sequence.name, sequence.fps)
-
-
-def truth_of(sequence: Sequence, mapping: FrameMapping, protocol: Protocol) -> Truth:
-    """The truth that a protocol compares, at the resolution of prepared frames.
-
-    True depth at or beyond the protocol's `max_depth` is left out (0). Cameras of which no frame
-    is known are no truth.
-    """
-    depth = dynamic = T = K = None
-    if "depth" in protocol.tasks and sequence.depth is not None:
-        depth = resampled(sequence.depth, len(sequence), mapping)
-        depth = np.where(depth < protocol.max_depth, depth, np.float32(0))
-    if "masks" in protocol.tasks and sequence.mask is not None:
-        dynamic = resampled(sequence.mask, len(sequence), mapping)
-    if "cameras" in protocol.tasks:
-        T = sequence.T_world_camera
-        if T is not None and not np.isfinite(T).all(axis=(1, 2)).any():
-            T = None
-        K = None if sequence.K is None else mapping.K_from_source(sequence.K)
-    return Truth(depth=depth, dynamic=dynamic, T_world_camera=T, K=K)
-
-
-def resampled(read: Callable[[int], np.ndarray], n: int, mapping: FrameMapping) -> np.ndarray:
-    """Maps of any size, resized and cropped like the frames."""
-    out = None
-    for i in range(n):
-        values = read(i)
-        own = FrameMapping(
-            (values.shape[0], values.shape[1]), mapping.resized_hw, mapping.crop_xy, mapping.size_hw
-        )
-        if out is None:
-            out = np.empty((n, *mapping.size_hw), values.dtype)
-        out[i] = resize_nearest(values, own)
-    assert out is not None
-    return out
+    return measure(scene, truth, sequence, protocol, seconds=seconds, about=about)
 
 
 def measure(
     scene: Scene,
+    truth: Truth,
     sequence: Sequence,
     protocol: Protocol,
     *,
     seconds: float = 0.0,
     about: dict[str, Any] | None = None,
 ) -> Result:
-    """Compare a scene with the truth of its sequence as the protocol says.
+    """Compare a scene with the truth of its sequence (`truth_of`) as the protocol says.
 
     Raises:
-        InputError: no truth for any task of the protocol.
+        InputError: no pixel has both a true depth and an estimated one; damaged depth.
     """
-    truth = truth_of(sequence, scene.mapping, protocol)
-    if all(array is None for array in vars(truth).values()):
-        raise _no_truth(sequence, protocol)
     evaluation = compare(scene, truth)
     metrics, baseline = (_metrics(evaluation, which) for which in ("scene", "baseline"))
     if truth.dynamic is not None:
@@ -234,15 +117,19 @@ def measure(
         baseline["false moving"] = 0.0
     pixels = 0
     if truth.depth is not None:
-        errors = _depth(scene.depth, sequence, truth, protocol)
-        constant = _depth(np.ones_like(scene.depth), sequence, truth, protocol)
+        depth = np.asarray(scene.depth)
+        errors, constant = _depth([depth, np.ones_like(depth)], sequence, truth, protocol)
         metrics |= {"abs rel": errors.abs_rel, "d<1.25": errors.delta1}
         baseline |= {"abs rel": constant.abs_rel, "d<1.25": constant.delta1}
         pixels = errors.valid_pixels
+    path = None
+    if truth.T_world_camera is not None:
+        path = aligned_path(scene.T_world_camera, truth.T_world_camera)
     return Result(
         protocol=protocol.name, sequence=sequence.name, frames=len(scene), seconds=seconds,
-        metrics=metrics, baseline=baseline, per_frame=_per_frame(scene, truth),
-        curves=_curves(scene, truth), pixels=pixels, about=about or {},
+        metrics=metrics, baseline=baseline, per_frame=_per_frame(scene, truth, path),
+        curves=_curves(scene, truth, path), pixels=pixels, about=about or {},
+        missing=[*numbering_gaps(sequence.frame_names), *truth_gaps(sequence, truth)],
     )  # fmt: skip
 
 
@@ -265,27 +152,30 @@ def trajectory_metrics(errors: TrajectoryErrors) -> dict[str, float | None]:
             "ATE/path": errors.ate_share}  # fmt: skip
 
 
-def _depth(depth: np.ndarray, sequence: Sequence, truth: Truth, protocol: Protocol) -> DepthErrors:
-    """Depth errors; where frames are stretched, at the size of the truth (DATASETS.md, 1.3)."""
-    assert truth.depth is not None
-    if not protocol.stretch:
-        return depth_errors(
-            depth, truth.depth, alignment=protocol.depth_alignment, clip=protocol.clip
+def _depth(
+    predictions: list[np.ndarray], sequence: Sequence, truth: Truth, protocol: Protocol
+) -> list[DepthErrors]:
+    """Errors of each; where frames are stretched, at the size of the truth (DATASETS.md, 1.3)."""
+    true = truth.depth
+    assert true is not None
+    if protocol.stretch:
+        assert sequence.depth is not None
+        true = np.stack([sequence.depth(i) for i in range(len(sequence))])
+        size_hw = (true.shape[1], true.shape[2])
+        predictions = [resize_depth(p.astype(np.float32), size_hw) for p in predictions]
+    return [
+        depth_errors(
+            p, true, alignment=protocol.depth_alignment, max_depth=protocol.max_depth,
+            clip=protocol.clip,
         )
-    assert sequence.depth is not None
-    true = np.stack([sequence.depth(i) for i in range(len(sequence))])
-    resized = resize_depth(np.asarray(depth, np.float32), (true.shape[1], true.shape[2]))
-    return depth_errors(
-        resized,
-        true,
-        alignment=protocol.depth_alignment,
-        max_depth=protocol.max_depth,
-        clip=protocol.clip,
-    )
+        for p in predictions
+    ]  # fmt: skip
 
 
-def _per_frame(scene: Scene, truth: Truth) -> dict[str, list[float | None]]:
-    """Errors of every frame, for plots."""
+def _per_frame(
+    scene: Scene, truth: Truth, path: Float[np.ndarray, "n 3"] | None
+) -> dict[str, list[float | None]]:
+    """Errors of every frame, for plots; `path`: camera centres after alignment."""
     out: dict[str, Float[np.ndarray, " n"]] = {}
     if truth.dynamic is not None:
         out["J"] = region_similarity(np.asarray(scene.dynamic), truth.dynamic)
@@ -293,17 +183,15 @@ def _per_frame(scene: Scene, truth: Truth) -> dict[str, list[float | None]]:
         error = relative_error(np.asarray(scene.depth), truth.depth)
         count, total = np.isfinite(error).sum((1, 2)), np.nansum(error, axis=(1, 2))
         out["abs rel"] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    if truth.T_world_camera is not None:
-        path = aligned_path(scene.T_world_camera, truth.T_world_camera)
+    if path is not None and truth.T_world_camera is not None:
         out["distance"] = np.linalg.norm(path - truth.T_world_camera[:, :3, 3], axis=1)
     return {name: [float(v) for v in values] for name, values in out.items()}
 
 
-def _curves(scene: Scene, truth: Truth) -> dict[str, Any]:
+def _curves(scene: Scene, truth: Truth, path: Float[np.ndarray, "n 3"] | None) -> dict[str, Any]:
     """Aligned and true camera centres; precision and recall of the motion map by threshold."""
     out: dict[str, Any] = {}
-    if truth.T_world_camera is not None:
-        path = aligned_path(scene.T_world_camera, truth.T_world_camera)
+    if path is not None and truth.T_world_camera is not None:
         out["path"] = np.round(path, 5).tolist()
         out["true path"] = np.round(truth.T_world_camera[:, :3, 3], 5).tolist()
     if truth.dynamic is not None and scene.dynamic_map is not None:

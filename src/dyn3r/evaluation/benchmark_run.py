@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dyn3r.bundle_adjustment.threads import process_settings
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
-from dyn3r.evaluation.benchmark import Result, model_hash, read_sequences, run_sequence
+from dyn3r.evaluation.benchmark import Result, model_hash, run_sequence
+from dyn3r.evaluation.benchmark_frames import read_sequences
 from dyn3r.evaluation.colmap_baseline import run_colmap
 from dyn3r.evaluation.protocols import Protocol, find_protocol
 from dyn3r.evaluation.run_jobs import run_jobs
@@ -110,9 +112,7 @@ class SequenceWorker:
         result = run_sequence(
             sequence, protocol, self.model, Options(method=s.method), s.size,
             RunContext(around=process_settings),
-            keep=lambda scene, clip: write_worst_frames(
-                s.output / "frames" / f"{sequence.name}.jpg", scene, clip, sequence, protocol
-            ),
+            keep=partial(write_worst_frames, s.output / "frames" / f"{sequence.name}.jpg"),
         )  # fmt: skip
         return replace(result, about={**result.about, "model_sha256": self.hash})
 

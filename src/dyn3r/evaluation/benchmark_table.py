@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 
 from dyn3r.errors import InputError
-from dyn3r.evaluation.benchmark import Result, is_complete
+from dyn3r.evaluation.benchmark import Result
+from dyn3r.evaluation.completeness import shortfalls
 from dyn3r.evaluation.protocols import TASK_METRICS, Average, Protocol
 
 AVERAGES: tuple[Average, ...] = ("frames", "sequences", "pixels")
@@ -64,10 +65,10 @@ def sequence_table(
         lines.append(_row([f"**mean over {average}**{mark}", frames, *cells, ""]))
     base = [cell(m, mean(results, m, protocol.average, "baseline")) for m in metrics]
     lines.append(_row(["constant depth, still camera, no motion", frames, *base, ""]))
-    complete = is_complete(protocol, [r.sequence for r in results]) and not shortened
-    if complete:
+    lacks = shortfalls(protocol, results, shortened=shortened)
+    if not lacks:
         lines += _published(protocol, metrics, before=1, after=1)
-    return "\n".join([*lines, "", *remarks(protocol, results, complete=complete)])
+    return "\n".join([*lines, "", *remarks(protocol, results, lacks)])
 
 
 def runs_table(
@@ -94,10 +95,14 @@ def runs_table(
     first = [r for r in next(iter(runs.values())) if r.sequence in common]
     base = [cell(m, mean(first, m, protocol.average, "baseline")) for m in metrics]
     lines.append(_row(["constant depth, still camera, no motion", *base, "", ""]))
-    complete = is_complete(protocol, sorted(common)) and not shortened
-    if complete:
+    lacks = []
+    for results in runs.values():
+        kept = [r for r in results if r.sequence in common]
+        lacks += shortfalls(protocol, kept, shortened=shortened)
+    if not lacks:
         lines += _published(protocol, metrics, before=0, after=2)
-    notes = remarks(protocol, [r for r in everything if r.sequence in common], complete=complete)
+    lacks = list(dict.fromkeys(lacks))  # what all runs lack is said once
+    notes = remarks(protocol, [r for r in everything if r.sequence in common], lacks)
     return "\n".join([*lines, "", f"Sequences: {', '.join(sorted(common))}.", *notes])
 
 
@@ -123,20 +128,18 @@ def shown_metrics(protocol: Protocol, results: Sequence[Result]) -> list[str]:
     return [m for m in protocol.metrics if any(r.metrics.get(m) is not None for r in results)]
 
 
-def remarks(protocol: Protocol, results: Sequence[Result], *, complete: bool) -> list[str]:
-    """What a reader of the numbers must know, one sentence a line."""
+def remarks(protocol: Protocol, results: Sequence[Result], lacks: list[str]) -> list[str]:
+    """What a reader of the numbers must know, one sentence a line; `lacks`: see `shortfalls`."""
     out = [f"Protocol `{protocol.name}`, mean over {protocol.average}. {protocol.remarks}".strip()]
-    if not complete:
-        whole = protocol.count if protocol.sequences is None else len(protocol.sequences)
-        of = "" if whole is None else f" (the published table has {whole})"
-        names = {r.sequence for r in results}
-        out.append(
-            f"Partial: sequences: {len(names)}{of}, or fewer frames than the protocol takes. "
-            "Published numbers are of the whole and are not shown."
-        )
+    if lacks:
+        hidden = "Published numbers are of the whole and are not shown."
+        partial = f"Partial: {'; '.join(lacks)}."
+        out.append(f"{partial} {hidden}" if protocol.published else partial)
     failed = sorted({r.sequence for r in results if r.status == "failed"})
     if failed:
         out.append(f"Failed: {', '.join(failed)}. They count as 0 in JM and JR, and not in errors.")
+    notes = {r.sequence: "; ".join(r.about["notes"]) for r in results if r.about.get("notes")}
+    out += [f"Note on {name}: {note}." for name, note in sorted(notes.items())]
     kinds = {str(r.about["mask_kind"]) for r in results if r.about.get("mask_kind")}
     if "masks" in protocol.tasks and kinds:
         out.append(f"True masks mark: {', '.join(sorted(kinds))}.")

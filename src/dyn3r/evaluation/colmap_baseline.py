@@ -16,9 +16,11 @@ from PIL import Image
 
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import GeometryError, InputError, MissingExtraError
-from dyn3r.evaluation.benchmark import Result, check_truth, machine, trajectory_metrics
+from dyn3r.evaluation.benchmark import Result, machine, trajectory_metrics
+from dyn3r.evaluation.benchmark_frames import numbering_gaps, truth_gaps
 from dyn3r.evaluation.protocols import Protocol
 from dyn3r.evaluation.trajectory import aligned_path, trajectory_errors
+from dyn3r.evaluation.truth import Truth
 from dyn3r.types import package_version
 
 LEAST_FRAMES = 3
@@ -36,7 +38,6 @@ def run_colmap(sequence: Sequence, protocol: Protocol) -> Result:
         GeometryError: fewer than 3 frames are registered.
         MissingExtraError: pycolmap is not installed.
     """
-    check_truth(sequence, protocol)
     if "cameras" not in protocol.tasks or sequence.T_world_camera is None:
         raise InputError(f"{sequence.name}: pycolmap finds cameras, and there is no true path")
     started = time.monotonic()
@@ -61,6 +62,10 @@ def run_colmap(sequence: Sequence, protocol: Protocol) -> Result:
         metrics=metrics, baseline=trajectory_metrics(static),
         per_frame={"distance": distance.tolist()},
         curves={"path": path.tolist(), "true path": true[:, :3, 3].tolist()},
+        missing=[
+            *numbering_gaps(sequence.frame_names),
+            *truth_gaps(sequence, Truth(T_world_camera=true)),
+        ],
         about={"unit": sequence.unit, "dyn3r_version": package_version(), "machine": machine()},
     )  # fmt: skip
 

@@ -13,8 +13,16 @@ from jaxtyping import Bool, Float
 
 from dyn3r.errors import InputError
 
-ALIGNMENTS = ("none", "median", "scale_shift", "scale_weiszfeld", "scale_shift_l1")
+ALIGNMENTS = ("none", "median", "scale_shift", "scale_weiszfeld", "scale_shift_l1", "lad2")
 """Alignments of `align_depth`."""
+
+LAD2_STEPS, LAD2_RATE = 1000, 1e-4
+"""Steps of Adam and their size. Source: MonST3R's evaluation; DATASETS.md, 0, finding 4."""
+LAD2_BLOCK = 50
+"""Steps between two searches for errors that can change their sign. Only speed depends on it."""
+
+ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
+"""Decay of both moments; added to the divisor. Source: Kingma and Ba 2015, algorithm 1."""
 
 _MIN_DEPTH = 1e-5
 """Lower limit of aligned depths, so that a negative shift leaves a logarithm."""
@@ -53,7 +61,9 @@ def align_depth(
 
     `median`: ratio of the (lower) medians. `scale_shift`: least squares. `scale_weiszfeld`: the
     scale of least absolute error, by 10 re-weightings, started at the ratio of the means.
-    `scale_shift_l1`: least absolute error in both. `none`: (1, 0).
+    `scale_shift_l1`: least absolute error in both. `lad2`: 1000 steps of Adam towards that, from
+    (median ratio, 0), as MonST3R published; they move each of both by about 0.1 and so depend on
+    the unit (DATASETS.md, 0, finding 4). `none`: (1, 0).
 
     Raises:
         InputError: an unknown alignment or no pixels.
@@ -75,6 +85,8 @@ def align_depth(
         return float(scale), 0.0
     if alignment == "scale_shift_l1":
         return _least_absolute(predicted, truth)
+    if alignment == "lad2":
+        return _lad2(predicted, truth)
     raise InputError(
         f"unknown depth alignment '{alignment}': choose one of {', '.join(ALIGNMENTS)}"
     )
@@ -185,6 +197,32 @@ def _least_squares(p: Float[np.ndarray, " k"], t: Float[np.ndarray, " k"]) -> tu
         return float(t.mean() / p.mean()), 0.0
     scale = ((p - p.mean()) * (t - t.mean())).sum() / variance
     return float(scale), float(t.mean() - scale * p.mean())
+
+
+def _lad2(p: Float[np.ndarray, " k"], t: Float[np.ndarray, " k"]) -> tuple[float, float]:
+    """Scale and shift after `LAD2_STEPS` steps of Adam (Kingma and Ba 2015, algorithm 1) on the
+    mean absolute error. The published stop on a small change of the error is not known here.
+
+    The sign of a large error can't change within `LAD2_BLOCK` steps: it is summed once a block.
+    """
+    x, first, second = np.array([_lower_median(t) / _lower_median(p), 0.0]), 0.0, 0.0
+    decay, decay_of_squares = ADAM_BETAS
+    longest = LAD2_RATE * (1 - decay) / np.sqrt(1 - decay_of_squares)  # section 2.1 there
+    for step in range(LAD2_STEPS):
+        if step % LAD2_BLOCK == 0:
+            error = x[0] * p + x[1] - t
+            far = np.abs(error) > LAD2_BLOCK * longest * (p + 1)
+            sign = np.sign(error[far])
+            constant = np.array([sign @ p[far], sign.sum()])
+            near_p, near_t = p[~far], t[~far]
+        sign = np.sign(x[0] * near_p + x[1] - near_t)
+        gradient = (constant + np.array([sign @ near_p, sign.sum()])) / len(p)
+        first = decay * first + (1 - decay) * gradient
+        second = decay_of_squares * second + (1 - decay_of_squares) * gradient**2
+        mean = first / (1 - decay ** (step + 1))
+        spread = np.sqrt(second / (1 - decay_of_squares ** (step + 1)))
+        x = x - LAD2_RATE * mean / (spread + ADAM_EPS)
+    return float(x[0]), float(x[1])
 
 
 def _least_absolute(p: Float[np.ndarray, " k"], t: Float[np.ndarray, " k"]) -> tuple[float, float]:

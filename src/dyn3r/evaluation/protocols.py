@@ -6,10 +6,14 @@ is compared and how it is averaged. Conventions that contradict each other have 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from dyn3r.datasets.adt import CLIPS
 from dyn3r.datasets.davis import VAL_2016, VAL_2017
+from dyn3r.datasets.kitti import VAL_DRIVES
+from dyn3r.datasets.scannet import UNUSABLE
+from dyn3r.datasets.tum import DYNAMIC
 from dyn3r.errors import InputError
 
 Task = Literal["masks", "cameras", "depth"]
@@ -44,6 +48,8 @@ class Protocol:
     """The sequences of the published table; None: all that there are."""
     count: int | None = None
     """Number of sequences of the published table, where they are not listed; None: unknown."""
+    frames: int | None = None
+    """Number of frames of the published table, all sequences together; None: unknown."""
     exclude: tuple[str, ...] = ()
     """Sequences without usable truth."""
     start: int = 0
@@ -95,8 +101,6 @@ SINTEL_POSE = (
 """Source: SPEC 11."""
 BONN = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
 """Source: DATASETS.md, 2.4."""
-SCANNET_UNUSABLE = tuple(f"scene0{n}_00" for n in (711, 737, 750, 761, 791, 796))
-"""Scenes with poses of infinity. Source: DATASETS.md, 0, finding 3."""
 
 _EASI3R = "Easi3R, as quoted in DATASETS.md"
 
@@ -125,7 +129,7 @@ _DAVIS = {
 """JM, JR without SAM 2. Source: Easi3R's table; DATASETS.md, 2.1."""
 
 
-def _davis(split: str, sequences: tuple[str, ...] | None) -> Protocol:
+def _davis(split: str, sequences: tuple[str, ...] | None, frames: int | None) -> Protocol:
     return Protocol(
         name=f"easi3r/davis-{split}",
         dataset="davis",
@@ -133,6 +137,7 @@ def _davis(split: str, sequences: tuple[str, ...] | None) -> Protocol:
         average="frames",
         sequences=sequences,
         count=None if sequences else 90,
+        frames=frames,
         remarks="Mean over all frames of all sequences together. The truth is any object of the "
         "annotation, moving or not. A network that finds the salient object in single images "
         "reaches a JM of about 69 % on 16.",
@@ -140,51 +145,73 @@ def _davis(split: str, sequences: tuple[str, ...] | None) -> Protocol:
     )
 
 
+_MONST3R_SINTEL = Protocol(
+    "monst3r/sintel-depth", "sintel", ("depth",), "pixels", count=23, frames=1064, stretch=True,
+    max_depth=70.0, clip=70.0, remarks="Median scale per sequence.",
+    published=_depth({"MonST3R": (0.378, 0.558)}, "MonST3R, scale; DATASETS.md, 2.2"),
+)  # fmt: skip
+_MONST3R_BONN = Protocol(
+    "monst3r/bonn", "bonn", ("depth",), "pixels", BONN, frames=550, start=30, limit=110,
+    stretch=True, max_depth=70.0,
+    remarks="Median scale per sequence. Depth is matched by time.",
+    published=_depth({"MonST3R": (0.067, 0.963)}, "MonST3R, scale; DATASETS.md, 2.4"),
+)  # fmt: skip
+_MONST3R_KITTI = Protocol(
+    "monst3r/kitti", "kitti", ("depth",), "pixels", VAL_DRIVES, limit=110, stretch=True,
+    remarks="Median scale per sequence.",
+    published=_depth({"MonST3R": (0.168, 0.744)}, "CUT3R, scale; DATASETS.md, 2.5"),
+)  # fmt: skip
+
+
+def _lad2(protocol: Protocol, method: str, abs_rel: float, delta1: float) -> Protocol:
+    """The protocol with the alignment by which MonST3R scored its own method (DATASETS.md, 0)."""
+    section = {"sintel": "2.2", "bonn": "2.4", "kitti": "2.5"}[protocol.dataset]
+    source = f"MonST3R, scale and shift; DATASETS.md, {section}"
+    return replace(
+        protocol,
+        name=f"{protocol.name}-lad2",
+        depth_alignment="lad2",
+        remarks="Scale and shift per sequence by 1000 small steps from the median scale, which "
+        "move each by about 0.1: no fit, and it depends on the unit of the truth.",
+        published=_depth({method: (abs_rel, delta1)}, source),
+    )
+
+
 PROTOCOLS: tuple[Protocol, ...] = (
-    _davis("16", VAL_2016),
-    _davis("17", VAL_2017),
-    _davis("all", None),
+    _davis("16", VAL_2016, 1376),
+    _davis("17", VAL_2017, 1999),
+    _davis("all", None, None),
     Protocol(
-        "monst3r/sintel-pose", "sintel", ("cameras",), "sequences", SINTEL_POSE,
+        "monst3r/sintel-pose", "sintel", ("cameras",), "sequences", SINTEL_POSE, frames=643,
         published=_cameras(
             {"DUSt3R": (0.417, 0.250, 5.796), "MonST3R": (0.108, 0.042, 0.732),
              "CUT3R": (0.213, 0.066, 0.621)}, "MonST3R and CUT3R, as quoted in DATASETS.md, 2.2"),
     ),
+    _MONST3R_SINTEL,
+    _lad2(_MONST3R_SINTEL, "MonST3R", 0.335, 0.585),
     Protocol(
-        "monst3r/sintel-depth", "sintel", ("depth",), "pixels", count=23, stretch=True,
-        max_depth=70.0, clip=70.0,
-        remarks="Median scale per sequence.",
-        published=_depth({"MonST3R": (0.378, 0.558)}, "MonST3R, scale; DATASETS.md, 2.2"),
-    ),
-    Protocol(
-        "cut3r/sintel-depth", "sintel", ("depth",), "pixels", count=23, stretch=True,
+        "cut3r/sintel-depth", "sintel", ("depth",), "pixels", count=23, frames=1064, stretch=True,
         max_depth=70.0, clip=70.0, depth_alignment="scale_weiszfeld",
         remarks="Scale of least absolute error per sequence.",
     ),
     Protocol(
-        "monst3r/tum", "tum", ("cameras",), "sequences", count=8, stride=3, limit=90,
+        "monst3r/tum", "tum", ("cameras",), "sequences", DYNAMIC, frames=720, stride=3, limit=90,
         remarks="The first 90 of every third associated frame (0.1 s apart).",
         published=_cameras(
             {"DUSt3R": (0.083, 0.017, 3.567), "MonST3R": (0.098, 0.019, 0.935),
              "CUT3R": (0.046, 0.015, 0.473)}, "CUT3R; DATASETS.md, 2.3"),
     ),
     Protocol(
-        "easi3r/tum", "tum", ("cameras",), "sequences", count=8, stride=30,
+        "easi3r/tum", "tum", ("cameras",), "sequences", DYNAMIC, stride=30,
         remarks="Every 30th associated frame of the whole sequence (1 s apart).",
         published=_cameras(
             {"DUSt3R": (0.100, 0.087, 2.692), "MonST3R": (0.183, 0.148, 6.985),
              "Easi3R (DUSt3R) + flow": (0.070, 0.061, 2.361)}, "Easi3R; DATASETS.md, 2.3"),
     ),
-    Protocol(
-        "monst3r/bonn", "bonn", ("depth",), "pixels", BONN, start=30, limit=110, stretch=True,
-        max_depth=70.0, remarks="Median scale per sequence. Depth is matched by time.",
-        published=_depth({"MonST3R": (0.067, 0.963)}, "MonST3R, scale; DATASETS.md, 2.4"),
-    ),
-    Protocol(
-        "monst3r/kitti", "kitti", ("depth",), "pixels", count=13, limit=110, stretch=True,
-        remarks="Median scale per sequence.",
-        published=_depth({"MonST3R": (0.168, 0.744)}, "CUT3R, scale; DATASETS.md, 2.5"),
-    ),
+    _MONST3R_BONN,
+    _lad2(_MONST3R_BONN, "MonST3R", 0.063, 0.964),
+    _MONST3R_KITTI,
+    _lad2(_MONST3R_KITTI, "MonST3R (first setting)", 0.104, 0.895),
     Protocol("dyn3r/kitti-odometry", "kitti_odometry", ("cameras",), "sequences"),
     Protocol(
         "monst3r/nyu", "nyu", ("depth",), "pixels", count=654, stretch=True,
@@ -193,13 +220,13 @@ PROTOCOLS: tuple[Protocol, ...] = (
     ),
     Protocol(
         "monst3r/scannet", "scannet", ("cameras",), "sequences", count=94,
-        exclude=SCANNET_UNUSABLE, stride=3, limit=90,
+        exclude=UNUSABLE, stride=3, limit=90,
         published=_cameras(
             {"DUSt3R": (0.081, 0.028, 0.784), "MonST3R": (0.077, 0.018, 0.529),
              "CUT3R": (0.099, 0.022, 0.600)}, "CUT3R; DATASETS.md, 2.7"),
     ),
     Protocol(
-        "easi3r/adt", "adt", ("cameras",), "sequences", count=8, stride=5,
+        "easi3r/adt", "adt", ("cameras",), "sequences", CLIPS, frames=480, stride=5,
         published=_cameras(
             {"DUSt3R": (0.042, 0.025, 1.212), "Easi3R (DUSt3R) + flow": (0.042, 0.015, 0.655),
              "Easi3R (MonST3R) + flow": (0.039, 0.016, 0.640)}, "Easi3R; DATASETS.md, 2.9"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from dyn3r.evaluation.benchmark import THRESHOLDS, Result
 from dyn3r.evaluation.benchmark_table import AVERAGES, cell, mean, remarks, shown_metrics
+from dyn3r.evaluation.completeness import shortfalls
 from dyn3r.evaluation.protocols import METRICS, Protocol
 from dyn3r.io.atomic import write_text
 
@@ -34,17 +35,18 @@ dt { font-weight: 600; float: left; clear: left; width: 6rem; }
 
 
 def write_report(
-    output: Path, protocol: Protocol, results: list[Result], *, complete: bool
+    output: Path, protocol: Protocol, results: list[Result], *, shortened: bool
 ) -> None:
-    """Write OUT/report.html. Raises OutputError."""
+    """Write OUT/report.html; `shortened` as in `sequence_table`. Raises OutputError."""
     settings = results[0].about.get("settings", {})
     title = f"{protocol.name}: {settings.get('model', '')}, {settings.get('method', '')}"
     results = sorted(results, key=lambda r: r.sequence)
+    lacks = shortfalls(protocol, results, shortened=shortened)
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         "".join(
             f"<p>{html.escape(sentence).replace('`', '')}</p>"
-            for sentence in remarks(protocol, results, complete=complete)
+            for sentence in remarks(protocol, results, lacks)
         ),
         _table(protocol, results),
         _definitions(shown_metrics(protocol, results)),

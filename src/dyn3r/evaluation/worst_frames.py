@@ -9,11 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from dyn3r.datasets.sequence import Sequence
-from dyn3r.evaluation.benchmark import truth_of
 from dyn3r.evaluation.depth_metrics import relative_error
 from dyn3r.evaluation.mask_metrics import region_similarity
-from dyn3r.evaluation.protocols import Protocol
+from dyn3r.evaluation.truth import Truth
 from dyn3r.io.atomic import atomic_file
 from dyn3r.types import Clip
 
@@ -30,15 +28,12 @@ LARGEST_ERROR = 0.5
 """Relative depth error that is drawn brightest."""
 
 
-def write_worst_frames(
-    file: Path, scene: Scene, clip: Clip, sequence: Sequence, protocol: Protocol
-) -> None:
+def write_worst_frames(file: Path, scene: Scene, clip: Clip, truth: Truth) -> None:
     """Write the worst frames below each other: the image, and the error drawn on it.
 
     Masks: green agrees, red is missed, blue is false. Depth: brighter is worse. Nothing is written
     without a truth of masks or depth. Raises OutputError.
     """
-    truth = truth_of(sequence, scene.mapping, protocol)
     if truth.dynamic is not None:
         score = region_similarity(np.asarray(scene.dynamic), truth.dynamic)
         drawn = [_masks(clip.images[i], scene.dynamic[i], truth.dynamic[i]) for i in _worst(score)]
