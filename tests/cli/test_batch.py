@@ -68,7 +68,12 @@ def test_a_failure_is_named_and_does_not_stop_the_others(
     batch(clips, out, checkpoint, jobs=jobs, resume=True)()
     assert (out / "a" / "scene.dyn3r").stat().st_mtime_ns == before
     assert len(Scene.load(out / "damaged")) == 2
-    assert "3 of 3 done" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "3 of 3 done" in said.out
+    assert "made again" not in said.err
+    batch(clips, out, checkpoint, jobs=jobs, resume=True, size=96)()
+    assert "made again: a, b, damaged (size was 64, is 96)" in capsys.readouterr().err
+    assert Scene.load(out / "a").size_hw == (64, 96)
     with pytest.raises(OutputError, match="is not empty"):
         batch(clips, out, checkpoint)()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -657,6 +658,29 @@ class TestRuns:
             with pytest.raises(InputError, match=said):
                 list(run_benchmark(replace(settings, **changes), resume=True))
         assert len(list(run_benchmark(settings, resume=True))) == 3  # more sequences are welcome
+
+    def test_results_of_other_weights_are_refused(
+        self, settings: BenchmarkSettings, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "other.safetensors"
+        file.write_bytes(Path(settings.model).read_bytes())
+        settings = replace(settings, model=str(file))
+        list(run_benchmark(replace(settings, sequences=("fine",))))
+        assert len(list(run_benchmark(settings, resume=True))) == 3
+        file.write_bytes(b"trained on")
+        with pytest.raises(InputError, match=r"other weights of the model .*other\.safetensors"):
+            list(run_benchmark(settings, resume=True))
+        assert states(list(run_benchmark(settings, overwrite=True)))["fine"] == "ok"
+
+    def test_a_sequence_with_more_frames_than_before_is_run_again(
+        self, settings: BenchmarkSettings
+    ) -> None:
+        list(run_benchmark(settings))
+        for folder in settings.root.rglob("missed"):
+            shutil.rmtree(folder)
+        write_sequence(settings.root, "missed", squares(4))
+        of = {r.sequence: r.frames for r in run_benchmark(settings, resume=True)}
+        assert of == {"broken": 2, "fine": 3, "missed": 4}
 
     def test_overwrite_replaces_once_everything_is_there(self, settings: BenchmarkSettings) -> None:
         list(run_benchmark(settings))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.cli.batch_resume import KEY, record, remade, scenes_to_remake
 from dyn3r.cli.console import Flag
 from dyn3r.cli.results import load_models
 from dyn3r.cli.run import Run
@@ -58,7 +59,7 @@ class Batch:
     """Address of a Ray cluster, or auto; --jobs is then the number of workers there. They read and
     write the same folders."""
     resume: Flag = False
-    """Keep the scenes in OUT and run what is missing or failed."""
+    """Keep the scenes in OUT that were made with these options; run what is missing or failed."""
     overwrite: Flag = False
     """Replace the scenes in OUT."""
     model: str = "compact"
@@ -101,9 +102,10 @@ class Batch:
 
         sources = find_sources(self.sources)
         self._check_output(sources)
-        locate(self.model)  # an unknown name stops here; a download is done once
+        located = locate(self.model)  # an unknown name stops here; a download is done once
+        weights = located.sha256()
         entries = {name: {"name": name, "source": str(path)} for name, path in sources.items()}
-        for outcome in self._outcomes(sources):
+        for outcome in self._outcomes(sources, weights):
             entries[outcome.item] |= _entry(outcome)
             write_report(self.output, list(entries.values()))
             if not self.quiet:
@@ -128,16 +130,22 @@ class Batch:
         for name in sources:
             check_output_folder(self.output / name)
 
-    def _outcomes(self, sources: dict[str, Path]) -> Iterator[Outcome]:
-        """What was there before, then what is run now."""
+    def _outcomes(self, sources: dict[str, Path], weights: str) -> Iterator[Outcome]:
+        """What was there before, then what is run now. `weights`: checksum of the model."""
         from dyn3r.evaluation.jobs import Outcome
         from dyn3r.evaluation.run_jobs import run_jobs
 
         there = [n for n in sources if (self.output / n / "scene.dyn3r").is_file() and self.resume]
-        for name in there:
+        runs = {name: self.run_of(name, sources[name]) for name in there}
+        other = scenes_to_remake(runs, weights)
+        if other and not self.quiet:
+            print(remade(other), file=sys.stderr, flush=True)
+        kept = [name for name in there if name not in other]
+        for name in kept:
             yield Outcome(name, {"status": "done before"})
-        left = [name for name in sources if name not in there]
-        yield from run_jobs(BatchWorker(self, sources), left, jobs=self.jobs, ray=self.ray)
+        left = [name for name in sources if name not in kept]
+        worker = BatchWorker(self, sources, weights)
+        yield from run_jobs(worker, left, jobs=self.jobs, ray=self.ray)
 
     def run_of(self, name: str, source: Path) -> Run:
         """The command for one source."""
@@ -157,6 +165,8 @@ class BatchWorker:
 
     batch: Batch
     sources: dict[str, Path]
+    weights: str
+    """Checksum of the model."""
     models: tuple[Model, Model | None] | None = field(default=None, repr=False)
 
     @property
@@ -177,7 +187,9 @@ class BatchWorker:
         """Reconstruct the source of that name. Raises the errors of `dyn3r.errors`."""
         assert self.models is not None
         started = time.monotonic()
-        scene, _ = self.batch.run_of(item, self.sources[item]).reconstruct(self.models, no_progress)
+        run = self.batch.run_of(item, self.sources[item])
+        asked = {KEY: record(run, self.weights)}
+        scene, _ = run.reconstruct(self.models, no_progress, asked)
         return {
             "status": "ok", "frames": len(scene), "seconds": round(time.monotonic() - started, 1),
             "notes": list(scene.metadata.get("notes", [])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -126,9 +126,15 @@ class Run:
             report(scene, files, self.output, time.monotonic() - started)
 
     def reconstruct(
-        self, models: tuple[Model, Model | None], progress: Progress
+        self,
+        models: tuple[Model, Model | None],
+        progress: Progress,
+        metadata: dict[str, Any] | None = None,
     ) -> tuple[Scene, list[Path]]:
-        """The scene of the source, and the files that were written. Raises `dyn3r.errors`."""
+        """The scene of the source, and the files that were written. Raises `dyn3r.errors`.
+
+        `metadata`: entries that are added to those of the scene.
+        """
         from dyn3r.bundle_adjustment.threads import process_settings
         from dyn3r.io.clip import read_clip
         from dyn3r.scene import Scene
@@ -147,6 +153,7 @@ class Run:
         )
         options = replace(self.options(), priors=self._priors(clip))
         scene = self._scene(clip, models, options, earlier, context)
+        scene = replace(scene, metadata={**scene.metadata, **(metadata or {})})
         files = write_results(
             scene, self.output, overwrite=self.overwrite, pictures=not self.no_pictures,
             findings=_findings(recorder, context),

@@ -141,27 +141,31 @@ def run_benchmark(
 ) -> Iterator[Result]:
     """Run all sequences of a benchmark and yield each result as it is known.
 
-    With `resume`, results in `settings.output` are taken as they are; those of failed sequences are
-    run again. With `overwrite`, they are deleted, once the data set and the model are known to be
-    there. A failed sequence is a result with status "failed".
+    With `resume`, results in `settings.output` are taken as they are; sequences that failed, or
+    that have another number of frames now, are run again. With `overwrite`, results are deleted,
+    once the data set and the model are known to be there. A failed sequence is a result with
+    status "failed".
 
     Raises:
-        InputError: the data set cannot be read, or `output` holds results of other settings.
+        InputError: the data set cannot be read, or `output` holds results of other settings or
+            of other weights.
     """
     protocol = protocol_of(settings)
     names = {s.name: len(s) for s in read_sequences(protocol, settings.root, settings.sequences)}
     if not overwrite:
         check_settings(settings)
-    locate(settings.model)  # an unknown name stops here; a download is done once, not by everyone
+    # an unknown name stops here; a download is done once, not by everyone
+    weights = locate(settings.model).sha256() if settings.method != "colmap" else None
     if overwrite:
         discard_results(settings.output)
-    write_json(
-        settings.output / SETTINGS,
-        {**settings.identity(), "sequences": list(names), "dyn3r_version": package_version()},
-        overwrite=True,
-    )
+    else:
+        check_weights(settings, weights)
+    about = {"sequences": list(names), "weights": weights, "dyn3r_version": package_version()}
+    write_json(settings.output / SETTINGS, {**settings.identity(), **about}, overwrite=True)
     earlier = read_results(settings.output) if resume else {}
-    kept = {n: r for n, r in earlier.items() if n in names and r.status == "ok"}
+    kept = {
+        name: r for name, r in earlier.items() if r.status == "ok" and names.get(name) == r.frames
+    }
     yield from kept.values()
     left = [name for name in names if name not in kept]
     for outcome in run_jobs(SequenceWorker(settings), left, jobs=jobs, ray=ray):
@@ -188,6 +192,17 @@ def check_settings(settings: BenchmarkSettings) -> None:
                 f"{settings.output} holds results with {name} {before.get(name)!r}, not {value!r}: "
                 "use another folder"
             )
+
+
+def check_weights(settings: BenchmarkSettings, weights: str | None) -> None:
+    """Refuse a folder that holds results of other weights of the model, by their checksum."""
+    file = settings.output / SETTINGS
+    before = read_settings(settings.output).get("weights") if file.is_file() else None
+    if None not in (before, weights) and before != weights:
+        raise InputError(
+            f"{settings.output} holds results of other weights of the model {settings.model}: use "
+            "another folder"
+        )
 
 
 def discard_results(output: Path) -> None:

@@ -10,6 +10,8 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -85,13 +87,27 @@ def write_fields(
 
 def read_fields(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """Path of the file and the fields of its Scene; see `Scene.load`."""
+    with _opened(path) as reader:
+        return Path(reader.where), reader.fields()
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a scene, without reading its frames. Raises InputError as `Scene.load`."""
+    with _opened(path) as reader:
+        metadata = reader.header().get("metadata")
+        return metadata if isinstance(metadata, dict) else {}
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[_Reader]:
+    """A reader of a scene's file; what goes wrong while it is read becomes an InputError."""
     target = scene_path(path)
     if not target.exists():
         missing = f"{path} holds no {FILE_NAME}" if Path(path).is_dir() else f"no scene at {path}"
         raise InputError(f"{missing}: give a .dyn3r file or the output folder of a run")
     try:
         with zipfile.ZipFile(target) as archive:
-            return target, _Reader(archive, str(target)).fields()
+            yield _Reader(archive, str(target))
     except _ZIP_ERRORS as error:
         raise InputError(f"{target} is no dyn3r scene, or its end is missing") from error
     except OSError as error:
@@ -119,7 +135,7 @@ class _Reader:
         self.archive, self.where = archive, where
 
     def fields(self) -> dict[str, Any]:
-        header = self._header()
+        header = self.header()
         try:
             fields, sizes, exponents = parse_header(header)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -140,7 +156,7 @@ class _Reader:
             fields["dynamic"][t] = self._image(f"dynamic/{t:06d}.png", (h, w), "1")
         return fields
 
-    def _header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
         if "scene.json" not in self.archive.namelist():
             raise InputError(f"{self.where} is no dyn3r scene (a zip without scene.json)")
         try:

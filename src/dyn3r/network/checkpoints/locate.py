@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dyn3r.errors import CheckpointError
+from dyn3r.io.download import file_sha256
 from dyn3r.network.checkpoints import hub
 from dyn3r.network.checkpoints.catalogue import EMBEDDED, PUBLISHED, Use, published_facts
 from dyn3r.types import Progress, no_progress
@@ -22,6 +24,14 @@ class LocatedModel:
     """Checkpoint file or folder."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Licence, paper and origin, for a Scene's metadata."""
+
+    def sha256(self) -> str:
+        """SHA-256 of the file; of a folder, that of the names and checksums of its files."""
+        if self.path.is_file():
+            return file_sha256(self.path, label=self.name)
+        files = sorted(file for file in self.path.rglob("*") if file.is_file())
+        sums = [f"{file_sha256(file, label=self.name)} {file.name}" for file in files]
+        return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
 def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progress) -> LocatedModel:
