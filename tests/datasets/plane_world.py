@@ -126,6 +126,18 @@ def _carried(
         return seen[..., :2] / seen[..., 2:]
 
 
+def true_flow(world: PlaneWorld, frame: int) -> np.ndarray:
+    """Displacement (h, w, 2) in pixels of a frame's points until the next; the patch moves."""
+    T, T_next = world.T_world_camera[frame : frame + 2]
+    depth = world.depth[frame]
+    points = _world(pixel_rays(world.K, depth.shape), depth, T)
+    sideways = np.cross([0, 1, 0], NORMAL)
+    points[world.moving[frame]] += STEP * sideways / np.linalg.norm(sideways)
+    seen = (points - T_next[:3, 3]) @ T_next[:3, :3] @ world.K.T
+    v, u = np.indices(depth.shape)
+    return seen[..., :2] / seen[..., 2:] - np.stack([u, v], axis=-1)
+
+
 def save_png(file: Path, array: np.ndarray) -> None:
     """Write a picture, uint8 or uint16 or bool (as 0 and 255), and the folders it needs."""
     file.parent.mkdir(parents=True, exist_ok=True)

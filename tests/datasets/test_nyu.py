@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from dyn3r.datasets.nyu import sequences
 from dyn3r.errors import InputError, MissingExtraError
@@ -44,6 +45,70 @@ def write_h5(base: Path, world: PlaneWorld) -> None:
         with h5py.File(base / f"official/{number}.h5", "w") as content:
             content["rgb"] = world.images[i].transpose(2, 0, 1)
             content["depth"] = planted(world, i)
+
+
+def write_labelled(base: Path, world: PlaneWorld, test: list[int] | None = None) -> Path:
+    """The authors' archive: HDF5 behind MATLAB's header, axes in MATLAB's order reversed."""
+    h5py = pytest.importorskip("h5py")
+    base.mkdir(parents=True, exist_ok=True)
+    file = base / "nyu_depth_v2_labeled.mat"
+    with h5py.File(file, "w", userblock_size=512) as content:
+        content["images"] = world.images.transpose(0, 3, 2, 1)
+        depths = np.stack([planted(world, i) for i in range(len(world))])
+        content["depths"] = depths.transpose(0, 2, 1)
+    with file.open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512, b"\0"))
+    if test is not None:
+        savemat(base / "splits.mat", {"testNdxs": np.array(test, np.uint16)[:, None]})
+    return file
+
+
+@pytest.mark.parametrize("below", ["", "val"])
+def test_the_archive_of_the_authors(world: PlaneWorld, tmp_path: Path, below: str) -> None:
+    write_labelled(tmp_path / below, world, test=[3, 1])
+    found = sequences(tmp_path)
+    assert [s.name for s in found] == ["00001", "00003"]
+    for sequence, i in zip(found, (0, 2)):
+        np.testing.assert_array_equal(sequence.image(0), world.images[i])
+        expected = np.nan_to_num(planted(world, i), posinf=0)
+        np.testing.assert_array_equal(sequence.depth(0), expected)
+    (tmp_path / below / "splits.mat").unlink()
+    assert [s.name for s in sequences(tmp_path)] == ["00001", "00002", "00003"]
+
+
+def test_bad_archives_are_refused(world: PlaneWorld, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    file = write_labelled(tmp_path, world, test=[1, 4])
+    with pytest.raises(InputError, match=r"splits.mat: expected testNdxs, numbers from 1 to 3"):
+        sequences(tmp_path)
+    savemat(tmp_path / "splits.mat", {"trainNdxs": np.ones(2)})
+    with pytest.raises(InputError, match=r"splits.mat: expected testNdxs"):
+        sequences(tmp_path)
+    for content in (b"", b"MATLAB 5.0 MAT-file".ljust(200, b"x")):
+        (tmp_path / "splits.mat").write_bytes(content)
+        with pytest.raises(InputError, match=r"splits.mat cannot be read"):
+            sequences(tmp_path)
+    with h5py.File(file, "r+") as archive:
+        del archive["depths"]
+        archive["depths"] = np.zeros((3, 48, 64), np.float32)  # not reversed
+    with pytest.raises(
+        InputError, match=r"expected images \(N,3,W,H\) and depths \(N,W,H\), found"
+    ):
+        sequences(tmp_path)
+    with h5py.File(file, "w") as archive:
+        archive["images"] = np.zeros((1, 3, 8, 6), np.float32)
+        archive["depths"] = np.zeros((1, 8, 6), np.uint16)
+    (tmp_path / "splits.mat").unlink()
+    (sequence,) = sequences(tmp_path)
+    with pytest.raises(InputError, match="images are float32, expected uint8"):
+        sequence.image(0)
+    with pytest.raises(InputError, match="depth is uint16"):
+        sequence.depth(0)
+    file.write_bytes(file.read_bytes()[:700])
+    with pytest.raises(InputError, match=r"labeled.mat cannot be read"):
+        sequences(tmp_path)
+    with pytest.raises(InputError, match=r"labeled.mat cannot be read"):
+        sequence.image(0)
 
 
 @pytest.mark.parametrize("write", [write_prepared, write_h5])

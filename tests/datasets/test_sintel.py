@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import pytest
 
 from dyn3r.datasets.sintel import read_cam, read_dpt, read_flo, sequences
 from dyn3r.errors import InputError
-from tests.datasets.plane_world import PlaneWorld, plane_world, reprojection_error_px, save_png
+from tests.datasets.plane_world import (
+    PlaneWorld,
+    plane_world,
+    reprojection_error_px,
+    save_png,
+    true_flow,
+)
 
 N = 3
 TAG = bytes.fromhex("50494548")
@@ -70,6 +77,42 @@ def test_truth_is_the_closed_form(root: Path, world: PlaneWorld) -> None:
 def test_last_frame_has_no_mask(root: Path) -> None:
     with pytest.raises(InputError, match="the last frame has no moving mask"):
         sequences(root)[0].mask(N - 1)
+
+
+def test_masks_are_made_from_flow(root: Path, world: PlaneWorld) -> None:
+    """The rule of the prepared masks, on flow of cameras and of a patch that are known exactly."""
+    training = root / "training"
+    shutil.rmtree(training / "dynamic_label_perfect")
+    for i in range(N - 1):
+        write_tagged(training / f"flow/alley_1/frame_{i + 1:04d}.flo", true_flow(world, i))
+    (sequence,) = sequences(root)
+    for i in range(N - 1):
+        assert world.moving[i].any()
+        np.testing.assert_array_equal(sequence.mask(i), world.moving[i])
+    with pytest.raises(InputError, match="the last frame has no moving mask"):
+        sequence.mask(N - 1)
+    # a difference of 0.1 pixels is the limit
+    flow = true_flow(world, 0)
+    flow[10, 10] += [0.08, 0]
+    flow[11, 11] += [0.08, 0.08]
+    write_tagged(training / "flow/alley_1/frame_0001.flo", flow)
+    mask = sequence.mask(0)
+    assert not world.moving[0][10:12, 10:12].any()
+    assert (mask[10, 10], mask[11, 11]) == (False, True)
+    # where depth is unknown, nothing is known to move
+    planted = world.depth[0].copy()
+    planted[11, 11] = np.nan
+    write_tagged(training / "depth/alley_1/frame_0001.dpt", planted[..., None])
+    assert not sequence.mask(0)[11, 11]
+    write_tagged(training / "flow/alley_1/frame_0001.flo", flow[:-1])
+    with pytest.raises(InputError, match=r"frame_0001.flo is \(47, 64\), but its depth is"):
+        sequence.mask(0)
+
+
+def test_without_cameras_flow_makes_no_mask(root: Path) -> None:
+    for name in ("dynamic_label_perfect", "camdata_left"):
+        shutil.rmtree(root / "training" / name)
+    assert sequences(root)[0].mask is None
 
 
 def test_renderings_and_the_folder_training_itself(root: Path, world: PlaneWorld) -> None:

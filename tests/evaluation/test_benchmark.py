@@ -43,6 +43,7 @@ FRAMES = {
     "easi3r/davis-17": ALL,
     "easi3r/davis-all": ALL,
     "monst3r/sintel-pose": ALL,
+    "dyn3r/sintel-masks": range(399),
     "monst3r/sintel-depth": ALL,
     "monst3r/sintel-depth-lad2": ALL,
     "cut3r/sintel-depth": ALL,
@@ -52,6 +53,7 @@ FRAMES = {
     "monst3r/bonn-lad2": range(30, 140),
     "monst3r/kitti": range(110),
     "monst3r/kitti-lad2": range(110),
+    "dyn3r/kitti-selection": ALL,
     "dyn3r/kitti-odometry": ALL,
     "monst3r/nyu": ALL,
     "monst3r/scannet": range(0, 270, 3),
@@ -160,7 +162,7 @@ class TestProtocols:
         assert stretched == {"monst3r/sintel-depth", "cut3r/sintel-depth", "monst3r/bonn",
                              "monst3r/kitti", "monst3r/nyu", "easi3r/dycheck",
                              "monst3r/sintel-depth-lad2", "monst3r/bonn-lad2",
-                             "monst3r/kitti-lad2"}  # fmt: skip
+                             "monst3r/kitti-lad2", "dyn3r/kitti-selection"}  # fmt: skip
         cut = {p.name for p in PROTOCOLS if p.max_depth == 70}
         assert cut == {"monst3r/sintel-depth", "cut3r/sintel-depth", "monst3r/bonn",
                        "monst3r/sintel-depth-lad2", "monst3r/bonn-lad2"}  # fmt: skip

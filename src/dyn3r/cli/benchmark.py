@@ -28,11 +28,11 @@ class Benchmark:
         dyn3r benchmark easi3r/tum --root tum/ --model monst3r-512-dpt --method easi3r --jobs 4
         dyn3r benchmark table results/*
 
-    Data sets: davis, sintel, tum, bonn, kitti, kitti-odometry, nyu, scannet, adt, dycheck, and
-    folder (truth folders of your own). `dyn3r datasets` says where they come from. A name such as
-    easi3r/tum chooses a protocol; docs/benchmark.md lists them. One line a sequence is printed as
-    it is done; OUT has a JSON file a sequence, table.md, table.csv and report.html. `table`
-    compares earlier runs, beside published numbers where all sequences of the protocol were run.
+    Data sets: davis, sintel, tum, bonn, kitti, kitti-selection, kitti-odometry, nyu, scannet, adt,
+    dycheck, and folder (truth folders of your own). `dyn3r datasets` says where they come from. A
+    name such as easi3r/tum chooses a protocol; docs/benchmark.md lists them. One line a sequence is
+    printed as it is done; OUT has a JSON file a sequence, table.md, table.csv and report.html.
+    `table` compares earlier runs, beside published numbers where the whole protocol was run.
     """
 
     data: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DATA|table")]]

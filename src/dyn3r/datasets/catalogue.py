@@ -123,6 +123,8 @@ _ENTRIES = (
             "for every drive of FOLDER/val fetch DATE_drive_NNNN_sync.zip (raw data) and unpack it "
             "in FOLDER: the pictures are only there",
             "the intrinsics are in DATE_calib.zip (raw data); unpack it in FOLDER too",
+            "for `dyn3r benchmark kitti-selection` data_depth_selection.zip is enough, unpacked in "
+            "FOLDER",
         ),
     ),
     CatalogueEntry(
@@ -146,6 +148,7 @@ _ENTRIES = (
             "terms",
             "fetch data/val-000000.tar and data/val-000001.tar",
             "unpack both in FOLDER, so that FOLDER/val/official/*.h5 exist",
+            "or put the authors' nyu_depth_v2_labeled.mat and splits.mat in FOLDER",
         ),
     ),
     CatalogueEntry(

@@ -1,35 +1,43 @@
-"""NYU-v2, the 654 validation pictures (Silberman 2012): single pictures with dense depth.
+"""NYU-v2 (Silberman 2012): single pictures with dense depth; published are 654 of the 1449.
 
-Layouts (docs/design/DATASETS.md, 2.6): `val/official/%05d.h5`, HDF5 with `rgb` uint8 (3,H,W) and
-`depth` float32 (H,W) in metres; or prepared, `val/nyu_images/%05d.png` and
-`val/nyu_depths/%05d.npy`. The numbering has gaps, and nothing says where the cameras were.
+Layouts (docs/design/DATASETS.md, 2.6), the first that is found counts: `val/official/%05d.h5`, HDF5
+with `rgb` uint8 (3,H,W) and `depth` float32 (H,W) in metres; prepared, `val/nyu_images/%05d.png`
+and `val/nyu_depths/%05d.npy`; the authors' archive `nyu_depth_v2_labeled.mat`, MATLAB 7.3 (HDF5
+with axes reversed) with `images` uint8 (N,3,W,H) and `depths` float32 (N,W,H), and `splits.mat`
+with `testNdxs`, the numbers (from 1) of the 654. The numbering has gaps, and nothing says where the
+cameras were.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
-from dyn3r.datasets.files import image_files, listing, per_file, read_npy, read_rgb
+from dyn3r.datasets.files import image_files, listing, numeric, per_file, read_npy, read_rgb
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError, MissingExtraError
 from dyn3r.io.images import first_line, natural_key
 
+LABELLED, SPLITS, TEST = "nyu_depth_v2_labeled.mat", "splits.mat", "testNdxs"
 MAX_SIDE = 8192
 """Larger arrays in a file are refused unread."""
+BROKEN = (OSError, LookupError, ValueError, RuntimeError, NotImplementedError, AttributeError)
+"""What h5py raises for damaged files, and SciPy for damaged .mat files."""
 
 
 def sequences(root: Path) -> list[Sequence]:
     """Every picture, as a sequence of one frame. `root` is `val` or the folder that holds it.
 
-    The HDF5 files go first; they need h5py.
+    HDF5 needs h5py. Of the authors' archive, pictures are those of `splits.mat`, or all without it;
+    the names are their numbers, as in the other layouts.
 
     Raises:
-        InputError: neither layout; pictures and depths that do not match.
+        InputError: no layout; pictures and depths that do not match; damaged archives.
         MissingExtraError: the files are HDF5 and h5py is not installed.
     """
     for base in (root, root / "val"):
@@ -37,19 +45,23 @@ def sequences(root: Path) -> list[Sequence]:
         files = sorted(raw.glob("*.h5"), key=natural_key) if raw.is_dir() else []
         if files:
             _h5py(files[0])
-            return [_single(f, per_file([f], _h5_rgb), per_file([f], _h5_depth)) for f in files]
+            return [
+                _single(f.stem, per_file([f], _h5_rgb), per_file([f], _h5_depth)) for f in files
+            ]
         if (base / "nyu_images").is_dir():
             return _prepared(base)
+        if (base / LABELLED).is_file():
+            return _labelled(base / LABELLED)
     raise InputError(
-        f"{root} is not NYU-v2: expected official/*.h5, or nyu_images/*.png and nyu_depths/*.npy, "
-        f"found {listing(root)}"
+        f"{root} is not NYU-v2: expected official/*.h5, nyu_images/*.png and nyu_depths/*.npy, or "
+        f"{LABELLED}, found {listing(root)}"
     )
 
 
 def _single(
-    file: Path, image: Callable[[int], np.ndarray], depth: Callable[[int], np.ndarray]
+    name: str, image: Callable[[int], np.ndarray], depth: Callable[[int], np.ndarray]
 ) -> Sequence:
-    return Sequence(name=file.stem, frame_names=(file.stem,), image=image, depth=depth)
+    return Sequence(name=name, frame_names=(name,), image=image, depth=depth)
 
 
 def _prepared(base: Path) -> list[Sequence]:
@@ -61,9 +73,56 @@ def _prepared(base: Path) -> list[Sequence]:
             f"of nyu_depths by name"
         )
     return [
-        _single(image, per_file([image], read_rgb), per_file([depth], _npy_depth))
+        _single(image.stem, per_file([image], read_rgb), per_file([depth], _npy_depth))
         for image, depth in zip(images, depths)
     ]
+
+
+def _labelled(file: Path) -> list[Sequence]:
+    """The pictures of the authors' archive, read one at a time."""
+    h5py = _h5py(file)
+    try:
+        with h5py.File(file, "r") as content:
+            shapes = {key: content[key].shape for key in ("images", "depths") if key in content}
+    except BROKEN as error:
+        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
+    n, w, h = (*shapes.get("depths", ()), 0, 0, 0)[:3]
+    if n == 0 or shapes != {"images": (n, 3, w, h), "depths": (n, w, h)}:
+        raise InputError(f"{file}: expected images (N,3,W,H) and depths (N,W,H), found {shapes}")
+    splits = file.parent / SPLITS
+    numbers = _test_numbers(splits, n) if splits.is_file() else list(range(1, n + 1))
+    return [
+        _single(
+            f"{k:05d}", partial(_labelled_rgb, file, k - 1), partial(_labelled_depth, file, k - 1)
+        )
+        for k in numbers
+    ]
+
+
+def _test_numbers(file: Path, count: int) -> list[int]:
+    """Numbers of the test pictures, from 1, sorted."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        content = loadmat(file, variable_names=[TEST])
+    except (*BROKEN, TypeError, MatReadError) as error:
+        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
+    numbers = numeric(np.ravel(content.get(TEST, np.zeros(0))), file)
+    if len(numbers) == 0 or numbers.min() < 1 or numbers.max() > count:
+        raise InputError(f"{file}: expected {TEST}, numbers from 1 to {count}")
+    return sorted(int(k) for k in numbers)
+
+
+def _labelled_rgb(file: Path, row: int, _frame: int) -> UInt8[np.ndarray, "h w 3"]:
+    array = _h5_array(file, "images", row)
+    if array.dtype != np.uint8:
+        raise InputError(f"{file}: images are {array.dtype}, expected uint8")
+    return np.ascontiguousarray(array.transpose(2, 1, 0))
+
+
+def _labelled_depth(file: Path, row: int, _frame: int) -> Float32[np.ndarray, "h w"]:
+    return _depth(_h5_array(file, "depths", row).T, file)
 
 
 def _h5_rgb(file: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -88,17 +147,18 @@ def _depth(array: np.ndarray, file: Path) -> Float32[np.ndarray, "h w"]:
     return np.where(np.isfinite(array) & (array > 0), array, 0).astype(np.float32)
 
 
-def _h5_array(file: Path, key: str) -> Shaped[np.ndarray, "..."]:
+def _h5_array(file: Path, key: str, row: int | None = None) -> Shaped[np.ndarray, "..."]:
+    """An array of an HDF5 file, or one row of its first axis."""
     h5py = _h5py(file)
     try:
         with h5py.File(file, "r") as content:
             item = content.get(key)
             if not isinstance(item, h5py.Dataset):
                 raise InputError(f"{file} has no array '{key}', found {', '.join(content)}")
-            if item.ndim > 3 or max(item.shape, default=0) > MAX_SIDE:
+            if item.ndim > 3 + (row is not None) or max(item.shape, default=0) > MAX_SIDE:
                 raise InputError(f"{file}: '{key}' of shape {item.shape} is no picture")
-            return np.asarray(item[()])
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+            return np.asarray(item[() if row is None else row])
+    except BROKEN as error:
         raise InputError(f"{file} cannot be read: {first_line(error)}") from error
 
 

@@ -2,14 +2,14 @@
 
 Layout (docs/design/DATASETS.md, 2.2): `training/{clean,final}/SEQ/frame_%04d.png` from 0001, and
 any of `depth/SEQ/*.dpt`, `camdata_left/SEQ/*.cam`, `flow/SEQ/*.flo` and, prepared by MonST3R,
-`dynamic_label_perfect/SEQ/*.png` (pixels whose flow is not that of the camera). All files are
-little-endian and start with the float 202021.25.
+`dynamic_label_perfect/SEQ/*.png` (pixels whose flow is not that of the camera). Without the latter,
+masks are made by its rule from flow, depth and cameras. All files are little-endian and start with
+the float 202021.25.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,8 @@ from dyn3r.io.images import first_line, visible_files
 
 Rendering = Literal["clean", "final"]
 TAG = 202021.25
+MOVES_PX = 0.1
+"""Difference from a static scene's flow above which a pixel moves. Source: DATASETS.md, 2.2."""
 CAM_BYTES = 4 + 9 * 8 + 12 * 8
 
 
@@ -56,14 +58,19 @@ def _sequence(base: Path, pictures: Path) -> Sequence:
     cameras = _truth(base / "camdata_left" / name, ".cam", names)
     masks = _truth(base / "dynamic_label_perfect" / name, ".png", names, last=False)
     read = [read_cam(f) for f in cameras or []]
+    K, T = (np.stack(values) for values in zip(*read)) if read else (None, None)
+    mask = partial(_label, masks) if masks else None
+    if mask is None and depth is not None and K is not None and T is not None:
+        flow = _truth(base / "flow" / name, ".flo", names, last=False)
+        mask = partial(_moving, flow, depth, K, T) if flow else None
     return Sequence(
         name=name,
         frame_names=tuple(names),
         image=per_file(images, read_rgb),
         depth=None if depth is None else per_file(depth, _depth),
-        mask=_mask_reader(masks, name),
-        T_world_camera=np.stack([T for _, T in read]) if read else None,
-        K=np.stack([K for K, _ in read]) if read else None,
+        mask=mask,
+        T_world_camera=T,
+        K=K,
         unit="arbitrary",
         mask_kind="moves",
     )
@@ -89,16 +96,39 @@ def _depth(file: Path) -> Float32[np.ndarray, "h w"]:
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
 
 
-def _mask_reader(
-    files: list[Path] | None, name: str
-) -> Callable[[int], Bool[np.ndarray, "h w"]] | None:
-    return None if not files else partial(_mask, files, name)
+def _label(files: list[Path], index: int) -> Bool[np.ndarray, "h w"]:
+    return read_index_png(_before_last(files, index)) > 0
 
 
-def _mask(files: list[Path], name: str, index: int) -> Bool[np.ndarray, "h w"]:
+def _moving(
+    flow: list[Path],
+    depth: list[Path],
+    K: Float[np.ndarray, "n 3 3"],
+    T_world_camera: Float[np.ndarray, "n 4 4"],
+    index: int,
+) -> Bool[np.ndarray, "h w"]:
+    """Pixels of known depth whose true flow is not that of the moving camera alone."""
+    import torch
+
+    from dyn3r.geometry.induced_flow import induced_flow
+
+    true, z = read_flo(_before_last(flow, index)), _depth(depth[index])
+    if true.shape[:2] != z.shape:
+        raise InputError(f"{flow[index]} is {true.shape[:2]}, but its depth is {z.shape}")
+    here, there = (
+        [torch.from_numpy(array[i]) for array in (K, T_world_camera)] for i in (index, index + 1)
+    )
+    static = induced_flow(torch.from_numpy(z.astype(np.float64)), *here, *there).numpy()
+    apart: np.ndarray = np.linalg.norm(true - static, axis=-1)
+    return (z > 0) & (apart > MOVES_PX)
+
+
+def _before_last(files: list[Path], index: int) -> Path:
     if index >= len(files):
-        raise InputError(f"{name}: the last frame has no moving mask, since no flow starts there")
-    return read_index_png(files[index]) > 0
+        raise InputError(
+            f"{files[0].parent}: the last frame has no moving mask, since no flow starts there"
+        )
+    return files[index]
 
 
 def read_dpt(file: Path) -> Float32[np.ndarray, "h w"]:

@@ -47,6 +47,8 @@ def read_sequences(protocol: Protocol, root: Path, names: tuple[str, ...] = ()) 
 
 def _frames(sequence: Sequence, protocol: Protocol) -> Sequence:
     """The frames that a protocol takes; those of a prepared sequence were picked before."""
+    if protocol.drop_last:
+        sequence = sequence.select(range(len(sequence) - 1))
     if sequence.prepared_for is None:
         return sequence.take(start=protocol.start, stride=protocol.stride, limit=protocol.limit)
     if sequence.prepared_for != protocol.name:

@@ -56,6 +56,8 @@ class Protocol:
     stride: int = 1
     limit: int | None = None
     """Frames start, start + stride, ..., at most `limit`."""
+    drop_last: bool = False
+    """Leave out the last frame of a sequence, which has no truth."""
     stretch: bool = False
     """Frames are resized to multiples of 16 with another aspect ratio, in place of a crop."""
     depth_alignment: str = "median"
@@ -187,6 +189,11 @@ PROTOCOLS: tuple[Protocol, ...] = (
             {"DUSt3R": (0.417, 0.250, 5.796), "MonST3R": (0.108, 0.042, 0.732),
              "CUT3R": (0.213, 0.066, 0.621)}, "MonST3R and CUT3R, as quoted in DATASETS.md, 2.2"),
     ),
+    Protocol(
+        "dyn3r/sintel-masks", "sintel", ("masks",), "frames", count=23, drop_last=True,
+        remarks="Mean over all frames of all sequences together. The truth is any pixel whose flow "
+        "is not that of the camera.",
+    ),
     _MONST3R_SINTEL,
     _lad2(_MONST3R_SINTEL, "MonST3R", 0.335, 0.585),
     Protocol(
@@ -212,6 +219,10 @@ PROTOCOLS: tuple[Protocol, ...] = (
     _lad2(_MONST3R_BONN, "MonST3R", 0.063, 0.964),
     _MONST3R_KITTI,
     _lad2(_MONST3R_KITTI, "MonST3R (first setting)", 0.104, 0.895),
+    Protocol(
+        "dyn3r/kitti-selection", "kitti_selection", ("depth",), "pixels", stretch=True,
+        remarks="Single images, median scale per image.",
+    ),
     Protocol("dyn3r/kitti-odometry", "kitti_odometry", ("cameras",), "sequences"),
     Protocol(
         "monst3r/nyu", "nyu", ("depth",), "pixels", count=654, stretch=True,
@@ -249,6 +260,7 @@ DEFAULTS = {
     "tum": "monst3r/tum",
     "bonn": "monst3r/bonn",
     "kitti": "monst3r/kitti",
+    "kitti-selection": "dyn3r/kitti-selection",
     "kitti-odometry": "dyn3r/kitti-odometry",
     "nyu": "monst3r/nyu",
     "scannet": "monst3r/scannet",
