@@ -116,3 +116,20 @@ def test_an_unknown_model_stops_before_the_work(
     assert main(["batch", str(clips), "-o", str(out), "--model", "nope"]) == 1
     assert capsys.readouterr().err.startswith("dyn3r: no model or file named 'nope'")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": 100}, "the frame size must be a multiple of 16"),
+        ({"pairs": "some"}, "some"),
+        ({"jobs": 0}, "jobs must be 1 or more"),
+    ],
+)
+def test_options_that_fit_no_video_stop_before_the_work(
+    clips: Path, tmp_path: Path, checkpoint: Path, changes: dict, said: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=said):
+        batch(clips, out, checkpoint, **changes)()
+    assert not out.exists()

@@ -127,6 +127,12 @@ def test_a_sequence_that_fails(root: Path, checkpoint: Path, capsys) -> None:
         ("protocol", "unknown data set or protocol 'davies'"),
         ("model", "no model or file named 'no-such-model'"),
         ("frames", "--num-frames must be 1 or more, not 0"),
+        ("jobs", "--jobs must be 1 or more, not 0"),
+        ("size", "the frame size must be a multiple of 16 from 64 to 4096, not 100"),
+        (
+            "none of them",
+            "none of the sequences of easi3r/davis-16: it has a, b, which --sequences",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_1(
@@ -135,6 +141,10 @@ def test_bad_input_is_one_line_and_exit_code_1(
     base = root / "DAVIS"
     if kind == "half":
         (base / "Annotations").rename(root / "elsewhere")
+    if kind == "none of them":
+        for name, other in (("cows", "a"), ("dog", "b")):
+            for part in ("JPEGImages", "Annotations"):
+                (base / part / "480p" / name).rename(base / part / "480p" / other)
     if kind == "counts":
         (base / "Annotations/480p/dog/00001.png").unlink()
     place = {"missing": root / "nowhere", "empty": root / "empty", "other": base / "JPEGImages"}
@@ -144,11 +154,27 @@ def test_bad_input_is_one_line_and_exit_code_1(
     arguments = [data, "-o", root / "out", "--model", model]
     arguments += [] if kind == "no root" else ["--root", place.get(kind, root)]
     arguments += ["--sequences", "x"] if kind == "sequence" else []
-    arguments += ["--num-frames", 0] if kind == "frames" else []
+    numbers = {"frames": ["--num-frames", 0], "jobs": ["--jobs", 0], "size": ["--size", 100]}
+    arguments += numbers.get(kind, [])
     assert run(*arguments) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
     assert not (root / "out").exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(root: Path, checkpoint: Path, capsys) -> None:
+    out = root / "out"
+    out.mkdir()
+    (out / "table.md").write_text("precious")
+    arguments = ("davis", "--root", root, "--model", checkpoint)
+    for more, said in ((("-o", out), "out is not empty"),
+                       (("-o", out, "--resume"), "out is not empty"),
+                       (("-o", out / "table.md"), "table.md: it is not a folder")):  # fmt: skip
+        assert run(*arguments, *more) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert said in line
+    assert [f.name for f in out.iterdir()] == ["table.md"]
+    assert (out / "table.md").read_text() == "precious"
 
 
 def write_run(folder: Path, jm: float, names: tuple[str, ...], **settings: object) -> Path:

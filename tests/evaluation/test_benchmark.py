@@ -354,6 +354,23 @@ class TestMeasure:
         assert whole.pixels == 5 * (90 * 128 - 7)
         assert whole.metrics["d<1.25"] == pytest.approx(1 - 180 / (90 * 128 - 7))
 
+    def test_the_published_scale_and_shift_are_hardly_a_fit(self, world: PlaneWorld) -> None:
+        """A shift of 5 is not found by steps that move by about 0.1; the median scale is kept."""
+        depth = world.depth.astype(np.float32)
+        true = 3 * depth + 5
+        sequence = world_sequence(world, depth=lambda i: true[i])
+        clip = prepare_clip(sequence, 64, stretch=True)
+        scene = scene_of(clip, depth=depth)
+        errors = {
+            alignment: measure(
+                scene, sequence,
+                replace(find_protocol("monst3r/bonn-lad2"), depth_alignment=alignment),
+            ).metrics["abs rel"]
+            for alignment in ("median", "lad2", "scale_shift")
+        }  # fmt: skip
+        assert errors["scale_shift"] < 1e-5
+        assert 0.9 * errors["median"] < errors["lad2"] < errors["median"]
+
     def test_depth_of_another_size_than_the_image(self, world: PlaneWorld) -> None:
         small = world.depth[:, ::2, ::2].astype(np.float32)
         sequence = world_sequence(world, depth=lambda i: small[i])
@@ -561,6 +578,9 @@ class TestMeansAndTables:
         rows = table_rows(runs_table(davis, {"x": x, "y": y}))
         assert rows["x"] == ["100.0 %", "100.0 %", "10", "0"]
         assert rows["y"] == ["50.0 %", "50.0 %", "10", "0"]
+        assert "runs of" not in runs_table(davis, {"x": x, "y": y})
+        table = runs_table(davis, {"x": x, "y": [result("a", 7, 0.5)]})
+        assert "a: runs of 7 and 10 frames." in table
         with pytest.raises(InputError, match=r"^x, y: no sequence of easi3r/davis-16"):
             runs_table(davis, {"x": x[:1], "y": y[1:]})
 

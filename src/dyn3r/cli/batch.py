@@ -98,9 +98,13 @@ class Batch:
 
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
+        from dyn3r.io.images import check_size
         from dyn3r.network.checkpoints.locate import locate
 
         sources = find_sources(self.sources)
+        self.run_of("", self.sources).options()  # refuses what no video could be run with
+        if self.size is not None:
+            check_size(self.size)
         self._check_output(sources)
         located = locate(self.model)  # an unknown name stops here; a download is done once
         weights = located.sha256()

@@ -97,6 +97,7 @@ class Benchmark:
         """Check what was asked for before anything is loaded."""
         from dyn3r.evaluation.benchmark_run import SETTINGS, BenchmarkSettings
         from dyn3r.evaluation.protocols import find_protocol
+        from dyn3r.io.atomic import check_output_folder
 
         if self.results:
             raise InputError(f"{self.results[0]}: folders of results go with `benchmark table`")
@@ -104,20 +105,31 @@ class Benchmark:
         protocol = find_protocol(name)
         if self.root is None:
             raise InputError(f"--root is missing: the folder of {protocol.dataset}")
-        if self.num_frames is not None and self.num_frames < 1:
-            raise InputError(f"--num-frames must be 1 or more, not {self.num_frames}")
+        self._check_numbers()
         label = f"{protocol.name.replace('/', '_')}_{self.method}"
         if self.method != "colmap":
             label += f"_{Path(self.model).stem}"
         output = self.output or Path("results") / label
-        if (output / SETTINGS).exists() and not (self.resume or self.overwrite):
+        earlier = (output / SETTINGS).exists()
+        if earlier and not (self.resume or self.overwrite):
             raise InputError(f"{output} holds results: --resume continues, --overwrite replaces")
+        check_output_folder(output, overwrite=earlier or self.overwrite)
         settings = BenchmarkSettings(
             protocol.name, self.root, output, model=self.model, method=self.method,
             device=self.device, precision=self.precision, size=self.size,
             num_frames=self.num_frames, sequences=self.sequences,
         )  # fmt: skip
         return settings, protocol
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers that no sequence could be run with."""
+        from dyn3r.io.images import check_size
+
+        for name, value in (("num-frames", self.num_frames), ("jobs", self.jobs)):
+            if value is not None and value < 1:
+                raise InputError(f"--{name} must be 1 or more, not {value}")
+        if self.size is not None:
+            check_size(self.size)
 
     def _run(self, settings: BenchmarkSettings) -> None:
         """Run, and print a line a sequence."""

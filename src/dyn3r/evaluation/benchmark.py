@@ -161,15 +161,17 @@ def _depth(
     if protocol.stretch:
         assert sequence.depth is not None
         true = np.stack([sequence.depth(i) for i in range(len(sequence))])
-        size_hw = (true.shape[1], true.shape[2])
-        predictions = [resize_depth(p.astype(np.float32), size_hw) for p in predictions]
+    size_hw = (true.shape[1], true.shape[2])
     return [
         depth_errors(
-            p, true, alignment=protocol.depth_alignment, max_depth=protocol.max_depth,
+            resize_depth(p.astype(np.float32), size_hw) if protocol.stretch else p,
+            true,
+            alignment=protocol.depth_alignment,
+            max_depth=protocol.max_depth,
             clip=protocol.clip,
         )
         for p in predictions
-    ]  # fmt: skip
+    ]
 
 
 def _per_frame(

@@ -99,9 +99,13 @@ def runs_table(
     for results in runs.values():
         kept = [r for r in results if r.sequence in common]
         lacks += shortfalls(protocol, kept, shortened=shortened)
+    for name in sorted(common):
+        counts = {r.frames for r in everything if r.sequence == name}
+        if len(counts) > 1:
+            lacks.append(f"{name}: runs of {' and '.join(map(str, sorted(counts)))} frames")
+    lacks = list(dict.fromkeys(lacks))  # what all runs lack is said once
     if not lacks:
         lines += _published(protocol, metrics, before=0, after=2)
-    lacks = list(dict.fromkeys(lacks))  # what all runs lack is said once
     notes = remarks(protocol, [r for r in everything if r.sequence in common], lacks)
     return "\n".join([*lines, "", f"Sequences: {', '.join(sorted(common))}.", *notes])
 
