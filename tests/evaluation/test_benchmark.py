@@ -184,6 +184,7 @@ class TestProtocols:
             ("easi3r/tum", "MonST3R", {"ATE": 0.183, "RPEt": 0.148, "RPEr": 6.985}),
             ("monst3r/bonn", "MonST3R", {"abs rel": 0.067, "d<1.25": 0.963}),
             ("monst3r/sintel-depth-lad2", "MonST3R", {"abs rel": 0.335, "d<1.25": 0.585}),
+            ("monst3r/kitti-lad2", "MonST3R, updated setting", {"abs rel": 0.089, "d<1.25": 0.911}),
             ("monst3r/bonn-lad2", "MonST3R", {"abs rel": 0.063, "d<1.25": 0.964}),
             ("monst3r/kitti", "MonST3R", {"abs rel": 0.168, "d<1.25": 0.744}),
             ("easi3r/dycheck", "DUSt3R", {"ATE": 0.035, "RPEt": 0.030, "RPEr": 2.323}),
@@ -465,7 +466,7 @@ class TestCompleteness:
         assert numbering_gaps(sequence.frame_names) == ["no frame between 10 and 16"]
 
     def test_sequences(self) -> None:
-        davis, kitti = find_protocol("davis"), find_protocol("dycheck")
+        davis, dycheck = find_protocol("davis"), find_protocol("dycheck")
         whole = davis_results()
         assert shortfalls(davis, whole) == []
         assert shortfalls(davis, whole[1:]) == ["19 of 20 sequences"]
@@ -473,8 +474,10 @@ class TestCompleteness:
         assert shortfalls(davis, whole, shortened=True) == ["not all frames of the protocol"]
         some = [result(str(i), 9, None, metrics=dict.fromkeys(("ATE", "RPEt", "RPEr"), 0.1))
                 for i in range(12)]  # fmt: skip
-        assert shortfalls(kitti, some) == []
-        assert shortfalls(kitti, some[1:]) == ["11 sequences, the published table has 12"]
+        assert shortfalls(dycheck, some) == []
+        assert shortfalls(dycheck, some[1:]) == ["11 of 12 sequences"]
+        one_more = replace(some[0], sequence="more")
+        assert shortfalls(dycheck, [*some, one_more]) == ["13 sequences, not 12"]
         assert shortfalls(find_protocol("folder"), some) == []
 
     def test_frames_and_truth(self) -> None:
@@ -482,8 +485,9 @@ class TestCompleteness:
         assert shortfalls(davis, davis_results(1375)) == ["1375 of 1376 frames"]
         whole = davis_results()
         whole[3] = replace(whole[3], missing=["no frame between 1 and 3", "x"])
-        whole[5] = replace(whole[5], metrics={"JM": 0.5, "JR": None})
-        said = ["camel: no frame between 1 and 3, x", "car-shadow: no JR"]
+        whole[5] = replace(whole[5], metrics={"JM": 0.0, "JR": None})
+        whole[6] = replace(whole[6], metrics={"JM": float("nan"), "JR": 0.0})
+        said = ["camel: no frame between 1 and 3, x", "car-shadow: no JR", "cows: no JM"]
         assert shortfalls(davis, whole) == said
         table = sequence_table(davis, whole)
         assert f"Partial: {'; '.join(said)}. Published" in table

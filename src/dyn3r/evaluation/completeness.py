@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from dyn3r.evaluation.benchmark import Result
@@ -25,18 +26,23 @@ def shortfalls(
     out += [f"{r.sequence}: {', '.join(r.missing)}" for r in results if r.missing]
     wanted = {metric for row in protocol.published for metric in row.values}
     for r in results:
-        lacks = sorted(metric for metric in wanted if r.metrics.get(metric) is None)
+        lacks = sorted(m for m in wanted if not _defined(r.metrics.get(m)))
         if r.status == "ok" and lacks:
             out.append(f"{r.sequence}: no {', '.join(lacks)}")
     return out
 
 
+def _defined(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 def _sequences(protocol: Protocol, names: set[str]) -> list[str]:
     """How the sequences differ from those of the published table."""
     if protocol.sequences is None:
-        if protocol.count in (None, len(names)):
+        count, n = protocol.count, len(names)
+        if count in (None, n):
             return []
-        return [f"{len(names)} sequences, the published table has {protocol.count}"]
+        return [f"{n} of {count} sequences" if n < count else f"{n} sequences, not {count}"]
     there = len(names & set(protocol.sequences))
     out = [] if there == len(protocol.sequences) else [
         f"{there} of {len(protocol.sequences)} sequences"
