@@ -699,7 +699,7 @@ class TestRuns:
         assert states(list(run_benchmark(settings, overwrite=True)))["fine"] == "ok"
 
     def test_a_sequence_with_more_frames_than_before_is_run_again(
-        self, settings: BenchmarkSettings
+        self, settings: BenchmarkSettings, caplog: pytest.LogCaptureFixture
     ) -> None:
         list(run_benchmark(settings))
         for folder in settings.root.rglob("missed"):
@@ -707,6 +707,7 @@ class TestRuns:
         write_sequence(settings.root, "missed", squares(4))
         of = {r.sequence: r.frames for r in run_benchmark(settings, resume=True)}
         assert of == {"broken": 2, "fine": 3, "missed": 4}
+        assert caplog.messages == ["run again, with another number of frames: missed"]
 
     def test_overwrite_replaces_once_everything_is_there(self, settings: BenchmarkSettings) -> None:
         list(run_benchmark(settings))

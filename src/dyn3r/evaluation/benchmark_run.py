@@ -9,6 +9,7 @@ OUT/table.md, OUT/table.csv, OUT/report.html
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -31,6 +32,8 @@ from dyn3r.types import RunContext, package_version
 
 if TYPE_CHECKING:
     from dyn3r.network.model import Model
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = "benchmark.json"
 
@@ -163,9 +166,10 @@ def run_benchmark(
     about = {"sequences": list(names), "weights": weights, "dyn3r_version": package_version()}
     write_json(settings.output / SETTINGS, {**settings.identity(), **about}, overwrite=True)
     earlier = read_results(settings.output) if resume else {}
-    kept = {
-        name: r for name, r in earlier.items() if r.status == "ok" and names.get(name) == r.frames
-    }
+    done = {name: r for name, r in earlier.items() if name in names and r.status == "ok"}
+    kept = {name: r for name, r in done.items() if r.frames == names[name]}
+    if changed := done.keys() - kept.keys():
+        logger.warning("run again, with another number of frames: %s", ", ".join(sorted(changed)))
     yield from kept.values()
     left = [name for name in names if name not in kept]
     for outcome in run_jobs(SequenceWorker(settings), left, jobs=jobs, ray=ray):
