@@ -13,7 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dyn3r.alignment.align import align
-from dyn3r.bundle_adjustment import bundle_adjust, correct_ground_tilt, is_rotation_only
+from dyn3r.bundle_adjustment import (
+    bundle_adjust,
+    calibrated_bundle_adjust,
+    correct_ground_tilt,
+    is_rotation_only,
+)
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
 from dyn3r.motion.cue import MotionCue, Pass, motion_cue
@@ -236,34 +241,28 @@ def refine(
 ) -> tuple[Geometry, Motion]:
     """Alternate: cameras, focal length and depth given what is static; what is static given those.
 
-    Every adjustment starts from the initial geometry, which is also its prior; once the masks have
-    converged it starts from the last solution.
+    Every adjustment starts from the initial geometry, which is also its prior. The last one, with
+    the final masks, is calibrated.
     """
-    adjust = partial(
-        bundle_adjust, initial, clip.images, flow, priors=plan.priors, progress=context.progress
+    adjust, adjust_finally = (
+        partial(f, initial, clip.images, flow, priors=plan.priors, progress=context.progress)
+        for f in (bundle_adjust, calibrated_bundle_adjust)
     )
-    adjusted_for: np.ndarray | None = motion.excluded
-    warm_start: Geometry | None = None
-    with context.stage("bundle adjustment"):
-        refined = adjust(dynamic=adjusted_for)
-    for round_left in reversed(range(MAX_ROUNDS)):
+    for _ in range(MAX_ROUNDS):
+        with context.stage("bundle adjustment"):
+            refined = adjust(dynamic=motion.excluded)
         with context.stage("motion"):
             updated = cue.update(motion, clip, (initial, refined), flow, context)
         if updated is motion:
             break
         context.observe("motion depth", refined.depth)
-        warm_start = refined if masks_converged(updated.masks, motion.masks) else None
-        motion, adjusted_for = updated, None
-        if warm_start is not None or not round_left:
+        before, motion = motion, updated
+        if masks_converged(motion.masks, before.masks):
             break
-        adjusted_for = motion.excluded
-        with context.stage("bundle adjustment"):
-            refined = adjust(dynamic=adjusted_for)
     with context.stage("mask refinement"):
         motion = refine_masks(clip.images, motion, refiner, context.progress)
-    if motion.excluded is not adjusted_for:
-        with context.stage("bundle adjustment"):
-            refined = adjust(dynamic=motion.excluded, warm_start=warm_start)
+    with context.stage("bundle adjustment"):
+        refined = adjust_finally(dynamic=motion.excluded)
     fixed = plan.priors.fixes_depth(refined.depth.shape)
     if plan.ground_correction and is_rotation_only(refined) and not fixed.any():
         refined = correct_ground_tilt(refined, clip.images, motion.masks)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import dyn3r.bundle_adjustment.camera_solution
 from dyn3r.bundle_adjustment import (
     BundleAdjustmentOptions,
     bundle_adjust,
@@ -80,42 +79,6 @@ def test_everything_gets_several_times_better(truth, start, clean) -> None:
     assert clean.T_world_camera.dtype == np.float64
     for name in ("confidence", "sigma_log_depth", "frame_quality"):
         assert getattr(clean, name) is getattr(start, name)
-
-
-@pytest.mark.slow
-def test_a_warm_start_finds_the_same_solution(
-    truth: Truth, start: Geometry, clean: Geometry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dynamic = np.zeros(truth.depth.shape, bool)
-    dynamic[:, 10:16, 10:18] = True
-    scratch = bundle_adjust(start, truth.images, truth.flow, dynamic=dynamic, options=OPEN)
-    solves, minimise = [], dyn3r.bundle_adjustment.camera_solution.minimise
-
-    def counted(*args: Any, **named: Any) -> Any:
-        solves.append(1)
-        return minimise(*args, **named)
-
-    monkeypatch.setattr(dyn3r.bundle_adjustment.camera_solution, "minimise", counted)
-    near = bundle_adjust(
-        start, truth.images, truth.flow, dynamic=dynamic, warm_start=clean, options=OPEN
-    )
-    assert len(solves) <= 2  # no alternatives
-    np.testing.assert_allclose(near.T_world_camera, scratch.T_world_camera, atol=2e-3)
-    np.testing.assert_allclose(near.K, scratch.K, rtol=2e-3)
-    assert np.median(np.abs(np.log(near.depth / scratch.depth))) < 2e-3
-    assert near.parallax == clean.parallax
-    assert near.diagnostics.terms["flow_error_before"] == pytest.approx(
-        scratch.diagnostics.terms["flow_error_before"]
-    )
-
-
-@pytest.mark.slow
-def test_a_warm_start_without_parallax_estimate_has_no_effect(
-    truth: Truth, start: Geometry
-) -> None:
-    again = bundle_adjust(start, truth.images, truth.flow, warm_start=start, options=OPEN)
-    alone = bundle_adjust(start, truth.images, truth.flow, options=OPEN)
-    np.testing.assert_array_equal(again.T_world_camera, alone.T_world_camera)
 
 
 @pytest.mark.slow

@@ -77,23 +77,23 @@ def test_depth_of_samples_with_true_cameras() -> None:
     problem, _ = problem_of(truth, 96)
     T = torch.linalg.inv(torch.from_numpy(truth.T))
     start = Estimate(
-        T[:, :3, :3], T[:, :3, 3], problem.log_depth.clone(), torch.tensor(-np.log(1.03))
+        T[:, :3, :3], T[:, :3, 3], problem.prior.mean.clone(), torch.tensor(-np.log(1.03))
     )
-    wanted = problem.log_depth - np.log(0.9)
+    wanted = problem.prior.mean - np.log(0.9)
     for i in range(5):
         found, information = depth_of_samples(problem, start, i, 3.0)
         sure = information > 10
         assert sure.double().mean() > 0.9
         assert (found - wanted[i])[sure].abs().mean() < 0.01  # 0.1 before
         unseen = information == 0
-        torch.testing.assert_close(found[unseen], problem.log_depth[i][unseen])
+        torch.testing.assert_close(found[unseen], problem.prior.mean[i][unseen])
 
 
 def test_a_frame_without_flow_keeps_its_depth() -> None:
     problem, now = problem_of(made_up(3, (32, 48)))
     problem.measurements[1] = None
     found, information = depth_of_samples(problem, now, 1, 3.0)
-    torch.testing.assert_close(found, problem.log_depth[1])
+    torch.testing.assert_close(found, problem.prior.mean[1])
     assert not information.any()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dyn3r.bundle_adjustment import schur as system
+from dyn3r.bundle_adjustment.depth_prior import DepthPrior, independent_prior, network_prior
 from dyn3r.bundle_adjustment.measurements import flow_measurements, regular_grid
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.residuals import residuals, robust_weight
@@ -35,8 +36,7 @@ def problem_of(truth: Truth, samples: int = 12) -> tuple[BundleProblem, Estimate
         measurements=seen,
         center=K[:, :2, 2],
         focal=K[:, [0, 1], [0, 1]],
-        log_depth=log_depth,
-        depth_sigma=torch.full_like(log_depth, 0.5),
+        prior=independent_prior(log_depth, torch.full_like(log_depth, 0.5)),
         focal_sigma=0.1,
         fixed=torch.arange(n) == 0,
     )
@@ -44,9 +44,17 @@ def problem_of(truth: Truth, samples: int = 12) -> tuple[BundleProblem, Estimate
     return problem, Estimate(u @ v, T[:, :3, 3], log_depth + bumps, torch.tensor(0.02).double())
 
 
-@pytest.fixture(scope="module")
-def tiny() -> tuple[BundleProblem, Estimate]:
-    return problem_of(made_up(4, (48, 64)))
+@pytest.fixture(scope="module", params=["independent", "smooth", "heavy tails"])
+def tiny(request: pytest.FixtureRequest) -> tuple[BundleProblem, Estimate]:
+    """With each kind of prior."""
+    problem, now = problem_of(made_up(4, (48, 64)))
+    if request.param == "independent":
+        return problem, now
+    prior = network_prior(problem.prior, problem.uv, (48, 64))
+    prior = prior.reweighted(
+        now.log_depth + 0.1 * torch.cos(torch.arange(len(problem.uv)).double())
+    )
+    return problem.with_prior(replace(prior, heavy_tails=request.param == "heavy tails")), now
 
 
 def moved(now: Estimate, change: torch.Tensor, deeper: torch.Tensor | float = 0.0) -> Estimate:
@@ -128,6 +136,14 @@ def cost_of_depth(problem: BundleProblem, now: Estimate, change: torch.Tensor) -
     return torch.tensor(value, dtype=torch.float64)
 
 
+def dense_precision(prior: DepthPrior, i: int) -> torch.Tensor:
+    """Inverse of the covariance of the log depths of frame i: independent and smooth errors."""
+    B = prior.basis[i]
+    return torch.linalg.inv(
+        torch.diag(1 / prior.precision[i]) + B @ torch.diag(prior.basis_variance) @ B.T
+    )
+
+
 def full_step(problem: BundleProblem, now: Estimate, damping: float) -> Estimate:
     """Gauss and Newton with all unknowns in one dense matrix."""
     n, k = now.log_depth.shape
@@ -147,13 +163,18 @@ def full_step(problem: BundleProblem, now: Estimate, damping: float) -> Estimate
                 g[where] += weight[e, s] * J.T @ found.error[e, s]
     bare = H.diagonal()[:cameras].clone()
     bare[-1] += problem.focal_sigma**-2
-    prior = problem.depth_sigma.flatten() ** -2
-    H.diagonal()[cameras:] += prior
-    H.diagonal()[cameras:] *= 1 + damping
+    prior = problem.prior
+    H.diagonal()[cameras:] += prior.precision.flatten()
+    H.diagonal()[cameras:] *= 1 + damping  # the smooth part of the prior is not damped
+    for i, q in enumerate(prior.precision):
+        at = slice(cameras + i * k, cameras + (i + 1) * k)
+        H[at, at] += dense_precision(prior, i) - torch.diag(q)
     H.diagonal()[:cameras] += damping * bare + 1e-9 * bare.mean()
     H[cameras - 1, cameras - 1] += problem.focal_sigma**-2
     g[cameras - 1] += now.log_focal * problem.focal_sigma**-2
-    g[cameras:] += prior * (now.log_depth - problem.log_depth).flatten()
+    for i in range(n):
+        at = slice(cameras + i * k, cameras + (i + 1) * k)
+        g[at] += dense_precision(prior, i) @ (now.log_depth - prior.mean)[i]
     free = torch.ones(len(H), dtype=torch.bool)
     free[:cameras] = torch.cat([~problem.fixed.repeat_interleave(6), torch.tensor([True])])
     change = torch.zeros_like(g)
@@ -258,6 +279,7 @@ def test_the_same_pair_twice_counts_twice(tiny) -> None:
 def test_the_cost_falls_until_the_gradient_is_gone(tiny) -> None:
     problem, now = tiny
     solution = minimise(problem, now, 100)
+    problem = problem.with_prior(problem.prior.reweighted(solution.estimate.log_depth))
     before = total_cost(problem, now, solution.width)
     assert total_cost(problem, solution.estimate, solution.width) < 0.5 * before
     start = system.linearise(problem, now, solution.width).depth_gradient.norm()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dyn3r.bundle_adjustment.adjust import bundle_adjust, is_rotation_only
+from dyn3r.bundle_adjustment.adjust import (
+    bundle_adjust,
+    calibrated_bundle_adjust,
+    is_rotation_only,
+)
 from dyn3r.bundle_adjustment.ground_correction import correct_ground_tilt
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.threads import single_threaded
@@ -10,6 +14,7 @@ from dyn3r.bundle_adjustment.threads import single_threaded
 __all__ = [
     "BundleAdjustmentOptions",
     "bundle_adjust",
+    "calibrated_bundle_adjust",
     "correct_ground_tilt",
     "is_rotation_only",
     "single_threaded",

@@ -6,16 +6,18 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
 
+from dyn3r.bundle_adjustment.calibrated import solve_calibrated
 from dyn3r.bundle_adjustment.camera_solution import (
     MIN_PARALLAX,
     CameraSolution,
     solve_cameras,
-    solve_from_warm_start,
     solve_with_reweighted_pairs,
 )
 from dyn3r.bundle_adjustment.dense_depth import adjust_dense_depth
+from dyn3r.bundle_adjustment.depth_prior import smooth_basis
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem
 from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem
@@ -35,7 +37,6 @@ def bundle_adjust(
     *,
     dynamic: Bool[np.ndarray, "n h w"] | None = None,
     priors: Priors | None = None,
-    warm_start: Geometry | None = None,
     options: BundleAdjustmentOptions | None = None,
     progress: Progress = no_progress,
 ) -> Geometry:
@@ -46,8 +47,7 @@ def bundle_adjust(
     weight, and neither has a margin around them while cameras are estimated. Values that `priors`
     fix are kept exactly. The depth of every pixel follows with the cameras fixed; its change is
     smooth except across edges of the image, so moving objects keep their shape and follow their
-    surroundings. `warm_start` is the result for the same geometry with nearly the same `dynamic`
-    pixels; the solver starts there and tries no alternatives, which takes a third of the time.
+    surroundings.
 
     Returns the geometry with new `T_world_camera`, `K`, `depth` and `parallax`. `terms` gains
     `flow_error_before` and `flow_error` (median residuals in standard errors) and `parallax`. If
@@ -62,21 +62,59 @@ def bundle_adjust(
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, "too little flow is visible to adjust the cameras")
-    if warm_start is not None and warm_start.parallax is not None:
-        factor = warm_start.K[0, 0, 0] / geometry.K[0, 0, 0]
-        found = solve_from_warm_start(problem, initial, warm_start, factor, options, progress)
-    else:
-        found = solve_cameras(problem, initial, options, progress)
+    found = solve_cameras(problem, initial, options, progress)
     found = solve_with_reweighted_pairs(found, options, progress)
+    return _accepted(inputs, found.problem, found, progress)
+
+
+def calibrated_bundle_adjust(
+    geometry: Geometry,
+    images: UInt8[np.ndarray, "n h w 3"],
+    flow: FlowFields,
+    *,
+    dynamic: Bool[np.ndarray, "n h w"] | None = None,
+    priors: Priors | None = None,
+    options: BundleAdjustmentOptions | None = None,
+    progress: Progress = no_progress,
+) -> Geometry:
+    """`bundle_adjust` with the noise of flow estimated, and a network's errors as prior of depth.
+
+    Arguments and result are the same. The smooth errors of depth that the cameras reveal are
+    removed from all pixels. More exact than `bundle_adjust`, and more trusting: it takes the masks
+    at their word. If large objects that move along with the camera are missing in `dynamic`, its
+    cameras may follow them.
+
+    Source: see `dyn3r.bundle_adjustment.calibrated`.
+    """
+    options, priors = options or BundleAdjustmentOptions(), priors or Priors()
+    inputs = AdjustmentInputs(geometry, images, flow, dynamic, priors, options)
+    problem, initial = build_problem(inputs)
+    if _visible_share(problem) < MIN_VISIBLE_SHARE:
+        return _with_warning(geometry, "too little flow is visible to adjust the cameras")
+    found = solve_calibrated(problem, initial, geometry.depth.shape[1:], options, progress)
+    if found.parallax >= MIN_PARALLAX:
+        inputs = replace(inputs, geometry=_without_smooth_error(geometry, found))
+        problem, _ = build_problem(inputs)
+    # dense depth with the stated covariance of flow: where each sample has a depth of its own,
+    # residuals understate it
+    return _accepted(inputs, problem, found, progress)
+
+
+def _accepted(
+    inputs: AdjustmentInputs, problem: BundleProblem, found: CameraSolution, progress: Progress
+) -> Geometry:
+    """The geometry with the solution and dense depth, unless the residuals grew."""
     solution = found.solution
     logger.info(
         "bundle adjustment: error %.2f -> %.2f in %d iterations",
         solution.median_error_before, solution.median_error, solution.iterations,
     )  # fmt: skip
     if not solution.median_error <= solution.median_error_before:
-        return _with_warning(geometry, "flow and pointmaps contradict each other: flow is not used")
-    depth = adjust_dense_depth(inputs, found.problem, solution, progress)
-    return _adjusted(geometry, found, depth)
+        return _with_warning(
+            inputs.geometry, "flow and pointmaps contradict each other: flow is not used"
+        )
+    depth = adjust_dense_depth(inputs, problem, solution, progress)
+    return _adjusted(inputs.geometry, found, depth)
 
 
 def is_rotation_only(geometry: Geometry) -> bool:
@@ -119,3 +157,14 @@ def _adjusted(
 def _with_warning(geometry: Geometry, warning: str) -> Geometry:
     logger.info(warning)
     return replace(geometry, diagnostics=geometry.diagnostics.added(warning))
+
+
+def _without_smooth_error(geometry: Geometry, found: CameraSolution) -> Geometry:
+    """The geometry with depth corrected by the smooth errors that a calibrated solution found."""
+    h, w = geometry.depth.shape[1:]
+    v, u = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    basis, _ = smooth_basis(torch.stack([u, v], -1).reshape(-1, 2).double(), (h, w))
+    log_depth = found.solution.estimate.log_depth
+    coefficients = found.problem.prior.reweighted(log_depth).coefficients(log_depth)
+    change = (coefficients @ basis.T).reshape(-1, h, w).exp().numpy()
+    return replace(geometry, depth=(geometry.depth * change).astype(np.float32))

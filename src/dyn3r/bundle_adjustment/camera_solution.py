@@ -9,19 +9,17 @@ import torch
 
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
-from dyn3r.bundle_adjustment.problem_setup import KNOWN_DEPTH_SIGMA, estimate_of
 from dyn3r.bundle_adjustment.solver import (
     KERNEL_WIDTH,
     STAGE,
     Solution,
     flow_cost,
-    median_error,
     minimise,
     reweight_pairs,
     rotation_only_fit,
     total_cost,
 )
-from dyn3r.types import Geometry, Progress
+from dyn3r.types import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -75,29 +73,6 @@ def solve_cameras(
     return replace(found, solution=solution)
 
 
-def solve_from_warm_start(
-    problem: BundleProblem,
-    initial: Estimate,
-    warm_start: Geometry,
-    focal_factor: float,
-    options: BundleAdjustmentOptions,
-    progress: Progress,
-) -> CameraSolution:
-    """Cameras from the solution of nearly the same problem; no alternatives are tried.
-
-    `focal_factor` is the focal length of the warm start over that of the problem.
-    """
-    assert warm_start.parallax is not None
-    before, parallax = median_error(problem, initial), warm_start.parallax
-    log_focal = torch.tensor(focal_factor, dtype=torch.float64).log()
-    start = replace(estimate_of(warm_start, problem.uv.long().numpy()), log_focal=log_focal)
-    if parallax >= MIN_PARALLAX:
-        problem = inflate_prior(problem, options.prior_inflation)
-    solution = minimise(problem, start, options.iterations, progress=_part(progress, 2))
-    solution = replace(solution, median_error_before=before)
-    return CameraSolution(problem, start, solution, parallax)
-
-
 def solve_with_reweighted_pairs(
     found: CameraSolution, options: BundleAdjustmentOptions, progress: Progress
 ) -> CameraSolution:
@@ -115,12 +90,8 @@ def solve_with_reweighted_pairs(
 
 def inflate_prior(problem: BundleProblem, factor: float) -> BundleProblem:
     """The problem with standard errors of unknown depth and focal length times `factor`."""
-    wide = problem.depth_sigma * factor
-    return replace(
-        problem,
-        depth_sigma=torch.where(problem.depth_sigma > KNOWN_DEPTH_SIGMA, wide, problem.depth_sigma),
-        focal_sigma=problem.focal_sigma * factor,
-    )
+    wide = problem.with_prior(problem.prior.scaled(factor))
+    return replace(wide, focal_sigma=problem.focal_sigma * factor)
 
 
 def _alternative_initialisation(
@@ -138,18 +109,7 @@ def _alternative_initialisation(
     """
     if int(problem.fixed.sum()) > 1:
         return from_alignment
-    median = torch.full_like(problem.log_depth, float(problem.log_depth.median()))
-    reference = int(problem.fixed.nonzero()[0])
-    constant = replace(
-        initial,
-        R=initial.R[reference].expand_as(initial.R).clone(),
-        t=initial.t[reference].expand_as(initial.t).clone(),
-        log_depth=torch.where(problem.depth_sigma > KNOWN_DEPTH_SIGMA, median, problem.log_depth),
-    )
-    constant_problem = replace(problem, log_depth=constant.log_depth)
-    start = minimise(
-        constant_problem, constant, CONSTANT_DEPTH_ITERATIONS, progress=_part(progress, 3)
-    ).estimate
+    start = constant_depth_fit(problem, initial, _part(progress, 3))
     inflated = from_alignment.problem
     solution = minimise(inflated, start, options.iterations, progress=_part(progress, 4))
     costs = [
@@ -160,6 +120,25 @@ def _alternative_initialisation(
         logger.info("bundle adjustment: constant depth is the better initial value")
         return replace(from_alignment, initial=start, solution=solution)
     return from_alignment
+
+
+def constant_depth_fit(problem: BundleProblem, initial: Estimate, progress: Progress) -> Estimate:
+    """Estimate that starts with all unknown depths equal and all cameras at one place."""
+    median = torch.full_like(initial.log_depth, float(problem.prior.mean.median()))
+    log_depth = torch.where(problem.prior.known, problem.prior.mean, median)
+    start = replace(at_one_place(problem, initial), log_depth=log_depth)
+    constant = problem.with_prior(problem.prior.with_mean(log_depth))
+    return minimise(constant, start, CONSTANT_DEPTH_ITERATIONS, progress=progress).estimate
+
+
+def at_one_place(problem: BundleProblem, estimate: Estimate) -> Estimate:
+    """The estimate with every camera equal to the first known one."""
+    reference = int(problem.fixed.nonzero()[0])
+    return replace(
+        estimate,
+        R=estimate.R[reference].expand_as(estimate.R).clone(),
+        t=estimate.t[reference].expand_as(estimate.t).clone(),
+    )
 
 
 def _part(progress: Progress, k: int) -> Progress:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from dyn3r.bundle_adjustment.depth_prior import independent_prior
 from dyn3r.bundle_adjustment.depth_smoothing import (
     joint_bilateral_upsample,
     smooth_solve,
@@ -53,8 +54,9 @@ def adjust_dense_depth(
         problem,
         uv=torch.from_numpy(grid.astype(np.float64)),
         measurements=[None] * n,
-        log_depth=before,
-        depth_sigma=depth_sigmas(inputs.priors, grid, before, options.depth_sigma),
+        prior=independent_prior(
+            before, depth_sigmas(inputs.priors, grid, before, options.depth_sigma)
+        ),
     )
     coarse_information = linearise(problem, solution.estimate, solution.width).information
     prior, depth = options.depth_sigma**-2, geometry.depth.astype(np.float32)
@@ -83,7 +85,7 @@ def _coarse_change(
 ) -> Float[Tensor, "h w"]:
     """Change of log depth at the samples of the camera estimate, interpolated by information."""
     shape = (1, 1, -1, len(torch.unique(problem.uv[:, 0])))
-    change = (estimate.log_depth[i] - problem.log_depth[i]).reshape(shape)
+    change = (estimate.log_depth[i] - problem.prior.mean[i]).reshape(shape)
     weight = information[i].clamp(max=MAX_COARSE_INFORMATION).reshape(shape) + 1
     upsampled = [interpolate(x, size_hw, mode="bilinear") for x in (weight * change, weight)]
     return (upsampled[0] / upsampled[1])[0, 0]
@@ -96,8 +98,8 @@ def depth_of_samples(
 
     The information is the inverse variance given flow alone, without the prior.
     """
-    estimate, measured, before = initial, problem.measurements[i], problem.log_depth[i]
-    information, prior = torch.zeros_like(before), problem.depth_sigma[i] ** -2
+    estimate, measured, before = initial, problem.measurements[i], problem.prior.mean[i]
+    information, prior = torch.zeros_like(before), problem.prior.precision[i]
     if measured is None:
         return before, information
     for step in range(NEWTON_STEPS + 1):
@@ -110,5 +112,5 @@ def depth_of_samples(
             gradient = gradient + (w * found.J_depth * found.error).sum((0, 2))
             change = gradient / (information + prior)
             moved = estimate.log_depth[i] - change.clamp(-MAX_LOG_DEPTH_STEP, MAX_LOG_DEPTH_STEP)
-            estimate = replace(estimate, log_depth=moved.expand_as(problem.log_depth))
+            estimate = replace(estimate, log_depth=moved.expand_as(initial.log_depth))
     return estimate.log_depth[i], information

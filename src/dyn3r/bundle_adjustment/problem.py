@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from dyn3r.bundle_adjustment.depth_prior import DepthPrior
 
 BATCH_MEASUREMENTS = 12_000
 """Measurements that are processed at once, about 1 KB each. Source: run time."""
@@ -41,14 +43,19 @@ class BundleProblem:
     """Principal points in pixels."""
     focal: Float[Tensor, "n 2"]
     """Initial focal lengths in pixels along x and y."""
-    log_depth: Float[Tensor, "n k"]
-    """Initial log depth of the samples."""
-    depth_sigma: Float[Tensor, "n k"]
-    """Standard error of `log_depth`; nearly 0 where depth is known."""
+    prior: DepthPrior
+    """Prior of the log depth of the samples."""
     focal_sigma: float
     """Standard error of the log of the common factor of the focal lengths; 0: they are known."""
     fixed: Bool[Tensor, " n"]
     """Cameras that are known."""
+
+    def with_prior(self, prior: DepthPrior) -> BundleProblem:
+        """The problem with another prior; what is computed from the measurements is kept."""
+        out = replace(self, prior=prior)
+        if "batches" in vars(self):
+            vars(out)["batches"] = self.batches
+        return out
 
     @cached_property
     def batches(self) -> list[Measurements]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from dyn3r.bundle_adjustment.depth_prior import KNOWN_DEPTH_SIGMA, independent_prior
 from dyn3r.bundle_adjustment.measurements import dilate_masks, flow_measurements, regular_grid
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
@@ -17,8 +18,6 @@ from dyn3r.types import FlowFields, Geometry, Priors
 CAMERA_SAMPLES = 350
 """Samples per frame that cameras are estimated from. More: slower and steadier. Source: run time;
 chosen on the synthetic world."""
-KNOWN_DEPTH_SIGMA = 1e-3
-"""Standard error of a log depth that priors fix. Source: small against the errors of flow."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,9 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
         ],
         center=K[:, :2, 2].clone(),
         focal=K[:, [0, 1], [0, 1]].clone(),
-        log_depth=initial.log_depth.clone(),
-        depth_sigma=depth_sigmas(priors, uv, initial.log_depth, options.depth_sigma),
+        prior=independent_prior(
+            initial.log_depth, depth_sigmas(priors, uv, initial.log_depth, options.depth_sigma)
+        ),
         focal_sigma=0.0 if K_known else options.focal_sigma,
         fixed=torch.from_numpy(fixed),
     )

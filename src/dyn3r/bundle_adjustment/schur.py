@@ -46,19 +46,18 @@ class LinearSystem:
     """Diagonal of second derivatives and `prior` before elimination; damping is relative to it."""
     gradient: Float[Tensor, " u"]
     depth: Float[Tensor, "n k"]
-    """Second derivatives by log depth, with the prior."""
+    """Diagonal of the second derivatives by log depth, without the smooth part of the prior."""
     depth_gradient: Float[Tensor, "n k"]
     information: Float[Tensor, "n k"]
-    """`depth` without the prior: inverse variance of log depth given flow alone."""
+    """Part of `depth` that comes from flow: inverse variance of log depth given flow alone."""
 
 
 def linearise(problem: BundleProblem, estimate: Estimate, width: float) -> LinearSystem:
     """Gauss-Newton normal equations with robust weights."""
     n, unknowns = len(estimate.R), 6 * len(estimate.R) + 1
-    depth_prior = problem.depth_sigma**-2
     prior, gradient, diagonal = (estimate.R.new_zeros(unknowns) for _ in range(3))
     information = torch.zeros_like(estimate.log_depth)
-    depth_gradient = depth_prior * (estimate.log_depth - problem.log_depth)
+    depth_gradient = problem.prior.gradient(estimate.log_depth)
     blocks: list[FrameBlock | None] = [None] * n
     for measured in problem.batches:
         found, m = residuals(problem, estimate, measured), len(measured.target)
@@ -92,7 +91,7 @@ def linearise(problem: BundleProblem, estimate: Estimate, width: float) -> Linea
         prior=prior,
         diagonal=prior + diagonal,
         gradient=gradient,
-        depth=information + depth_prior,
+        depth=information + problem.prior.precision,
         depth_gradient=depth_gradient,
         information=information,
     )
@@ -134,16 +133,48 @@ def _merge_blocks(H: Float[Tensor, "m 13 13"]) -> Float[Tensor, "l l"]:
     return out.index_put_((at[:, :, None], at[:, None, :]), H, accumulate=True)
 
 
+@dataclass(frozen=True)
+class DepthInverse:
+    """Inverse of the damped second derivatives by the log depths of every frame.
+
+    diag(1 / d) + V S V^T, where d is the damped diagonal, V = U / d and S = (M^-1 - U^T V)^-1 with
+    U and M of the prior (Woodbury identity).
+    """
+
+    diagonal: Float[Tensor, "n k"]
+    """d."""
+    V: Float[Tensor, "n k b"]
+    S: Float[Tensor, "n b b"]
+
+    def times(self, x: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Product with one column for every frame."""
+        inner = self.S @ (self.V.transpose(1, 2) @ x[..., None])
+        return x / self.diagonal + (self.V @ inner)[..., 0]
+
+    def quadratic(self, i: int, x: Float[Tensor, "k l"]) -> Float[Tensor, "l l"]:
+        """x^T inverse x for frame i."""
+        across = self.V[i].T @ x
+        return x.T @ (x / self.diagonal[i][:, None]) + across.T @ (self.S[i] @ across)
+
+
+def depth_inverse(problem: BundleProblem, system: LinearSystem, damping: float) -> DepthInverse:
+    """Inverse of the second derivatives by log depth, whose diagonal is damped."""
+    diagonal, U = system.depth * (1 + damping), problem.prior.columns
+    V = U / diagonal[..., None]
+    S = torch.linalg.inv(problem.prior.inner_inverse - U.transpose(1, 2) @ V)
+    return DepthInverse(diagonal, V, (S + S.transpose(1, 2)) / 2)
+
+
 def damped_step(
     problem: BundleProblem, estimate: Estimate, system: LinearSystem, damping: float
 ) -> Estimate | None:
     """The estimate after a Levenberg-Marquardt step; None if the system is singular."""
-    n, depth = len(estimate.R), system.depth * (1 + damping)
+    n, depth = len(estimate.R), depth_inverse(problem, system, damping)
     right, diagonal = system.gradient.clone(), system.diagonal
+    solved = depth.times(system.depth_gradient)
     for i, block in enumerate(system.blocks):
         if block is not None:
-            eliminated = block.mixed.double().T @ (system.depth_gradient[i] / depth[i])
-            right.index_add_(0, block.unknowns, -eliminated)
+            right.index_add_(0, block.unknowns, -(block.mixed.double().T @ solved[i]))
     damped = system.prior + damping * diagonal + 1e-9 * diagonal.mean().clamp(min=1e-9)
     focal_free = torch.tensor([problem.focal_sigma > 0])
     free = torch.cat([~problem.fixed.repeat_interleave(6), focal_free])
@@ -156,7 +187,7 @@ def damped_step(
             slope[i] += block.mixed.double() @ change[block.unknowns]
     camera = change[:-1].reshape(n, 6)
     rotation = torch.linalg.matrix_exp(cross_matrix(camera[:, 3:]))
-    depth_step = (slope / depth).clamp(-MAX_LOG_DEPTH_STEP, MAX_LOG_DEPTH_STEP)
+    depth_step = depth.times(slope).clamp(-MAX_LOG_DEPTH_STEP, MAX_LOG_DEPTH_STEP)
     return Estimate(
         R=rotation @ estimate.R,
         t=(rotation @ estimate.t[..., None])[..., 0] + camera[:, :3],
@@ -167,7 +198,7 @@ def damped_step(
 
 def _solve(
     system: LinearSystem,
-    depth: Float[Tensor, "n k"],
+    depth: DepthInverse,
     diagonal: Float[Tensor, " u"],
     right: Float[Tensor, " u"],
     free: Bool[Tensor, " u"],
@@ -190,12 +221,12 @@ def _solve(
     return change
 
 
-def _reduced_blocks(system: LinearSystem, depth: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _reduced_blocks(system: LinearSystem, depth: DepthInverse) -> Iterator[tuple[Tensor, Tensor]]:
     """Contribution of each frame to the reduced system: indices and matrix."""
     for i, block in enumerate(system.blocks):
         if block is not None:
             mixed = block.mixed.double()
-            eliminated = mixed.T @ (mixed / depth[i][:, None])
+            eliminated = depth.quadratic(i, mixed)
             yield block.unknowns, _merge_blocks(block.cameras) - eliminated
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dyn3r.bundle_adjustment.depth_prior import independent_prior
+from dyn3r.bundle_adjustment.noise import MEDIAN_NORMAL_ERROR
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
 from dyn3r.bundle_adjustment.residuals import residuals, squared_length
 from dyn3r.bundle_adjustment.schur import damped_step, linearise
@@ -23,8 +25,6 @@ STAGE = "bundle adjustment"
 KERNEL_WIDTH = 3.0
 """Final width of the Geman-McClure kernel in standard errors. Source: residuals beyond three
 standard errors are outliers."""
-MEDIAN_NORMAL_ERROR = 1.18
-"""Median length of a two-dimensional standard normal error: sqrt(2 log 2)."""
 FAR_LOG_DEPTH = 12.0
 """Log depth beyond that of all samples at which translation has no effect."""
 ROTATION_ONLY_ITERATIONS = 15
@@ -60,19 +60,27 @@ def minimise(
     initial: Estimate,
     iterations: int = 40,
     *,
+    first_width: float | None = None,
+    noise_known: bool = True,
     progress: Progress = no_progress,
 ) -> Solution:
     """Minimum of the robust cost, whose kernel width shrinks to KERNEL_WIDTH.
 
-    Depths are eliminated frame by frame, so a step solves a system of 6 n + 1 unknowns.
+    It starts at `first_width`, or at INITIAL_WIDTH median errors. Without `noise_known`, the
+    standard errors have an unknown common factor, which follows from the median error; the width
+    shrinks to KERNEL_WIDTH of the scaled ones. Depths are eliminated frame by frame, so a step
+    solves a system of 6 n + 1 unknowns.
     """
     estimate, damping = initial, INITIAL_DAMPING
     before = median_error(problem, estimate)
-    width = max(KERNEL_WIDTH, INITIAL_WIDTH * before)
+    width = first_width or max(KERNEL_WIDTH if noise_known else 0.0, INITIAL_WIDTH * before)
     cost, done = total_cost(problem, estimate, width), 0
     while done < iterations:
         progress(STAGE, done, iterations)
         done += 1
+        if problem.prior.heavy_tails:
+            problem = problem.with_prior(problem.prior.reweighted(estimate.log_depth))
+            cost = total_cost(problem, estimate, width)
         system = linearise(problem, estimate, width)
         for _ in range(MAX_TRIALS):
             trial = damped_step(problem, estimate, system, damping)
@@ -85,7 +93,7 @@ def minimise(
         assert trial is not None
         gain, estimate = (cost - new_cost) / max(cost, 1e-12), trial
         damping, cost = max(damping / DAMPING_DECREASE, MIN_DAMPING), new_cost
-        narrower = _narrower(problem, estimate, width)
+        narrower = _narrower(problem, estimate, width, noise_known=noise_known)
         if narrower < 0.999 * width:
             width = narrower
             cost = total_cost(problem, estimate, width)
@@ -95,12 +103,16 @@ def minimise(
     return Solution(estimate, before, median_error(problem, estimate), width, done)
 
 
-def _narrower(problem: BundleProblem, estimate: Estimate, width: float) -> float:
+def _narrower(
+    problem: BundleProblem, estimate: Estimate, width: float, *, noise_known: bool
+) -> float:
     """Kernel width of the next iteration."""
-    if width <= KERNEL_WIDTH:
+    if noise_known and width <= KERNEL_WIDTH:
         return width
-    target = INITIAL_WIDTH * median_error(problem, estimate)
-    return max(KERNEL_WIDTH, min(WIDTH_DECREASE * width, target))
+    median = median_error(problem, estimate)
+    if noise_known:
+        return max(KERNEL_WIDTH, min(WIDTH_DECREASE * width, INITIAL_WIDTH * median))
+    return min(width, max(KERNEL_WIDTH * median / MEDIAN_NORMAL_ERROR, WIDTH_DECREASE * width))
 
 
 def reweight_pairs(problem: BundleProblem, estimate: Estimate) -> BundleProblem | None:
@@ -133,22 +145,21 @@ def rotation_only_fit(
 
     All samples are so far away that translation has no effect.
     """
-    far = torch.full_like(problem.log_depth, float(initial.log_depth.max()) + FAR_LOG_DEPTH)
-    distant = replace(problem, log_depth=far, depth_sigma=torch.full_like(far, 1e-4))
+    far = torch.full_like(initial.log_depth, float(initial.log_depth.max()) + FAR_LOG_DEPTH)
+    distant = problem.with_prior(independent_prior(far, torch.full_like(far, 1e-4)))
     initial = replace(initial, log_depth=far.clone())
     return minimise(distant, initial, ROTATION_ONLY_ITERATIONS, progress=progress).estimate
 
 
 def flow_cost(problem: BundleProblem, estimate: Estimate) -> float:
     """`total_cost` without the priors, at KERNEL_WIDTH."""
-    without_priors = replace(problem, log_depth=estimate.log_depth, focal_sigma=0.0)
-    return total_cost(without_priors, estimate, KERNEL_WIDTH)
+    without_depth = problem.with_prior(problem.prior.with_mean(estimate.log_depth))
+    return total_cost(replace(without_depth, focal_sigma=0.0), estimate, KERNEL_WIDTH)
 
 
 def total_cost(problem: BundleProblem, estimate: Estimate, width: float) -> float:
     """Cost that the solver minimises: robust squared errors and priors."""
-    deviation = (estimate.log_depth - problem.log_depth) / problem.depth_sigma
-    total = float(deviation.square().sum())
+    total = problem.prior.cost(estimate.log_depth)
     if problem.focal_sigma > 0:
         total += float(estimate.log_focal / problem.focal_sigma) ** 2
     for measured in problem.batches:

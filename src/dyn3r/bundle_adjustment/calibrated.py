@@ -1,0 +1,209 @@
+"""Cameras with the noise of flow estimated from the residuals, and a network's depth as prior.
+
+The prior is that of `dyn3r.bundle_adjustment.depth_prior`, the noise that of
+`dyn3r.bundle_adjustment.noise`. The cost has several minima. So the adjustment starts from several
+estimates, and the solution of largest likelihood is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+
+from dyn3r.bundle_adjustment.camera_solution import (
+    CONSTANT_DEPTH_ITERATIONS,
+    MIN_PARALLAX,
+    CameraSolution,
+    at_one_place,
+)
+from dyn3r.bundle_adjustment.depth_prior import network_prior
+from dyn3r.bundle_adjustment.noise import with_estimated_noise
+from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
+from dyn3r.bundle_adjustment.solver import (
+    KERNEL_WIDTH,
+    Solution,
+    flow_cost,
+    median_error,
+    minimise,
+    rotation_only_fit,
+)
+from dyn3r.types import Progress
+
+logger = logging.getLogger(__name__)
+
+FOCAL_SIGMA = 0.25
+"""Standard error of the log focal length of the alignment. Source: its errors on 17 development
+clips are between -0.3 and 0.4."""
+HELD = 0.03
+"""Factor on all standard errors of the prior while cameras are found for the network's depth.
+Source: so small that depth and focal length hardly change."""
+CONSTANT_DEPTH_SIGMA = 2.0
+"""Standard error of log depth in the start from constant depth: hardly a prior."""
+NOISE_ROUNDS = 2
+"""Estimates of the noise, each followed by an adjustment. Source: the focal length changes by less
+than 0.5 % in a third."""
+
+
+def solve_calibrated(
+    problem: BundleProblem,
+    initial: Estimate,
+    size_hw: tuple[int, int],
+    options: BundleAdjustmentOptions,
+    progress: Progress,
+) -> CameraSolution:
+    """Cameras, focal length and depth of largest likelihood.
+
+    The starts are the cameras found for the network's depth, and for constant depth.
+    Where the network's depth explains flow hardly better than a camera without translation, the
+    solution is that camera, and depth keeps its prior.
+    """
+    before = median_error(problem, initial)
+    focal_sigma = FOCAL_SIGMA if problem.focal_sigma > 0 else 0.0
+    problem = replace(problem, focal_sigma=focal_sigma)
+    problem = problem.with_prior(network_prior(problem.prior, problem.uv, size_hw))
+    resected = _resection(problem, initial, progress)
+    noisy = with_estimated_noise(problem, resected)
+    parallax = _parallax(noisy, resected, progress)
+    if parallax < MIN_PARALLAX and int(problem.fixed.sum()) < 2:
+        turned = _without_translation(noisy, resected, initial, progress)
+        error = median_error(problem, turned)
+        solution = Solution(turned, before, error, KERNEL_WIDTH, CONSTANT_DEPTH_ITERATIONS)
+        return CameraSolution(noisy, initial, solution, parallax)
+    problem = prior_counted_once(problem)
+    starts = {"network depth": resected}
+    if int(problem.fixed.sum()) < 2:
+        starts["constant depth"] = _from_constant_depth(problem, initial, progress)
+    found = {name: _with_noise(problem, start, options, progress) for name, start in starts.items()}
+    costs = comparable_costs(list(found.values()))
+    best = min(zip(costs, found))[1]
+    logger.info("calibrated bundle adjustment: best from %s", best)
+    noisy, solution = found[best]
+    error = median_error(problem, solution.estimate)
+    solution = replace(solution, median_error_before=before, median_error=error)
+    return CameraSolution(noisy, starts[best], solution, parallax)
+
+
+def prior_counted_once(problem: BundleProblem) -> BundleProblem:
+    """The problem whose depth prior counts once for each surface, not once for each frame.
+
+    The errors of a network are nearly the same in all frames that see a surface. Standard errors
+    are scaled by the root of the mean number of frames that measure a sample.
+    """
+    seen = [(m.weight > 0).sum(0).double().mean() for m in problem.measurements if m is not None]
+    frames = 1 + float(torch.stack(seen).mean()) if seen else 1.0
+    return problem.with_prior(problem.prior.scaled(frames**0.5))
+
+
+def comparable_costs(found: list[tuple[BundleProblem, Solution]]) -> list[float]:
+    """Twice the negative log likelihood of each solution with its own noise, up to a constant.
+
+    All count measurements alike: with the mean of the weights that the solutions give them.
+    """
+    rows = list(zip(*(problem.measurements for problem, _ in found)))
+    mean_weight = [
+        None if frames[0] is None else sum(m.weight for m in frames) / len(frames)
+        for frames in rows
+    ]
+    return [_cost(problem, solution.estimate, mean_weight) for problem, solution in found]
+
+
+def _cost(problem: BundleProblem, estimate: Estimate, weights: list) -> float:
+    measurements: list[Measurements | None] = [
+        None if m is None else replace(m, weight=w) for m, w in zip(problem.measurements, weights)
+    ]
+    log_noise = sum(
+        float((m.weight * -2 * torch.linalg.slogdet(m.whiten.double())[1]).sum())
+        for m in measurements
+        if m is not None
+    )
+    weighted = replace(problem, measurements=measurements)
+    focal = float(estimate.log_focal / problem.focal_sigma) ** 2 if problem.focal_sigma > 0 else 0
+    prior = problem.prior.robust_cost(estimate.log_depth)
+    return flow_cost(weighted, estimate) + prior + focal + log_noise
+
+
+def _with_noise(
+    problem: BundleProblem,
+    start: Estimate,
+    options: BundleAdjustmentOptions,
+    progress: Progress,
+) -> tuple[BundleProblem, Solution]:
+    """Alternate: solution given the noise, noise given the solution."""
+    solution = minimise(problem, start, options.iterations, noise_known=False, progress=progress)
+    for _ in range(NOISE_ROUNDS):
+        problem = with_estimated_noise(problem, solution.estimate)
+        solution = minimise(
+            problem, solution.estimate, options.iterations, first_width=KERNEL_WIDTH,
+            progress=progress,
+        )  # fmt: skip
+    return problem, solution
+
+
+def _resection(problem: BundleProblem, initial: Estimate, progress: Progress) -> Estimate:
+    """Cameras for the network's depth: from one place, over neighbouring frames, then over all."""
+    prior = replace(problem.prior.scaled(HELD), heavy_tails=False)
+    held = replace(problem.with_prior(prior), focal_sigma=problem.focal_sigma * HELD)
+    known = int(problem.fixed.sum()) > 1
+    start = initial if known else at_one_place(problem, initial)
+    return _over_neighbours_first(held, start, progress)
+
+
+def _from_constant_depth(problem: BundleProblem, initial: Estimate, progress: Progress) -> Estimate:
+    """Cameras and depth from constant depth and one place."""
+    prior = problem.prior
+    flat = torch.full_like(initial.log_depth, float(prior.mean.median()))
+    log_depth = torch.where(prior.known, prior.mean, flat)
+    variance = torch.where(prior.known, prior.variance, CONSTANT_DEPTH_SIGMA**2)
+    free = replace(prior, mean=log_depth, variance=variance, heavy_tails=False)
+    start = replace(at_one_place(problem, initial), log_depth=log_depth)
+    return _over_neighbours_first(problem.with_prior(free), start, progress)
+
+
+def _over_neighbours_first(problem: BundleProblem, start: Estimate, progress: Progress) -> Estimate:
+    """Solution over pairs of neighbouring frames, and from there over all pairs."""
+    for part in (neighbouring_pairs(problem), problem):
+        found = minimise(
+            part, start, CONSTANT_DEPTH_ITERATIONS, noise_known=False, progress=progress
+        )
+        start = found.estimate
+    return start
+
+
+def neighbouring_pairs(problem: BundleProblem) -> BundleProblem:
+    """The problem with the measurements in the nearest earlier and later frame alone."""
+    kept: list[Measurements | None] = []
+    for m in problem.measurements:
+        if m is None:
+            kept.append(None)
+            continue
+        apart, rows = m.target - m.source, torch.zeros(len(m.target), dtype=torch.bool)
+        for side in (apart > 0, apart < 0):
+            if side.any():
+                rows |= side & (apart.abs() == apart.abs()[side].min())
+        kept.append(
+            Measurements(m.source[rows], m.target[rows], m.uv[rows], m.whiten[rows], m.weight[rows])
+        )
+    return replace(problem, measurements=kept)
+
+
+def _parallax(problem: BundleProblem, resected: Estimate, progress: Progress) -> float:
+    """Share of the flow cost that the network's depth explains and rotation does not.
+
+    Both at the focal length of the cameras found for that depth.
+    """
+    held = replace(problem, focal_sigma=HELD * problem.focal_sigma)
+    rotation_only = rotation_only_fit(held, resected, progress)
+    return 1 - flow_cost(problem, resected) / max(flow_cost(problem, rotation_only), 1e-12)
+
+
+def _without_translation(
+    problem: BundleProblem, resected: Estimate, initial: Estimate, progress: Progress
+) -> Estimate:
+    """Rotations and focal length that explain flow best, of cameras at the first known place."""
+    rotation_only = rotation_only_fit(problem, resected, progress)
+    reference = int(problem.fixed.nonzero()[0])
+    centre = -(initial.R[reference].T @ initial.t[reference])
+    return replace(rotation_only, log_depth=initial.log_depth, t=-(rotation_only.R @ centre))

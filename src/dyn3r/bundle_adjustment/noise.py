@@ -1,0 +1,78 @@
+"""Noise of measured flow, estimated from the residuals of a solution, pair by pair."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
+from dyn3r.bundle_adjustment.residuals import residuals
+
+MEDIAN_NORMAL_ERROR = 1.18
+"""Median length of a two-dimensional standard normal error: sqrt(2 log 2)."""
+STATED_SAMPLES = 20.0
+"""The stated covariance of a pair counts as this many samples against its residuals. Source: small
+beside the 350 samples of a frame, so that it decides for pairs that see hardly anything."""
+MIN_SCALE = 1e-3
+"""Lower bound of the scale of a pair's standard errors."""
+MAX_CORRELATION = 0.6
+"""Upper bound of the correlation of neighbouring residuals: they count as 1/16 of independent ones,
+the least that was tried on the synthetic world."""
+CLIPPED_ERROR = 3.0
+"""Longer residuals, in standard errors, count as this long in the correlation."""
+
+
+def with_estimated_noise(problem: BundleProblem, estimate: Estimate) -> BundleProblem:
+    """The problem with the standard errors and weights of every pair that its residuals suggest.
+
+    Standard errors are scaled by the median residual over MEDIAN_NORMAL_ERROR, whether that is
+    above or below 1. The weight of a pair is its share of independent measurements.
+    """
+    columns = len(torch.unique(problem.uv[:, 0]))
+    measurements: list[Measurements | None] = []
+    for frame in problem.measurements:
+        if frame is None:
+            measurements.append(None)
+            continue
+        error = residuals(problem, estimate, frame, derivatives="none").error
+        used = frame.weight > 0
+        length = error.norm(dim=-1).masked_fill(~used, torch.nan)
+        scale = (length.nanmedian(dim=1).values / MEDIAN_NORMAL_ERROR).nan_to_num(1.0)
+        scale, count = scale.clamp(min=MIN_SCALE), used.sum(1)
+        factor = (scale.log() * count / (count + STATED_SAMPLES)).exp()
+        share = independent_share(error / scale[:, None, None], used, columns)
+        measurements.append(
+            replace(
+                frame,
+                whiten=frame.whiten / factor[:, None, None, None].float(),
+                weight=torch.where(used, share[:, None], 0.0).to(frame.weight),
+            )
+        )
+    return replace(problem, measurements=measurements)
+
+
+def independent_share(
+    error: Float[Tensor, "m k 2"], used: Bool[Tensor, "m k"], columns: int
+) -> Float[Tensor, " m"]:
+    """Share of independent measurements of each pair: ((1 - r) / (1 + r))^2.
+
+    r is the correlation of residuals (in standard errors) of neighbouring samples, along rows and
+    columns of the grid. Source: effective sample size of a first-order autoregression along each
+    of the two axes.
+    """
+    m = len(error)
+    length = error.norm(dim=-1, keepdim=True)
+    e = (error * (CLIPPED_ERROR / length.clamp(min=CLIPPED_ERROR))).reshape(m, -1, columns, 2)
+    u = used.reshape(m, -1, columns)
+    covariance, variance = error.new_zeros(m), error.new_zeros(m)
+    for axis in (1, 2):
+        size = e.shape[axis] - 1
+        a, b = e.narrow(axis, 1, size), e.narrow(axis, 0, size)
+        both = (u.narrow(axis, 1, size) & u.narrow(axis, 0, size))[..., None]
+        covariance += (a * b * both).sum((1, 2, 3))
+        variance += ((a**2 + b**2) / 2 * both).sum((1, 2, 3))
+    r = (covariance / variance.clamp(min=1e-9)).clamp(0, MAX_CORRELATION)
+    return ((1 - r) / (1 + r)) ** 2

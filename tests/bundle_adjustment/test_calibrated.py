@@ -1,0 +1,159 @@
+"""The calibrated adjustment on scenes whose noise, depth errors and cameras are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dyn3r.bundle_adjustment import calibrated_bundle_adjust, is_rotation_only
+from dyn3r.bundle_adjustment.calibrated import (
+    comparable_costs,
+    neighbouring_pairs,
+    prior_counted_once,
+)
+from dyn3r.bundle_adjustment.noise import with_estimated_noise
+from dyn3r.bundle_adjustment.solver import minimise
+from dyn3r.types import FlowFields, Geometry, Priors
+from tests.bundle_adjustment.made_up import (
+    Truth,
+    alignment_of,
+    depth_error,
+    disturbed,
+    focal_error,
+    made_up,
+    path,
+    path_error,
+    turn_error,
+    turned,
+    wrong_depth,
+)
+from tests.bundle_adjustment.test_solve import problem_of
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return made_up()
+
+
+@pytest.fixture(scope="module")
+def found(truth: Truth) -> Geometry:
+    return calibrated_bundle_adjust(disturbed(truth), truth.images, truth.flow)
+
+
+@pytest.mark.slow
+def test_cameras_focal_length_and_depth(truth: Truth, found: Geometry) -> None:
+    start = disturbed(truth)
+    assert turn_error(found.T_world_camera, truth) < 0.1 * turn_error(start.T_world_camera, truth)
+    assert path_error(found.T_world_camera, truth) < 0.1 * path_error(start.T_world_camera, truth)
+    assert focal_error(found.K, truth) < 0.02  # 0.14 before
+    assert depth_error(found.depth, truth) < 0.5 * depth_error(start.depth, truth)
+    assert not is_rotation_only(found)
+
+
+@pytest.mark.slow
+def test_one_frame_that_the_alignment_lost_is_found(truth: Truth) -> None:
+    """The last two cameras look away by 40 degrees; the pairs between still say how they turned."""
+    lost = disturbed(truth)
+    T = lost.T_world_camera.copy()
+    a = np.radians(40)
+    away = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    T[-2:, :3, :3] = T[-2:, :3, :3] @ away
+    found = calibrated_bundle_adjust(replace(lost, T_world_camera=T), truth.images, truth.flow)
+    assert turn_error(T, truth) > 9
+    assert turn_error(found.T_world_camera, truth) < 0.2
+
+
+@pytest.mark.slow
+def test_pairs_that_see_different_places_are_left_out(truth: Truth) -> None:
+    """Their flow passes the round-trip test by chance, on some pixels."""
+    random = np.random.default_rng(0)
+    flow, visible = truth.flow.flow.copy(), truth.flow.visible.copy()
+    far = np.abs(truth.flow.edges[:, 0] - truth.flow.edges[:, 1]) >= 3
+    flow[far] = random.uniform(-40, 40, flow[far].shape)
+    visible[far] = random.random(visible[far].shape) < 0.15
+    broken = FlowFields(truth.flow.edges, flow, visible)
+    without = FlowFields(truth.flow.edges[~far], flow[~far], visible[~far])
+    found, wanted = (
+        calibrated_bundle_adjust(disturbed(truth), truth.images, given)
+        for given in (broken, without)
+    )
+    np.testing.assert_array_equal(found.T_world_camera, wanted.T_world_camera)
+    assert turn_error(found.T_world_camera, truth) < 0.6
+
+
+@pytest.mark.slow
+def test_without_translation_depth_is_kept_and_the_focal_length_found() -> None:
+    T = path(8, move=0.0, turn=0.15)
+    still = made_up(T=T)
+    K = still.K.copy()
+    K[:, [0, 1], [0, 1]] *= 1.15
+    given = alignment_of(turned(T, 1.5, 1), K, wrong_depth(still.depth))
+    found = calibrated_bundle_adjust(given, still.images, still.flow)
+    assert is_rotation_only(found)
+    assert turn_error(found.T_world_camera, still) < 0.2
+    assert focal_error(found.K, still) < 0.02
+    np.testing.assert_allclose(found.depth, given.depth, rtol=1e-3)
+    centres = found.T_world_camera[:, :3, 3]
+    np.testing.assert_allclose(centres, np.tile(given.T_world_camera[0, :3, 3], (8, 1)), atol=1e-9)
+
+
+@pytest.mark.slow
+def test_smooth_errors_of_depth_are_removed_where_flow_does_not_see(truth: Truth) -> None:
+    """Depth is tilted by a factor of 1.5 from side to side; half of each frame has no flow."""
+    h, w = truth.depth.shape[1:]
+    tilt = np.exp(0.2 * np.cos(np.pi * (np.arange(w) + 0.5) / w))
+    given = alignment_of(truth.T, truth.K, truth.depth * tilt)
+    visible = truth.flow.visible.copy()
+    visible[:, : h // 2] = False
+    flow = FlowFields(truth.flow.edges, truth.flow.flow, visible)
+    found = calibrated_bundle_adjust(given, truth.images, flow)
+    unseen = np.s_[:, : h // 4]
+    before = depth_error(given.depth[unseen], replace(truth, depth=truth.depth[unseen]))
+    after = depth_error(found.depth[unseen], replace(truth, depth=truth.depth[unseen]))
+    assert after < 0.5 * before
+
+
+@pytest.mark.slow
+def test_known_values_are_kept(truth: Truth) -> None:
+    start, known = disturbed(truth), np.full((8, 4, 4), np.nan)
+    known[[0, 3, 7]] = truth.T[[0, 3, 7]]
+    depth = np.where(np.arange(96) < 20, truth.depth, 0).astype(np.float32)
+    given = replace(
+        start,
+        T_world_camera=np.where(np.isfinite(known), known, start.T_world_camera),
+        K=truth.K,
+        depth=np.where(depth > 0, depth, start.depth).astype(np.float32),
+    )
+    priors = Priors(T_world_camera=known, K=truth.K, depth=depth)
+    found = calibrated_bundle_adjust(given, truth.images, truth.flow, priors=priors)
+    np.testing.assert_array_equal(found.T_world_camera[[0, 3, 7]], known[[0, 3, 7]])
+    np.testing.assert_allclose(found.K, truth.K)
+    np.testing.assert_array_equal(found.depth[depth > 0], depth[depth > 0])
+    assert turn_error(found.T_world_camera, truth) < 0.2
+
+
+def test_the_likelier_solution_costs_less() -> None:
+    """Its noise is smaller. At noise of their own, the sums of squares alone would be equal."""
+    problem, start = problem_of(made_up(4, (48, 64)), 60)
+    good = minimise(problem, start)
+    bad = replace(good, estimate=replace(good.estimate, log_depth=good.estimate.log_depth + 0.3))
+    solutions = [(with_estimated_noise(problem, s.estimate), s) for s in (good, bad)]
+    first, second = comparable_costs(solutions)
+    assert first < second
+
+
+def test_neighbouring_pairs_are_the_nearest_of_each_frame() -> None:
+    problem, _ = problem_of(made_up(5, (32, 48), graph="swinstride-3-noncyclic"), 8)
+    for i, m in enumerate(neighbouring_pairs(problem).measurements):
+        assert sorted(m.target.tolist()) == [j for j in (i - 1, i + 1) if 0 <= j < 5]
+        assert len(m.uv) == len(m.source) == len(m.whiten) == len(m.weight)
+
+
+def test_the_prior_counts_once_for_a_surface() -> None:
+    problem, _ = problem_of(made_up(4, (32, 48)), 8)
+    seen = torch.stack([(m.weight > 0).sum(0).double().mean() for m in problem.measurements])
+    once = prior_counted_once(problem).prior
+    torch.testing.assert_close(once.variance, problem.prior.variance * (1 + float(seen.mean())))
