@@ -24,7 +24,7 @@ class LocatedModel:
     """Licence, paper and origin, for a Scene's metadata."""
 
 
-def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progress) -> LocatedModel:
+def locate(name: str, *, use: Use = "geometry", progress: Progress = no_progress) -> LocatedModel:
     """Locate a model by registered name or path; a published one is downloaded if not cached.
 
     use: purpose; a name registered for another purpose is refused. A cached model is used without
