@@ -6,7 +6,7 @@ within a view and odd ones over the tokens of all views.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -99,18 +99,20 @@ class ViewTransformer(nn.Module):
         camera_tokens: Float[Tensor, "s c"] | None = None,
         masking: Masking | None = None,
         readout: Readout | None = None,
+        after_block: Callable[[int], None] | None = None,
     ) -> Features:
         """Map normalised images to features.
 
         reference: see `choose_reference`. camera_tokens: of given cameras; the order of the views
-        is then kept. masking: tokens that are no keys. readout: filled on the way.
+        is then kept. masking: tokens that are no keys. readout: filled on the way. after_block:
+        called with the number of every block that is done.
         """
         config, views = self.config, len(images)
         grid = (images.shape[-2] // VIEW_PATCH, images.shape[-1] // VIEW_PATCH)
         ropes = self._ropes(grid, views, images.device)
         x = self._tokens(images, grid)
         chosen, order = -1, list(range(views))
-        local, outputs = x, []
+        local, dense, camera = x, [], x
         for i, block in enumerate(self.blocks):
             assert isinstance(block, EncoderBlock)
             if i == config.alt_start - 1 and views >= FEWEST_VIEWS and camera_tokens is None:
@@ -130,13 +132,12 @@ class ViewTransformer(nn.Module):
             if readout is not None and readout.layers and i == config.alt_start - 1:
                 readout.tokens = x[back][:, 1:]
             if i in config.out_layers:
-                outputs.append((local[back], x[back]))
-        last_local, last = outputs[-1]
-        return Features(
-            dense=tuple(torch.cat([a[:, 1:], self.norm(b[:, 1:])], dim=-1) for a, b in outputs),
-            camera=torch.cat([last_local[:, 0], last[:, 0]], dim=-1),
-            reference=chosen,
-        )
+                # rows of the original order; the norm acts on the second half only
+                dense.append(torch.cat([local[:, 1:], self.norm(x[:, 1:])], dim=-1)[back])
+                camera = torch.cat([local[:, 0], x[:, 0]], dim=-1)[back]
+            if after_block is not None:
+                after_block(i)
+        return Features(tuple(dense), camera, chosen)
 
     def _tokens(
         self, images: Float[Tensor, "s 3 h w"], grid_hw: tuple[int, int]

@@ -5,7 +5,7 @@ Source: Depth Anything 3 (Lin et al. 2025, arXiv 2511.10647), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,13 +84,16 @@ class ManyViewNetwork(nn.Module):
         camera_code: Float[Tensor, "s 9"] | None = None,
         masking: Masking | None = None,
         readout: Readout | None = None,
+        after_block: Callable[[int], None] | None = None,
     ) -> Features:
         """Map images to the features of the backbone; see `ViewTransformer.forward`."""
         tokens = None
         if camera_code is not None:
             with torch.autocast(images.device.type, enabled=False):
                 tokens = self.cam_enc(camera_code.float())
-        found: Features = self.backbone.pretrained(images, reference, tokens, masking, readout)
+        found: Features = self.backbone.pretrained(
+            images, reference, tokens, masking, readout, after_block
+        )
         return found
 
     def cameras(self, features: Features) -> Float[Tensor, "s 9"]:
