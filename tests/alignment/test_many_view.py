@@ -6,6 +6,7 @@ Every call of the simulated network gives true cameras and depth in a world and 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from dyn3r.alignment.many_view import (
     UNKNOWN_SIGMA,
+    camera_terms,
     many_view_geometry,
     neighbour_agreement,
     registered,
@@ -82,7 +84,9 @@ class SimulatedNetwork:
         wrong = self.random.random(depth.shape) < self.outliers
         depth = np.where(wrong, 3 * depth, depth).astype(np.float32)
         confidence = np.full(depth.shape, 2, np.float32)
-        return ViewPrediction(T, np.full((len(rows), 2), FOCAL), depth, confidence)
+        return ViewPrediction(
+            T, np.full((len(rows), 2), FOCAL), depth, confidence, np.zeros((len(rows), 3))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +210,8 @@ def test_the_scale_of_given_cameras_agrees_with_golden() -> None:
 
 def views(focal_xy: np.ndarray, world: World) -> PlacedViews:
     n = len(focal_xy)
-    return PlacedViews(world.T[:n], focal_xy, world.depth[:n], np.full((n, H, W), 2.0, np.float32))
+    confidence = np.full((n, H, W), 2.0, np.float32)
+    return PlacedViews(world.T[:n], focal_xy, world.depth[:n], confidence, np.zeros((n, 3)))
 
 
 def test_the_focal_length_is_the_median_and_says_how_sure_it_is(world: World) -> None:
@@ -223,6 +228,13 @@ def test_the_focal_length_is_the_median_and_says_how_sure_it_is(world: World) ->
     np.testing.assert_allclose(K[:, 0, 0], 60)
     assert 0 < sigma < wider
     assert unequal == pytest.approx(np.hypot(sigma, np.log(1.2)))
+    rays = replace(views(alike, world), disagreement=np.tile([1.0, 0.1, 0.2], (5, 1)))
+    _, by_rays, _ = shared_intrinsics(rays, Priors(), shared=True)
+    assert by_rays == pytest.approx(np.hypot(sigma, 0.1))
+    assert camera_terms(rays) == {
+        "camera_disagreement_deg": 1.0, "focal_disagreement_log": 0.1,
+        "center_disagreement_depths": 0.2,
+    }  # fmt: skip
 
 
 def test_focal_lengths_of_a_zoom(world: World) -> None:
@@ -254,11 +266,9 @@ def test_frames_of_another_scale_do_not_agree(world: World) -> None:
     quality, apart = neighbour_agreement(seen, world.K[:4])
     np.testing.assert_allclose(quality, 1, atol=1e-6)
     assert (apart < 0.01).all()
-    seen.depth.setflags(write=True)
     wrong = seen.depth.copy()
     wrong[2] *= 1.5
-    wrong_views = PlacedViews(seen.T_world_camera, seen.focal_xy, wrong, seen.confidence)
-    quality, apart = neighbour_agreement(wrong_views, world.K[:4])
+    quality, apart = neighbour_agreement(replace(seen, depth=wrong), world.K[:4])
     assert quality[0] > 0.99  # compared with frame 1
     assert quality[[1, 2]].max() < 0.05
     assert apart[1] == pytest.approx(np.log(1.5), abs=0.05)
@@ -271,7 +281,7 @@ def test_single_frames_and_frames_apart(world: World) -> None:
     seen = views(np.full((2, 2), FOCAL), world)
     away = world.T[:2].copy()
     away[1, :3, :3] = np.diag([-1, 1, -1.0])  # looks back
-    turned = PlacedViews(away, seen.focal_xy, seen.depth, seen.confidence)
+    turned = replace(seen, T_world_camera=away)
     assert neighbour_agreement(turned, world.K[:2])[0].tolist() == [0, 0]
 
 

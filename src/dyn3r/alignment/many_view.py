@@ -90,7 +90,7 @@ def many_view_geometry(
         frame_quality=agreement,
         determined=np.ones(len(clip), bool),
         focal_sigma=focal_sigma,
-        diagnostics=Diagnostics(notes=notes),
+        diagnostics=Diagnostics(notes=notes, terms=camera_terms(views)),
     )
     return geometry, statistics
 
@@ -203,8 +203,9 @@ def shared_intrinsics(
     """Intrinsics of every frame, standard error of the log focal length, and notes.
 
     The standard error joins the spread over the frames (1.48 times the median absolute deviation),
-    half the difference between the axes, whose pixels are square, and `FOCAL_FLOOR`. It is not
-    divided by the number of frames: one network has seen all of them, so their errors are alike.
+    half the difference between the axes, whose pixels are square, the difference from the focal
+    length of the rays, and `FOCAL_FLOOR`. It is not divided by the number of frames: one network
+    has seen all of them, so their errors are alike.
     """
     h, w = views.depth.shape[1:]
     side, notes = max(h, w), []
@@ -215,7 +216,8 @@ def shared_intrinsics(
         middle = float(np.median(log_f[usable]))
         spread = 1.4826 * float(np.median(np.abs(log_f[usable] - middle)))
         aspect = float(np.median(np.abs(np.log(np.divide(*views.focal_xy[usable].T)))))
-        sigma = float(np.sqrt(spread**2 + (aspect / 2) ** 2 + FOCAL_FLOOR**2))
+        by_rays = float(np.median(views.disagreement[usable, 1]))
+        sigma = float(np.linalg.norm([spread, aspect / 2, by_rays, FOCAL_FLOOR]))
     else:
         middle = float(np.log(side / 2 / np.tan(np.radians(ASSUMED_FOV_DEG / 2))))
         notes.append(
@@ -229,6 +231,13 @@ def shared_intrinsics(
         if shared and known.any():
             K[~known] = np.asarray(priors.K)[known][0]
     return K, sigma, tuple(notes)
+
+
+def camera_terms(views: PlacedViews) -> dict[str, float]:
+    """Medians over the frames of how far the two statements of the network about its cameras
+    differ: a lower bound of their errors, as one network makes both."""
+    names = ("camera_disagreement_deg", "focal_disagreement_log", "center_disagreement_depths")
+    return dict(zip(names, np.median(views.disagreement, axis=0).tolist()))
 
 
 def neighbour_agreement(

@@ -42,6 +42,8 @@ class PlacedViews:
     """z in the camera."""
     confidence: Float[np.ndarray, "s h w"]
     """Confidence of the network, above 1."""
+    disagreement: Float[np.ndarray, "s 3"]
+    """See `ViewPrediction.disagreement`."""
 
     def __getitem__(self, rows: slice) -> PlacedViews:
         """Some of the frames."""
@@ -50,7 +52,9 @@ class PlacedViews:
     @classmethod
     def of(cls, seen: ViewPrediction) -> PlacedViews:
         """A prediction in its own world."""
-        return cls(seen.T_world_camera, seen.focal_xy, seen.depth, seen.confidence)
+        return cls(
+            seen.T_world_camera, seen.focal_xy, seen.depth, seen.confidence, seen.disagreement
+        )
 
     @classmethod
     def join(cls, parts: list[PlacedViews]) -> PlacedViews:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.network.many_view.backbone import Masking, Readout
+from dyn3r.network.many_view.dual_dpt import ViewMaps
 from dyn3r.network.many_view.gram_statistics import GramMaps, gram_maps
+from dyn3r.network.many_view.ray_cameras import camera_disagreement, cameras_from_rays
 from dyn3r.network.many_view.reference_view import ReferenceChoice
 from dyn3r.network.many_view.view_cameras import (
     decode_cameras,
@@ -45,6 +47,9 @@ class ViewPrediction:
     """z in the camera, above 0, float32."""
     confidence: Float[np.ndarray, "s h w"]
     """Confidence of the depth, above 1, float32."""
+    disagreement: Float[np.ndarray, "s 3"]
+    """How far the cameras that follow from the rays differ from these: degrees, |log| focal length,
+    centre in median depths of the frame."""
     attention: GramMaps | None = None
     """Statistics of the attention, if they were asked for."""
 
@@ -98,7 +103,7 @@ def predict_views(
             lambda block: progress(STAGE, block + 1, steps),
         )  # fmt: skip
         at_once = VIEWS_AT_ONCE.get(model.device.type, 4)
-        maps = network.decode(features, net_hw, views_at_once=at_once)
+        maps = network.decode(features, net_hw, rays=True, views_at_once=at_once)
         T, K = decode_cameras(network.cameras(features).double().cpu(), size_hw)
         grid_hw = (net_hw[0] // VIEW_PATCH, net_hw[1] // VIEW_PATCH)
         statistics = None if readout is None else gram_maps(readout, network.config, grid_hw)
@@ -108,12 +113,27 @@ def predict_views(
         K[:, [0, 1], [0, 1]].numpy(),
         _at_size(maps.depth.clamp_min(LEAST_DEPTH), size_hw),
         _at_size(maps.confidence, size_hw),
+        _disagreement(maps, T, K[:, [0, 1], [0, 1]], size_hw).numpy(),
         statistics,
     )
     for name, values in vars(found).items():
         if isinstance(values, np.ndarray) and not np.isfinite(values).all():
             raise GeometryError(f"{model.name} gives values that are not finite ({name})")
     return found
+
+
+def _disagreement(
+    maps: ViewMaps,
+    T_world_camera: Float[Tensor, "s 4 4"],
+    focal_xy: Float[Tensor, "s 2"],
+    size_hw: tuple[int, int],
+) -> Float[Tensor, "s 3"]:
+    """How far cameras from the rays differ from decoded ones; see `ViewPrediction`."""
+    assert maps.rays is not None
+    assert maps.ray_confidence is not None
+    T, focal = cameras_from_rays(maps.rays, maps.ray_confidence, size_hw)
+    unit = maps.depth.flatten(1).median(dim=1).values.double().cpu()
+    return camera_disagreement((T, T_world_camera), (focal, focal_xy), unit)
 
 
 def token_keep(
