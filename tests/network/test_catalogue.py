@@ -99,6 +99,24 @@ def test_a_published_file_that_was_brought_by_hand_keeps_its_licence(tmp_path):
     shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize(
+    ("place", "known"),
+    [
+        ("DA3-SMALL/model.safetensors", True),
+        ("models--depth-anything--DA3-BASE/snapshots/0123/model.safetensors", True),
+        ("da3-base.safetensors", True),
+        ("not-da3-small/model.safetensors", False),
+        ("da3-small-experiments/dust3r.pth", False),
+        ("da3-smaller.safetensors", False),
+    ],
+)
+def test_a_licence_that_permits_needs_the_whole_name(tmp_path, place, known):
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert (locate(str(path)).facts.get("licence") == "Apache-2.0") == known
+
+
 def test_names_that_are_none(tmp_path):
     with pytest.raises(CheckpointError, match=r"no model or file named 'dust4r'.*dust3r-512-dpt"):
         locate("dust4r")

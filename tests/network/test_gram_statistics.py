@@ -13,6 +13,7 @@ from dyn3r.network.many_view.gram_statistics import (
     Statistic,
     compared_frames,
     gram_maps,
+    readout_for,
     statistics_of,
 )
 from dyn3r.network.many_view.view_config import ManyViewConfig
@@ -48,7 +49,7 @@ def slow_statistic(readout: Readout, statistic: Statistic, heads: int) -> np.nda
 
 
 def read() -> Readout:
-    network, readout = golden_many_view(), Readout(TINY.global_layers)
+    network, readout = golden_many_view(), readout_for(TINY)
     network.features(normalised(IMAGES), "saddle_balanced", readout=readout)
     return readout
 
@@ -61,6 +62,7 @@ def test_statistics_equal_the_full_maps() -> None:
         fast = maps.statistics[statistic.name]
         assert np.abs(fast - slow).max() < 1e-4 * np.abs(slow).max(), statistic.name
     assert maps.tokens.shape == (FRAMES, 12, 64)
+    assert (set(readout.queries), set(readout.keys)) == ({3, 5, 7, 9}, {3})
 
 
 def test_queries_and_keys_are_those_of_the_attention(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +75,7 @@ def test_queries_and_keys_are_those_of_the_attention(monkeypatch: pytest.MonkeyP
         return attend(q, k, *more)
 
     monkeypatch.setattr(layers, "attend", listening)
-    network, readout = golden_many_view(), Readout((5,))
+    network, readout = golden_many_view(), Readout((5,), (5,))
     features = network.features(normalised(IMAGES), "middle", readout=readout)
     assert features.reference == FRAMES // 2
     order = [4, 0, 1, 2, 3, 5, 6, 7, 8]
@@ -87,11 +89,11 @@ def test_queries_and_keys_are_those_of_the_attention(monkeypatch: pytest.MonkeyP
 
 def test_they_do_not_depend_on_the_order_of_reading() -> None:
     """Reading changes no result, and a permuted clip has permuted tokens."""
-    network, readout = golden_many_view(), Readout(TINY.global_layers)
+    network, readout = golden_many_view(), readout_for(TINY)
     plain = network.features(normalised(IMAGES), "middle")
     with_readout = network.features(normalised(IMAGES), "middle", readout=readout)
     torch.testing.assert_close(plain.dense[3], with_readout.dense[3], rtol=0, atol=0)
-    backwards = Readout(TINY.global_layers)
+    backwards = readout_for(TINY)
     network.features(normalised(IMAGES[::-1]), "middle", readout=backwards)
     torch.testing.assert_close(backwards.tokens.flip(0), readout.tokens, rtol=1e-5, atol=1e-5)
 

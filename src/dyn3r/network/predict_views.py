@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dyn3r.errors import GeometryError, InputError
-from dyn3r.network.many_view.backbone import Masking, Readout
+from dyn3r.network.many_view.backbone import Masking
 from dyn3r.network.many_view.dual_dpt import ViewMaps
-from dyn3r.network.many_view.gram_statistics import GramMaps, gram_maps
+from dyn3r.network.many_view.gram_statistics import GramMaps, gram_maps, readout_for
 from dyn3r.network.many_view.ray_cameras import camera_disagreement, cameras_from_rays
 from dyn3r.network.many_view.reference_view import ReferenceChoice
 from dyn3r.network.many_view.view_cameras import (
@@ -95,7 +95,7 @@ def predict_views(
     net_hw = (int(views.images.shape[1]), int(views.images.shape[2]))
     code = None if given is None else _given_code(given, size_hw).to(model.device)
     masking = None if dynamic is None else _masking(model, dynamic, net_hw)
-    readout = Readout(network.config.global_layers) if attention else None
+    readout = readout_for(network.config) if attention else None
     steps = network.config.depth + 1
     with torch.inference_mode(), model.autocast():
         features = network.features(

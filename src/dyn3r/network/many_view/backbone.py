@@ -39,14 +39,16 @@ stays small. Source: run time and memory on 2 CPU cores."""
 class Readout:
     """What is collected on the way through the backbone; all in the original order of the views."""
 
-    layers: tuple[int, ...] = ()
-    """Global blocks whose queries and keys are wanted."""
+    query_layers: tuple[int, ...]
+    """Global blocks whose queries are wanted."""
+    key_layers: tuple[int, ...]
+    """Global blocks whose keys are wanted."""
     queries: dict[int, Float[Tensor, "s p c"]] = field(default_factory=dict)
     """Queries of the patch tokens by block, after norm and rotary embedding, heads joined."""
     keys: dict[int, Float[Tensor, "s p c"]] = field(default_factory=dict)
     """Keys of the patch tokens, likewise."""
     tokens: Float[Tensor, "s p c"] | None = None
-    """Patch tokens before the first block that sees other views, if `layers` is not empty."""
+    """Patch tokens before the first block that sees other views."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class ViewTransformer(nn.Module):
                 x = _attend_globally(block, x, rope, keep, reader)
             else:
                 local = x = _attend_locally(block, x, rope, keep)
-            if readout is not None and readout.layers and i == config.alt_start - 1:
+            if readout is not None and i == config.alt_start - 1:
                 readout.tokens = x[back][:, 1:]
             if i in config.out_layers:
                 # rows of the original order; the norm acts on the second half only
@@ -206,9 +208,15 @@ class _Reader:
 
     def __call__(self, queries: Tensor, keys: Tensor) -> None:
         """Keep the patch tokens' queries and keys (1, heads, s n, d) as (s, p, heads d)."""
-        if self.readout is None or self.layer not in self.readout.layers:
+        if self.readout is None:
             return
-        for store, values in ((self.readout.queries, queries), (self.readout.keys, keys)):
+        wanted = (
+            (self.readout.query_layers, self.readout.queries, queries),
+            (self.readout.key_layers, self.readout.keys, keys),
+        )
+        for layers, store, values in wanted:
+            if self.layer not in layers:
+                continue
             joined = values[0].transpose(0, 1).flatten(1)
             by_view = joined.reshape(self.views, -1, joined.shape[-1])
             store[self.layer] = by_view[self.back][:, 1:].float()

@@ -79,6 +79,17 @@ def statistics_of(config: ManyViewConfig) -> tuple[Statistic, ...]:
     )
 
 
+def readout_for(config: ManyViewConfig) -> Readout:
+    """Readout that collects what the statistics need and no more."""
+    needed = {
+        letter: tuple(
+            sorted({i for s in statistics_of(config) if letter in s.pair for i in s.layers})
+        )
+        for letter in "QK"
+    }
+    return Readout(needed["Q"], needed["K"])
+
+
 def gram_maps(readout: Readout, config: ManyViewConfig, grid_hw: tuple[int, int]) -> GramMaps:
     """The statistics of what was collected in a pass over consecutive frames."""
     assert readout.tokens is not None
