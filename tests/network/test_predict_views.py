@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -85,12 +83,30 @@ def test_masked_frames_change_cameras(model: Model) -> None:
     assert np.abs(masked.T_world_camera - same.T_world_camera).max() > 1e-3
 
 
-def test_values_that_are_not_finite_are_refused(monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("cam_dec.fc_t", "cameras"),
+        ("cam_dec.fc_qvec", "cameras"),
+        ("head.scratch.output_conv2.2", "depth"),
+        ("head.scratch.output_conv2_aux.3.5", "rays"),
+    ],
+)
+def test_values_that_are_not_finite_are_refused(part: str, name: str) -> None:
     network = golden_many_view()
-    with torch.no_grad():
-        network.cam_dec.fc_t.bias.fill_(torch.nan)
-    with pytest.raises(GeometryError, match="not finite"):
+    network.get_submodule(part).bias.fill_(torch.nan)
+    with pytest.raises(GeometryError, match=f"broken gives .* not finite .{name}"):
         predict_views(prepare_model(network, "broken", device="cpu"), GOLDEN["images"])
+
+
+def test_a_network_that_says_nothing_gives_finite_values() -> None:
+    """All weights of the head 0: constant depth, no rays; quaternions are kept from 0."""
+    network = golden_many_view()
+    for parameter in network.head.parameters():
+        parameter.zero_()
+    seen = predict_views(prepare_model(network, "zero", device="cpu"), GOLDEN["images"])
+    np.testing.assert_array_equal(seen.depth, 1)
+    assert np.isfinite(seen.disagreement).all()
 
 
 def test_frames_and_models_that_do_not_fit(model: Model) -> None:

@@ -108,18 +108,18 @@ def predict_views(
         grid_hw = (net_hw[0] // VIEW_PATCH, net_hw[1] // VIEW_PATCH)
         statistics = None if readout is None else gram_maps(readout, network.config, grid_hw)
     progress(STAGE, steps, steps)
-    found = ViewPrediction(
+    for name, values in {"cameras": T, **vars(maps)}.items():
+        if not bool(torch.isfinite(values).all()):
+            raise GeometryError(f"{model.name} gives values that are not finite ({name})")
+    focal_xy = K[:, [0, 1], [0, 1]]
+    return ViewPrediction(
         T.numpy(),
-        K[:, [0, 1], [0, 1]].numpy(),
+        focal_xy.numpy(),
         _at_size(maps.depth.clamp_min(LEAST_DEPTH), size_hw),
         _at_size(maps.confidence, size_hw),
-        _disagreement(maps, T, K[:, [0, 1], [0, 1]], size_hw).numpy(),
+        _disagreement(maps, T, focal_xy, size_hw).numpy(),
         statistics,
     )
-    for name, values in vars(found).items():
-        if isinstance(values, np.ndarray) and not np.isfinite(values).all():
-            raise GeometryError(f"{model.name} gives values that are not finite ({name})")
-    return found
 
 
 def _disagreement(
@@ -132,7 +132,7 @@ def _disagreement(
     assert maps.rays is not None
     assert maps.ray_confidence is not None
     T, focal = cameras_from_rays(maps.rays, maps.ray_confidence, size_hw)
-    unit = maps.depth.flatten(1).median(dim=1).values.double().cpu()
+    unit = maps.depth.flatten(1).median(dim=1).values.clamp_min(LEAST_DEPTH).double().cpu()
     return camera_disagreement((T, T_world_camera), (focal, focal_xy), unit)
 
 

@@ -43,7 +43,7 @@ def cameras_from_rays(
         typical = (trust * error).sum(-1, keepdim=True) / trust.sum(-1, keepdim=True)
         weight = trust / (error + 0.01 * typical + 1e-12)
     columns = A.transpose(1, 2)  # direction = columns @ p
-    length = columns.norm(dim=1)
+    length = columns.norm(dim=1).clamp_min(1e-9)
     T = torch.eye(4, dtype=torch.float64).repeat(views, 1, 1)
     T[:, :3, :3] = nearest_rotation(columns / length[:, None])[0]
     origin = rays[..., 3:].double().cpu().reshape(views, -1, 3)
