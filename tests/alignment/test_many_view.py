@@ -163,7 +163,7 @@ def test_windows_are_joined_by_their_points(monkeypatch: Any, world: World) -> N
 # --- known values ----------------------------------------------------------------------------
 
 
-def test_known_cameras_are_told_to_the_network_and_kept(monkeypatch: Any, world: World) -> None:
+def test_known_cameras_are_input_of_the_network_and_kept(monkeypatch: Any, world: World) -> None:
     network = SimulatedNetwork(world)
     known = Priors(K=world.K, T_world_camera=world.T)
     geometry = estimate(monkeypatch, network, known, window=4)

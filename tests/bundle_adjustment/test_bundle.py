@@ -15,6 +15,7 @@ from dyn3r.bundle_adjustment import (
     bundle_adjust,
     single_threaded,
 )
+from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem
 from dyn3r.errors import InputError
 from dyn3r.types import FlowFields, Geometry, Priors
 from tests.bundle_adjustment.made_up import (
@@ -48,6 +49,18 @@ def start(truth: Truth) -> Geometry:
 @pytest.fixture(scope="module")
 def clean(truth: Truth, start: Geometry) -> Geometry:
     return bundle_adjust(start, truth.images, truth.flow, options=OPEN)
+
+
+def test_a_geometry_may_state_its_own_focal_sigma(truth: Truth, start: Geometry) -> None:
+    """In place of the option; a known focal length has none."""
+
+    def sigma(geometry: Geometry, priors: Priors) -> float:
+        inputs = AdjustmentInputs(geometry, truth.images, truth.flow, None, priors, OPEN)
+        return build_problem(inputs)[0].focal_sigma
+
+    assert sigma(start, Priors()) == OPEN.focal_sigma
+    assert sigma(replace(start, focal_sigma=0.05), Priors()) == 0.05
+    assert sigma(replace(start, focal_sigma=0.05), Priors(K=start.K)) == 0
 
 
 def errors(found: Geometry, truth: Truth) -> np.ndarray:

@@ -22,7 +22,7 @@ from dyn3r.types import Motion
 _log = logging.getLogger(__name__)
 
 INVERTED = ("mean QQ, middle", "spread QQ, deep", "mean KK, shallow")
-"""Statistics that are small where something moves. Source: as published."""
+"""Statistics that are small on moving objects. Source: as published."""
 
 
 def gram_motion(

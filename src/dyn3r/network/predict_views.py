@@ -56,7 +56,7 @@ class ViewPrediction:
 
 @dataclass(frozen=True)
 class GivenCameras:
-    """Cameras of all frames of a call that are known; the network is told them."""
+    """Known cameras of all frames of a call; they are input of the network."""
 
     T_world_camera: Float[np.ndarray, "s 4 4"]
     """Camera to world."""
