@@ -387,6 +387,8 @@ class Geometry:
     """Height (up_world . point) of the ground; None without a ground plane."""
     focal_sigma: float | None = None
     """Standard error of the log focal length, where the geometry source states it."""
+    depth_sigma: float | None = None
+    """Standard error of log depth over the clip, where the geometry source states it."""
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
 
     def __len__(self) -> int:

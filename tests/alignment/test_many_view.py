@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from dyn3r.alignment.many_view import (
+from dyn3r.alignment.many_view import many_view_geometry, registered, with_cameras_of
+from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.alignment.view_uncertainty import (
+    DEPTH_FLOOR,
+    SHARED,
     UNKNOWN_SIGMA,
     camera_terms,
-    many_view_geometry,
+    depth_sigma,
     neighbour_agreement,
-    registered,
     shared_intrinsics,
-    with_cameras_of,
 )
-from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.view_windows import PlacedViews, kept_frames, view_windows
 from dyn3r.geometry.cameras import invert
 from dyn3r.geometry.registration import weighted_similarity
@@ -283,6 +284,14 @@ def test_single_frames_and_frames_apart(world: World) -> None:
     away[1, :3, :3] = np.diag([-1, 1, -1.0])  # looks back
     turned = replace(seen, T_world_camera=away)
     assert neighbour_agreement(turned, world.K[:2])[0].tolist() == [0, 0]
+
+
+def test_the_standard_error_of_depth_follows_the_disagreement() -> None:
+    """Known factors; frames that can't be compared do not count."""
+    assert depth_sigma(np.zeros(3)) == DEPTH_FLOOR
+    apart = np.array([0.04, UNKNOWN_SIGMA, 0.06, 0.05])
+    assert depth_sigma(apart) == pytest.approx(np.hypot(DEPTH_FLOOR, SHARED * 0.05))
+    assert depth_sigma(np.array([UNKNOWN_SIGMA])) is None
 
 
 def test_cameras_of_a_second_pass_in_the_unit_of_the_first(world: World) -> None:

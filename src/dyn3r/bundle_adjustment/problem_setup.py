@@ -58,7 +58,7 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
         focal=K[:, [0, 1], [0, 1]].clone(),
         log_depth=initial.log_depth.clone(),
         depth_sigma=depth_sigmas(priors, uv, initial.log_depth, options.depth_sigma),
-        focal_sigma=0.0 if K_known else geometry.focal_sigma or options.focal_sigma,
+        focal_sigma=0.0 if K_known else options.focal_sigma,
         fixed=torch.from_numpy(fixed),
     )
     return problem, initial
