@@ -85,7 +85,7 @@ def test_a_published_folder_gives_the_published_numbers(tmp_path: Path) -> None:
         model = load_model(path, device="cpu", precision="float32")
         agrees(model.many_view(golden_views(), rays=True), "v3", (70, 98))
     assert model.is_many_view
-    assert model.recommendation == Recommendation("flow", True, True, False, "edges")
+    assert model.recommendation == Recommendation("flow", True, False, False, "edges")
     text = "\n".join(describe_checkpoint(folder))
     assert "409 tensors" in text
     assert "blocks 3, 5, 7, 9 see all views" in text

@@ -15,10 +15,11 @@ from dyn3r.network.many_view.view_config import ManyViewConfig
 
 PREFIX = "model."
 """Every published name begins with it."""
-RECOMMENDED = {"motion_cue": "flow", "bundle": "on", "refine": "edges"}
+RECOMMENDED = {"motion_cue": "flow", "bundle": "on", "stereo": "off", "refine": "edges"}
 """Facts that recommend the processing (`dyn3r.network.checkpoints.recommendation`): motion from
-flow, which needs no trained attention, then bundle adjustment and multi-view depth. Published files
-state none. Source: set; the published weights could not be run where this was developed."""
+flow, which needs no trained attention, and bundle adjustment. Multi-view depth is off: it was
+trained to correct a network that errs more. Published files state none. Source: simulated
+predictions (docs/results.md); the published weights could not be run where this was developed."""
 
 _SHARED = "head.scratch.output_conv2_aux.{}.2.{}"
 """The norm that the four ray outputs share. Files hold it once, under level 0; level 3 is the one
