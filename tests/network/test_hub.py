@@ -175,7 +175,7 @@ def test_a_single_file_that_is_not_on_the_hub(hub, tmp_path, monkeypatch):
     assert path == tmp_path / "torch" / "hub" / "checkpoints" / file
     assert path.read_bytes() == content
     assert locate("raft", use="flow").path == path
-    with pytest.raises(CheckpointError, match="for flow; one for pointmaps"):
+    with pytest.raises(CheckpointError, match="for flow; one for geometry"):
         load_model("raft")
 
     path.unlink()

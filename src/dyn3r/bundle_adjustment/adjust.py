@@ -54,10 +54,13 @@ def bundle_adjust(
     too little flow is visible, or the residuals do not decrease, the geometry is returned with a
     warning.
 
+    Standard errors that the geometry states (`focal_sigma`, `depth_sigma`) replace the options'.
+
     Source: see `dyn3r.bundle_adjustment.solver`. It is fastest inside
     `dyn3r.bundle_adjustment.single_threaded`.
     """
-    options, priors = options or BundleAdjustmentOptions(), priors or Priors()
+    options = with_stated_sigmas(options or BundleAdjustmentOptions(), geometry)
+    priors = priors or Priors()
     inputs = AdjustmentInputs(geometry, images, flow, dynamic, priors, options)
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
@@ -77,6 +80,18 @@ def bundle_adjust(
         return _with_warning(geometry, "flow and pointmaps contradict each other: flow is not used")
     depth = adjust_dense_depth(inputs, found.problem, solution, progress)
     return _adjusted(geometry, found, depth)
+
+
+def with_stated_sigmas(
+    options: BundleAdjustmentOptions, geometry: Geometry
+) -> BundleAdjustmentOptions:
+    """The options with the standard errors that the geometry states, where it states any."""
+    focal, depth = geometry.focal_sigma, geometry.depth_sigma
+    return replace(
+        options,
+        focal_sigma=options.focal_sigma if focal is None else focal,
+        depth_sigma=options.depth_sigma if depth is None else depth,
+    )
 
 
 def is_rotation_only(geometry: Geometry) -> bool:

@@ -64,7 +64,7 @@ class Batch:
     """Replace the scenes in OUT."""
     model: str = "compact"
     """As in `dyn3r run`, like all that follow."""
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined"] = "auto"
     """The recipe."""
     pairs: str = "auto"
     """Pairs to compare."""

@@ -53,7 +53,7 @@ class Benchmark:
     """Only the first frames of each sequence (a quick look, not the protocol)."""
     model: str = "compact"
     """As in `dyn3r run`."""
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined", "colmap"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined", "colmap"] = "auto"
     """As in `dyn3r run`; colmap: the cameras of pycolmap, as a baseline."""
     size: int | None = None
     """Long side of the frames in pixels; default: as the model was trained."""

@@ -26,7 +26,7 @@ class ListModels:
         print_columns(rows)
         print(
             "\n~: computed from the number of parameters, in float32. Any of the models for "
-            "pointmaps\ngoes with --model; a checkpoint file or a hub folder does as well."
+            "geometry\ngoes with --model; a checkpoint file or a hub folder does as well."
         )
 
 

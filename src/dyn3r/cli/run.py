@@ -61,12 +61,13 @@ class Run:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
     """Folder for the results; must be new or empty unless --overwrite."""
     model: str = "compact"
-    """The embedded model (compact), a published one (dust3r-512-dpt, monst3r-512-dpt, ...), a
+    """The embedded model (compact), a published one (da3-small, da3-base, monst3r-512-dpt, ...), a
     checkpoint file or a hub folder. `dyn3r models` lists them."""
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined"] = "auto"
     """The recipe. dust3r: one pass, static scene; monst3r: motion from flow, flow and smoothness
-    terms; easi3r: motion from attention, second pass; refined: motion from flow, bundle adjustment,
-    multi-view depth. auto: as the checkpoint recommends, else easi3r."""
+    terms; easi3r: motion from attention, second pass; vggt4d: the same for many-view networks
+    (da3-small, da3-base); refined: motion from flow, bundle adjustment, multi-view depth. auto: as
+    the checkpoint recommends, else easi3r."""
     motion_model: str | None = None
     """Another model that finds motion; --model then makes the geometry only."""
     pairs: str = "auto"

@@ -49,7 +49,7 @@ class BenchmarkSettings:
     output: Path
     """Folder for the results."""
     model: str = "compact"
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined", "colmap"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined", "colmap"] = "auto"
     """As `dyn3r.options.Options.method`; colmap: the cameras of pycolmap, as a baseline."""
     device: str = "auto"
     precision: Literal["auto", "bfloat16", "float32"] = "auto"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dyn3r.errors import InputError
-from dyn3r.network.checkpoints.reader import load_network, save_network
+from dyn3r.network.checkpoints.reader import load_two_view, save_network
 from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.training.group import Group
@@ -60,7 +60,7 @@ def restore(folder: Path, options: TrainOptions, group: Group) -> RunState:
 def _starting_network(options: TrainOptions) -> PointmapNetwork:
     """Return the network of a new run: random, or the checkpoint to fine-tune."""
     if options.start_from:
-        network, _ = load_network(options.start_from)
+        network, _ = load_two_view(options.start_from)
         network = grow(network, options.network, options.seed)
         return network.float().requires_grad_(requires_grad=True)
     network = PointmapNetwork(options.network)

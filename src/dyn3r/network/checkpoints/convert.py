@@ -9,7 +9,7 @@ import torch
 from dyn3r.errors import CheckpointError
 from dyn3r.io.atomic import check_writable
 from dyn3r.network.checkpoints.locate import locate
-from dyn3r.network.checkpoints.reader import load_network, save_network
+from dyn3r.network.checkpoints.reader import load_two_view, save_network
 from dyn3r.types import Progress, no_progress
 
 
@@ -30,7 +30,7 @@ def convert_checkpoint(
     """
     check_writable(target, overwrite=overwrite)
     entry = locate(str(source), progress=progress)
-    network, facts = load_network(entry.path)
+    network, facts = load_two_view(entry.path)
     origin = {name: value for name, value in entry.facts.items() if name != "file"}
     facts = {**facts, **origin, "converted_from": Path(entry.name).name}
     dtype = torch.float16 if half else torch.float32

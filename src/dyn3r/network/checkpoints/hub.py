@@ -82,7 +82,7 @@ def by_hand(name: str) -> str:
     model = published_model(name)
     if model.url:
         return f"copy {model.url} by hand to {_torch_folder() / model.files[0]}"
-    if model.use == "pointmaps":
+    if model.use == "geometry":
         return (
             f"copy {' and '.join(model.files)} of {model.repository} by hand to one folder and "
             "give it with --model FOLDER"
