@@ -296,6 +296,7 @@ def write_checkpoint(
     OutputError if the file exists and `overwrite` is False, or can't be written. Raises
     CheckpointError for a configuration that `read_checkpoint` would refuse.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     assert not {FORMAT_KEY, CONFIG_KEY} & set(metadata), "these names are reserved"
@@ -305,5 +306,8 @@ def write_checkpoint(
     with atomic_file(path, overwrite=overwrite) as part:
         part.touch()
         mode = part.stat().st_mode
-        save_file(plain, part, facts)
+        try:
+            save_file(plain, part, facts)
+        except SafetensorError as error:  # the disk is full
+            raise OSError(str(error)) from None
         os.chmod(part, mode)  # safetensors makes the file readable by its owner only
