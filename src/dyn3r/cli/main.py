@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from dyn3r.cli.retired import retired_option
+from dyn3r.cli.signals import ending_signals, exit_code
 from dyn3r.errors import Dyn3rError
 from dyn3r.types import package_version
 
@@ -75,15 +76,16 @@ def _run(name: str, arguments: list[str]) -> int:
 
     commands = COMMANDS | {"train flow": ("TrainFlow", "")}
     module = f"dyn3r.cli.{name.replace(' ', '_')}"
-    command = getattr(importlib.import_module(module), commands[name][0])
     try:
-        parse(command, f"dyn3r {name}", arguments)()
+        with ending_signals():
+            command = getattr(importlib.import_module(module), commands[name][0])
+            parse(command, f"dyn3r {name}", arguments)()
     except Dyn3rError as problem:
         print(f"dyn3r: {problem}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as problem:
         print("dyn3r: stopped", file=sys.stderr)
-        return 130
+        return exit_code(problem)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
