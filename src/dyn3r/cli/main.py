@@ -89,6 +89,9 @@ def _run(name: str, arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError:
+        print("dyn3r: out of memory: fewer or smaller frames need less", file=sys.stderr)
+        return 1
     except OSError as problem:  # no space, no permission, a device gone: what no module foresees
         where = f" ({problem.filename})" if problem.filename else ""
         print(f"dyn3r: {problem.strerror or problem}{where}", file=sys.stderr)

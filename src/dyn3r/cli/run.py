@@ -161,7 +161,7 @@ class Run:
             self.source,
             fps=self.fps,
             num_frames=self.num_frames,
-            size=self.size or models[0].image_size,
+            size=models[0].image_size if self.size is None else self.size,
             start=self.start,
             progress=context.progress,
         )

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from dyn3r.errors import InputError
-from dyn3r.io.clip import choose_images, frame_name, image_files
+from dyn3r.io.clip import check_sampling, choose_images, frame_name, image_files
 from dyn3r.io.images import IMAGE_SUFFIXES, open_image, to_rgb
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 
@@ -57,12 +57,11 @@ def stream_frames(
         InputError: nothing there, nothing readable (a damaged image: when it is reached), or an
             option out of range.
     """
-    if not fps >= 0 or not start >= 0 or (num_frames is not None and num_frames < 1):
-        raise InputError("fps and start must not be negative, and the number of frames at least 1")
+    check_sampling(fps, num_frames, start)
     source = Path(path)
     if not source.exists():
         raise InputError(f"{source} does not exist")
-    if source.is_file() and source.suffix.lower() not in IMAGE_SUFFIXES:
+    if not source.is_dir() and source.suffix.lower() not in IMAGE_SUFFIXES:
         return _of_video(source, fps, num_frames, start)
     files = image_files(source) if source.is_dir() else [source]
     chosen, times, rate = choose_images(source, files, fps, num_frames, start)

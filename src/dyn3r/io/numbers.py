@@ -1,0 +1,47 @@
+"""Numbers given by a user, checked in one place: of the right type, finite, in their range."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dyn3r.errors import InputError
+
+
+def checked_number(
+    value: Any, name: str, *, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """The value as float. Raises InputError unless it is a finite number in low..high."""
+    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not good or not (math.isfinite(value) and low <= value <= high):
+        raise InputError(f"{name} must be a number{_range(low, high)}, not {_shown(value)}")
+    return float(value)
+
+
+def checked_whole(value: Any, name: str, *, low: int, high: int) -> int:
+    """The value as int. Raises InputError unless it is a whole number in low..high."""
+    good = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not good or not low <= value <= high:
+        raise InputError(f"{name} must be a whole number{_range(low, high)}, not {_shown(value)}")
+    return int(value)
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    if math.isinf(high):
+        return f" of {low:g} or more"
+    return f" from {_plain(low)} to {_plain(high)}"
+
+
+def _plain(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.40}"
+    except ValueError:  # a whole number of thousands of digits
+        return "one of thousands of digits"
