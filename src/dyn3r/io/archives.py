@@ -159,7 +159,7 @@ def _header(stream: IO[bytes], path: Path) -> ArrayHeader:
 def _content(stream: IO[bytes], header: ArrayHeader) -> np.ndarray:
     """The array after its header; the whole stream is read, so that its checksum is checked."""
     flat = np.empty(math.prod(header.shape), header.dtype)
-    room, done = memoryview(flat.view(np.uint8)), 0
+    room, done = memoryview(flat.view(np.uint8).data), 0
     while done < len(room):
         block = stream.read(min(_BLOCK, len(room) - done))
         if not block:

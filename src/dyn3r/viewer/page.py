@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from dyn3r.errors import InputError
+from dyn3r.viewer.access import LOCAL_NAMES, checked_server
 
 logger = logging.getLogger(__name__)
 
 FOV_RAD = 0.96
 """Vertical field of view of the first view: 55 degrees, nearer to a video camera than the 75
 degrees of viser's default."""
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 class WebPage:
@@ -34,21 +34,19 @@ class WebPage:
         import viser
 
         self.host = host
-        if host not in _LOCAL:
+        if host not in LOCAL_NAMES:
             logger.warning(
                 "listening on %s: every machine that can connect to this one can see and control "
                 "the page, there is no password",
                 host or "all addresses",
             )
-        with _stdout_to_log():
+        with _stdout_to_log(), checked_server(host):
             self.server: Any = viser.ViserServer(
                 host, free_port(host, port), label="dyn3r", verbose=False
             )
         self.port = int(self.server.get_port())
         self._stopped = threading.Event()
-        # Browsers open spare connections and close them unused. That is no error.
-        self._filter = lambda record: record.getMessage() != "opening handshake failed"
-        logging.getLogger("websockets.server").addFilter(self._filter)
+        logging.getLogger("websockets.server").addFilter(_in_one_line)
         self.server.gui.configure_theme(
             dark_mode=True,
             show_logo=False,
@@ -94,10 +92,21 @@ class WebPage:
         self._end_work()
         with _stdout_to_log():
             self.server.stop()
-        logging.getLogger("websockets.server").removeFilter(self._filter)
+        logging.getLogger("websockets.server").removeFilter(_in_one_line)
 
     def _end_work(self) -> None:
         """End the threads of a subclass. `stop` calls it before the server ends."""
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Filter for the server's log: no tracebacks because of what a browser sends."""
+    message = record.getMessage()
+    if message == "connection handler failed":
+        logger.debug(message, exc_info=record.exc_info)
+        record.msg, record.args = "a connection sent what is no message of the page; closed", ()
+        record.exc_info = record.exc_text = None
+    # Browsers open spare connections and close them unused. That is no error.
+    return message != "opening handshake failed"
 
 
 @contextmanager
