@@ -96,7 +96,7 @@ def test_junk_is_one_line_in_the_log(
 ) -> None:
     with caplog.at_level(logging.WARNING), open_socket(port) as connection:
         connection.send(junk)
-        with pytest.raises(Exception, match="closed|error"):
+        with pytest.raises(Exception, match=r"closed|error"):  # noqa: PT012
             while True:
                 connection.recv(timeout=10)
     (record,) = [r for r in caplog.records if r.name == "websockets.server"]

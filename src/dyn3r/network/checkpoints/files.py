@@ -137,6 +137,18 @@ def _read_hub_folder(folder: Path) -> CheckpointContent:
     return CheckpointContent(config, tensors, "hub-folder", dict(metadata))
 
 
+def read_hub_files(weights: Path, config: Path | None) -> CheckpointContent:
+    """Read weights and configuration from files of any name, and check that weights are finite.
+
+    config: None for other networks than ours. Raises CheckpointError.
+    """
+    settings = {} if config is None else _hub_config(config)
+    tensors, metadata = _safetensors(weights)
+    if config is not None:
+        _check_finite(tensors)
+    return CheckpointContent(settings, tensors, "hub-folder", dict(metadata))
+
+
 def _hub_config(place: Path) -> dict[str, Any]:
     """Read config.json."""
     if place.stat().st_size > _LARGEST_CONFIG_FILE:

@@ -15,6 +15,7 @@ from dyn3r.network.checkpoints.files import (
     FORMAT_KEY,
     CheckpointContent,
     read_checkpoint,
+    read_hub_files,
     write_checkpoint,
 )
 from dyn3r.network.config import NetworkConfig, has_retired_head
@@ -78,6 +79,20 @@ def load_network(path: str | Path) -> tuple[PointmapNetwork, dict[str, str]]:
     _check(tensors, network, Path(path))
     network.load_state_dict(tensors, strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False), facts_of(content)
+
+
+def check_hub_weights(weights: Path, config: Path | None) -> None:
+    """Check that weights of the hub's layout are whole, finite, and fit their configuration.
+
+    config: file of the configuration; None: of another kind of network, which is not checked.
+    Raises CheckpointError.
+    """
+    content = read_hub_files(weights, config)
+    if config is None:
+        return
+    with torch.device("meta"):
+        network = PointmapNetwork(_config(content))
+    _check(_complete(dict(content.tensors), network), network, weights)
 
 
 def _complete(tensors: dict[str, Tensor], network: PointmapNetwork) -> dict[str, Tensor]:
