@@ -296,7 +296,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(scene_file, "_png", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         tiny_scene().save(tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def rewrite(path, changes: dict[str, bytes | None]) -> None:

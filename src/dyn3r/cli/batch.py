@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.cli.console import Flag
 from dyn3r.cli.results import load_models
 from dyn3r.cli.run import Run
+from dyn3r.cli.terminal import say
 from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
@@ -107,11 +107,11 @@ class Batch:
             entries[outcome.item] |= _entry(outcome)
             write_report(self.output, list(entries.values()))
             if not self.quiet:
-                print(_line(entries[outcome.item]), file=sys.stderr, flush=True)
+                say(_line(entries[outcome.item]), error=True)
         failed = [name for name, entry in entries.items() if entry["status"] == "failed"]
         if not self.quiet:
             done = len(entries) - len(failed)
-            print(f"{done} of {len(entries)} done: {self.output / 'batch.md'}")
+            say(f"{done} of {len(entries)} done: {self.output / 'batch.md'}")
         if failed:
             raise Dyn3rError(
                 f"{len(failed)} of {len(entries)} failed: {', '.join(failed)} "

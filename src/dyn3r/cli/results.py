@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dyn3r.cli.terminal import say
 from dyn3r.errors import Dyn3rError, InputError, OutputError
 from dyn3r.types import Progress, no_progress
 
@@ -125,7 +126,7 @@ def _reason(problem: Exception) -> str:
 def report(scene: Scene, files: Sequence[Path], output: Path, seconds: float) -> None:
     """Print what was done, and where the results are."""
     for note in scene.metadata.get("notes", []):
-        print(f"note: {note}")
-    print(f"{len(scene)} frames of {scene.size_hw[1]}x{scene.size_hw[0]} in {seconds:.1f} s")
-    print("wrote " + ", ".join(str(file) for file in files))
-    print(f"open it with:  dyn3r view {output}")
+        say(f"note: {note}")
+    say(f"{len(scene)} frames of {scene.size_hw[1]}x{scene.size_hw[0]} in {seconds:.1f} s")
+    say("wrote " + ", ".join(str(file) for file in files))
+    say(f"open it with:  dyn3r view {output}")

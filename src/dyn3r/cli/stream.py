@@ -20,6 +20,7 @@ from dyn3r.cli.results import (
     result_files,
     write_results,
 )
+from dyn3r.cli.terminal import say
 from dyn3r.types import Progress
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Stream:
         if live is not None:
             live.finish()
             if not self.quiet:
-                print(f"the live page stays at {live.url} until Ctrl-C")
+                say(f"the live page stays at {live.url} until Ctrl-C")
             live.wait()
 
     def _results(self, context: _Context) -> tuple[Scene, Written]:
@@ -159,7 +160,7 @@ class Stream:
 
         live = LiveViewer(port=self.port)
         if not self.quiet:
-            print(f"watch it at {live.url}", flush=True)
+            say(f"watch it at {live.url}")
         return live
 
     def _follow(self, context: _Context, folder: Path) -> list[FrameResult]:
@@ -174,7 +175,7 @@ class Stream:
             if not results:
                 raise
             if not self.quiet:
-                print(f"stopped after {len(results)} frames; they are kept")
+                say(f"stopped after {len(results)} frames; they are kept")
         except BaseException:
             for result in results:
                 frame_path(result, folder).unlink(missing_ok=True)

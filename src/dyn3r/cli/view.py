@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.terminal import say
 from dyn3r.errors import InputError
 from dyn3r.viewer.appearance import ColorBy
 
@@ -67,7 +68,7 @@ class View:
             scenes, names=self._names(), host=self.host, port=self.port, block=False,
             appearance=appearance,
         )  # fmt: skip
-        print(f"open {viewer.url}  (Ctrl-C ends it)", flush=True)
+        say(f"open {viewer.url}  (Ctrl-C ends it)")
         if self.browser:
             viewer.open_in_browser()
         viewer.wait()
@@ -117,4 +118,4 @@ class View:
                 )  # fmt: skip
                 written.append(self.turntable)
         if not self.quiet:
-            print("wrote " + ", ".join(str(path) for path in written))
+            say("wrote " + ", ".join(str(path) for path in written))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dyn3r.errors import InputError
+from dyn3r.io.numbers import check_finite, checked_whole
 
 Resolution = Literal["auto", "prepared", "source"]
 Which = Literal["all", "static", "dynamic"]
@@ -40,6 +41,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         """Check the values, and make `source` a path."""
+        check_finite(self)
         for name, allowed in (
             ("resolution", Resolution), ("which", Which), ("quaternion", QuaternionOrder),
         ):  # fmt: skip
@@ -48,7 +50,7 @@ class ExportOptions:
                 raise InputError(f"{name} is one of {', '.join(get_args(allowed))}, not {value!r}")
         if not 0 <= self.drop < 1:
             raise InputError(f"the share of points to drop must lie in 0..1, not {self.drop}")
-        if self.max_points is not None and self.max_points < 1:
-            raise InputError(f"the number of points must be 1 or more, not {self.max_points}")
+        if self.max_points is not None:
+            checked_whole(self.max_points, "the number of points", low=1, high=10**9)
         if self.source is not None:
             object.__setattr__(self, "source", Path(self.source))

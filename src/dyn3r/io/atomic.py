@@ -136,8 +136,11 @@ def write_bytes(path: str | Path, content: bytes, *, overwrite: bool = False) ->
 
 
 def write_text(path: str | Path, text: str, *, overwrite: bool = False) -> None:
-    """Write `text` as UTF-8 with plain newlines, atomically. Raises OutputError."""
-    write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
+    """Write `text` as UTF-8 with plain newlines, atomically. Raises OutputError.
+
+    What UTF-8 can't hold (file names in other encodings) is written as its escape.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), overwrite=overwrite)
 
 
 def write_json(path: str | Path, value: Any, *, overwrite: bool = False) -> None:

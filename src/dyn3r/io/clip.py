@@ -28,6 +28,7 @@ from dyn3r.io.images import (
 )
 from dyn3r.io.mask_files import match_frames, read_masks
 from dyn3r.io.numbers import checked_number, checked_whole
+from dyn3r.io.text import storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 from dyn3r.types import Clip, FrameMapping, Progress, no_progress
 
@@ -168,8 +169,8 @@ def _read_video(
         where = f" after {start:g} s" if start else ""
         raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
     progress(_STAGE, len(frames), len(frames))
-    rate = plan.rate / plan.step
-    return Clip(frames.stacked(), mapping, tuple(names), np.array(times), str(source), rate)
+    rate, where = plan.rate / plan.step, storable(str(source))
+    return Clip(frames.stacked(), mapping, tuple(names), np.array(times), where, rate)
 
 
 def _read_images(
@@ -197,8 +198,8 @@ def _read_images(
         progress(_STAGE, done + 1, len(chosen))
     assert mapping is not None
     assert frames is not None
-    names = tuple(f.name for f in chosen)
-    return Clip(frames.stacked(), mapping, names, times, str(source), rate)
+    names = tuple(storable(f.name) for f in chosen)
+    return Clip(frames.stacked(), mapping, names, times, storable(str(source)), rate)
 
 
 def _named_mapping(file: Path, hw: tuple[int, int], crop: dict) -> FrameMapping:

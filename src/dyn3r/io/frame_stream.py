@@ -16,6 +16,7 @@ from PIL import Image
 from dyn3r.errors import InputError
 from dyn3r.io.clip import check_sampling, choose_images, frame_name, image_files
 from dyn3r.io.images import IMAGE_SUFFIXES, open_image, to_rgb
+from dyn3r.io.text import storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 
 
@@ -66,10 +67,10 @@ def stream_frames(
     files = image_files(source) if source.is_dir() else [source]
     chosen, times, rate = choose_images(source, files, fps, num_frames, start)
     frames = (
-        StreamedFrame(to_rgb(open_image(file)), file.name, float(time_s))
+        StreamedFrame(to_rgb(open_image(file)), storable(file.name), float(time_s))
         for file, time_s in zip(chosen, times)
     )
-    return FrameStream(frames, rate, len(chosen), str(source))
+    return FrameStream(frames, rate, len(chosen), storable(str(source)))
 
 
 def _of_video(source: Path, fps: float, num_frames: int | None, start: float) -> FrameStream:
@@ -86,4 +87,4 @@ def _of_video(source: Path, fps: float, num_frames: int | None, start: float) ->
             where = f" after {start:g} s" if start else ""
             raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
 
-    return FrameStream(frames(), plan.rate / plan.step, plan.expected, str(source))
+    return FrameStream(frames(), plan.rate / plan.step, plan.expected, storable(str(source)))

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Shaped
 
 from dyn3r.errors import InputError
 from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, resize_nearest, visible_files
+from dyn3r.io.text import storable
 from dyn3r.types import Clip, FrameMapping
 
 # Lossy formats blur masks, so they are not mask files.
@@ -66,6 +67,7 @@ def match_frames(stems: list[str], names: Sequence[str], source: Path) -> list[i
         InputError: none of the three works.
     """
     wanted = [Path(name).stem for name in names]
+    stems = [storable(stem) for stem in stems]  # as the names of a clip are
     by_stem = {stem: k for k, stem in enumerate(stems)}
     if all(stem in by_stem for stem in wanted):
         return [by_stem[stem] for stem in wanted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,16 @@ def _shown(value: Any) -> str:
         return f"{value!r:.40}"
     except ValueError:  # a whole number of thousands of digits
         return "one of thousands of digits"
+
+
+def check_finite(options: Any, name: str = "") -> None:
+    """Raise InputError for a float of a dataclass of options, however deep, that is not finite."""
+    if isinstance(options, (float, np.floating)) and not math.isfinite(options):
+        raise InputError(f"{name} must be a finite number, not {options}")
+    if is_dataclass(options) and not isinstance(options, type):
+        for field in fields(options):
+            inner = f"{name}.{field.name}" if name else field.name
+            check_finite(getattr(options, field.name), inner)
+    elif isinstance(options, (tuple, list)):
+        for item in options:
+            check_finite(item, name)

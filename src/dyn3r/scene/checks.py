@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dyn3r.errors import InputError
+from dyn3r.io.text import storable, storable_json
 
 Fields = Mapping[str, Any]
 """The fields of a Scene by name."""
@@ -42,7 +43,9 @@ def _coerced(fields: Fields) -> dict[str, Any]:
                     out[name] = np.asarray(out[name], dtype=dtype)
             except (TypeError, ValueError) as error:
                 raise InputError(f"{name} of a scene must be an array of numbers") from error
-    return {**out, "names": tuple(out["names"]), "fps": float(out["fps"])}
+    names = tuple(storable(n) if isinstance(n, str) else n for n in out["names"])
+    metadata = storable_json(out["metadata"])
+    return {**out, "names": names, "fps": float(out["fps"]), "metadata": metadata}
 
 
 def _check(fields: Fields) -> None:

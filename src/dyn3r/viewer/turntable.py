@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.io.atomic import check_writable
+from dyn3r.io.numbers import check_finite
 from dyn3r.scene import Scene
 from dyn3r.scene.drawing import write_picture, write_video
 from dyn3r.types import Progress, no_progress
@@ -40,6 +41,7 @@ class TurntableOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        check_finite(self)
         if not (0 < self.seconds <= 600 and 0 < self.fps <= 120):
             raise InputError("a turntable takes 0 to 600 seconds at 0 to 120 frames per second")
         if not 0 < abs(self.degrees) <= 3600 or min(self.size_hw) < 16:

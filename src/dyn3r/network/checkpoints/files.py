@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dyn3r.errors import CheckpointError
 from dyn3r.io.atomic import atomic_file
+from dyn3r.io.text import storable
 from dyn3r.network.checkpoints.constructor_text import (
     checked_config,
     parse_constructor,
@@ -313,6 +314,7 @@ def write_checkpoint(
 
     assert not {FORMAT_KEY, CONFIG_KEY} & set(metadata), "these names are reserved"
     facts = {FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(checked_config(dict(config))), **metadata}
+    facts = {name: storable(value) for name, value in facts.items()}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     _check_tensors(plain)
     with atomic_file(path, overwrite=overwrite) as part:
