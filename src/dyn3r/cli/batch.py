@@ -16,6 +16,7 @@ from dyn3r.cli.results import load_models
 from dyn3r.cli.run import Run
 from dyn3r.cli.terminal import say
 from dyn3r.errors import Dyn3rError, InputError
+from dyn3r.io.regular_files import read_text
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
 from dyn3r.options import FlowOptions, RefinementOptions
@@ -180,7 +181,7 @@ class BatchWorker:
         scene, _ = self.batch.run_of(item, self.sources[item]).reconstruct(self.models, no_progress)
         return {
             "status": "ok", "frames": len(scene), "seconds": round(time.monotonic() - started, 1),
-            "notes": list(scene.metadata.get("notes", [])),
+            "notes": scene.notes,
         }  # fmt: skip
 
 
@@ -223,12 +224,13 @@ def _is_source(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+MAX_LIST_BYTES = 10_000_000
+"""Largest list of paths."""
+
+
 def _listed(file: Path) -> list[Path]:
     """Paths of a list, relative to the list."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a text file of paths") from error
+    lines = read_text(file, limit=MAX_LIST_BYTES).splitlines()
     stripped = (line.strip() for line in lines)
     paths = [file.parent / line for line in stripped if line and not line.startswith("#")]
     if not paths:

@@ -10,7 +10,7 @@ import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
 from dyn3r.cli.terminal import say
-from dyn3r.errors import InputError
+from dyn3r.errors import InputError, OutputError
 from dyn3r.viewer.appearance import ColorBy
 
 if TYPE_CHECKING:
@@ -76,12 +76,21 @@ class View:
     def _check_files(self) -> None:
         """Check the output paths before anything is loaded or computed."""
         from dyn3r.io.atomic import check_writable
+        from dyn3r.viewer import TurntableOptions
 
         if (self.screenshot or self.turntable) and len(self.scenes) > 1:
             raise InputError("--screenshot and --turntable render one scene: name one")
-        for path in (self.save, self.screenshot, self.turntable):
-            if path is not None:
-                check_writable(path, overwrite=self.overwrite)
+        TurntableOptions(degrees=self.degrees)
+        for path, suffixes in (
+            (self.save, (".html", ".htm", ".viser")),
+            (self.screenshot, (".png", ".jpg", ".jpeg")),
+            (self.turntable, (".mp4",)),
+        ):
+            if path is None:
+                continue
+            if path.suffix.lower() not in suffixes:
+                raise OutputError(f"cannot write {path}: its name must end in {suffixes[0]}")
+            check_writable(path, overwrite=self.overwrite)
 
     def _names(self) -> list[str]:
         """Label of each scene: the name of its folder or file if these are distinct."""

@@ -117,6 +117,7 @@ def export(
     exporter = FORMATS.get(format)
     if exporter is None:
         raise InputError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+    _check_source(options.source, target)
     if not exporter.suffixes:
         with atomic_folder(target, overwrite=overwrite) as folder:
             exporter.write(scene, folder, options, progress)
@@ -127,3 +128,9 @@ def export(
     with atomic_file(target, overwrite=overwrite) as part:
         exporter.write(scene, part, options, progress)
     return target
+
+
+def _check_source(source: Path | None, target: Path) -> None:
+    """Refuse to write over the source, or among its images."""
+    if source is not None and source.resolve() == target.resolve():
+        raise OutputError(f"{target} is the source: it would be changed")

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Shaped
@@ -49,8 +49,8 @@ def check_budget(path: Path, needed: int, archive_bytes: int) -> None:
 
 
 @contextmanager
-def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive.
+def open_zip(path: Path, kind: str = "zip archive") -> Iterator[zipfile.ZipFile]:
+    """Open a zip archive; `kind` is what it is, for messages.
 
     Raises:
         InputError: no regular file, no zip, encrypted, compressed in an unusual way, or with a
@@ -60,7 +60,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         try:
             archive = zipfile.ZipFile(file)
         except DAMAGE as error:
-            raise InputError(f"{path} is no zip archive, or its end is missing") from error
+            raise InputError(f"{path} is no {kind}, or its end is missing") from error
         with archive:
             entries = archive.infolist()
             if len(entries) > _MAX_MEMBERS:
@@ -116,11 +116,12 @@ class ArrayFile:
             return _content(stream, header)
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[IO[bytes]]:
+    def _reading(self, name: str) -> Iterator[BufferedIOBase]:
         if name not in self.names:
             found = ", ".join(self.names)[:80] or "none"
             raise InputError(f"{self._path} has no array '{name}', found {found}")
         with _damage_named(self._path, name), self._archive.open(f"{name}.npy") as stream:
+            assert isinstance(stream, BufferedIOBase)
             yield stream
 
 
@@ -140,7 +141,7 @@ def read_array(path: Path) -> Shaped[np.ndarray, "..."]:
         return _content(file, header)
 
 
-def _header(stream: IO[bytes], path: Path) -> ArrayHeader:
+def _header(stream: BufferedIOBase, path: Path) -> ArrayHeader:
     version = np.lib.format.read_magic(stream)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -156,7 +157,7 @@ def _header(stream: IO[bytes], path: Path) -> ArrayHeader:
     return ArrayHeader(tuple(int(n) for n in shape), dtype, bool(fortran))
 
 
-def _content(stream: IO[bytes], header: ArrayHeader) -> np.ndarray:
+def _content(stream: BufferedIOBase, header: ArrayHeader) -> np.ndarray:
     """The array after its header; the whole stream is read, so that its checksum is checked."""
     flat = np.empty(math.prod(header.shape), header.dtype)
     room, done = memoryview(flat.view(np.uint8).data), 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from dyn3r.errors import InputError
+from dyn3r.io.archives import open_arrays
 from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, resize_nearest, visible_files
 from dyn3r.io.text import storable
 from dyn3r.types import Clip, FrameMapping
@@ -45,7 +45,7 @@ def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
             raise InputError(f"{source} has no mask images (PNG) in it")
         picks = match_frames([f.stem for f in files], clip.names, source)
         return np.stack([_onto_frames(_mask_values(files[k]), clip.mapping) for k in picks])
-    if source.suffix.lower() == ".npz" and source.is_file():
+    if source.suffix.lower() == ".npz":
         masks = _masks_of_npz(source)
         picks = match_frames([str(k) for k in range(len(masks))], clip.names, source)
         return _onto_frames(masks[picks] > 0, clip.mapping)
@@ -97,20 +97,18 @@ def _mask_values(file: Path) -> Bool[np.ndarray, "H W"]:
 
 
 def _masks_of_npz(source: Path) -> Shaped[np.ndarray, "k H W"]:
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            known = [k for k in ("mask", "masks", "dynamic") if k in arrays.files]
-            keys = known[:1] or (arrays.files if len(arrays.files) == 1 else [])
-            if not keys:
-                raise InputError(f"{source} needs an array named 'mask' of shape (frames, H, W)")
-            masks = arrays[keys[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{source} cannot be read as masks: {error}") from error
-    if masks.ndim != 3 or masks.dtype.kind not in "buif":
-        raise InputError(
-            f"the masks in {source} must be of shape (frames, H, W), not {masks.shape}"
-        )
-    return masks
+    with open_arrays(source) as arrays:
+        known = [k for k in ("mask", "masks", "dynamic") if k in arrays]
+        keys = known[:1] or (arrays.names if len(arrays.names) == 1 else [])
+        if not keys:
+            raise InputError(f"{source} needs an array named 'mask' of shape (frames, H, W)")
+        header = arrays.header(keys[0])
+        if len(header.shape) != 3 or 0 in header.shape or header.dtype.kind not in "buif":
+            raise InputError(
+                f"the masks in {source} must be numbers of shape (frames, H, W), not "
+                f"{header.dtype} {header.shape}"
+            )
+        return arrays.read(keys[0])
 
 
 def _onto_frames(masks: np.ndarray, mapping: FrameMapping) -> np.ndarray:

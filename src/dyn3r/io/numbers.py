@@ -10,6 +10,15 @@ import numpy as np
 
 from dyn3r.errors import InputError
 
+FOCAL_PX = (1e-2, 1e7)
+"""Focal lengths in pixels that cameras can have: beyond, single precision fails."""
+LARGEST_LENGTH = 1e12
+"""Largest coordinate of a camera, in the unit of a scene or file."""
+LARGEST_TIME_S = 1e11
+"""Largest time stamp in seconds; clocks count from 1970."""
+LARGEST_SIDE_PX = 1 << 16
+"""Largest side of an image in pixels."""
+
 
 def checked_number(
     value: Any, name: str, *, low: float = -math.inf, high: float = math.inf

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dyn3r.errors import InputError
 
@@ -33,7 +34,7 @@ def check_regular(path: Path) -> None:
         raise InputError(f"{path} is a device, pipe or socket, not a file")
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading. Raises InputError for anything else."""
     check_regular(path)
     try:
@@ -54,7 +55,7 @@ def read_text(path: Path, *, limit: int = MAX_TEXT_BYTES) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{path} is no text in UTF-8") from None
+        raise InputError(f"{path} cannot be read as text: it is no UTF-8") from None
 
 
 def read_json(path: Path, *, limit: int = MAX_TEXT_BYTES) -> Any:
@@ -63,7 +64,7 @@ def read_json(path: Path, *, limit: int = MAX_TEXT_BYTES) -> Any:
         return json.loads(read_text(path, limit=limit), parse_int=_whole)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else _reason(error)
-        raise InputError(f"{path} is no valid JSON: {reason}") from None
+        raise InputError(f"{path} is not JSON: {reason}") from None
 
 
 def _whole(digits: str) -> int:

@@ -91,6 +91,12 @@ class Scene:
         return (int(self.images.shape[1]), int(self.images.shape[2]))
 
     @property
+    def notes(self) -> list[str]:
+        """Notes on the run, from the metadata."""
+        notes = self.metadata.get("notes")
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
+    @property
     def median_depth(self) -> float:
         """Median of the known depths (1.0 if none is known): the scene's natural unit of length."""
         return median_depth(self.depth)

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from dyn3r.errors import InputError
-from dyn3r.io.numbers import check_finite, checked_whole
+from dyn3r.io.numbers import check_finite, checked_number, checked_whole
 from dyn3r.network.config import NetworkConfig
 
 MAX_SEED = 2**31 - 1
 """Largest seed: data and weights use generators that take no more."""
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Raise InputError for a time limit that is negative or not finite."""
+    if minutes is not None:
+        checked_number(minutes, "minutes", low=0, high=1e7)
+
+
 COMPACT = NetworkConfig(
     enc_embed_dim=256,
     enc_depth=8,

@@ -137,11 +137,13 @@ def free_port(host: str, port: int, tries: int = 20) -> int:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
                 found = int(probe.getsockname()[1])
+        except UnicodeError:
+            raise InputError(f"cannot listen on host {host!r:.60}: it is no host name") from None
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 continue
             reason = error.strerror or error
-            raise InputError(f"cannot listen on host {host!r}: {reason}") from error
+            raise InputError(f"cannot listen on host {host!r:.60}: {reason}") from error
         if found != port and port != 0:
             logger.warning("port %d is taken: using %d", port, found)
         return found

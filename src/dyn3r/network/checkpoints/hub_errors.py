@@ -31,7 +31,10 @@ def clear_errors(name: str, model: PublishedModel, endpoint: str | None) -> Iter
     from huggingface_hub.errors import EntryNotFoundError
 
     server = endpoint or (model.url if model.url else constants.ENDPOINT)
-    errors: tuple[type[BaseException], ...] = (*network_errors(), EntryNotFoundError, OSError)
+    # ValueError: an address that the client refuses
+    errors: tuple[type[BaseException], ...] = (
+        *network_errors(), EntryNotFoundError, OSError, ValueError,
+    )  # fmt: skip
     try:
         yield
     except DownloadError as problem:
@@ -73,8 +76,7 @@ def _hub_message(name: str, model: PublishedModel, server: str, problem: BaseExc
 def _network_message(name: str, model: PublishedModel, server: str, problem: BaseException) -> str:
     """Explain an error of the connection or of the disk, and its remedy."""
     if not isinstance(problem, network_errors()):
-        assert isinstance(problem, OSError)
-        reason = problem.strerror or str(problem).splitlines()[0][:120]
+        reason = getattr(problem, "strerror", None) or str(problem).partition("\n")[0][:120]
         return f"{name} could not be downloaded: {reason}; try again"
     status = getattr(getattr(problem, "response", None), "status_code", None)
     if status is None:
