@@ -136,7 +136,10 @@ def _prepared(
     for k, frame in enumerate(frames):
         if not isinstance(frame, StreamedFrame):
             frame = StreamedFrame(frame, frame_name(k), k / DEFAULT_IMAGE_FPS)
-        images, mapping = prepare_images([frame.image], size=size)
+        try:
+            images, mapping = prepare_images([frame.image], size=size)
+        except InputError as problem:
+            raise InputError(f"{frame.name}: {problem}") from None
         first = first or mapping
         if mapping != first:
             (h, w), (h0, w0) = mapping.source_hw, first.source_hw

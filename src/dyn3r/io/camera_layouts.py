@@ -103,7 +103,7 @@ def _text(source: Path) -> CameraList:
         return CameraList(T)
     from scipy.spatial.transform import Rotation
 
-    length = np.linalg.norm(table[:, 4:], axis=1)
+    length = np.linalg.norm(table[:, 4:].clip(-1e3, 1e3), axis=1)
     if not ((length > 1e-3) & (length < 1e3)).all():
         raise InputError(f"{source} has a quaternion that is no rotation (its length is not 1)")
     T[:, :3, 3] = table[:, 1:4]
@@ -192,4 +192,7 @@ def _shaped(array: np.ndarray, tail: tuple[int, int], source: Path) -> np.ndarra
         or array.dtype.kind not in "iuf"
     ):
         raise InputError(f"{source}: cameras of shape {array.shape}, expected (k, {tail[0]}, ...)")
-    return array.astype(np.float64)
+    out = array.astype(np.float64)
+    if np.isinf(out).any():
+        raise InputError(f"{source} holds numbers that are infinite")
+    return out

@@ -191,14 +191,11 @@ def open_image(path: Path) -> Image.Image:
             Pillow's decompression-bomb limit.
     """
     try:
-        with (
-            open_regular(path) as file,
-            warnings.catch_warnings(),
-            Image.open(file, formats=_formats()) as image,
-        ):
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image.load()
-            return image
+        with open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, and of large images
+            with Image.open(file, formats=_formats()) as image:
+                image.load()
+                return image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels to be read safely") from error
     except Image.UnidentifiedImageError as error:
@@ -217,7 +214,8 @@ def _formats() -> tuple[str, ...]:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB with the EXIF rotation applied; transparent images are blended with white."""
-    with contextlib.suppress(*BROKEN):  # a damaged EXIF block is no reason to refuse an image
+    with contextlib.suppress(*BROKEN), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged EXIF block is no reason to refuse an image
         image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_deep_grey_to_8_bit(np.asarray(image))).convert("RGB")

@@ -44,11 +44,13 @@ def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
         if not files:
             raise InputError(f"{source} has no mask images (PNG) in it")
         picks = match_frames([f.stem for f in files], clip.names, source)
-        return np.stack([_onto_frames(_mask_values(files[k]), clip.mapping) for k in picks])
+        return np.stack(
+            [_onto_frames(_mask_values(files[k]), clip.mapping, files[k]) for k in picks]
+        )
     if source.suffix.lower() == ".npz":
         masks = _masks_of_npz(source)
         picks = match_frames([str(k) for k in range(len(masks))], clip.names, source)
-        return _onto_frames(masks[picks] > 0, clip.mapping)
+        return _onto_frames(masks[picks] > 0, clip.mapping, source)
     raise InputError(f"{source} is neither a folder of masks nor an .npz file")
 
 
@@ -111,7 +113,7 @@ def _masks_of_npz(source: Path) -> Shaped[np.ndarray, "k H W"]:
         return arrays.read(keys[0])
 
 
-def _onto_frames(masks: np.ndarray, mapping: FrameMapping) -> np.ndarray:
+def _onto_frames(masks: np.ndarray, mapping: FrameMapping, source: Path) -> np.ndarray:
     hw = masks.shape[-2:]
     if hw == mapping.source_hw:
         return resize_nearest(masks, mapping)
@@ -119,6 +121,6 @@ def _onto_frames(masks: np.ndarray, mapping: FrameMapping) -> np.ndarray:
         return masks
     (source_h, source_w), (height, width) = mapping.source_hw, mapping.size_hw
     raise InputError(
-        f"a mask of {hw[1]}x{hw[0]} pixels fits neither the source ({source_w}x{source_h}) "
-        f"nor the prepared frames ({width}x{height})"
+        f"{source}: a mask of {hw[1]}x{hw[0]} pixels fits neither the source "
+        f"({source_w}x{source_h}) nor the prepared frames ({width}x{height})"
     )

@@ -131,7 +131,10 @@ class _Reader:
         n, (h, w) = len(fields["names"]), fields["mapping"].size_hw
         suffix = "png" if exponents else "f32"
         self._check_size(n, (h, w), sizes)
-        check_frames(fields, n)  # before images are decoded
+        try:
+            check_frames(fields, n)  # before images are decoded
+        except InputError as error:
+            raise self._damaged(str(error)) from None
         self._check_members(n, sizes, suffix)
         for name, size in sizes.items():
             fields[name] = np.empty((n, *size), np.float32)

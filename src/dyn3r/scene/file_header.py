@@ -86,7 +86,9 @@ def parse_header(
     fields["fps"] = float(header["fps"])
     if header.get("ground_height") is not None:
         fields["ground_height"] = float(header["ground_height"])
-    fields["metadata"] = dict(header["metadata"])
+    if not isinstance(header["metadata"], dict):
+        raise ValueError("metadata is no dictionary")
+    fields["metadata"] = header["metadata"]
     source_hw = _pair(mapping["source_hw"], 1)
     if source_hw[0] * source_hw[1] > MAX_SOURCE_PIXELS:
         raise ValueError(f"source images of {source_hw[1]}x{source_hw[0]} pixels")

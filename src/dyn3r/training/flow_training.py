@@ -138,8 +138,7 @@ def _restored(folder: Path, options: FlowTraining, device: str) -> _State:
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     state, file = _State(network, average, optimiser), folder / "state.pt"
     if file.exists():
-        with reading_state(file):
-            content = torch.load(file, map_location=device, weights_only=True)
+        with reading_state(file, device) as content:
             network.load_state_dict(content["network"])
             optimiser.load_state_dict(content["optimiser"])
             FlowNetwork(network.config).load_state_dict(content["average"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,8 +92,7 @@ def _optimiser(network: PointmapNetwork, options: TrainOptions) -> torch.optim.O
 
 def _load(saved: Path, state: RunState, device: str) -> None:
     """Load `state.pt` in place. Raises InputError if it is that of another network."""
-    with reading_state(saved):
-        content = torch.load(saved, map_location=device, weights_only=True)
+    with reading_state(saved, device) as content:
         state.network.load_state_dict(content["network"])
         state.average.load_state_dict(content["average"])
         state.optimiser.load_state_dict(content["optimiser"])
@@ -101,11 +101,20 @@ def _load(saved: Path, state: RunState, device: str) -> None:
 
 
 @contextmanager
-def reading_state(saved: Path) -> Iterator[None]:
-    """Convert what PyTorch raises for a damaged or foreign state to InputError with one line."""
+def reading_state(saved: Path, device: str) -> Iterator[dict[str, Any]]:
+    """Yield the content of a state file.
+
+    What PyTorch raises for a damaged or foreign one, here or in the block, becomes InputError with
+    one line.
+    """
     check_regular(saved)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about protocols of pickle
+            content = torch.load(saved, map_location=device, weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError("it is no dictionary")
+        yield content
     except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError,
             ArithmeticError, AssertionError, MemoryError, pickle.UnpicklingError,
             InputError) as problem:  # fmt: skip

@@ -28,7 +28,7 @@ _RETIRED_TENSOR = re.compile(r"downstream_head[12]\.dpt\.motion\.")
 def describe_checkpoint(path: str | Path) -> list[str]:
     """Describe a checkpoint file in lines of text. Raises CheckpointError."""
     content = read_checkpoint(path)
-    config, tensors = _config(content), _current_tensors(content)
+    config, tensors = _config(content, path), _current_tensors(content)
     numbers = sum(t.numel() for t in tensors.values())
     types = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()})
     lines = [
@@ -50,11 +50,14 @@ def facts_of(content: CheckpointContent) -> dict[str, str]:
     return {name: str(v) for name, v in content.extras.items() if name not in hidden}
 
 
-def _config(content: CheckpointContent) -> NetworkConfig:
-    """Read the configuration of any layout."""
-    if content.origin == "dyn3r-safetensors":
-        return NetworkConfig.from_dict(content.config)
-    return NetworkConfig.from_published(content.config)
+def _config(content: CheckpointContent, path: str | Path) -> NetworkConfig:
+    """Read the configuration of any layout; `path` is for messages."""
+    try:
+        if content.origin == "dyn3r-safetensors":
+            return NetworkConfig.from_dict(content.config)
+        return NetworkConfig.from_published(content.config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _current_tensors(content: CheckpointContent) -> dict[str, Tensor]:
@@ -74,7 +77,7 @@ def load_network(path: str | Path) -> tuple[PointmapNetwork, dict[str, str]]:
     """
     content = read_checkpoint(path)
     with torch.device("meta"):
-        network = PointmapNetwork(_config(content))
+        network = PointmapNetwork(_config(content, path))
     tensors = _complete(_current_tensors(content), network)
     _check(tensors, network, Path(path))
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -91,7 +94,7 @@ def check_hub_weights(weights: Path, config: Path | None) -> None:
     if config is None:
         return
     with torch.device("meta"):
-        network = PointmapNetwork(_config(content))
+        network = PointmapNetwork(_config(content, weights))
     _check(_complete(dict(content.tensors), network), network, weights)
 
 
