@@ -147,7 +147,6 @@ def test_devices_and_pipes_are_not_replaced(
         ["eval", scene, "--truth", scene, "--json", str(pipe)],
         ["eval", scene, "--truth", scene, "--json", os.devnull],
         ["models", "convert", str(tiny_model), str(pipe)],
-        ["view", scene, "--screenshot", str(pipe)],
     ):
         assert main([*words, "--overwrite"]) == 1
         assert "device, pipe or socket" in capsys.readouterr().err

@@ -79,27 +79,38 @@ def _run(name: str, arguments: list[str]) -> int:
 
     commands = COMMANDS | {"train flow": ("TrainFlow", "")}
     module = f"dyn3r.cli.{name.replace(' ', '_')}"
-    try:
-        with ending_signals():
+    with ending_signals() as came:
+        try:
             command = getattr(importlib.import_module(module), commands[name][0])
             parse(command, f"dyn3r {name}", arguments)()
-    except Dyn3rError as problem:
-        say(f"dyn3r: {problem}", error=True)
-        return 1
-    except KeyboardInterrupt as problem:
-        say("dyn3r: stopped", error=True)
-        return exit_code(problem)
-    except BrokenPipeError:
+        except KeyboardInterrupt:
+            return _stopped(came)
+        except Exception as problem:
+            if came:  # a library has turned the interrupt into an error of its own
+                return _stopped(came)
+            return _failed(problem)
+    return 0
+
+
+def _stopped(came: list[int]) -> int:
+    say("dyn3r: stopped", error=True)
+    return exit_code(came)
+
+
+def _failed(problem: Exception) -> int:
+    """Report what a user can cause in one line; anything else is a fault of ours and raised."""
+    if isinstance(problem, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except MemoryError:
+    elif isinstance(problem, Dyn3rError):
+        say(f"dyn3r: {problem}", error=True)
+    elif isinstance(problem, MemoryError):
         say("dyn3r: out of memory: fewer or smaller frames need less", error=True)
-        return 1
-    except OSError as problem:  # no space, no permission, a device gone: what no module foresees
+    elif isinstance(problem, OSError):  # no permission, a device gone: what no module foresees
         where = f" ({problem.filename})" if problem.filename else ""
         say(f"dyn3r: {problem.strerror or problem}{where}", error=True)
-        return 1
-    return 0
+    else:
+        raise problem
+    return 1
 
 
 if __name__ == "__main__":

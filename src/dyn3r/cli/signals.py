@@ -1,4 +1,4 @@
-"""Signals that end a command as Ctrl-C does: what is temporary is removed."""
+"""Signals that end a command: what is temporary is removed, and the exit code says so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ENDING = ("SIGTERM", "SIGHUP")
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+_PLAIN = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class EndedBySignal(KeyboardInterrupt):
@@ -16,26 +17,32 @@ class EndedBySignal(KeyboardInterrupt):
 
 
 @contextmanager
-def ending_signals() -> Iterator[None]:
-    """Raise EndedBySignal on SIGTERM and SIGHUP, unless the process ignores or handles them."""
+def ending_signals() -> Iterator[list[int]]:
+    """Raise EndedBySignal on Ctrl-C, SIGTERM and SIGHUP, unless they are ignored or handled.
+
+    Yields the list of the signals that came. A library may turn the exception into one of its own.
+    """
+    came: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        raise EndedBySignal(number)
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
     numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
-    ours = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number in numbers if before[number] in _PLAIN]
     for number in ours:
-        signal.signal(number, _end)
+        signal.signal(number, end)
     try:
-        yield
+        yield came
     finally:
         for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, before[number])
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
-    raise EndedBySignal(number)
-
-
-def exit_code(problem: KeyboardInterrupt) -> int:
-    """128 + the number of the signal, as shells have it."""
-    return 128 + int(problem.args[0]) if isinstance(problem, EndedBySignal) else 130
+def exit_code(came: list[int]) -> int:
+    """128 + the number of the signal, as shells have it; 130 for Ctrl-C."""
+    return 128 + (came[0] if came else signal.SIGINT)
