@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from dyn3r.datasets.cameras import known_K, known_poses
 from dyn3r.datasets.files import npz_names, read_npz
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import images_in, resize_nearest
 from dyn3r.io.mask_files import match_frames
 from dyn3r.types import FrameMapping
@@ -43,7 +44,7 @@ def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]
         InputError: no truth at all, damaged files, arrays that do not fit together or do not fit
             the source of the frames, frames that cannot be matched.
     """
-    root = Path(folder)
+    root = checked_path(folder, "the ground truth")
     depth = _read_array(root / "depth.npz", "depth")
     dynamic = _read_array(root / "dynamic.npz", "mask")
     poses = _read_array(root / "camera.npz", "cam2world")

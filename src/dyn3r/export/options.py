@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dyn3r.errors import InputError
-from dyn3r.io.numbers import check_finite, checked_whole
+from dyn3r.io.arguments import checked_path
+from dyn3r.io.numbers import check_finite, checked_number, checked_whole
 
 Resolution = Literal["auto", "prepared", "source"]
 Which = Literal["all", "static", "dynamic"]
@@ -48,9 +49,8 @@ class ExportOptions:
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise InputError(f"{name} is one of {', '.join(get_args(allowed))}, not {value!r}")
-        if not 0 <= self.drop < 1:
-            raise InputError(f"the share of points to drop must lie in 0..1, not {self.drop}")
+        checked_number(self.drop, "the share of points to drop", low=0, high=0.999_999)
         if self.max_points is not None:
             checked_whole(self.max_points, "the number of points", low=1, high=10**9)
         if self.source is not None:
-            object.__setattr__(self, "source", Path(self.source))
+            object.__setattr__(self, "source", checked_path(self.source, "the source"))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dyn3r.errors import OutputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.staging import carry_over, exchange, is_staging, staging_folder
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def atomic_file(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputError: `path` exists and `overwrite` is False, or is anything else than a regular
             file, or it can't be written.
     """
-    target = Path(path)
+    target = checked_path(path, "the file to write")
     check_writable(target, overwrite=overwrite)
     key = secrets.token_hex(8)
     with _as_output_error(target), staging_folder(target.parent, key, target) as folder:
@@ -76,7 +77,7 @@ def atomic_folder(
         OutputError: `path` is not an empty folder and `overwrite` is False, another process writes
             to it, or it can't be written.
     """
-    target = Path(path)
+    target = checked_path(path, "the folder to write")
     check_output_folder(target, overwrite=overwrite)
     place = Path(os.path.realpath(target))
     inside = place.is_dir() and _is_fixed(place)
@@ -95,7 +96,7 @@ def atomic_folder(
 
 def check_writable(path: str | Path, *, overwrite: bool = False) -> None:
     """Raise OutputError if `path` exists and `overwrite` is False, or is no regular file."""
-    target = Path(path)
+    target = checked_path(path, "the file to write")
     if target.is_dir():
         raise OutputError(f"cannot write {target}: it is a folder")
     if target.exists() and not target.is_file():

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.camera_layouts import CameraList, read_camera_list
 from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, checked_number
 from dyn3r.types import Clip, Priors
@@ -49,7 +50,7 @@ def read_camera_file(path: str | Path, clip: Clip, *, fixed: bool = True) -> Pri
             images of another shape.
         MissingExtraError: a COLMAP model without pycolmap.
     """
-    source = Path(path)
+    source = checked_path(path, "the cameras")
     try:
         listing = read_camera_list(source)
     except InputError as problem:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import (
     IMAGE_SUFFIXES,
     FrameStack,
@@ -76,7 +77,7 @@ def read_clip(
     """
     check_sampling(fps, num_frames, start)
     check_size(size)
-    source = Path(path)
+    source = checked_path(path, "the source")
     crop = {"size": size, "square_ok": square_ok, "square_crop": square_crop}
     try:
         if not source.exists():
@@ -124,6 +125,8 @@ def clip_from_images(
     frames, mapping = prepare_images(
         images, size=size, square_ok=square_ok, square_crop=square_crop
     )
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise InputError("names of frames must be texts")
     labels = tuple(names) if names is not None else tuple(map(frame_name, range(len(frames))))
     return Clip(frames, mapping, labels, np.arange(len(frames)) / fps, "memory", float(fps))
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.clip import check_sampling, choose_images, frame_name, image_files
 from dyn3r.io.images import IMAGE_SUFFIXES, open_image, to_rgb
 from dyn3r.io.text import storable
@@ -59,7 +60,7 @@ def stream_frames(
             option out of range.
     """
     check_sampling(fps, num_frames, start)
-    source = Path(path)
+    source = checked_path(path, "the source")
     if not source.exists():
         raise InputError(f"{source} does not exist")
     if not source.is_dir() and source.suffix.lower() not in IMAGE_SUFFIXES:

@@ -126,6 +126,8 @@ def prepare_images(
         InputError: no image, images of different sizes, an array of another shape or type, or a
             size that `frame_mapping` refuses.
     """
+    if not isinstance(images, Iterable):
+        raise InputError(f"images must be a list or an array, not {type(images).__name__}")
     mapping: FrameMapping | None = None
     frames = []
     for index, image in enumerate(images):

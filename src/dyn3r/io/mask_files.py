@@ -11,6 +11,7 @@ from jaxtyping import Bool, Shaped
 
 from dyn3r.errors import InputError
 from dyn3r.io.archives import open_arrays
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, resize_nearest, visible_files
 from dyn3r.io.text import storable
 from dyn3r.types import Clip, FrameMapping
@@ -35,7 +36,7 @@ def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
     Raises:
         InputError: nothing there, sizes that don't fit, or masks that can't be matched.
     """
-    source = Path(path)
+    source = checked_path(path, "the masks")
     if source.is_dir():
         files = sorted(
             (f for f in visible_files(source) if f.suffix.lower() in _MASK_SUFFIXES),

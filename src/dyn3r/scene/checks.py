@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from dyn3r.errors import InputError
-from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, LARGEST_TIME_S
+from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, LARGEST_TIME_S, checked_number
 from dyn3r.io.text import storable, storable_json
 from dyn3r.types import FrameMapping
 
+REQUIRED = ("depth", "confidence", "K", "T_world_camera", "times_s")
 MAX_FPS = 1e6
 """Largest rate of a scene; cameras for fast motion reach 1e5."""
 Fields = Mapping[str, Any]
@@ -41,16 +42,18 @@ def _coerced(fields: Fields) -> dict[str, Any]:
         "dynamic_map": np.float32,
     }
     for name, dtype in wanted.items():
-        if out[name] is not None:
+        if out[name] is not None or name in REQUIRED:
             try:
                 with np.errstate(over="ignore"):  # becomes infinite, which _check refuses
                     out[name] = np.asarray(out[name], dtype=dtype)
             except (TypeError, ValueError) as error:
                 raise InputError(f"{name} of a scene must be an array of numbers") from error
-    try:
-        fps = float(out["fps"])
-    except (TypeError, ValueError, OverflowError):
-        raise InputError("fps of a scene must be a number") from None
+    fps = checked_number(out["fps"], "fps of a scene", low=0, high=MAX_FPS)
+    if out["ground_height"] is not None:
+        limit = LARGEST_LENGTH
+        checked_number(out["ground_height"], "ground_height of a scene", low=-limit, high=limit)
+    if not isinstance(out["names"], (list, tuple)):
+        raise InputError("names of a scene must be a list of strings")
     names = tuple(storable(n) if isinstance(n, str) else n for n in out["names"])
     try:
         metadata = storable_json(out["metadata"])

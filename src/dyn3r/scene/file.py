@@ -19,6 +19,7 @@ from PIL import Image
 
 from dyn3r.errors import InputError, OutputError
 from dyn3r.io.archives import check_budget, open_zip
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.atomic import atomic_file
 from dyn3r.scene.checks import check_frames
 from dyn3r.scene.file_header import (
@@ -45,7 +46,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeEr
 
 def scene_path(path: str | Path) -> Path:
     """File of a scene: `path` itself if it is a file or named .dyn3r, else scene.dyn3r in it."""
-    path = Path(path)
+    path = checked_path(path, "the file of a scene")
     if (path.suffix.lower() == ".dyn3r" or path.is_file()) and not path.is_dir():
         return path
     return path / FILE_NAME

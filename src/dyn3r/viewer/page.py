@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import check_type
+from dyn3r.io.numbers import checked_whole
 from dyn3r.viewer.access import LOCAL_NAMES, checked_server
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class WebPage:
         """
         import viser
 
+        check_type(host, str, "the host")
         self.host = host
         if host not in LOCAL_NAMES:
             logger.warning(
@@ -126,8 +129,7 @@ def free_port(host: str, port: int, tries: int = 20) -> int:
     Raises:
         InputError: `host` is invalid, or all of the ports are taken.
     """
-    if not 0 <= port <= 65535:
-        raise InputError(f"a port is a number from 0 to 65535, not {port}")
+    checked_whole(port, "the port", low=0, high=65535)
     for candidate in range(port, min(port + tries, 65536)):
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
