@@ -206,6 +206,9 @@ def lens(n: int = 3, f: float = 60.0) -> np.ndarray:
 CAMERA_ARCHIVES: dict[str, bytes] = {
     **archives("T_world_camera", poses()),
     "more names than poses": npz(T_world_camera=poses(), names=[f"frame_{t}" for t in range(9)]),
+    "names that are no characters": npz(
+        T_world_camera=poses(), names=np.full(3, 0xFFFFFFFF, np.uint32).view("U1")
+    ),
     "infinite pose": npz(T_world_camera=poses(at_1_0_3=np.inf)),
     "far away": npz(T_world_camera=poses(at_1_0_3=1e300)),
     "mirror": npz(T_world_camera=poses() * np.diag([-1.0, 1, 1, 1])),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -169,6 +170,10 @@ def _content(stream: BufferedIOBase, header: ArrayHeader) -> np.ndarray:
         done += len(block)
     if stream.read(1):
         raise ValueError("it is longer than its header says")
+    if header.dtype.kind == "U":
+        points = flat.view(np.dtype(np.uint32).newbyteorder(header.dtype.byteorder))
+        if (points > sys.maxunicode).any():
+            raise ValueError("it holds what are no characters")
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
 
 
