@@ -32,12 +32,13 @@ def run(folder: Path, model: str, frames: str, scene: Scene) -> int:
     return main(["run", frames, "-o", out, "--model", model, "--size", "64", "-q", "--overwrite"])
 
 
-def endless(folder: Path, model: str, frames: str) -> None:
-    """The child: results of 4 and of 5 frames by turns."""
+def endless(folder: Path, model: str, frames: str, ready: int) -> None:
+    """The child: results of 4 and of 5 frames by turns. Says when the first one is there."""
     code = 0
     while not code:
         for n in (5, 4):
             code = code or run(folder, model, frames, tiny_scene(n))
+            os.write(ready, b"x")
     os._exit(code)
 
 
@@ -47,9 +48,13 @@ def marks(out: Path) -> dict[str, float]:
 
 
 def moment(folder: Path, model: str, frames: str, number: int, wait_s: float) -> dict[str, object]:
+    heard, ready = os.pipe()
     child = os.fork()
     if child == 0:
-        endless(folder, model, frames)
+        endless(folder, model, frames, ready)
+    os.close(ready)
+    os.read(heard, 1)
+    os.close(heard)
     time.sleep(wait_s)
     os.kill(child, number)
     status = os.waitpid(child, 0)[1]
@@ -73,7 +78,7 @@ if __name__ == "__main__":
     rng = random.Random(seed)
     for k in range(MOMENTS):
         kind = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[k % 3]
-        found = moment(place, tiny, images, kind, rng.uniform(0.02, LONGEST_S))
+        found = moment(place, tiny, images, kind, rng.uniform(0, LONGEST_S))
         print(json.dumps(found), flush=True)
     assert run(place, tiny, images, tiny_scene(4)) == 0
     print(json.dumps({"left": sorted(p.name for p in place.iterdir())}))

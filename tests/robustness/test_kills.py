@@ -18,14 +18,13 @@ WRITTEN = ["scene.dyn3r", "contact_sheet.png", "camera_path.png", "overview.mp4"
 def test_results_survive_kills(tiny_model: Path, good_frames: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "tests.robustness.killed_run", tmp_path, tiny_model, good_frames]
     done = subprocess.run(
-        [*words, "3"], capture_output=True, text=True, check=False, timeout=500,
+        [*words, "4"], capture_output=True, text=True, check=False, timeout=500,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     *found, last = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(found) == 20
-    before: list[str] = []
     for moment in found:
         assert moment["names"] == RESULT, moment
         assert moment["order"] == WRITTEN, moment
@@ -35,8 +34,6 @@ def test_results_survive_kills(tiny_model: Path, good_frames: Path, tmp_path: Pa
             assert all(name.endswith(".part") for name in moment["left"])
         else:
             assert moment["status"] in (130, 143), moment
-            # of a moment before, if this one came before the first write
-            assert set(moment["left"]) <= set(before), moment
-        before = moment["left"]
-    assert {moment["frames"] for moment in found} == {4, 5}
+            assert not moment["left"], moment
+        assert moment["frames"] in (4, 5)
     assert last["left"] == ["out"]

@@ -15,14 +15,23 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from dyn3r.errors import OutputError
 from dyn3r.io.arguments import checked_path
-from dyn3r.io.staging import carry_over, exchange, is_staging, staging_folder
+from dyn3r.io.staging import (
+    carry_over,
+    check_replaceable,
+    exchange,
+    is_staging,
+    staging_folder,
+)
 
 logger = logging.getLogger(__name__)
+
+_MOST_LINKS = 20_000  # a folder with more files is no result: those of a result are replaced in it
 
 
 @contextmanager
@@ -68,8 +77,8 @@ def atomic_folder(
     `path` appears, or changes, in one step. With `overwrite` and a folder that has files in it, new
     files replace the old ones of their names. Other files stay, except those that `is_stale` names
     (by their path in the folder): parts of an old result that do not belong to the new one. Where
-    the system can't exchange folders, or the folder is in use (a mount point, the working folder),
-    the files are replaced one by one.
+    the system can't exchange folders, and where `path` is a mount point, the working folder, of
+    another user or holds more than 20 000 files, the files are replaced one by one.
 
     The folder is locked from the beginning: a second process that would write to it is refused.
 
@@ -191,10 +200,11 @@ def _move_without_replacing(part: Path, target: Path) -> None:
 
 
 def _is_fixed(folder: Path) -> bool:
-    """Whether a folder can't be moved, or is somebody's working folder."""
+    """Whether a folder can't be exchanged, is not ours, or is somebody's working folder."""
     here = Path(os.path.realpath(os.curdir))
     movable = os.access(folder.parent, os.W_OK | os.X_OK) and not os.path.ismount(folder)
-    return not movable or folder == here or folder in here.parents
+    owned = folder.stat().st_uid == os.geteuid()
+    return not (movable and owned) or folder == here or folder in here.parents
 
 
 def _put_in_place(
@@ -204,9 +214,14 @@ def _put_in_place(
     if not inside and not (target.is_dir() and any(target.iterdir())):
         os.rename(part, target)
         return
+    for new in part.rglob("*"):
+        old = target / new.relative_to(part)
+        if os.path.lexists(old):
+            check_replaceable(old, by=new)
+    others = sum(1 for _ in islice(target.rglob("*"), _MOST_LINKS + 1))
     try:
-        carry_over(target, part, is_stale)
-        if not inside:
+        if not inside and others <= _MOST_LINKS:
+            carry_over(target, part, is_stale)
             exchange(part, target)
             carry_over(part, target, is_stale)  # what has appeared meanwhile
             return

@@ -48,7 +48,7 @@ def staging_folder(parent: Path, key: str, target: Path) -> Iterator[Path]:
             content.mkdir()
             yield content
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place)
             os.close(lock)
     finally:
         for folder in reversed(made):
@@ -107,6 +107,15 @@ def check_replaceable(old: Path, *, by: Path) -> None:
     if os.path.lexists(by) and folder != by.is_dir():
         kind = "a folder" if folder else "a file"
         raise OutputError(f"cannot write {old}: {kind} of that name is there")
+
+
+def _remove(place: Path) -> None:
+    """Remove a staging folder, also where Ctrl-C comes meanwhile."""
+    try:
+        shutil.rmtree(place, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
