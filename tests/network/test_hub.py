@@ -423,6 +423,14 @@ def test_addresses_that_are_none(hub, mirror):
 # --- the command -----------------------------------------------------------------------------
 
 
+def test_an_environment_without_an_address(monkeypatch):
+    for address in ("http://[", "nonsense", "http://" + "a" * 300):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        for ask in (download, cached_files):
+            with pytest.raises(InputError, match="HF_ENDPOINT needs an address"):
+                ask(NAME)
+
+
 def test_the_list(hub, capsys):
     ListModels()()
     before = capsys.readouterr().out

@@ -9,6 +9,7 @@ verified.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ def cached_files(name: str) -> Path | None:
     if model.url:
         path = torch_folder() / model.files[0]
         return path if path.is_file() else None
+    _check_environment()
     from huggingface_hub import try_to_load_from_cache
 
     needed = {"config.json" if file == "*.json" else file for file in model.files}
@@ -61,7 +63,8 @@ def download(name: str, *, mirror: str | None = None, progress: Progress = no_pr
     address.
     """
     model = published_model(name)
-    endpoint = None if mirror is None else _checked_address(mirror)
+    _check_environment()
+    endpoint = None if mirror is None else _checked_address(mirror, "--from-mirror")
     if is_offline():
         if found := cached_files(name):
             return found
@@ -203,13 +206,23 @@ def _token(endpoint: str | None) -> bool | None:
     return None if endpoint is None else False
 
 
-def _checked_address(mirror: str) -> str:
-    """Return the address without a trailing slash. Raises InputError for an invalid one."""
+def _checked_address(address: str, given: str) -> str:
+    """Return the address without a trailing slash. Raises InputError for an invalid one.
+
+    given: the option or variable that it was given with.
+    """
     try:
-        parts = urlsplit(mirror)
+        parts = urlsplit(address)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        good = good and all(0 < len(label) < 64 for label in str(parts.hostname).split("."))
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment or re.search(r"\s", mirror):
-        raise InputError(f"--from-mirror needs an address like https://hub.example.org: {mirror!r}")
-    return mirror.rstrip("/")
+    if not good or parts.query or parts.fragment or re.search(r"\s", address):
+        raise InputError(f"{given} needs an address like https://hub.example.org: {address!r:.200}")
+    return address.rstrip("/")
+
+
+def _check_environment() -> None:
+    """Check HF_ENDPOINT before huggingface_hub, which fails on import where it is no address."""
+    if address := os.environ.get("HF_ENDPOINT"):
+        _checked_address(address, "HF_ENDPOINT")
