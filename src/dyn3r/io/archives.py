@@ -44,7 +44,7 @@ def check_budget(path: Path, needed: int, archive_bytes: int) -> None:
     """Raise InputError if `needed` bytes are more than such an archive can hold."""
     if needed > max(ALLOWANCE, EXPANSION * archive_bytes):
         raise InputError(
-            f"{path} declares {needed / 1e9:.1f} GB, which a file of {archive_bytes / 1e6:.1f} MB "
+            f"{path} declares {needed / 1e9:.1f} GB, which a file of {archive_bytes / 1e6:.3g} MB "
             "does not hold"
         )
 
