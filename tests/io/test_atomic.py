@@ -247,7 +247,9 @@ def test_what_appears_while_a_folder_is_replaced_is_kept(tmp_path, monkeypatch):
     assert names(target) == ["a", "late"]
 
 
-def test_pipes_and_devices_are_not_replaced(tmp_path):
+@pytest.mark.parametrize("links", [20_000, 0])
+def test_pipes_and_devices_are_not_replaced(tmp_path, monkeypatch, links):
+    monkeypatch.setattr(files, "_MOST_LINKS", links)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputError, match="device, pipe or socket"):
         files.write_text(tmp_path / "pipe", "x", overwrite=True)

@@ -25,9 +25,13 @@ def checked_number(
 ) -> float:
     """The value as float. Raises InputError unless it is a finite number in low..high."""
     good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not good or not (math.isfinite(value) and low <= value <= high):
+    try:
+        number = float(value) if good else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not (math.isfinite(number) and low <= number <= high):
         raise InputError(f"{name} must be a number{_range(low, high)}, not {_shown(value)}")
-    return float(value)
+    return number
 
 
 def checked_whole(value: Any, name: str, *, low: int, high: int) -> int:
