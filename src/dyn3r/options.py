@@ -9,6 +9,8 @@ import numpy as np
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import check_type
+from dyn3r.io.numbers import check_finite
 from dyn3r.motion.options import AttentionCueOptions, Cue, FlowCueOptions, MotionOptions
 from dyn3r.network.checkpoints.recommendation import Recommendation
 from dyn3r.network.options import InferenceOptions
@@ -78,6 +80,13 @@ class Options:
     """Known cameras, intrinsics and depth."""
 
     def __post_init__(self) -> None:
+        for name, kind in (
+            ("pairs", str), ("motion", MotionOptions), ("flow", FlowOptions),
+            ("alignment", AlignmentOptions), ("refinement", RefinementOptions),
+            ("inference", InferenceOptions), ("priors", Priors),
+        ):  # fmt: skip
+            check_type(getattr(self, name), kind, name)
+        check_finite(self)
         if self.method not in ("auto", *METHODS):
             raise InputError(f"method is auto, {', '.join(METHODS)}, not {self.method!r:.40}")
         if self.pairs != "auto":

@@ -19,6 +19,7 @@ from dyn3r.alignment.many_view import many_view_geometry, with_cameras_of
 from dyn3r.bundle_adjustment import bundle_adjust, correct_ground_tilt, is_rotation_only
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
+from dyn3r.io.arguments import check_type
 from dyn3r.motion.cue import MotionCue, Pass, motion_cue, relative_inverse
 from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
@@ -63,9 +64,15 @@ def reconstruct(
     Raises InputError for options or masks that do not fit the clip, GeometryError where no geometry
     can be found.
     """
+    check_type(clip, Clip, "the clip")
+    check_type(model, Model, "the model")
+    if masks is not None:
+        check_type(masks, np.ndarray, "masks")
     context = context or RunContext()
     known = masks is not None
-    plan = resolve(options or Options(), model, clip, motion_model=motion_model, masks_given=known)
+    options = options or Options()
+    check_type(options, Options, "the options")
+    plan = resolve(options, model, clip, motion_model=motion_model, masks_given=known)
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))

@@ -222,7 +222,7 @@ def read_settings(output: Path) -> dict[str, Any]:
     """The settings of a run. Raises InputError if `output` is not a benchmark's folder."""
     try:
         values = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{output} is not the folder of a benchmark: no {SETTINGS}") from error
     if not isinstance(values, dict) or "protocol" not in values:
         raise InputError(f"{output / SETTINGS} is not the settings of a benchmark")
@@ -235,7 +235,7 @@ def read_results(output: Path) -> dict[str, Result]:
     for file in sorted((output / "sequences").glob("*.json")):
         try:
             result = Result(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{file} is not a result of a benchmark: delete it") from error
         out[result.sequence] = result
     return out

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 Precision = Literal["auto", "bfloat16", "float32"]
 
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices that can run a network; PyTorch has others that compute nothing (meta)."""
+
+
 @dataclass(frozen=True)
 class Model:
     """Network with its device, its precision and what its file says about it."""
@@ -146,10 +150,13 @@ def usable_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"not one of {', '.join(DEVICES)}")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as problem:
         raise InputError(
-            f"device {name!r} can't be used ({str(problem).splitlines()[0][:80]}); try --device cpu"
+            f"device {name!r:.40} can't be used ({str(problem).splitlines()[0][:80]}); "
+            "try --device cpu"
         ) from None
     return device
 

@@ -36,7 +36,10 @@ def convert_checkpoint(
     dtype = torch.float16 if half else torch.float32
     largest = torch.finfo(dtype).max
     for name, tensor in network.state_dict().items():
-        if not float(tensor.abs().max()) <= largest:  # also refuses NaN
+        if tensor.numel() == 0:
+            continue
+        # in float64, as types of eight bits have no maximum; also refuses NaN
+        if not float(tensor.to(torch.float64).abs().max()) <= largest:
             what = "exceed half precision" if half else "are not finite"
             raise CheckpointError(f"{source}: the weights {name} have values that {what}")
     save_network(target, network, facts, dtype=dtype, overwrite=overwrite)

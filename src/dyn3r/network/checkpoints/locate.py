@@ -64,10 +64,14 @@ def locate(name: str, *, use: Use = "geometry", progress: Progress = no_progress
         if PUBLISHED[name].repository and path.parent.name == "snapshots":
             facts["revision"] = path.name
         return LocatedModel(name, path, facts)
-    path = Path(name).expanduser()
-    if not path.exists():
+    try:
+        path = Path(name).expanduser()
+        there = path.exists()
+    except (RuntimeError, OSError, ValueError):  # ~nobody, a name too long, a name with a NUL
+        path, there = Path(name), False
+    if not there:
         known = ", ".join(key for key in uses if uses[key] == use)
-        raise CheckpointError(f"no model or file named {name!r}; known models: {known}")
+        raise CheckpointError(f"no model or file named {name!r:.200}; known models: {known}")
     return LocatedModel(str(path), path, {"file": str(path), **_facts_by_file_name(path)})
 
 

@@ -15,6 +15,7 @@ from dyn3r.network.checkpoints.files import (
     FORMAT_KEY,
     CheckpointContent,
     read_checkpoint,
+    read_hub_files,
     write_checkpoint,
 )
 from dyn3r.network.checkpoints.many_view_reader import (
@@ -38,7 +39,7 @@ def describe_checkpoint(path: str | Path) -> list[str]:
     if _holds_many_view(content):
         lines = describe_many_view(load_many_view(content, Path(path)))
         return _about_weights(path, content, content.tensors) + lines
-    config, tensors = _config(content), _current_tensors(content)
+    config, tensors = _config(content, path), _current_tensors(content)
     lines = [
         *_about_weights(path, content, tensors),
         f"encoder     {config.enc_depth} blocks of {config.enc_embed_dim}, "
@@ -69,11 +70,14 @@ def facts_of(content: CheckpointContent) -> dict[str, str]:
     return {name: str(v) for name, v in content.extras.items() if name not in hidden}
 
 
-def _config(content: CheckpointContent) -> NetworkConfig:
-    """Read the configuration of any layout."""
-    if content.origin == "dyn3r-safetensors":
-        return NetworkConfig.from_dict(content.config)
-    return NetworkConfig.from_published(content.config)
+def _config(content: CheckpointContent, path: str | Path) -> NetworkConfig:
+    """Read the configuration of any layout; `path` is for messages."""
+    try:
+        if content.origin == "dyn3r-safetensors":
+            return NetworkConfig.from_dict(content.config)
+        return NetworkConfig.from_published(content.config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _current_tensors(content: CheckpointContent) -> dict[str, Tensor]:
@@ -95,7 +99,7 @@ def load_network(path: str | Path) -> tuple[PointmapNetwork | ManyViewNetwork, d
     if _holds_many_view(content):
         return load_many_view(content, Path(path)), dict(RECOMMENDED)
     with torch.device("meta"):
-        network = PointmapNetwork(_config(content))
+        network = PointmapNetwork(_config(content, path))
     tensors = _complete(_current_tensors(content), network)
     check_weights(tensors, network, Path(path))
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -113,6 +117,23 @@ def load_two_view(path: str | Path) -> tuple[PointmapNetwork, dict[str, str]]:
 def _holds_many_view(content: CheckpointContent) -> bool:
     """Whether a file has the layout of published many-view networks."""
     return content.origin == "hub-folder" and is_many_view(content.config)
+
+
+def check_hub_weights(weights: Path, config: Path | None) -> None:
+    """Check that weights of the hub's layout are whole, finite, and fit their configuration.
+
+    config: file of the configuration; None: of another kind of network, which is not checked.
+    Raises CheckpointError.
+    """
+    content = read_hub_files(weights, config)
+    if config is None:
+        return
+    if is_many_view(content.config):
+        load_many_view(content, weights)
+        return
+    with torch.device("meta"):
+        network = PointmapNetwork(_config(content, weights))
+    check_weights(_complete(dict(content.tensors), network), network, weights)
 
 
 def _complete(tensors: dict[str, Tensor], network: PointmapNetwork) -> dict[str, Tensor]:
