@@ -21,6 +21,7 @@ from tests.factories import moving_square
 class StubModel:
     recommendation: Recommendation
     name: str = "stub"
+    is_many_view: bool = False
 
 
 PUBLISHED = StubModel(Recommendation())

@@ -9,14 +9,18 @@ import numpy as np
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import check_type
+from dyn3r.io.numbers import check_finite
 from dyn3r.motion.options import AttentionCueOptions, Cue, FlowCueOptions, MotionOptions
 from dyn3r.network.checkpoints.recommendation import Recommendation
 from dyn3r.network.options import InferenceOptions
 from dyn3r.network.pair_graph import parse_graph
 from dyn3r.types import Clip, Priors
 
-Method = Literal["dust3r", "monst3r", "easi3r", "refined"]
-METHODS: tuple[Method, ...] = ("dust3r", "monst3r", "easi3r", "refined")
+Method = Literal["dust3r", "monst3r", "easi3r", "vggt4d", "refined"]
+METHODS: tuple[Method, ...] = ("dust3r", "monst3r", "easi3r", "vggt4d", "refined")
+MANY_VIEW_METHODS: tuple[Method, ...] = ("vggt4d", "refined")
+"""Methods for many-view networks; two-view networks have all but `vggt4d`."""
 
 MONST3R_SMOOTHNESS = 0.01
 """Weight of the camera smoothness term. Source: MonST3R; SPEC 6."""
@@ -57,11 +61,12 @@ class RefinementOptions:
 class Options:
     """What is asked of a reconstruction; every stage has its own options."""
 
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined"] = "auto"
     """The recipe. `dust3r`: one pass, static scene; `monst3r`: motion from flow, flow and
-    smoothness terms; `easi3r`: motion from attention, second pass; `refined`: motion from flow,
-    bundle adjustment, multi-view depth. `auto`: what the checkpoint recommends, else `easi3r` with
-    a test for still clips."""
+    smoothness terms; `easi3r`: motion from attention, second pass; `vggt4d`: the same for many-view
+    networks, whose second pass gives cameras only; `refined`: motion from flow, bundle adjustment,
+    multi-view depth. `auto`: what the checkpoint recommends, else `easi3r` with a test for still
+    clips. Many-view networks have `vggt4d` and `refined` only."""
     pairs: str = "auto"
     """Which pairs of frames the network compares: complete, swin-W, swinstride-W, swin2stride-W,
     logwin-W (each also -noncyclic) or oneref-R. `auto`: swinstride-5-noncyclic, width 4 above 95
@@ -75,6 +80,13 @@ class Options:
     """Known cameras, intrinsics and depth."""
 
     def __post_init__(self) -> None:
+        for name, kind in (
+            ("pairs", str), ("motion", MotionOptions), ("flow", FlowOptions),
+            ("alignment", AlignmentOptions), ("refinement", RefinementOptions),
+            ("inference", InferenceOptions), ("priors", Priors),
+        ):  # fmt: skip
+            check_type(getattr(self, name), kind, name)
+        check_finite(self)
         if self.method not in ("auto", *METHODS):
             raise InputError(f"method is auto, {', '.join(METHODS)}, not {self.method!r:.40}")
         if self.pairs != "auto":
@@ -140,6 +152,11 @@ class RecommendingModel(Protocol):
         """Read and validated where the checkpoint was read."""
         ...
 
+    @property
+    def is_many_view(self) -> bool:
+        """Whether the network sees all frames at once, not pairs."""
+        ...
+
 
 def resolve(
     options: Options,
@@ -157,22 +174,27 @@ def resolve(
     from dyn3r.flow import checked_name  # imports PyTorch, which options alone do without
 
     advice = model.recommendation
-    method = _method(options, advice)
+    method = _method(options, model)
+    _check_family(options, method, model, motion_model)
     cue = _cue(options, method, (motion_model or model).recommendation, masks_given=masks_given)
     if motion_model is not None and cue in ("none", "given"):
         raise InputError("a motion model has no effect when motion is not estimated")
     several = len(clip) > 1
     adjust = several and _or(options.refinement.bundle_adjustment, method == "refined")
-    flow_in_alignment = _or(options.flow.in_alignment, method != "dust3r")
+    aligned = not model.is_many_view
+    flow_in_alignment = aligned and _or(options.flow.in_alignment, method != "dust3r")
     mvs = method == "refined" and adjust and (advice.mvs or not advice.refinement)
-    attends, exact = cue in ("attention", "both"), options.method in ("easi3r", "monst3r")
+    attends = cue in ("attention", "both")
+    exact = options.method in ("easi3r", "monst3r", "vggt4d")
     return Plan(
         method=method,
         pairs=_pair_graph(options.pairs, len(clip)),
         cue=cue,
         attention_cue=_attention_cue(options, exact=exact),
         flow_cue=_flow_cue(options),
-        second_pass=_second_pass(options, method, attends=attends, adjust=adjust, cue=cue),
+        second_pass=_second_pass(
+            options, method, wanted=aligned and (attends or not adjust), cue=cue
+        ),
         mask_refiner=_mask_refiner(
             options,
             (motion_model or model).recommendation,
@@ -195,10 +217,32 @@ def _or(asked: bool | None, default: bool) -> bool:  # noqa: FBT001 (a choice of
     return default if asked is None else asked
 
 
-def _method(options: Options, advice: Recommendation) -> Method:
+def _method(options: Options, model: RecommendingModel) -> Method:
     if options.method != "auto":
         return options.method
-    return "refined" if advice.refinement else "easi3r"
+    if model.recommendation.refinement:
+        return "refined"
+    return "vggt4d" if model.is_many_view else "easi3r"
+
+
+def _check_family(
+    options: Options,
+    method: Method,
+    model: RecommendingModel,
+    motion_model: RecommendingModel | None,
+) -> None:
+    """Refuse what the family of the network does not have."""
+    if motion_model is not None and (model.is_many_view or motion_model.is_many_view):
+        raise InputError("a motion model needs two-view networks for geometry and for motion")
+    if not model.is_many_view and method == "vggt4d":
+        raise InputError(f"method vggt4d needs a many-view network, and {model.name} is none")
+    if model.is_many_view and method not in MANY_VIEW_METHODS:
+        raise InputError(
+            f"method {method} needs a two-view network: {model.name} is a many-view network, for "
+            f"{' and '.join(MANY_VIEW_METHODS)}"
+        )
+    if model.is_many_view and options.flow.in_alignment:
+        raise InputError("flow in the alignment has no effect with a many-view network")
 
 
 def _cue(
@@ -210,23 +254,18 @@ def _cue(
         return options.motion.cue
     if options.method == "auto":
         return advice.cue
-    by_method: dict[Method, Cue] = {"dust3r": "none", "monst3r": "flow", "easi3r": "attention"}
+    by_method: dict[Method, Cue] = {
+        "dust3r": "none", "monst3r": "flow", "easi3r": "attention", "vggt4d": "attention",
+    }  # fmt: skip
     return by_method.get(method, advice.cue if advice.refinement else "flow")
 
 
-def _second_pass(
-    options: Options,
-    method: Method,
-    *,
-    attends: bool,
-    adjust: bool,
-    cue: str,
-) -> bool:
+def _second_pass(options: Options, method: Method, *, wanted: bool, cue: str) -> bool:
     """Refinement on flow makes it superfluous where attention has no say (docs/results.md)."""
     if cue in ("none", "given"):
         return False
-    default = {"dust3r": False, "monst3r": False, "easi3r": True}
-    return _or(options.motion.second_pass, default.get(method, attends or not adjust))
+    default = {"dust3r": False, "monst3r": False, "easi3r": True, "vggt4d": True}
+    return _or(options.motion.second_pass, default.get(method, wanted))
 
 
 def _attention_cue(options: Options, *, exact: bool) -> AttentionCueOptions:

@@ -1,6 +1,8 @@
 """From a clip to a scene: the method on one page.
 
-Clip -> pairs -> two passes -> alignment -> refinement -> multi-view depth -> finalise
+Clip -> geometry source -> refinement -> multi-view depth -> finalise
+
+The geometry source is pairs -> two passes -> alignment, or a many-view network.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dyn3r.alignment.align import align
+from dyn3r.alignment.many_view import many_view_geometry, with_cameras_of
 from dyn3r.bundle_adjustment import (
     bundle_adjust,
     calibrated_bundle_adjust,
@@ -21,7 +24,8 @@ from dyn3r.bundle_adjustment import (
 )
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
-from dyn3r.motion.cue import MotionCue, Pass, motion_cue
+from dyn3r.io.arguments import check_type
+from dyn3r.motion.cue import MotionCue, Pass, motion_cue, relative_inverse
 from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
 from dyn3r.motion.refiners import mask_refiner
@@ -65,16 +69,24 @@ def reconstruct(
     Raises InputError for options or masks that do not fit the clip, GeometryError where no geometry
     can be found.
     """
+    check_type(clip, Clip, "the clip")
+    check_type(model, Model, "the model")
+    if masks is not None:
+        check_type(masks, np.ndarray, "masks")
     context = context or RunContext()
     known = masks is not None
-    plan = resolve(options or Options(), model, clip, motion_model=motion_model, masks_given=known)
+    options = options or Options()
+    check_type(options, Options, "the options")
+    plan = resolve(options, model, clip, motion_model=motion_model, masks_given=known)
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))
     pairs = make_pairs(plan.pairs, len(clip))
     flow = measured_flow(clip, pairs, plan, context) if plan.measure_flow else None
-    source: GeometrySource = partial(
-        pairwise_geometry, (model, motion_model), pairs, cue, refiner, plan
+    source: GeometrySource = (
+        partial(views_geometry, model, cue, refiner, plan)
+        if model.is_many_view
+        else partial(pairwise_geometry, (model, motion_model), pairs, cue, refiner, plan)
     )
     geometry, motion = source(clip, flow, context)
     if plan.bundle_adjustment and flow is not None:
@@ -163,12 +175,43 @@ def pairwise_geometry(
         with context.stage("mask refinement"):
             motion = refine_masks(clip.images, motion, refiner, context.progress)
     context.observe("pass", seen)
+    assert seen.predictions is not None
     with context.stage("alignment"):
         geometry = align(
             seen.predictions, dynamic=motion.excluded if motion.has_motion else None,
             flow=flow if plan.flow_in_alignment else None, priors=plan.priors,
             options=plan.alignment, progress=context.progress,
         )  # fmt: skip
+    return geometry, motion
+
+
+def views_geometry(
+    model: Model,
+    cue: MotionCue,
+    refiner: MaskRefiner | None,
+    plan: Plan,
+    clip: Clip,
+    flow: FlowFields | None,
+    context: RunContext,
+) -> tuple[Geometry, Motion]:
+    """The many-view geometry source: all frames at once, then motion; a second pass for cameras."""
+    estimate = partial(
+        many_view_geometry, model, clip, priors=plan.priors, options=plan.alignment,
+        progress=context.progress,
+    )  # fmt: skip
+    with context.stage("first pass"):
+        geometry, attention = estimate(attention=plan.reads_attention)
+    seen = Pass(clip, inverse_depth=relative_inverse(geometry.depth), attention=attention)
+    context.observe("pass", seen)
+    with context.stage("motion"):
+        motion = cue.known or cue.detect(seen, flow, context)
+    if plan.second_pass and motion.has_motion and plan.priors.T_world_camera is None:
+        with context.stage("second pass"):
+            static, _ = estimate(dynamic=motion.masks)
+        geometry = with_cameras_of(geometry, static, motion.masks)
+    if not plan.bundle_adjustment:
+        with context.stage("mask refinement"):
+            motion = refine_masks(clip.images, motion, refiner, context.progress)
     return geometry, motion
 
 
@@ -248,7 +291,7 @@ def refine(
         partial(f, initial, clip.images, flow, priors=plan.priors, progress=context.progress)
         for f in (bundle_adjust, calibrated_bundle_adjust)
     )
-    for _ in range(MAX_ROUNDS):
+    for _ in range(MAX_ROUNDS if cue.reads_geometry else 0):
         with context.stage("bundle adjustment"):
             refined = adjust(dynamic=motion.excluded)
         with context.stage("motion"):

@@ -21,7 +21,7 @@ from dyn3r.geometry.cameras import focal_from_points, intrinsics, invert, transf
 from dyn3r.geometry.registration import solve_camera
 from dyn3r.io.clip import DEFAULT_IMAGE_FPS, frame_name
 from dyn3r.io.frame_stream import StreamedFrame
-from dyn3r.io.images import prepare_images
+from dyn3r.io.images import check_size, prepare_images
 from dyn3r.motion.flow_residual import flow_residual_motion
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.network.model import Model
@@ -72,6 +72,8 @@ class StreamOptions:
                 f"motion in frame-by-frame mode is auto, flow or none, not {self.motion!r}: "
                 "attention needs several pairs of every frame"
             )
+        if self.size is not None:
+            check_size(self.size)
 
 
 def resolve_stream(options: StreamOptions, model: Model) -> StreamOptions:
@@ -130,10 +132,14 @@ def _prepared(
             yield _Prepared(k, frames.names[k], float(frames.times_s[k]), image, frames.mapping)
         return
     first: FrameMapping | None = None
+    size = model.image_size if options.size is None else options.size
     for k, frame in enumerate(frames):
         if not isinstance(frame, StreamedFrame):
             frame = StreamedFrame(frame, frame_name(k), k / DEFAULT_IMAGE_FPS)
-        images, mapping = prepare_images([frame.image], size=options.size or model.image_size)
+        try:
+            images, mapping = prepare_images([frame.image], size=size)
+        except InputError as problem:
+            raise InputError(f"{frame.name}: {problem}") from None
         first = first or mapping
         if mapping != first:
             (h, w), (h0, w0) = mapping.source_hw, first.source_hw

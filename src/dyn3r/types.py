@@ -385,6 +385,10 @@ class Geometry:
     """Unit vector in world coordinates that points up; None before the last stage."""
     ground_height: float | None = None
     """Height (up_world . point) of the ground; None without a ground plane."""
+    focal_sigma: float | None = None
+    """Standard error of the log focal length, where the geometry source states it."""
+    depth_sigma: float | None = None
+    """Standard error of log depth over the clip, where the geometry source states it."""
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
 
     def __len__(self) -> int:
@@ -395,7 +399,7 @@ class GeometrySource(Protocol):
     """Where the first cameras and depth of a clip come from.
 
     Pairwise networks give pointmaps of pairs that are aligned; many-view networks give `Geometry`
-    in one forward pass over a window of frames.
+    in one forward pass over each window of frames (`dyn3r.alignment.many_view`).
     """
 
     def __call__(

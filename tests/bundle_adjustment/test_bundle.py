@@ -14,6 +14,7 @@ from dyn3r.bundle_adjustment import (
     bundle_adjust,
     single_threaded,
 )
+from dyn3r.bundle_adjustment.adjust import with_stated_sigmas
 from dyn3r.errors import InputError
 from dyn3r.types import FlowFields, Geometry, Priors
 from tests.bundle_adjustment.made_up import (
@@ -47,6 +48,17 @@ def start(truth: Truth) -> Geometry:
 @pytest.fixture(scope="module")
 def clean(truth: Truth, start: Geometry) -> Geometry:
     return bundle_adjust(start, truth.images, truth.flow, options=OPEN)
+
+
+def test_a_geometry_may_state_its_own_standard_errors(truth: Truth, start: Geometry) -> None:
+    """In place of the options': depth that is stated to be certain stays."""
+    assert with_stated_sigmas(OPEN, start) == OPEN
+    stated = replace(start, focal_sigma=0.05, depth_sigma=1e-4)
+    assert with_stated_sigmas(OPEN, stated) == replace(OPEN, focal_sigma=0.05, depth_sigma=1e-4)
+    found = bundle_adjust(stated, truth.images, truth.flow)
+    np.testing.assert_allclose(found.depth, start.depth, rtol=1e-3)
+    free = bundle_adjust(start, truth.images, truth.flow)
+    assert np.abs(np.log(free.depth / start.depth)).max() > 0.1
 
 
 def errors(found: Geometry, truth: Truth) -> np.ndarray:

@@ -94,7 +94,7 @@ def test_a_folder_gives_videos_and_folders_of_images(clips: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "does not exist"), ("# nothing\n", "names no source"), (b"\xff\xfe\xff", "text file")],
+    [(None, "does not exist"), ("# nothing\n", "names no source"), (b"\xff\xfe\xff", "as text")],
 )
 def test_lists_that_are_none(tmp_path: Path, content: str | bytes | None, message: str) -> None:
     file = tmp_path / "list.txt"

@@ -262,7 +262,7 @@ def test_hostile_archives_leave_nothing(tmp_path, kind):
         unpack(archive, tmp_path / "below" / "target")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*escaped*"))
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["archive", "below"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["archive"]
 
 
 def test_an_archive_whose_contents_are_damaged(tmp_path):

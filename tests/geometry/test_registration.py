@@ -9,7 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyn3r.geometry.registration import robust_similarity, solve_camera, weighted_similarity
+from dyn3r.geometry.registration import (
+    robust_similarity,
+    rotation_and_scale,
+    solve_camera,
+    weighted_similarity,
+)
 
 
 def similar(seed: int, count: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
@@ -116,3 +121,20 @@ def test_pnp_says_none_instead_of_guessing() -> None:
     assert solve_camera(np.full((50, 3), np.nan), np.zeros((50, 2)), K) is None
     same = solve_camera(np.ones((50, 3)), np.tile([3.0, 4.0], (50, 1)), K)
     assert same is None or np.isfinite(same[0]).all()
+
+
+def test_cameras_in_two_worlds_give_rotation_and_scale() -> None:
+    """Also on a line. One place determines no scale; opposite paths determine none above 0."""
+    torch.manual_seed(0)
+    source = torch.eye(4).double().repeat(5, 1, 1)
+    source[:, :3, :3] = roma.random_rotmat(5, dtype=torch.float64)
+    source[:, 0, 3] = torch.arange(5).double()
+    R, target = roma.random_rotmat(dtype=torch.float64), source.clone()
+    target[:, :3, :3] = R @ source[:, :3, :3]
+    target[:, :3, 3] = 2.5 * source[:, :3, 3] @ R.T + 7
+    found, scale = rotation_and_scale(source, target)
+    torch.testing.assert_close(found, R)
+    assert scale == pytest.approx(2.5)
+    assert rotation_and_scale(source[:1], target[:1])[1] is None
+    target[:, :3, 3] *= -1
+    assert rotation_and_scale(source, target)[1] is None

@@ -121,7 +121,7 @@ def test_field_of_view(clip: Clip) -> None:
     K = clip.mapping.K_to_source(known.K[0])
     np.testing.assert_allclose(K[[0, 1], [0, 1]], width / 2)
     np.testing.assert_allclose(K[:2, 2], [(width - 1) / 2, (height - 1) / 2])
-    with pytest.raises(InputError, match="between 1 and 170"):
+    with pytest.raises(InputError, match="from 1 to 170"):
         known_field_of_view(0.0, clip)
 
 
@@ -129,15 +129,15 @@ def test_field_of_view(clip: Clip) -> None:
     ("name", "content", "message"),
     [
         ("absent.json", None, "does not exist"),
-        ("t.json", "{", "can't be read as cameras"),
+        ("t.json", "{", "is not JSON"),
         ("t.json", '{"frames": []}', "lists no frames"),
         ("t.json", '{"frames": [{"file_path": "a"}]}', "can't be read as cameras: KeyError"),
-        ("t.json", "[1, 2]", "can't be read as cameras"),
+        ("t.json", "[1, 2]", "lists no frames"),
         ("p.txt", "1 2 3\n", "no camera path"),
-        ("p.txt", "1 2 3 4 5 6 7 x\n", "can't be read"),
-        ("p.txt", "0 1 2 3 0 0 0 0\n", "can't be read"),
+        ("p.txt", "1 2 3 4 5 6 7 x\n", "words that are no numbers"),
+        ("p.txt", "0 1 2 3 0 0 0 0\n", "no rotation"),
         ("p.txt", "900 1 2 3 0 0 0 1\n", "none of its 1 cameras belongs to a frame"),
-        ("k.npz", "not an archive", "can't be read"),
+        ("k.npz", "not an archive", "no zip archive"),
     ],
 )
 def test_what_is_refused(

@@ -218,6 +218,7 @@ class StubModel:
 
     recommendation: Recommendation
     name: str = "stub"
+    is_many_view: bool = False
 
 
 def dense_depth(

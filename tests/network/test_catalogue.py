@@ -21,7 +21,8 @@ from dyn3r.network.network import PointmapNetwork
 
 
 def test_the_names_that_people_know():
-    names = ["dust3r-512-dpt", "dust3r-512-linear", "dust3r-224-linear", "monst3r-512-dpt"]
+    names = ["da3-small", "da3-base"]
+    names += ["dust3r-512-dpt", "dust3r-512-linear", "dust3r-224-linear", "monst3r-512-dpt"]
     names += [
         "raft",
         "raft-small",
@@ -42,8 +43,8 @@ def test_every_entry_is_complete():
         assert bool(model.repository) != bool(model.url), name
         assert all(set(digits) <= set("0123456789abcdef") for digits in model.sha256.values())
         assert set(model.sha256) <= set(model.files)
-        if model.use == "pointmaps":
-            assert model.licence == NON_COMMERCIAL
+        if model.use == "geometry":
+            assert model.licence == ("Apache-2.0" if name.startswith("da3") else NON_COMMERCIAL)
             assert model.files == ("config.json", "model.safetensors")
 
 
@@ -98,12 +99,30 @@ def test_a_published_file_that_was_brought_by_hand_keeps_its_licence(tmp_path):
     shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize(
+    ("place", "known"),
+    [
+        ("DA3-SMALL/model.safetensors", True),
+        ("models--depth-anything--DA3-BASE/snapshots/0123/model.safetensors", True),
+        ("da3-base.safetensors", True),
+        ("not-da3-small/model.safetensors", False),
+        ("da3-small-experiments/dust3r.pth", False),
+        ("da3-smaller.safetensors", False),
+    ],
+)
+def test_a_licence_that_permits_needs_the_whole_name(tmp_path, place, known):
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert (locate(str(path)).facts.get("licence") == "Apache-2.0") == known
+
+
 def test_names_that_are_none(tmp_path):
     with pytest.raises(CheckpointError, match=r"no model or file named 'dust4r'.*dust3r-512-dpt"):
         locate("dust4r")
     with pytest.raises(CheckpointError) as caught:
-        locate("raft", use="pointmaps")
-    assert "one for pointmaps is needed here" in str(caught.value)
+        locate("raft", use="geometry")
+    assert "one for geometry is needed here" in str(caught.value)
     with pytest.raises(CheckpointError, match="one for masks is needed here"):
         locate("compact", use="masks")
     with pytest.raises(CheckpointError, match="nothing to download"):

@@ -410,3 +410,25 @@ def test_weights_that_are_not_finite(tmp_path):
     save_pth(tmp_path / "net.pth", model={"w": torch.tensor([1.0, math.nan])})
     assert read_checkpoint(tmp_path / "net.pth").tensors["w"].isnan().any()
     refused(tmp_path / "net.pth", "not finite", check_finite=True)
+
+
+def test_weights_of_eight_bits_are_converted(tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    from dyn3r.network.checkpoints.convert import convert_checkpoint
+    from dyn3r.network.checkpoints.reader import save_network
+    from tests.factories import tiny_network
+
+    save_network(tmp_path / "a.safetensors", tiny_network(), {})
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        metadata = file.metadata()
+    coarse = {
+        name: tensor.to(torch.float8_e4m3fn)
+        for name, tensor in load_file(tmp_path / "a.safetensors").items()
+    }
+    save_file(coarse, tmp_path / "b.safetensors", metadata)
+    convert_checkpoint(tmp_path / "b.safetensors", tmp_path / "c.safetensors")
+    found = load_file(tmp_path / "c.safetensors")
+    for name, tensor in coarse.items():
+        assert torch.equal(found[name], tensor.float())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -149,7 +150,7 @@ def test_models_whose_files_are_listed_by_the_server(hub):
     hub.files |= {
         f"{repository}/config.json": b"{}",
         f"{repository}/video_preprocessor_config.json": b"{ }",
-        f"{repository}/model.safetensors": b"weights",
+        f"{repository}/model.safetensors": save({"w": torch.ones(2)}),
         f"{repository}/sam2.1.pt": b"another layout",
     }
     folder = download("sam2.1-tiny")
@@ -175,7 +176,7 @@ def test_a_single_file_that_is_not_on_the_hub(hub, tmp_path, monkeypatch):
     assert path == tmp_path / "torch" / "hub" / "checkpoints" / file
     assert path.read_bytes() == content
     assert locate("raft", use="flow").path == path
-    with pytest.raises(CheckpointError, match="for flow; one for pointmaps"):
+    with pytest.raises(CheckpointError, match="for flow; one for geometry"):
         load_model("raft")
 
     path.unlink()
@@ -219,7 +220,7 @@ def test_a_file_that_changed_meanwhile_is_not_patched_together(hub):
     hub.break_after, hub.fail_with = [150_000], [410]
     refused("error 410")
     old = hub.files[WEIGHTS]
-    hub.files[WEIGHTS] = old[:1000] + bytes([old[1000] ^ 1]) + old[1001:]
+    hub.files[WEIGHTS] = old[:-4] + bytes([old[-4] ^ 1]) + old[-3:]
     hub.requests.clear()
     assert whole(download(NAME), hub)
     assert hub.transfers() == [None]
@@ -261,6 +262,61 @@ def test_a_server_that_sends_more_than_it_said(hub, tmp_path):
 
 
 # --- refusals --------------------------------------------------------------------------------
+
+
+def test_a_server_without_a_length_is_cut_off_where_no_such_file_ends(hub, tmp_path, monkeypatch):
+    """Neither metadata nor transfer state a length: the body ends with the connection."""
+    from huggingface_hub import file_download as library
+
+    original = library.get_hf_file_metadata
+
+    def unknown(*arguments, **options):
+        facts = original(*arguments, **options)
+        return dataclasses.replace(facts, size=None)
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unknown)
+    hub.files[f"{REPOSITORY}/config.json"] = b" " * 5_000_000
+    refused("more than the 1048576 bytes expected")
+    assert cached_files(NAME) is None
+    assert not leftovers(tmp_path)
+    largest = max(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
+    assert largest < 1_000_000
+
+
+def test_a_server_that_announces_an_implausible_length(hub, tmp_path):
+    hub.files[f"{REPOSITORY}/config.json"] = b" " * 2_000_000
+    refused("announces 2 MB, more than such a file has")
+    assert not leftovers(tmp_path)
+
+
+JUNK = {
+    "no JSON": ("config.json", b"<html>"),
+    "a list": ("config.json", b"[]"),
+    "another network": (
+        "config.json",
+        json.dumps({**CONFIG, "enc_depth": SIZES["enc_depth"] + 1}).encode(),
+    ),
+    "no weights": ("model.safetensors", bytes(1_000_000)),
+    "other weights": ("model.safetensors", save({"w": torch.ones(2)})),
+}
+
+
+@pytest.mark.parametrize("kind", JUNK)
+def test_junk_does_not_become_a_model(hub, tmp_path, kind):
+    """The server's checksums agree with its files."""
+    file, content = JUNK[kind]
+    hub.files[f"{REPOSITORY}/{file}"] = content
+    refused("was deleted: ")
+    assert cached_files(NAME) is None
+    assert not leftovers(tmp_path)
+
+
+def test_weights_that_are_not_finite_do_not_become_a_model(hub, tmp_path):
+    weights = golden_network("linear").state_dict()
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    hub.files[WEIGHTS] = save(weights, {"format": "pt"})
+    refused("not finite")
+    assert cached_files(NAME) is None
 
 
 def test_a_missing_file(hub):
@@ -365,6 +421,14 @@ def test_addresses_that_are_none(hub, mirror):
 
 
 # --- the command -----------------------------------------------------------------------------
+
+
+def test_an_environment_without_an_address(monkeypatch):
+    for address in ("http://[", "nonsense", "http://" + "a" * 300):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        for ask in (download, cached_files):
+            with pytest.raises(InputError, match="HF_ENDPOINT needs an address"):
+                ask(NAME)
 
 
 def test_the_list(hub, capsys):

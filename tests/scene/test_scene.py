@@ -94,7 +94,7 @@ def test_confidence_threshold_drops_the_share_it_says():
     everything = sum(len(scene.points(t).points_world) for t in range(4))
     assert 0.73 < kept / everything < 0.77
     assert scene.confidence_threshold(0.0) == 0.0
-    with pytest.raises(InputError, match=r"0\.\.1"):
+    with pytest.raises(InputError, match="from 0 to 1"):
         scene.confidence_threshold(25.0)
 
 
@@ -296,7 +296,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(scene_file, "_png", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         tiny_scene().save(tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def rewrite(path, changes: dict[str, bytes | None]) -> None:

@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     torch.save({"network": {}, "optimiser": {}, "average": {}, "step": 0}, run / "state.pt")
-    with pytest.raises(InputError, match="not the state"):
+    with pytest.raises(InputError, match="is damaged, or does not fit"):
         train_flow(run, QUICK)
     for change in ({"steps": 0}, {"frames": 1}, {"coarse_share": 2.0}, {"learning_rate": 0.0}):
         with pytest.raises(InputError):

@@ -178,7 +178,7 @@ def test_screenshot_and_turntable_files(tmp_path):
     assert len(frames) == 4
     assert frames[0].shape == (48, 64, 3)
     assert np.abs(frames[0].astype(int) - frames[2]).mean() > 1  # half a turn
-    with pytest.raises(InputError, match="no frame 3"):
+    with pytest.raises(InputError, match="from 0 to 2"):
         write_screenshot(scene, tmp_path / "b.png", frame=3)
 
 

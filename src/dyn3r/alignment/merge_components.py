@@ -13,7 +13,7 @@ from torch import Tensor
 from dyn3r.alignment.sampled_objective import FixedUnknowns
 from dyn3r.alignment.state import Observations, State
 from dyn3r.geometry.cameras import invert
-from dyn3r.geometry.registration import nearest_rotation
+from dyn3r.geometry.registration import rotation_and_scale
 from dyn3r.types import Priors
 
 
@@ -99,15 +99,12 @@ def register_to_priors(state: State, known: KnownValues) -> tuple[State, FixedUn
         scale = float((known.depth / state.depth)[depth_known].median())
     if bool(cameras.any()):
         target, now = known.T_world_camera[cameras], state.T_world_camera[cameras]
-        R = nearest_rotation((target[:, :3, :3] @ now[:, :3, :3].transpose(1, 2)).sum(0))[0]
-        a, b = now[:, :3, 3] @ R.T, target[:, :3, 3]
-        a_mean, b_mean = a.mean(0), b.mean(0)
-        spread = float(((a - a_mean) ** 2).sum())
-        product = float(((a - a_mean) * (b - b_mean)).sum())
-        if product > 0 and spread > 1e-12:
-            scale = scale if unit else product / spread
+        R, by_baselines = rotation_and_scale(now, target)
+        if by_baselines is not None:
+            scale = scale if unit else by_baselines
             unit = unit or bool(known.T_fixed.any())
-        state = transformed(state, scale, R, b_mean - scale * a_mean)
+        shift = target[:, :3, 3].mean(0) - scale * R @ now[:, :3, 3].mean(0)
+        state = transformed(state, scale, R, shift)
         T = state.T_world_camera.clone()
         T[cameras] = target
         state = replace(state, T_world_camera=T)

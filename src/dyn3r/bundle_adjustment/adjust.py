@@ -54,17 +54,20 @@ def bundle_adjust(
     too little flow is visible, or the residuals do not decrease, the geometry is returned with a
     warning.
 
+    Standard errors that the geometry states (`focal_sigma`, `depth_sigma`) replace the options'.
+
     Source: see `dyn3r.bundle_adjustment.solver`. It is fastest inside
     `dyn3r.bundle_adjustment.single_threaded`.
     """
-    options, priors = options or BundleAdjustmentOptions(), priors or Priors()
+    options = with_stated_sigmas(options or BundleAdjustmentOptions(), geometry)
+    priors = priors or Priors()
     inputs = AdjustmentInputs(geometry, images, flow, dynamic, priors, options)
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, "too little flow is visible to adjust the cameras")
     found = solve_cameras(problem, initial, options, progress)
     found = solve_with_reweighted_pairs(found, options, progress)
-    return _accepted(inputs, found.problem, found, progress)
+    return _accepted(geometry, inputs, found.problem, found, progress)
 
 
 def calibrated_bundle_adjust(
@@ -91,30 +94,44 @@ def calibrated_bundle_adjust(
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, "too little flow is visible to adjust the cameras")
-    found = solve_calibrated(problem, initial, geometry.depth.shape[1:], options, progress)
+    found = solve_calibrated(problem, initial, geometry, options, progress)
     if found.parallax >= MIN_PARALLAX:
-        inputs = replace(inputs, geometry=_without_smooth_error(geometry, found))
+        inputs = replace(inputs, geometry=_without_smooth_error(geometry, found, priors))
         problem, _ = build_problem(inputs)
     # dense depth with the stated covariance of flow: where each sample has a depth of its own,
     # residuals understate it
-    return _accepted(inputs, problem, found, progress)
+    return _accepted(geometry, inputs, problem, found, progress)
 
 
 def _accepted(
-    inputs: AdjustmentInputs, problem: BundleProblem, found: CameraSolution, progress: Progress
+    geometry: Geometry,
+    inputs: AdjustmentInputs,
+    problem: BundleProblem,
+    found: CameraSolution,
+    progress: Progress,
 ) -> Geometry:
-    """The geometry with the solution and dense depth, unless the residuals grew."""
+    """The geometry of `inputs` with the solution; `geometry` with a warning if residuals grew."""
     solution = found.solution
     logger.info(
         "bundle adjustment: error %.2f -> %.2f in %d iterations",
         solution.median_error_before, solution.median_error, solution.iterations,
     )  # fmt: skip
     if not solution.median_error <= solution.median_error_before:
-        return _with_warning(
-            inputs.geometry, "flow and pointmaps contradict each other: flow is not used"
-        )
+        return _with_warning(geometry, "flow and pointmaps contradict each other: flow is not used")
     depth = adjust_dense_depth(inputs, problem, solution, progress)
     return _adjusted(inputs.geometry, found, depth)
+
+
+def with_stated_sigmas(
+    options: BundleAdjustmentOptions, geometry: Geometry
+) -> BundleAdjustmentOptions:
+    """The options with the standard errors that the geometry states, where it states any."""
+    focal, depth = geometry.focal_sigma, geometry.depth_sigma
+    return replace(
+        options,
+        focal_sigma=options.focal_sigma if focal is None else focal,
+        depth_sigma=options.depth_sigma if depth is None else depth,
+    )
 
 
 def is_rotation_only(geometry: Geometry) -> bool:
@@ -159,12 +176,13 @@ def _with_warning(geometry: Geometry, warning: str) -> Geometry:
     return replace(geometry, diagnostics=geometry.diagnostics.added(warning))
 
 
-def _without_smooth_error(geometry: Geometry, found: CameraSolution) -> Geometry:
-    """The geometry with depth corrected by the smooth errors that a calibrated solution found."""
+def _without_smooth_error(geometry: Geometry, found: CameraSolution, priors: Priors) -> Geometry:
+    """The geometry with unknown depth corrected by the smooth errors that the solution found."""
     h, w = geometry.depth.shape[1:]
     v, u = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     basis, _ = smooth_basis(torch.stack([u, v], -1).reshape(-1, 2).double(), (h, w))
     log_depth = found.solution.estimate.log_depth
     coefficients = found.problem.prior.reweighted(log_depth).coefficients(log_depth)
     change = (coefficients @ basis.T).reshape(-1, h, w).exp().numpy()
+    change[priors.fixes_depth(change.shape)] = 1.0
     return replace(geometry, depth=(geometry.depth * change).astype(np.float32))

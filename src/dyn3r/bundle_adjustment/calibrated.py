@@ -30,7 +30,7 @@ from dyn3r.bundle_adjustment.solver import (
     minimise,
     rotation_only_fit,
 )
-from dyn3r.types import Progress
+from dyn3r.types import Geometry, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +50,18 @@ than 0.5 % in a third."""
 def solve_calibrated(
     problem: BundleProblem,
     initial: Estimate,
-    size_hw: tuple[int, int],
+    geometry: Geometry,
     options: BundleAdjustmentOptions,
     progress: Progress,
 ) -> CameraSolution:
     """Cameras, focal length and depth of largest likelihood.
 
-    The starts are the cameras found for the network's depth, and for constant depth.
-    Where the network's depth explains flow hardly better than a camera without translation, the
-    solution is that camera, and depth keeps its prior.
+    `geometry`: the one that the problem was made from. The starts are the cameras found for the
+    network's depth, and for constant depth. Where the network's depth explains flow hardly better
+    than a camera without translation, the solution is that camera, and depth keeps its prior.
     """
     before = median_error(problem, initial)
-    focal_sigma = FOCAL_SIGMA if problem.focal_sigma > 0 else 0.0
-    problem = replace(problem, focal_sigma=focal_sigma)
-    problem = problem.with_prior(network_prior(problem.prior, problem.uv, size_hw))
+    problem = _with_network_errors(problem, geometry)
     resected = _resection(problem, initial, progress)
     noisy = with_estimated_noise(problem, resected)
     parallax = _parallax(noisy, resected, progress)
@@ -84,6 +82,19 @@ def solve_calibrated(
     error = median_error(problem, solution.estimate)
     solution = replace(solution, median_error_before=before, median_error=error)
     return CameraSolution(noisy, starts[best], solution, parallax)
+
+
+def _with_network_errors(problem: BundleProblem, geometry: Geometry) -> BundleProblem:
+    """The problem with the prior of a network's depth and focal length.
+
+    Standard errors that the geometry states replace those of the embedded network.
+    """
+    focal_sigma = FOCAL_SIGMA if geometry.focal_sigma is None else geometry.focal_sigma
+    prior = network_prior(problem.prior, problem.uv, geometry.depth.shape[1:])
+    if geometry.depth_sigma is not None:
+        prior = prior.scaled(geometry.depth_sigma / prior.typical_sigma)
+    known = problem.focal_sigma == 0
+    return replace(problem.with_prior(prior), focal_sigma=0.0 if known else focal_sigma)
 
 
 def prior_counted_once(problem: BundleProblem) -> BundleProblem:

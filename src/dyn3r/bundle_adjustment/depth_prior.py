@@ -112,6 +112,13 @@ class DepthPrior:
             basis_variance=self.basis_variance * factor**2,
         )
 
+    @property
+    def typical_sigma(self) -> float:
+        """Standard error of log depth from all errors: root mean square over unknown samples."""
+        smooth = (self.basis.square() @ self.basis_variance)[~self.known]
+        total = (smooth + self.variance[~self.known]).mean() if len(smooth) else torch.tensor(1.0)
+        return float(total.sqrt())
+
     def with_mean(self, mean: Float[Tensor, "n k"]) -> DepthPrior:
         """The prior with another mean."""
         return replace(self, mean=mean)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,9 @@ from dyn3r.cli.batch_resume import KEY, record, remade, scenes_to_remake
 from dyn3r.cli.console import Flag
 from dyn3r.cli.results import load_models
 from dyn3r.cli.run import Run
+from dyn3r.cli.terminal import say
 from dyn3r.errors import Dyn3rError, InputError
+from dyn3r.io.regular_files import read_text
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
 from dyn3r.options import FlowOptions, RefinementOptions
@@ -64,7 +65,7 @@ class Batch:
     """Replace the scenes in OUT."""
     model: str = "compact"
     """As in `dyn3r run`, like all that follow."""
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined"] = "auto"
     """The recipe."""
     pairs: str = "auto"
     """Pairs to compare."""
@@ -113,11 +114,11 @@ class Batch:
             entries[outcome.item] |= _entry(outcome)
             write_report(self.output, list(entries.values()))
             if not self.quiet:
-                print(_line(entries[outcome.item]), file=sys.stderr, flush=True)
+                say(_line(entries[outcome.item]), error=True)
         failed = [name for name, entry in entries.items() if entry["status"] == "failed"]
         if not self.quiet:
             done = len(entries) - len(failed)
-            print(f"{done} of {len(entries)} done: {self.output / 'batch.md'}")
+            say(f"{done} of {len(entries)} done: {self.output / 'batch.md'}")
         if failed:
             raise Dyn3rError(
                 f"{len(failed)} of {len(entries)} failed: {', '.join(failed)} "
@@ -143,7 +144,7 @@ class Batch:
         runs = {name: self.run_of(name, sources[name]) for name in there}
         other = scenes_to_remake(runs, weights)
         if other and not self.quiet:
-            print(remade(other), file=sys.stderr, flush=True)
+            say(remade(other), error=True)
         kept = [name for name in there if name not in other]
         for name in kept:
             yield Outcome(name, {"status": "done before"})
@@ -196,7 +197,7 @@ class BatchWorker:
         scene, _ = run.reconstruct(self.models, no_progress, asked)
         return {
             "status": "ok", "frames": len(scene), "seconds": round(time.monotonic() - started, 1),
-            "notes": list(scene.metadata.get("notes", [])),
+            "notes": scene.notes,
         }  # fmt: skip
 
 
@@ -239,12 +240,13 @@ def _is_source(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+MAX_LIST_BYTES = 10_000_000
+"""Largest list of paths."""
+
+
 def _listed(file: Path) -> list[Path]:
     """Paths of a list, relative to the list."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a text file of paths") from error
+    lines = read_text(file, limit=MAX_LIST_BYTES).splitlines()
     stripped = (line.strip() for line in lines)
     paths = [file.parent / line for line in stripped if line and not line.startswith("#")]
     if not paths:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from dyn3r.cli.console import Flag
+from dyn3r.cli.terminal import say
 from dyn3r.errors import Dyn3rError, InputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Benchmark:
     """Only the first frames of each sequence (a quick look, not the protocol)."""
     model: str = "compact"
     """As in `dyn3r run`."""
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined", "colmap"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined", "colmap"] = "auto"
     """As in `dyn3r run`; colmap: the cameras of pycolmap, as a baseline."""
     size: int | None = None
     """Long side of the frames in pixels; default: as the model was trained."""
@@ -75,7 +75,7 @@ class Benchmark:
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
         if self.data == "table":
-            print(_table_of_runs(self.results))
+            say(*_table_of_runs(self.results).splitlines())
             return
         from dyn3r.evaluation.benchmark_run import read_results
 
@@ -83,10 +83,10 @@ class Benchmark:
         self._run(settings)
         done = list(read_results(settings.output).values())
         shortened = self.num_frames is not None
-        print(write_summary(settings.output, protocol, done, shortened=shortened))
+        say(*write_summary(settings.output, protocol, done, shortened=shortened).splitlines())
         failed = [r.sequence for r in done if r.status == "failed"]
         if not self.quiet:
-            print(f"wrote {settings.output / 'report.html'}, table.md, table.csv")
+            say(f"wrote {settings.output / 'report.html'}, table.md, table.csv")
         if failed:
             raise Dyn3rError(
                 f"{len(failed)} of {len(done)} sequences failed: {', '.join(failed)} "
@@ -140,7 +140,7 @@ class Benchmark:
         )
         for result in results:
             if not self.quiet:
-                print(_line(result), file=sys.stderr, flush=True)
+                say(_line(result), error=True)
 
 
 def write_summary(

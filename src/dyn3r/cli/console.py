@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from dyn3r.cli.terminal import say
 from dyn3r.types import Progress, no_progress
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
@@ -20,7 +21,7 @@ def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows of equal length in aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
 
 
 @contextmanager
@@ -76,6 +77,6 @@ class _PlainProgress:
                 else (f", about {(now - began) * (total - done) / (done - from_done):.0f} s left")
             )
             spent = f" in {now - began:.1f} s" if done >= total and not first else ""
-            print(f"{stage}: {done}/{total}{left}{spent}", file=sys.stderr, flush=True)
+            say(f"{stage}: {done}/{total}{left}{spent}", error=True)
             said = now
         self.stages[stage] = (began, said, from_done, done)

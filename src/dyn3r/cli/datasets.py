@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dyn3r.cli.console import Flag, print_columns, progress_bars
+from dyn3r.cli.terminal import say
 
 if TYPE_CHECKING:
     from dyn3r.datasets.catalogue import CatalogueEntry
@@ -62,20 +63,20 @@ class Get:
         from dyn3r.datasets.download import get, steps_by_hand
 
         entry = catalogue_entry(self.name)
-        print(f"{entry.name}: {entry.title}")
-        print(f"  licence: {entry.licence}\n  size: {entry.size}\n  page: {entry.page}", flush=True)
+        say(f"{entry.name}: {entry.title}")
+        say(f"  licence: {entry.licence}", f"  size: {entry.size}", f"  page: {entry.page}")
         steps = steps_by_hand(entry, self.root)
         if not entry.is_open:
             if entry.agreement:
-                print(f"  to agree to: {entry.agreement}")
-            print("To fetch it by hand:")
+                say(f"  to agree to: {entry.agreement}")
+            say("To fetch it by hand:")
             for number, step in enumerate(steps, start=1):
-                print(f"  {number}. {step}")
+                say(f"  {number}. {step}")
         with progress_bars(quiet=self.quiet) as progress:
             folder = get(entry, self.root, progress=progress)
-        print(f"{entry.name} is in {folder}")
+        say(f"{entry.name} is in {folder}")
         for step in steps:
-            print(f"  not fetched: {step}")
+            say(f"  not fetched: {step}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import tyro
 
 from dyn3r.cli.console import Flag
 from dyn3r.cli.run import Run
+from dyn3r.cli.terminal import say
 
 
 @dataclass(frozen=True)
@@ -40,5 +41,5 @@ class Demo:
         result = evaluate(Scene.load(self.output), clip)
         write_json(self.output / "evaluation.json", result.to_json(), overwrite=True)
         if not self.quiet:
-            print("\nAccuracy (the bundled clip is rendered, so ground truth is known):")
-            print(result.table())
+            say("", "Accuracy (the bundled clip is rendered, so ground truth is known):")
+            say(*result.table().splitlines())

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from dyn3r.cli.console import Flag
+from dyn3r.cli.terminal import say
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,5 @@ class Eval:
             },
             overwrite=overwrite,
         )
-        print(evaluation.table())
-        print(f"wrote {target}")
+        say(*evaluation.table().splitlines())
+        say(f"wrote {target}")

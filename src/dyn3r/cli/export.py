@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.terminal import say
 from dyn3r.errors import InputError
 from dyn3r.export.options import ExportOptions
 
@@ -48,4 +49,4 @@ class Export:
                 scene, self.to, target, self.options, overwrite=self.overwrite, progress=progress
             )
         if not self.quiet:
-            print(f"wrote {target}: {FORMATS[self.to].summary}")
+            say(f"wrote {target}: {FORMATS[self.to].summary}")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from dyn3r.cli.terminal import say
+
 
 @dataclass(frozen=True)
 class Info:
@@ -21,12 +23,12 @@ class Info:
         if path.suffix == ".dyn3r" or (path.is_dir() and (path / "scene.dyn3r").exists()):
             from dyn3r.scene import Scene, summarise
 
-            print("\n".join(summarise(Scene.load(path))))
+            say(*summarise(Scene.load(path)))
             return
         from dyn3r.network.checkpoints.locate import locate
         from dyn3r.network.checkpoints.reader import describe_checkpoint
 
         found = locate(self.target)
-        print("\n".join(describe_checkpoint(found.path)))
+        say(*describe_checkpoint(found.path))
         for name, value in found.facts.items():
-            print(f"{name:<11} {value}")
+            say(f"{name:<11} {value}")

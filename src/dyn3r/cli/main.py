@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from dyn3r.cli.retired import retired_option
+from dyn3r.cli.signals import ending_signals, exit_code
+from dyn3r.cli.terminal import PrintableFormatter, say
 from dyn3r.errors import Dyn3rError
 from dyn3r.types import package_version
 
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Exit code 0; 1 for a known error, 2 for wrong usage."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments in (["--version"], ["-V"]):
-        print(f"dyn3r {package_version()}")
+        say(f"dyn3r {package_version()}")
         return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()]
@@ -58,14 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:2] == ["train", "flow"]:  # a run in a folder of that name: ./flow
         name, rest = "train flow", rest[1:]
     elif name not in COMMANDS:
-        print(f"dyn3r: unknown command {name!r}: {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"dyn3r: unknown command {name!r}: {', '.join(COMMANDS)}", error=True)
         return 2
     if name == "run" and (line := retired_option(rest)) is not None:
-        print(f"dyn3r: {line}", file=sys.stderr)
+        say(f"dyn3r: {line}", error=True)
         return 2
     # PyTorch's threads spin at their barriers by default: one busy neighbour then slows every step
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     return _run(name, rest)
 
 
@@ -75,23 +79,38 @@ def _run(name: str, arguments: list[str]) -> int:
 
     commands = COMMANDS | {"train flow": ("TrainFlow", "")}
     module = f"dyn3r.cli.{name.replace(' ', '_')}"
-    command = getattr(importlib.import_module(module), commands[name][0])
-    try:
-        parse(command, f"dyn3r {name}", arguments)()
-    except Dyn3rError as problem:
-        print(f"dyn3r: {problem}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("dyn3r: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as problem:  # no space, no permission, a device gone: what no module foresees
-        where = f" ({problem.filename})" if problem.filename else ""
-        print(f"dyn3r: {problem.strerror or problem}{where}", file=sys.stderr)
-        return 1
+    with ending_signals() as came:
+        try:
+            command = getattr(importlib.import_module(module), commands[name][0])
+            parse(command, f"dyn3r {name}", arguments)()
+        except KeyboardInterrupt:
+            return _stopped(came)
+        except Exception as problem:
+            if came:  # a library has turned the interrupt into an error of its own
+                return _stopped(came)
+            return _failed(problem)
     return 0
+
+
+def _stopped(came: list[int]) -> int:
+    say("dyn3r: stopped", error=True)
+    return exit_code(came)
+
+
+def _failed(problem: Exception) -> int:
+    """Report what a user can cause in one line; anything else is a fault of ours and raised."""
+    if isinstance(problem, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif isinstance(problem, Dyn3rError):
+        say(f"dyn3r: {problem}", error=True)
+    elif isinstance(problem, MemoryError):
+        say("dyn3r: out of memory: fewer or smaller frames need less", error=True)
+    elif isinstance(problem, OSError):  # no permission, a device gone: what no module foresees
+        where = f" ({problem.filename})" if problem.filename else ""
+        say(f"dyn3r: {problem.strerror or problem}{where}", error=True)
+    else:
+        raise problem
+    return 1
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from dyn3r.cli.console import Flag, print_columns, progress_bars
+from dyn3r.cli.terminal import say
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ListModels:
         print_columns(rows)
         print(
             "\n~: computed from the number of parameters, in float32. Any of the models for "
-            "pointmaps\ngoes with --model; a checkpoint file or a hub folder does as well."
+            "geometry\ngoes with --model; a checkpoint file or a hub folder does as well."
         )
 
 
@@ -87,8 +88,8 @@ class Download:
                 place = download(name, mirror=self.from_mirror, progress=progress)
             if not self.quiet:
                 licence_is_news(name)  # printed here, so not again at the first use
-                print(f"{name}: {place}")
-                print(f"  licence: {model.licence}\n  please cite: {model.paper}")
+                say(f"{name}: {place}")
+                say(f"  licence: {model.licence}", f"  please cite: {model.paper}")
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ class Convert:
                 progress=progress,
             )  # fmt: skip
         if not self.quiet:
-            print(f"wrote {self.target} ({_bytes(self.target.stat().st_size)})")
-            print(f"  licence: {about.get('licence', 'not known; it is that of the source')}")
+            say(f"wrote {self.target} ({_bytes(self.target.stat().st_size)})")
+            say(f"  licence: {about.get('licence', 'not known; it is that of the source')}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ import tyro
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.cli.console import Flag, progress_bars
-from dyn3r.cli.results import load_models, report, write_results
+from dyn3r.cli.results import (
+    check_source,
+    is_result,
+    load_models,
+    report,
+    result_files,
+    write_results,
+)
 from dyn3r.errors import InputError
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
@@ -61,12 +68,13 @@ class Run:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
     """Folder for the results; must be new or empty unless --overwrite."""
     model: str = "compact"
-    """The embedded model (compact), a published one (dust3r-512-dpt, monst3r-512-dpt, ...), a
+    """The embedded model (compact), a published one (da3-small, da3-base, monst3r-512-dpt, ...), a
     checkpoint file or a hub folder. `dyn3r models` lists them."""
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined"] = "auto"
     """The recipe. dust3r: one pass, static scene; monst3r: motion from flow, flow and smoothness
-    terms; easi3r: motion from attention, second pass; refined: motion from flow, bundle adjustment,
-    multi-view depth. auto: as the checkpoint recommends, else easi3r."""
+    terms; easi3r: motion from attention, second pass; vggt4d: the same for many-view networks
+    (da3-small, da3-base); refined: motion from flow, bundle adjustment, multi-view depth. auto: as
+    the checkpoint recommends, else easi3r."""
     motion_model: str | None = None
     """Another model that finds motion; --model then makes the geometry only."""
     pairs: str = "auto"
@@ -136,30 +144,37 @@ class Run:
         `metadata`: entries that are added to those of the scene.
         """
         from dyn3r.bundle_adjustment.threads import process_settings
-        from dyn3r.io.clip import read_clip
-        from dyn3r.scene import Scene
+        from dyn3r.io.atomic import atomic_folder
         from dyn3r.scene.findings import Recorder
 
         recorder = Recorder() if self.explain else None
-        earlier = None if self.resume is None else Scene.load(self.resume)
         context = RunContext(progress, recorder or no_observer, process_settings)
+        with atomic_folder(self.output, overwrite=self.overwrite, is_stale=is_result) as folder:
+            scene = self._compute(models, context)
+            scene = replace(scene, metadata={**scene.metadata, **(metadata or {})})
+            written = write_results(
+                scene, folder, pictures=not self.no_pictures,
+                findings=_findings(recorder, context),
+                masks_of=self.source if self.save_masks else None, progress=progress,
+            )  # fmt: skip
+        return scene, result_files(written, self.output)
+
+    def _compute(self, models: tuple[Model, Model | None], context: RunContext) -> Scene:
+        """The scene of the source."""
+        from dyn3r.io.clip import read_clip
+        from dyn3r.scene import Scene
+
+        earlier = None if self.resume is None else Scene.load(self.resume)
         clip = read_clip(
             self.source,
             fps=self.fps,
             num_frames=self.num_frames,
-            size=self.size or models[0].image_size,
+            size=models[0].image_size if self.size is None else self.size,
             start=self.start,
-            progress=progress,
+            progress=context.progress,
         )
         options = replace(self.options(), priors=self._priors(clip))
-        scene = self._scene(clip, models, options, earlier, context)
-        scene = replace(scene, metadata={**scene.metadata, **(metadata or {})})
-        files = write_results(
-            scene, self.output, overwrite=self.overwrite, pictures=not self.no_pictures,
-            findings=_findings(recorder, context),
-            masks_of=self.source if self.save_masks else None, progress=progress,
-        )  # fmt: skip
-        return scene, files
+        return self._scene(clip, models, options, earlier, context)
 
     def _scene(
         self,
@@ -194,6 +209,7 @@ class Run:
         """Refuse what is missing or contradicts itself before anything is loaded."""
         if not self.source.exists():
             raise InputError(f"{self.source} does not exist")
+        check_source(self.source, self.output)
         if self.known.masks is not None and not self.known.masks.exists():
             raise InputError(f"{self.known.masks} does not exist: give a folder of masks")
         if self.save_masks and self.resume is not None:

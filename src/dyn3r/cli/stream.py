@@ -11,12 +11,22 @@ import numpy as np
 import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
-from dyn3r.cli.results import load_models, report, write_results
+from dyn3r.cli.results import (
+    Written,
+    check_source,
+    is_result,
+    load_models,
+    report,
+    result_files,
+    write_results,
+)
+from dyn3r.cli.terminal import say
 from dyn3r.types import Progress
 
 if TYPE_CHECKING:
     from dyn3r.io.frame_stream import FrameStream
     from dyn3r.network.model import Model
+    from dyn3r.scene import Scene
     from dyn3r.streaming import FrameResult, StreamOptions
     from dyn3r.viewer import LiveViewer
 
@@ -33,7 +43,8 @@ class Stream:
 
     Every frame is paired with the first one; nothing is optimised. Fast, for short camera paths.
     Writes OUT/frames/000000.npz and so on at once, the scene and its pictures at the end. Ctrl-C
-    ends the run early and keeps the frames so far.
+    ends the run early and keeps the frames so far. With --overwrite an earlier result is replaced
+    at the end, as a whole.
     """
 
     source: tyro.conf.Positional[Path]
@@ -93,79 +104,109 @@ class Stream:
         from dyn3r.io.atomic import check_output_folder
         from dyn3r.io.frame_stream import stream_frames
 
+        check_source(self.source, self.output)
         check_output_folder(self.output, overwrite=self.overwrite)
         return stream_frames(
             self.source, fps=self.fps, num_frames=self.num_frames, start=self.start
         )
 
     def _run(self, stream: FrameStream, options: StreamOptions, live: LiveViewer | None) -> None:
-        from dyn3r.streaming import scene_from_frames, stream_metadata
-
         started = time.monotonic()
         with progress_bars(quiet=self.quiet) as progress:
             model, _ = load_models((self.model, None), self.device, self.precision, progress)
-            results = self._follow(stream, model, options, live, progress)
-            metadata = stream_metadata(model, stream.source, options, results)
-            scene = scene_from_frames(results, fps=stream.fps, metadata=metadata)
-            files = write_results(
-                scene, self.output, overwrite=True, pictures=not self.no_pictures,
-                masks_of=self.source if self.save_masks else None, progress=progress,
-            )  # fmt: skip
+            context = _Context(stream, model, options, live, progress)
+            scene, written = self._results(context)
+        files = result_files(written, self.output)
         if not self.quiet:
             files = [self.output / "frames", *files]
             report(scene, files, self.output, time.monotonic() - started)
         if live is not None:
             live.finish()
             if not self.quiet:
-                print(f"the live page stays at {live.url} until Ctrl-C")
+                say(f"the live page stays at {live.url} until Ctrl-C")
             live.wait()
+
+    def _results(self, context: _Context) -> tuple[Scene, Written]:
+        """Write frames and scene. An earlier result is replaced at the end, as a whole."""
+        from dyn3r.io.atomic import atomic_folder
+        from dyn3r.io.staging import staging_folder
+
+        if self.output.is_dir() and any(self.output.iterdir()):
+            with atomic_folder(self.output, overwrite=True, is_stale=is_result) as folder:
+                results = self._follow(context, folder / "frames")
+                return self._scene(context, results, folder)
+        frames = self.output / "frames"
+        with staging_folder(frames, "stream", self.output):  # keeps other processes out
+            results = self._follow(context, frames)
+            with atomic_folder(self.output, overwrite=True) as folder:
+                return self._scene(context, results, folder)
+
+    def _scene(
+        self, context: _Context, results: list[FrameResult], folder: Path
+    ) -> tuple[Scene, Written]:
+        from dyn3r.streaming import scene_from_frames, stream_metadata
+
+        stream = context.stream
+        metadata = stream_metadata(context.model, stream.source, context.options, results)
+        scene = scene_from_frames(results, fps=stream.fps, metadata=metadata)
+        written = write_results(
+            scene, folder, pictures=not self.no_pictures,
+            masks_of=self.source if self.save_masks else None, progress=context.progress,
+        )  # fmt: skip
+        return scene, written
 
     def _live_viewer(self) -> LiveViewer:
         from dyn3r.viewer import LiveViewer
 
         live = LiveViewer(port=self.port)
         if not self.quiet:
-            print(f"watch it at {live.url}", flush=True)
+            say(f"watch it at {live.url}")
         return live
 
-    def _follow(
-        self,
-        stream: FrameStream,
-        model: Model,
-        options: StreamOptions,
-        live: LiveViewer | None,
-        progress: Progress,
-    ) -> list[FrameResult]:
-        """Write and show every frame as it comes, until the stream or the user ends it."""
-        from dyn3r.io.clip import MAX_FRAMES
-        from dyn3r.streaming import stream_scene
+    def _follow(self, context: _Context, folder: Path) -> list[FrameResult]:
+        """Write and show every frame as it comes, until the stream or the user ends it.
 
-        folder = self.output / "frames"
+        Where it fails, the frames are removed.
+        """
         results: list[FrameResult] = []
         try:
-            for result in stream_scene(stream, model, options):
-                folder.mkdir(parents=True, exist_ok=True)
-                write_frame(result, folder)
-                if live is not None:
-                    _show(live, result)
-                results.append(result)
-                progress("frames", len(results), max(stream.expected or 0, len(results)))
-                if len(results) == MAX_FRAMES:
-                    break
+            self._write_frames(context, folder, results)
         except KeyboardInterrupt:
             if not results:
                 raise
             if not self.quiet:
-                print(f"stopped after {len(results)} frames; they are kept")
-        _remove_leftovers(folder, len(results))
+                say(f"stopped after {len(results)} frames; they are kept")
+        except BaseException:
+            for result in results:
+                frame_path(result, folder).unlink(missing_ok=True)
+            raise
         return results
 
+    def _write_frames(self, context: _Context, folder: Path, results: list[FrameResult]) -> None:
+        from dyn3r.io.clip import MAX_FRAMES
+        from dyn3r.streaming import stream_scene
 
-def _remove_leftovers(folder: Path, count: int) -> None:
-    """Remove frames that a longer run wrote here before (--overwrite)."""
-    for file in folder.glob("[0-9]" * 6 + ".npz"):
-        if int(file.stem) >= count:
-            file.unlink()
+        for result in stream_scene(context.stream, context.model, context.options):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_frame(result, folder)
+            results.append(result)
+            if context.live is not None:
+                _show(context.live, result)
+            expected = max(context.stream.expected or 0, len(results))
+            context.progress("frames", len(results), expected)
+            if len(results) == MAX_FRAMES:
+                break
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What a run works with."""
+
+    stream: FrameStream
+    model: Model
+    options: StreamOptions
+    live: LiveViewer | None
+    progress: Progress
 
 
 def _show(live: Any, result: FrameResult) -> None:
@@ -180,6 +221,11 @@ def _show(live: Any, result: FrameResult) -> None:
     )
 
 
+def frame_path(result: FrameResult, folder: Path) -> Path:
+    """Path of the file of a frame, e.g. 000012.npz."""
+    return folder / f"{result.index:06d}.npz"
+
+
 def write_frame(result: FrameResult, folder: Path) -> Path:
     """Write one frame as 000012.npz, whole or not at all; one of an earlier run is replaced.
 
@@ -188,7 +234,7 @@ def write_frame(result: FrameResult, folder: Path) -> Path:
     """
     from dyn3r.io.atomic import atomic_file
 
-    path = folder / f"{result.index:06d}.npz"
+    path = frame_path(result, folder)
     largest = float(np.finfo(np.float16).max)
     with atomic_file(path, overwrite=True) as part, open(part, "wb") as file:
         np.savez_compressed(

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.terminal import say
 from dyn3r.training.options import TrainOptions
 
 
@@ -44,7 +45,7 @@ class Train:
                 self.folder, options, device=device, minutes=self.minutes, progress=progress
             )
         if not self.quiet:
-            print(f"model: {path}")
+            say(f"model: {path}")
 
 
 def _workers(device: str) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.terminal import say
 from dyn3r.training.flow_batches import FlowTraining
 
 
@@ -40,4 +41,4 @@ class TrainFlow:
                 self.folder, self.options, device=device, minutes=self.minutes, progress=progress
             )
         if not self.quiet:
-            print(f"flow network: {path}")
+            say(f"flow network: {path}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from dyn3r.cli.console import Flag, progress_bars
-from dyn3r.errors import InputError
+from dyn3r.cli.terminal import say
+from dyn3r.errors import InputError, OutputError
 from dyn3r.viewer.appearance import ColorBy
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class View:
             scenes, names=self._names(), host=self.host, port=self.port, block=False,
             appearance=appearance,
         )  # fmt: skip
-        print(f"open {viewer.url}  (Ctrl-C ends it)", flush=True)
+        say(f"open {viewer.url}  (Ctrl-C ends it)")
         if self.browser:
             viewer.open_in_browser()
         viewer.wait()
@@ -75,12 +76,21 @@ class View:
     def _check_files(self) -> None:
         """Check the output paths before anything is loaded or computed."""
         from dyn3r.io.atomic import check_writable
+        from dyn3r.viewer import TurntableOptions
 
         if (self.screenshot or self.turntable) and len(self.scenes) > 1:
             raise InputError("--screenshot and --turntable render one scene: name one")
-        for path in (self.save, self.screenshot, self.turntable):
-            if path is not None:
-                check_writable(path, overwrite=self.overwrite)
+        TurntableOptions(degrees=self.degrees)
+        for path, suffixes in (
+            (self.save, (".html", ".htm", ".viser")),
+            (self.screenshot, (".png", ".jpg", ".jpeg")),
+            (self.turntable, (".mp4",)),
+        ):
+            if path is None:
+                continue
+            if path.suffix.lower() not in suffixes:
+                raise OutputError(f"cannot write {path}: its name must end in {suffixes[0]}")
+            check_writable(path, overwrite=self.overwrite)
 
     def _names(self) -> list[str]:
         """Label of each scene: the name of its folder or file if these are distinct."""
@@ -117,4 +127,4 @@ class View:
                 )  # fmt: skip
                 written.append(self.turntable)
         if not self.quiet:
-            print("wrote " + ", ".join(str(path) for path in written))
+            say("wrote " + ", ".join(str(path) for path in written))

@@ -25,6 +25,7 @@ from dyn3r.errors import DownloadError, InputError
 from dyn3r.io.atomic import write_text
 from dyn3r.io.download import (
     UNCOMPRESSED,
+    Expected,
     announced_size,
     checked_fetch,
     file_sha256,
@@ -32,6 +33,9 @@ from dyn3r.io.download import (
 )
 from dyn3r.io.unpack import unpack
 from dyn3r.types import Progress, no_progress
+
+LARGEST_ARCHIVE = 100_000_000_000
+"""Bytes of an archive whose size is not known beforehand; the largest one known has 15 GB."""
 
 
 def get(entry: CatalogueEntry, root: Path, *, progress: Progress = no_progress) -> Path:
@@ -79,9 +83,8 @@ def _fetch(entry: CatalogueEntry, archive: Archive, path: Path, progress: Progre
             checked_fetch(
                 archive.url,
                 path,
+                Expected(archive.bytes or LARGEST_ARCHIVE, size, [known] if known else []),
                 label=label,
-                size=size,
-                checksums=[known] if known else [],
                 headers=UNCOMPRESSED,
                 progress=progress,
             )

@@ -6,24 +6,33 @@ damaged or of another kind.
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
 
 from dyn3r.errors import InputError
-from dyn3r.io.images import first_line, images_in, open_image, to_rgb
+from dyn3r.io.archives import open_arrays, read_array
+from dyn3r.io.images import images_in, open_image, to_rgb
+from dyn3r.io.regular_files import read_json, read_text
 
-BROKEN = (
-    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
-    tokenize.TokenError, MemoryError,
-)  # fmt: skip
-"""What NumPy raises for damaged .npz and .npy files."""
+__all__ = [
+    "image_files",
+    "listing",
+    "npz_names",
+    "numeric",
+    "per_file",
+    "poses_from_quaternions",
+    "read_depth_png",
+    "read_index_png",
+    "read_json",
+    "read_lines",
+    "read_npy",
+    "read_npz",
+    "read_rgb",
+    "read_table",
+]
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -69,36 +78,19 @@ def read_depth_png(file: Path, per_unit: float) -> Float32[np.ndarray, "h w"]:
 
 def read_npz(file: Path, key: str) -> Shaped[np.ndarray, "..."]:
     """One array of numbers of an .npz file."""
-    if not file.is_file():
-        raise InputError(f"{file} does not exist")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if key not in arrays.files:
-                raise InputError(f"{file} has no array '{key}', found {', '.join(arrays.files)}")
-            array: np.ndarray = arrays[key]
-    except BROKEN as error:
-        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
-    return numeric(array, file)
+    with open_arrays(file) as arrays:
+        return numeric(arrays.read(key), file)
 
 
 def npz_names(file: Path) -> tuple[str, ...]:
     """Names of the arrays of an .npz file."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return tuple(arrays.files)
-    except BROKEN as error:
-        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
+    with open_arrays(file) as arrays:
+        return tuple(arrays.names)
 
 
 def read_npy(file: Path) -> Shaped[np.ndarray, "..."]:
     """An array of numbers of an .npy file."""
-    if not file.is_file():
-        raise InputError(f"{file} does not exist")
-    try:
-        array: np.ndarray = np.load(file, allow_pickle=False)
-    except BROKEN as error:
-        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
-    return numeric(array, file)
+    return numeric(read_array(file), file)
 
 
 def numeric(array: np.ndarray, file: Path) -> np.ndarray:
@@ -130,22 +122,7 @@ def read_table(file: Path, columns: int) -> Float[np.ndarray, "k c"]:
 
 def read_lines(file: Path) -> list[str]:
     """The lines of a text file."""
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read as text: {first_line(error)}") from error
-
-
-def read_json(file: Path) -> Any:
-    """The value of a JSON file."""
-    import json
-
-    try:
-        return json.loads("\n".join(read_lines(file)))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON: {first_line(error)}") from error
+    return read_text(file).splitlines()
 
 
 def poses_from_quaternions(

@@ -49,7 +49,7 @@ class BenchmarkSettings:
     output: Path
     """Folder for the results."""
     model: str = "compact"
-    method: Literal["auto", "dust3r", "monst3r", "easi3r", "refined", "colmap"] = "auto"
+    method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined", "colmap"] = "auto"
     """As `dyn3r.options.Options.method`; colmap: the cameras of pycolmap, as a baseline."""
     device: str = "auto"
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -222,7 +222,7 @@ def read_settings(output: Path) -> dict[str, Any]:
     """The settings of a run. Raises InputError if `output` is not a benchmark's folder."""
     try:
         values = json.loads((output / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{output} is not the folder of a benchmark: no {SETTINGS}") from error
     if not isinstance(values, dict) or "protocol" not in values:
         raise InputError(f"{output / SETTINGS} is not the settings of a benchmark")
@@ -235,7 +235,7 @@ def read_results(output: Path) -> dict[str, Result]:
     for file in sorted((output / "sequences").glob("*.json")):
         try:
             result = Result(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{file} is not a result of a benchmark: delete it") from error
         out[result.sequence] = result
     return out

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from dyn3r.datasets.cameras import known_K, known_poses
 from dyn3r.datasets.files import npz_names, read_npz
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import images_in, resize_nearest
 from dyn3r.io.mask_files import match_frames
 from dyn3r.types import FrameMapping
@@ -42,7 +44,7 @@ def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]
         InputError: no truth at all, damaged files, arrays that do not fit together or do not fit
             the source of the frames, frames that cannot be matched.
     """
-    root = Path(folder)
+    root = checked_path(folder, "the ground truth")
     depth = _read_array(root / "depth.npz", "depth")
     dynamic = _read_array(root / "dynamic.npz", "mask")
     poses = _read_array(root / "camera.npz", "cam2world")
@@ -53,7 +55,7 @@ def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]
     return Truth(
         depth=None if depth is None else _resized_depth(depth[index], mapping),
         dynamic=None if dynamic is None else resize_nearest(dynamic[index] > 0, mapping),
-        T_world_camera=None if poses is None else poses[index].astype(np.float64),
+        T_world_camera=None if poses is None else known_poses(poses, root / "camera.npz")[index],
         K=None if K is None else _intrinsics(root, K, total, mapping)[index],
     )
 
@@ -65,9 +67,10 @@ def _check_shapes(root: Path, arrays: dict[str, np.ndarray | None]) -> int:
         raise InputError(
             f"{root} has no ground truth: expected camera.npz, depth.npz or dynamic.npz"
         )
-    total = next(iter(given.values()))[0]
+    first = next(iter(given.values()))
+    total = first[0] if first else 0
     maps = {shape for name, shape in given.items() if name != "cam2world"}
-    fits = all(len(shape) == 3 and shape[0] == total for shape in given.values())
+    fits = all(len(shape) == 3 and shape[0] == total > 0 for shape in given.values())
     if not fits or len(maps) > 1 or given.get("cam2world", (total, 4, 4))[1:] != (4, 4):
         shapes = ", ".join(f"{name} {shape}" for name, shape in given.items())
         raise InputError(f"the ground truth in {root} does not fit together: {shapes}")
@@ -93,7 +96,8 @@ def _intrinsics(root: Path, K: np.ndarray, total: int, mapping: FrameMapping) ->
         raise InputError(
             f"K in {root / 'camera.npz'} must be (3,3) or ({total},3,3), not {K.shape}"
         )
-    return mapping.K_from_source(np.broadcast_to(K.astype(np.float64), (total, 3, 3)))
+    every = known_K(np.broadcast_to(K, (total, 3, 3)), root / "camera.npz")
+    return mapping.K_from_source(every)
 
 
 def _frame_stems(root: Path, total: int) -> list[str]:

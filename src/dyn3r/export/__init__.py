@@ -24,6 +24,7 @@ from dyn3r.export import (
     video_file,
 )
 from dyn3r.export.options import ExportOptions
+from dyn3r.io.arguments import check_type, checked_path
 from dyn3r.io.atomic import atomic_file, atomic_folder
 from dyn3r.scene import Scene
 from dyn3r.types import Progress, no_progress
@@ -113,10 +114,14 @@ def export(
             written.
         MissingExtraError: the format needs a package that is not installed.
     """
-    options, target = options or ExportOptions(), Path(path)
+    check_type(scene, Scene, "the scene")
+    check_type(format, str, "the format")
+    options, target = options or ExportOptions(), checked_path(path, "the export")
+    check_type(options, ExportOptions, "the options")
     exporter = FORMATS.get(format)
     if exporter is None:
         raise InputError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+    _check_source(options.source, target)
     if not exporter.suffixes:
         with atomic_folder(target, overwrite=overwrite) as folder:
             exporter.write(scene, folder, options, progress)
@@ -127,3 +132,9 @@ def export(
     with atomic_file(target, overwrite=overwrite) as part:
         exporter.write(scene, part, options, progress)
     return target
+
+
+def _check_source(source: Path | None, target: Path) -> None:
+    """Refuse to write over the source, or among its images."""
+    if source is not None and source.resolve() == target.resolve():
+        raise OutputError(f"{target} is the source: it would be changed")

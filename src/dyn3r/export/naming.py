@@ -8,6 +8,9 @@ from collections import Counter
 from dyn3r.io.images import IMAGE_SUFFIXES
 from dyn3r.scene import Scene
 
+MAX_BYTES = 200
+"""Bytes of a name without its suffix; file systems allow 255 in all."""
+
 
 def frame_stems(scene: Scene) -> list[str]:
     """One file name without suffix per frame: the frame's own name, made safe and unique.
@@ -32,4 +35,5 @@ def _safe_stem(name: str) -> str:
     stem, dot, suffix = base.rpartition(".")
     if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES:
         base = stem
-    return re.sub(r"[^\w.\-]", "_", base).strip(".")[:200] or "frame"
+    safe = re.sub(r"[^\w.\-]", "_", base).strip(".")
+    return safe.encode()[:MAX_BYTES].decode(errors="ignore") or "frame"

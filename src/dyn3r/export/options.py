@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import checked_path
+from dyn3r.io.numbers import check_finite, checked_number, checked_whole
 
 Resolution = Literal["auto", "prepared", "source"]
 Which = Literal["all", "static", "dynamic"]
@@ -40,15 +42,15 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         """Check the values, and make `source` a path."""
+        check_finite(self)
         for name, allowed in (
             ("resolution", Resolution), ("which", Which), ("quaternion", QuaternionOrder),
         ):  # fmt: skip
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise InputError(f"{name} is one of {', '.join(get_args(allowed))}, not {value!r}")
-        if not 0 <= self.drop < 1:
-            raise InputError(f"the share of points to drop must lie in 0..1, not {self.drop}")
-        if self.max_points is not None and self.max_points < 1:
-            raise InputError(f"the number of points must be 1 or more, not {self.max_points}")
+        checked_number(self.drop, "the share of points to drop", low=0, high=0.999_999)
+        if self.max_points is not None:
+            checked_whole(self.max_points, "the number of points", low=1, high=10**9)
         if self.source is not None:
-            object.__setattr__(self, "source", Path(self.source))
+            object.__setattr__(self, "source", checked_path(self.source, "the source"))

@@ -34,7 +34,7 @@ def write_rerun(scene: Scene, path: Path, options: ExportOptions, progress: Prog
     clouds = collect_clouds(scene, options, default_points=DEFAULT_POINTS)
     size = 0.75 * scene.median_depth / float(np.median(scene.K[:, 0, 0]))
     recording = rr.RecordingStream("dyn3r")
-    recording.save(path)
+    stream = rr.binary_stream(recording)
     recording.log("/", rr.ViewCoordinates.RIGHT_HAND_Y_UP, static=True)
     T = y_up(scene)
     recording.log("world", rr.Transform3D(translation=T[:3, 3], mat3x3=T[:3, :3]), static=True)
@@ -49,8 +49,9 @@ def write_rerun(scene: Scene, path: Path, options: ExportOptions, progress: Prog
         recording.set_time("time", duration=float(scene.times_s[t]))
         recording.log("world/moving", _points(rr, clouds.moving[t], size))
         _log_camera(rr, recording, scene, t)
+    # rerun's own writer waits for ever where the disk is full
+    path.write_bytes(stream.read() or b"")
     progress("recording", len(scene), len(scene))
-    recording.flush()
     recording.disconnect()
 
 

@@ -68,7 +68,19 @@ def write_usd(
         for code, cloud in zip(codes, clouds.moving):
             _set_points(moving, cloud, T, code)
     _camera(stage, scene, T, codes)
-    layer.Export(str(path))
+    _write_layer(layer, path)
+
+
+def _write_layer(layer: Any, path: Path) -> None:
+    """Write the file. Raises OSError where USD can't."""
+    from pxr import Tf
+
+    try:
+        written = layer.Export(str(path))
+    except Tf.ErrorException:
+        written = False
+    if not written:
+        raise OSError("USD can't write it; is the disk full?")
 
 
 def _points(stage: Any, prim_path: str, width: float) -> Any:

@@ -76,6 +76,21 @@ def robust_similarity(
     return fit
 
 
+def rotation_and_scale(
+    source: Float[Tensor, "n 4 4"], target: Float[Tensor, "n 4 4"]
+) -> tuple[Float[Tensor, "3 3"], float | None]:
+    """Rotation and scale between two worlds in which the same cameras (camera to world) are known.
+
+    The rotation is the mean of the differences. The scale follows from the camera centres by least
+    squares; None where they do not determine it.
+    """
+    R = nearest_rotation((target[:, :3, :3] @ source[:, :3, :3].transpose(1, 2)).sum(0))[0]
+    a, b = source[:, :3, 3] @ R.T, target[:, :3, 3]
+    a, b = a - a.mean(0), b - b.mean(0)
+    spread, product = float((a**2).sum()), float((a * b).sum())
+    return R, product / spread if product > 0 and spread > 1e-12 else None
+
+
 def solve_camera(
     points_world: Float[np.ndarray, "k 3"],
     uv: Float[np.ndarray, "k 2"],

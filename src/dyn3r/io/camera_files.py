@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from dyn3r.errors import Dyn3rError, InputError
+from dyn3r.errors import InputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.camera_layouts import CameraList, read_camera_list
+from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, checked_number
 from dyn3r.types import Clip, Priors
 
 
@@ -48,12 +50,15 @@ def read_camera_file(path: str | Path, clip: Clip, *, fixed: bool = True) -> Pri
             images of another shape.
         MissingExtraError: a COLMAP model without pycolmap.
     """
-    source = Path(path)
+    source = checked_path(path, "the cameras")
     try:
         listing = read_camera_list(source)
-    except Dyn3rError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
+    except InputError as problem:
+        raise (
+            problem if str(source) in str(problem) else InputError(f"{source}: {problem}")
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            MemoryError) as problem:  # fmt: skip
         raise InputError(
             f"{source} can't be read as cameras: {type(problem).__name__} {problem!s:.100}"
         ) from None
@@ -91,8 +96,7 @@ def known_field_of_view(fov_deg: float, clip: Clip, *, fixed: bool = True) -> Pr
 
     Raises InputError unless 1 <= fov_deg <= 170.
     """
-    if not 1 <= fov_deg <= 170:
-        raise InputError(f"a field of view lies between 1 and 170 degrees, not {fov_deg:g}")
+    fov_deg = checked_number(fov_deg, "the field of view in degrees", low=1, high=170)
     height, width = clip.mapping.source_hw
     f_px = width / 2 / math.tan(math.radians(fov_deg) / 2)
     K = np.array([[f_px, 0, (width - 1) / 2], [0, f_px, (height - 1) / 2], [0, 0, 1]])
@@ -169,12 +173,18 @@ def _check(
 ) -> None:
     """Raise InputError for matrices that are no cameras."""
     if T is not None:
-        known = T[np.isfinite(T).all(axis=(1, 2))]
-        R = known[:, :3, :3]
+        known = T[~np.isnan(T).any(axis=(1, 2))]
+        R, t = known[:, :3, :3].clip(-2, 2), known[:, :3, 3]
         skew = np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max(initial=0.0)
-        if skew > 1e-3 or (np.linalg.det(R) < 0).any():
+        rigid = skew <= 1e-3 and (np.linalg.det(R) > 0).all()
+        if not rigid or np.abs(known[:, 3] - [0, 0, 0, 1]).max(initial=0.0) > 1e-6:
             raise InputError(f"{source}: camera matrices must be a rotation and a translation")
+        if np.abs(t).max(initial=0.0) > LARGEST_LENGTH:
+            raise InputError(f"{source}: a camera is farther than {LARGEST_LENGTH:g} away")
     if K is not None:
-        known = K[np.isfinite(K).all(axis=(1, 2))]
-        if (known[:, 0, 0] <= 0).any() or (known[:, 1, 1] <= 0).any():
-            raise InputError(f"{source}: a focal length is not positive")
+        known = K[~np.isnan(K).any(axis=(1, 2))]
+        focal = known[:, [0, 1], [0, 1]]
+        if ((focal <= 0) | (focal < FOCAL_PX[0]) | (focal > FOCAL_PX[1])).any():
+            raise InputError(f"{source}: a focal length is not positive, or out of all range")
+        if np.abs(known).max(initial=0.0) > FOCAL_PX[1]:
+            raise InputError(f"{source}: intrinsics are out of all range")

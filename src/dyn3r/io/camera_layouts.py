@@ -6,7 +6,6 @@ z forward, integer pixel centres.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,12 @@ import numpy as np
 from jaxtyping import Float
 
 from dyn3r.errors import InputError, MissingExtraError
+from dyn3r.io.archives import open_arrays
+from dyn3r.io.numbers import FOCAL_PX, LARGEST_SIDE_PX, checked_number
+from dyn3r.io.regular_files import check_regular, read_json, read_text
 
 _MAX_BYTES = 256_000_000
+_MAX_FRAMES = 1_000_000
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -53,8 +56,7 @@ def read_camera_list(source: Path) -> CameraList:
         raise InputError(
             f"{source} holds no cameras: transforms.json, a COLMAP model or a dyn3r scene"
         )
-    if not source.is_file():
-        raise InputError(f"{source} does not exist")
+    check_regular(source)
     if source.stat().st_size > _MAX_BYTES:
         raise InputError(f"{source} is too large for a file of cameras")
     readers = {".json": _nerfstudio, ".npz": _npz}
@@ -62,74 +64,97 @@ def read_camera_list(source: Path) -> CameraList:
 
 
 def _npz(source: Path) -> CameraList:
-    with np.load(source, allow_pickle=False) as arrays:
-        T = next((arrays[name] for name in ("T_world_camera", "cam2world") if name in arrays), None)
-        K = arrays.get("K")
-        names = [str(name) for name in arrays.get("names", ())]
+    with open_arrays(source) as arrays:
+        poses = [name for name in ("T_world_camera", "cam2world") if name in arrays]
+        T = _shaped(arrays.read(poses[0]), (4, 4), source) if poses else None
+        K = arrays.read("K") if "K" in arrays else None
+        names = [str(name) for name in arrays.read("names").ravel()] if "names" in arrays else []
     if T is None and K is None:
         raise InputError(f"{source} has neither T_world_camera (or cam2world) nor K")
-    if T is not None:
-        T = _shaped(T, (4, 4), source)
     if K is not None:
         K = _shaped(K[None] if K.ndim == 2 else K, (3, 3), source)
         if len(K) == 1 and T is not None:
             K = np.repeat(K, len(T), axis=0)
         if T is not None and len(K) != len(T):
             raise InputError(f"{source} has {len(T)} cameras and {len(K)} K")
+    count = len(T if T is not None else K)  # type: ignore[arg-type]
+    if names and len(names) != count:
+        raise InputError(f"{source} has {count} cameras and {len(names)} names")
     return CameraList(T, K, stems=[Path(name).stem for name in names])
 
 
 def _text(source: Path) -> CameraList:
-    text = source.read_text().splitlines()
+    text = read_text(source).splitlines()
     lines = [line.split("#")[0].replace(",", " ").split() for line in text]
     widths = {len(line) for line in lines if line}
-    if widths == {8}:
-        from scipy.spatial.transform import Rotation
-
+    if widths not in ({8}, {12}):
+        raise InputError(f"{source} is no camera path: TUM has 8 numbers a line, KITTI has 12")
+    try:
         table = np.array([line for line in lines if line], dtype=np.float64)
-        T = np.tile(np.eye(4), (len(table), 1, 1))
-        T[:, :3, 3] = table[:, 1:4]
-        T[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
-        return CameraList(T, times_s=table[:, 0])
+    except ValueError:
+        raise InputError(
+            f"{source} is no camera path: it holds words that are no numbers"
+        ) from None
+    if not np.isfinite(table).all():
+        raise InputError(f"{source} holds numbers that are not finite")
+    T = np.tile(np.eye(4), (len(table), 1, 1))
     if widths == {12}:
-        table = np.array([line for line in lines if line], dtype=np.float64)
-        T = np.tile(np.eye(4), (len(table), 1, 1))
         T[:, :3] = table.reshape(-1, 3, 4)
         return CameraList(T)
-    raise InputError(f"{source} is no camera path: TUM has 8 numbers a line, KITTI has 12")
+    from scipy.spatial.transform import Rotation
+
+    length = np.linalg.norm(table[:, 4:].clip(-1e3, 1e3), axis=1)
+    if not ((length > 1e-3) & (length < 1e3)).all():
+        raise InputError(f"{source} has a quaternion that is no rotation (its length is not 1)")
+    T[:, :3, 3] = table[:, 1:4]
+    T[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
+    return CameraList(T, times_s=table[:, 0])
 
 
 def _nerfstudio(source: Path) -> CameraList:
-    content = json.loads(source.read_text())
-    frames = content["frames"]
-    if not frames:
+    content = read_json(source)
+    frames = content.get("frames") if isinstance(content, dict) else None
+    if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
         raise InputError(f"{source} lists no frames")
+    if len(frames) > _MAX_FRAMES:
+        raise InputError(f"{source} lists {len(frames)} frames: more than dyn3r reads")
     T = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
     if T.shape[1:] == (3, 4):
         T = np.concatenate([T, np.tile([[[0.0, 0, 0, 1]]], (len(T), 1, 1))], axis=1)
-    K = np.stack([_nerfstudio_K({**content, **frame}) for frame in frames])
+    T = _shaped(T, (4, 4), source)
+    shared = {key: value for key, value in content.items() if key != "frames"}
+    lenses = [{**shared, **frame} for frame in frames]
+    K = np.stack([_nerfstudio_K(lens) for lens in lenses])
     stems = [Path(frame["file_path"]).stem for frame in frames]
-    sizes = np.array([_nerfstudio_size({**content, **frame}) for frame in frames])
-    return CameraList(_shaped(T, (4, 4), source) @ _OPENCV_FROM_OPENGL, K, sizes, stems)
+    sizes = np.array([_nerfstudio_size(lens) for lens in lenses])
+    return CameraList(T @ _OPENCV_FROM_OPENGL, K, sizes, stems)
 
 
 def _nerfstudio_K(lens: dict[str, Any]) -> Float[np.ndarray, "3 3"]:
     """Intrinsics; integers are pixel corners in the file. NaN without a focal length."""
+    low, high = FOCAL_PX
     if "fl_x" in lens:
-        f = float(lens["fl_x"])
+        f = checked_number(lens["fl_x"], "fl_x", low=low, high=high)
     elif "camera_angle_x" in lens and "w" in lens:
-        f = float(lens["w"]) / 2 / math.tan(float(lens["camera_angle_x"]) / 2)
+        angle = checked_number(lens["camera_angle_x"], "camera_angle_x", low=1e-3, high=3.14)
+        f = _nerfstudio_size(lens)[0] / 2 / math.tan(angle / 2)
     else:
         return np.full((3, 3), np.nan)
+    fy = checked_number(lens.get("fl_y", f), "fl_y", low=low, high=high)
     cx, cy = (
-        float(lens[name]) if name in lens else length / 2
+        checked_number(lens[name], name, low=-high, high=high) if name in lens else length / 2
         for name, length in zip(("cx", "cy"), _nerfstudio_size(lens))
     )
-    return np.array([[f, 0, cx - 0.5], [0, float(lens.get("fl_y", f)), cy - 0.5], [0, 0, 1]])
+    return np.array([[f, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
 
 
 def _nerfstudio_size(lens: dict[str, Any]) -> tuple[float, float]:
-    return float(lens.get("w", math.nan)), float(lens.get("h", math.nan))
+    """Width and height; NaN where the file has none."""
+    w, h = (
+        checked_number(lens[name], name, low=1, high=LARGEST_SIDE_PX) if name in lens else math.nan
+        for name in ("w", "h")
+    )
+    return w, h
 
 
 def _colmap(folder: Path) -> CameraList:
@@ -160,6 +185,14 @@ def _colmap(folder: Path) -> CameraList:
 
 def _shaped(array: np.ndarray, tail: tuple[int, int], source: Path) -> np.ndarray:
     """The array as float64. Raises InputError unless its shape is (k, *tail)."""
-    if array.ndim != 3 or array.shape[1:] != tail or not len(array):
+    if (
+        array.ndim != 3
+        or array.shape[1:] != tail
+        or not len(array)
+        or array.dtype.kind not in "iuf"
+    ):
         raise InputError(f"{source}: cameras of shape {array.shape}, expected (k, {tail[0]}, ...)")
-    return array.astype(np.float64)
+    out = array.astype(np.float64)
+    if np.isinf(out).any():
+        raise InputError(f"{source} holds numbers that are infinite")
+    return out

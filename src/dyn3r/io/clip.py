@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import (
     IMAGE_SUFFIXES,
     FrameStack,
@@ -27,6 +28,8 @@ from dyn3r.io.images import (
     visible_files,
 )
 from dyn3r.io.mask_files import match_frames, read_masks
+from dyn3r.io.numbers import checked_number, checked_whole
+from dyn3r.io.text import storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 from dyn3r.types import Clip, FrameMapping, Progress, no_progress
 
@@ -38,6 +41,8 @@ DEFAULT_IMAGE_FPS = 24.0
 """Frames per second of folders of images, unless given."""
 MAX_FRAMES = 10_000
 """Largest number of frames of a clip; at 512x288 they take 4.4 GB."""
+MAX_START_S = 1e7
+"""Largest number of seconds to skip: 116 days."""
 _STAGE = "reading frames"
 
 
@@ -70,9 +75,9 @@ def read_clip(
             small or too elongated, or an option out of range. One damaged image in a folder is
             an error; a damaged video gives the frames that can be read and a warning in the log.
     """
-    _check_options(fps, num_frames, start)
+    check_sampling(fps, num_frames, start)
     check_size(size)
-    source = Path(path)
+    source = checked_path(path, "the source")
     crop = {"size": size, "square_ok": square_ok, "square_crop": square_crop}
     try:
         if not source.exists():
@@ -84,10 +89,14 @@ def read_clip(
         elif source.is_file():
             return _read_video(source, fps, num_frames, start, crop, progress)
         else:
-            raise InputError(f"{source} is neither a file nor a folder")
+            raise InputError(f"{source} is a device, pipe or socket, not a file")
         return _read_images(source, files, fps, num_frames, start, crop, progress)
     except (OSError, ValueError) as error:  # no permission, a name with a NUL in it, ...
         raise InputError(f"{source} cannot be read: {error}") from error
+    except MemoryError:
+        raise InputError(
+            f"the frames of {source} do not fit in memory: ask for fewer, or smaller ones"
+        ) from None
 
 
 def clip_from_images(
@@ -110,25 +119,24 @@ def clip_from_images(
     Raises:
         InputError: see `dyn3r.io.images.prepare_images`; or fps is not above 0.
     """
-    _check_options(fps, None, 0.0)
+    check_sampling(fps, None, 0.0)
     if fps == 0:
         raise InputError("a clip from images needs fps above 0")
     frames, mapping = prepare_images(
         images, size=size, square_ok=square_ok, square_crop=square_crop
     )
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise InputError("names of frames must be texts")
     labels = tuple(names) if names is not None else tuple(map(frame_name, range(len(frames))))
     return Clip(frames, mapping, labels, np.arange(len(frames)) / fps, "memory", float(fps))
 
 
-def _check_options(fps: float, num_frames: int | None, start: float) -> None:
-    if not (math.isfinite(fps) and 0 <= fps <= 10_000):
-        raise InputError(f"fps must be from 0 (all frames) to 10000, not {fps}")
-    if num_frames is not None and not (
-        isinstance(num_frames, (int, np.integer)) and 1 <= num_frames <= MAX_FRAMES
-    ):
-        raise InputError(f"the number of frames must be from 1 to {MAX_FRAMES}, not {num_frames}")
-    if not (math.isfinite(start) and start >= 0):
-        raise InputError(f"start must be 0 or more seconds, not {start}")
+def check_sampling(fps: float, num_frames: int | None, start: float) -> None:
+    """Raise InputError for a rate, number of frames or start that no clip can have."""
+    checked_number(fps, "fps", low=0, high=10_000)
+    checked_number(start, "start", low=0, high=MAX_START_S)
+    if num_frames is not None:
+        checked_whole(num_frames, "the number of frames", low=1, high=MAX_FRAMES)
 
 
 def _read_video(
@@ -164,8 +172,8 @@ def _read_video(
         where = f" after {start:g} s" if start else ""
         raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
     progress(_STAGE, len(frames), len(frames))
-    rate = plan.rate / plan.step
-    return Clip(frames.stacked(), mapping, tuple(names), np.array(times), str(source), rate)
+    rate, where = plan.rate / plan.step, storable(str(source))
+    return Clip(frames.stacked(), mapping, tuple(names), np.array(times), where, rate)
 
 
 def _read_images(
@@ -193,8 +201,8 @@ def _read_images(
         progress(_STAGE, done + 1, len(chosen))
     assert mapping is not None
     assert frames is not None
-    names = tuple(f.name for f in chosen)
-    return Clip(frames.stacked(), mapping, names, times, str(source), rate)
+    names = tuple(storable(f.name) for f in chosen)
+    return Clip(frames.stacked(), mapping, names, times, storable(str(source)), rate)
 
 
 def _named_mapping(file: Path, hw: tuple[int, int], crop: dict) -> FrameMapping:

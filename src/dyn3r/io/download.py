@@ -7,12 +7,13 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dyn3r.errors import DownloadError
+from dyn3r.errors import DownloadError, Dyn3rError
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -22,28 +23,41 @@ UNCOMPRESSED = {"Accept-Encoding": "identity"}
 _BLOCK = 4 << 20
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What is known about a file before it is downloaded."""
+
+    limit: int
+    """Bytes that such a file has at most."""
+    size: int | None = None
+    """Bytes, where known; a server that sends more is cut off."""
+    checksums: Sequence[str] = ()
+    """All must hold. Each is a SHA-256 in hexadecimal digits (or its leading 8 or more), or the 40
+    digits of git's SHA-1 of a blob (stated by the hub for small files); other texts are ignored."""
+    check: Callable[[Path], None] | None = None
+    """Called with the path of what was received, before it gets its name. Raises a Dyn3rError if it
+    is no such file."""
+
+
 def checked_fetch(
     address: str,
     target: Path,
+    expected: Expected,
     *,
     label: str,
-    size: int | None = None,
-    checksums: Sequence[str] = (),
     headers: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
 ) -> None:
     """Download `address` to `target` unless the right content is there already.
 
-    label: name of the file in messages. size: bytes, where known; a server that sends more is cut
-    off. checksums: all must hold; each is a SHA-256 in hexadecimal digits (or its leading 8 or
-    more), or the 40 digits of git's SHA-1 of a blob (stated by the hub for small files); other
-    texts are ignored. The transfer uses huggingface_hub's HTTP client, with its proxy settings and
-    retries.
+    label: name of the file in messages. The transfer uses huggingface_hub's HTTP client, with its
+    proxy settings and retries.
 
-    Raises DownloadError for content that is not the published one (it is deleted) and for a full
+    Raises DownloadError for content that is not the expected one (it is deleted) and for a full
     disk. Network errors (`network_errors`) and OSError are passed on; the part received so far is
     kept for the next try.
     """
+    size, limit, checksums = expected.size, expected.limit, expected.checksums
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.dyn3r.part")
     if target.is_file():
@@ -51,13 +65,24 @@ def checked_fetch(
             part.unlink(missing_ok=True)
             return
         logger.warning("%s on this machine is damaged (%s); downloading it again", label, wrong)
-    _transfer(address, part, label, size, headers or {}, progress)
+    if size is not None and size > limit:
+        raise DownloadError(
+            f"{label}: the server announces {size / 1e6:.0f} MB, more than such a file has "
+            f"({limit / 1e6:.0f} MB)"
+        )
+    _transfer(address, part, label, expected, headers or {}, progress)
     if wrong := _wrong_checksum(part, checksums, label, progress):
         part.unlink()
         raise DownloadError(
             f"{label} is not the published file ({wrong}); it was deleted: try again, or another "
             "source"
         )
+    if expected.check is not None:
+        try:
+            expected.check(part)
+        except Dyn3rError as problem:
+            part.unlink()
+            raise DownloadError(f"{label} was deleted: {problem}") from None
     os.replace(part, target)
 
 
@@ -96,11 +121,12 @@ def _transfer(
     address: str,
     part: Path,
     label: str,
-    size: int | None,
+    expected: Expected,
     headers: Mapping[str, str],
     progress: Progress,
 ) -> None:
     """Complete the file `part`, from where it ends if the size is known."""
+    size, limit = expected.size, expected.limit
     with open(part, "r+b" if part.exists() else "w+b") as file, _hub_bars_disabled():
         have = file.seek(0, os.SEEK_END)
         if size is None or have > size:  # without a size it can't be resumed
@@ -112,7 +138,7 @@ def _transfer(
                 f"{label} needs {(size - have) / 1e9:.1f} GB more, {part.parent} has only "
                 f"{free / 1e9:.1f} GB left"
             )
-        counted = _SizedFile(file, label, size, progress)
+        counted = _SizedFile(file, label, size, limit, progress)
         try:
             try:
                 _receive(address, counted, headers)
@@ -124,9 +150,10 @@ def _transfer(
                 _receive(address, counted, headers)
         except _TooLong:
             file.truncate(0)
+            most = f"{size} bytes it announced" if size is not None else f"{limit} bytes expected"
             raise DownloadError(
-                f"{label}: the server sends more than the {size} bytes it announced; the file was "
-                "deleted: try again, or another source"
+                f"{label}: the server sends more than the {most}; the file was deleted: try again, "
+                "or another source"
             ) from None
         file.flush()
         os.fsync(file.fileno())
@@ -175,14 +202,17 @@ class _TooLong(Exception):
 class _SizedFile:
     """File that reports its size in megabytes and refuses more bytes than announced."""
 
-    def __init__(self, file: BinaryIO, label: str, size: int | None, progress: Progress) -> None:
-        """Wrap `file`, which is to hold `size` bytes."""
+    def __init__(
+        self, file: BinaryIO, label: str, size: int | None, limit: int, progress: Progress
+    ) -> None:
+        """Wrap `file`, which is to hold `size` bytes; if that is not known, at most `limit`."""
         self.file, self.label, self.size, self.progress = file, label, size, progress
+        self.most = limit if size is None else size
         self.report()
 
     def write(self, chunk: bytes) -> int:
         """Write a chunk. Raises _TooLong if the file would exceed its size."""
-        if self.size is not None and self.file.tell() + len(chunk) > self.size:
+        if self.file.tell() + len(chunk) > self.most:
             raise _TooLong
         written = self.file.write(chunk)
         self.report()

@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image
 
 from dyn3r.errors import InputError
-from dyn3r.io.clip import choose_images, frame_name, image_files
+from dyn3r.io.arguments import checked_path
+from dyn3r.io.clip import check_sampling, choose_images, frame_name, image_files
 from dyn3r.io.images import IMAGE_SUFFIXES, open_image, to_rgb
+from dyn3r.io.text import storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 
 
@@ -57,20 +59,19 @@ def stream_frames(
         InputError: nothing there, nothing readable (a damaged image: when it is reached), or an
             option out of range.
     """
-    if not fps >= 0 or not start >= 0 or (num_frames is not None and num_frames < 1):
-        raise InputError("fps and start must not be negative, and the number of frames at least 1")
-    source = Path(path)
+    check_sampling(fps, num_frames, start)
+    source = checked_path(path, "the source")
     if not source.exists():
         raise InputError(f"{source} does not exist")
-    if source.is_file() and source.suffix.lower() not in IMAGE_SUFFIXES:
+    if not source.is_dir() and source.suffix.lower() not in IMAGE_SUFFIXES:
         return _of_video(source, fps, num_frames, start)
     files = image_files(source) if source.is_dir() else [source]
     chosen, times, rate = choose_images(source, files, fps, num_frames, start)
     frames = (
-        StreamedFrame(to_rgb(open_image(file)), file.name, float(time_s))
+        StreamedFrame(to_rgb(open_image(file)), storable(file.name), float(time_s))
         for file, time_s in zip(chosen, times)
     )
-    return FrameStream(frames, rate, len(chosen), str(source))
+    return FrameStream(frames, rate, len(chosen), storable(str(source)))
 
 
 def _of_video(source: Path, fps: float, num_frames: int | None, start: float) -> FrameStream:
@@ -87,4 +88,4 @@ def _of_video(source: Path, fps: float, num_frames: int | None, start: float) ->
             where = f" after {start:g} s" if start else ""
             raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
 
-    return FrameStream(frames(), plan.rate / plan.step, plan.expected, str(source))
+    return FrameStream(frames(), plan.rate / plan.step, plan.expected, storable(str(source)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,12 +18,16 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageOps
 
 from dyn3r.errors import InputError
+from dyn3r.io.regular_files import open_regular
 from dyn3r.types import FrameMapping
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
 )
 """Suffixes (lower case) of image files."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Formats of Pillow that are read. Others may start programs (EPS) or are rarely tested."""
 
 PATCH = 16
 MIN_SIZE, MAX_SIZE = 64, 4096
@@ -121,6 +126,8 @@ def prepare_images(
         InputError: no image, images of different sizes, an array of another shape or type, or a
             size that `frame_mapping` refuses.
     """
+    if not isinstance(images, Iterable):
+        raise InputError(f"images must be a list or an array, not {type(images).__name__}")
     mapping: FrameMapping | None = None
     frames = []
     for index, image in enumerate(images):
@@ -135,12 +142,16 @@ def prepare_images(
     return np.stack(frames), mapping
 
 
+_FIRST_BYTES = 256 << 20
+
+
 class FrameStack:
     """Growing array of frames of one size, without a second copy of the clip."""
 
     def __init__(self, size_hw: tuple[int, int], expected: int) -> None:
         """Allocate room for the expected number of frames."""
-        self._frames = np.empty((max(1, expected), *size_hw, 3), dtype=np.uint8)
+        room = max(1, _FIRST_BYTES // (3 * size_hw[0] * size_hw[1]))  # the estimate may be absurd
+        self._frames = np.empty((max(1, min(expected, room)), *size_hw, 3), dtype=np.uint8)
         self._count = 0
 
     def __len__(self) -> int:
@@ -175,22 +186,38 @@ def check_same_size(
 def open_image(path: Path) -> Image.Image:
     """Read an image file completely (the first image of a file with several).
 
+    The format is one of FORMATS, whatever the name says.
+
     Raises:
-        InputError: not readable, damaged, or larger than Pillow's decompression-bomb limit.
+        InputError: no regular file, not readable, damaged, of another format, or larger than
+            Pillow's decompression-bomb limit.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        with open_regular(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, and of large images
+            with Image.open(file, formats=_formats()) as image:
+                image.load()
+                return image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels to be read safely") from error
+    except Image.UnidentifiedImageError as error:
+        raise InputError(
+            f"{path} cannot be read as an image: it is none of {', '.join(FORMATS)}, or damaged"
+        ) from error
     except BROKEN as error:
         raise InputError(f"{path} cannot be read as an image: {first_line(error)}") from error
 
 
+def _formats() -> tuple[str, ...]:
+    """Formats that this Pillow reads; older ones have no AVIF."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB with the EXIF rotation applied; transparent images are blended with white."""
-    with contextlib.suppress(*BROKEN):  # a damaged EXIF block is no reason to refuse an image
+    with contextlib.suppress(*BROKEN), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged EXIF block is no reason to refuse an image
         image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_deep_grey_to_8_bit(np.asarray(image))).convert("RGB")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from dyn3r.errors import InputError
+from dyn3r.io.archives import open_arrays
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, resize_nearest, visible_files
+from dyn3r.io.text import storable
 from dyn3r.types import Clip, FrameMapping
 
 # Lossy formats blur masks, so they are not mask files.
@@ -34,7 +36,7 @@ def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
     Raises:
         InputError: nothing there, sizes that don't fit, or masks that can't be matched.
     """
-    source = Path(path)
+    source = checked_path(path, "the masks")
     if source.is_dir():
         files = sorted(
             (f for f in visible_files(source) if f.suffix.lower() in _MASK_SUFFIXES),
@@ -43,11 +45,13 @@ def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
         if not files:
             raise InputError(f"{source} has no mask images (PNG) in it")
         picks = match_frames([f.stem for f in files], clip.names, source)
-        return np.stack([_onto_frames(_mask_values(files[k]), clip.mapping) for k in picks])
-    if source.suffix.lower() == ".npz" and source.is_file():
+        return np.stack(
+            [_onto_frames(_mask_values(files[k]), clip.mapping, files[k]) for k in picks]
+        )
+    if source.suffix.lower() == ".npz":
         masks = _masks_of_npz(source)
         picks = match_frames([str(k) for k in range(len(masks))], clip.names, source)
-        return _onto_frames(masks[picks] > 0, clip.mapping)
+        return _onto_frames(masks[picks] > 0, clip.mapping, source)
     raise InputError(f"{source} is neither a folder of masks nor an .npz file")
 
 
@@ -66,6 +70,7 @@ def match_frames(stems: list[str], names: Sequence[str], source: Path) -> list[i
         InputError: none of the three works.
     """
     wanted = [Path(name).stem for name in names]
+    stems = [storable(stem) for stem in stems]  # as the names of a clip are
     by_stem = {stem: k for k, stem in enumerate(stems)}
     if all(stem in by_stem for stem in wanted):
         return [by_stem[stem] for stem in wanted]
@@ -95,23 +100,21 @@ def _mask_values(file: Path) -> Bool[np.ndarray, "H W"]:
 
 
 def _masks_of_npz(source: Path) -> Shaped[np.ndarray, "k H W"]:
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            known = [k for k in ("mask", "masks", "dynamic") if k in arrays.files]
-            keys = known[:1] or (arrays.files if len(arrays.files) == 1 else [])
-            if not keys:
-                raise InputError(f"{source} needs an array named 'mask' of shape (frames, H, W)")
-            masks = arrays[keys[0]]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{source} cannot be read as masks: {error}") from error
-    if masks.ndim != 3 or masks.dtype.kind not in "buif":
-        raise InputError(
-            f"the masks in {source} must be of shape (frames, H, W), not {masks.shape}"
-        )
-    return masks
+    with open_arrays(source) as arrays:
+        known = [k for k in ("mask", "masks", "dynamic") if k in arrays]
+        keys = known[:1] or (arrays.names if len(arrays.names) == 1 else [])
+        if not keys:
+            raise InputError(f"{source} needs an array named 'mask' of shape (frames, H, W)")
+        header = arrays.header(keys[0])
+        if len(header.shape) != 3 or 0 in header.shape or header.dtype.kind not in "buif":
+            raise InputError(
+                f"the masks in {source} must be numbers of shape (frames, H, W), not "
+                f"{header.dtype} {header.shape}"
+            )
+        return arrays.read(keys[0])
 
 
-def _onto_frames(masks: np.ndarray, mapping: FrameMapping) -> np.ndarray:
+def _onto_frames(masks: np.ndarray, mapping: FrameMapping, source: Path) -> np.ndarray:
     hw = masks.shape[-2:]
     if hw == mapping.source_hw:
         return resize_nearest(masks, mapping)
@@ -119,6 +122,6 @@ def _onto_frames(masks: np.ndarray, mapping: FrameMapping) -> np.ndarray:
         return masks
     (source_h, source_w), (height, width) = mapping.source_hw, mapping.size_hw
     raise InputError(
-        f"a mask of {hw[1]}x{hw[0]} pixels fits neither the source ({source_w}x{source_h}) "
-        f"nor the prepared frames ({width}x{height})"
+        f"{source}: a mask of {hw[1]}x{hw[0]} pixels fits neither the source "
+        f"({source_w}x{source_h}) nor the prepared frames ({width}x{height})"
     )

@@ -18,6 +18,7 @@ from PIL import Image
 
 from dyn3r.errors import InputError
 from dyn3r.io.images import first_line
+from dyn3r.io.regular_files import check_regular
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Formats that read other files or render text as images.
-_REFUSED_FORMATS = frozenset({"hls", "concat", "dash", "tty", "image2", "sdp", "rtsp"})
+# Containers and bare streams of video, by FFmpeg's names. Playlists, and formats that open other
+# files or render text, are not among them: FFmpeg refuses these before they can open anything.
+_FORMATS = (
+    "mov", "mp4", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "m4v", "flv", "asf",
+    "ogg", "mxf", "nut", "dv", "ivf", "rm", "swf", "wtv", "ty", "gif", "apng", "mjpeg", "h261",
+    "h263", "h264", "hevc", "vvc", "av1", "obu", "vc1", "yuv4mpegpipe", "avif",
+    "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe",
+)  # fmt: skip
 _MAX_PIXELS = 16384 * 8192
 
 
@@ -64,11 +71,12 @@ def open_video(path: Path) -> Iterator[InputContainer]:
     """Open a video file for `sampled_frames`.
 
     Raises:
-        InputError: not a video that FFmpeg can read, without frames, or too large.
+        InputError: no regular file, not a video of a known format, without frames, or too large.
     """
     import av
 
-    options = {"protocol_whitelist": "file"}
+    check_regular(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
     try:
         container = av.open(str(path.absolute()), options=options)
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -76,8 +84,6 @@ def open_video(path: Path) -> Iterator[InputContainer]:
             f"{path} cannot be read as a video ({_reason(error)}): is it one, and complete?"
         ) from error
     with container:
-        if not _REFUSED_FORMATS.isdisjoint(container.format.name.split(",")):
-            raise InputError(f"{path} is no video file (it looks like '{container.format.name}')")
         if not container.streams.video:
             raise InputError(f"{path} has no video in it")
         stream = container.streams.video[0]

@@ -19,6 +19,7 @@ from dyn3r.motion.flow_residual import (
     flow_residual_motion,
     motion_from_evidence,
 )
+from dyn3r.motion.gram_cue import gram_motion
 from dyn3r.motion.implausible_depth import implausible_depth_outliers
 from dyn3r.motion.mask_network import (
     background_mask_inputs,
@@ -27,6 +28,7 @@ from dyn3r.motion.mask_network import (
 )
 from dyn3r.motion.masks import motion_from_masks, still_motion, with_added_pixels
 from dyn3r.motion.options import AttentionCueOptions, FlowCueOptions
+from dyn3r.network.many_view.gram_statistics import GramMaps
 from dyn3r.types import Clip, FlowFields, Geometry, Motion, PairPredictions, RunContext, Tokens
 
 REFINED_DEPTH_TOLERANCE = 1.0
@@ -35,14 +37,18 @@ REFINED_DEPTH_TOLERANCE = 1.0
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of the network over the pairs of a clip."""
+    """One pass of the network over a clip."""
 
     clip: Clip
     """The frames."""
-    predictions: PairPredictions
-    """Pointmaps and attention scores, as far as they were asked for."""
-    tokens: Tokens
-    """Encoder output of every frame."""
+    predictions: PairPredictions | None = None
+    """Pointmaps and attention scores, as far as they were asked for; None: a many-view network."""
+    tokens: Tokens | None = None
+    """Encoder output of every frame; None: a many-view network."""
+    inverse_depth: Float[np.ndarray, "n h w"] | None = None
+    """Inverse depth of a many-view network, median 1."""
+    attention: GramMaps | None = None
+    """Statistics of the attention of a many-view network, if they were asked for."""
 
 
 class MotionCue(ABC):
@@ -52,6 +58,11 @@ class MotionCue(ABC):
     """Whether the cue needs the attention scores of a pass."""
     reads_flow: ClassVar[bool] = False
     """Whether the cue needs measured flow."""
+
+    @property
+    def reads_geometry(self) -> bool:
+        """Whether refined geometry updates the motion (`update`)."""
+        return False
 
     @property
     def known(self) -> Motion | None:
@@ -102,7 +113,7 @@ class KnownMotion(MotionCue):
 
 @dataclass(frozen=True)
 class AttentionCue(MotionCue):
-    """Motion from the cross-attention of the frozen network (Easi3R; SPEC 4)."""
+    """Motion from the attention of the frozen network (Easi3R, SPEC 4; VGGT4D for many views)."""
 
     options: AttentionCueOptions
     """The recipe."""
@@ -115,7 +126,11 @@ class AttentionCue(MotionCue):
         context: RunContext,  # noqa: ARG002
     ) -> Motion:
         """Motion from the attention scores of a pass."""
+        if seen.attention is not None:
+            return gram_motion(seen.attention, seen.clip.size_hw, self.options)
         predictions = seen.predictions
+        assert predictions is not None
+        assert seen.tokens is not None
         assert predictions.scores1 is not None
         assert predictions.scores2 is not None
         return find_motion(
@@ -143,8 +158,14 @@ class FlowCue(MotionCue):
         if flow is None:
             return still_motion(images.shape[:3], "a single frame has no flow")
         return flow_residual_motion(
-            seen.predictions, images, flow, options=self.options, progress=context.progress
-        )
+            seen.predictions, images, flow,
+            inverse_depth=seen.inverse_depth, options=self.options, progress=context.progress,
+        )  # fmt: skip
+
+    @property
+    def reads_geometry(self) -> bool:
+        """All but the published recipe, which keeps the network's own depth and cameras."""
+        return self.options.method != "published"
 
     def update(
         self,
@@ -164,7 +185,7 @@ class FlowCue(MotionCue):
         options = replace(self.options, depth_tolerance=REFINED_DEPTH_TOLERANCE)
         before = motion.evidence.implausible if isinstance(motion.evidence, FlowEvidence) else None
         evidence = flow_evidence(
-            None, clip.images, flow, inverse_depth=_relative_inverse(refined.depth),
+            None, clip.images, flow, inverse_depth=relative_inverse(refined.depth),
             options=options, progress=context.progress,
         )  # fmt: skip
         if options.uses_mask_network and options.background_model:
@@ -197,6 +218,11 @@ class CombinedCue(MotionCue):
         """The union with the attention of the second pass."""
         assert isinstance(motion.evidence, CombinedEvidence)
         return combine_motion(self.attention.redetect(motion, seen), motion.evidence.flow)
+
+    @property
+    def reads_geometry(self) -> bool:
+        """As the cue from flow."""
+        return self.flow.reads_geometry
 
     def update(
         self,
@@ -266,7 +292,7 @@ def with_background_model(
     return replace(evidence, refined=refined_map)
 
 
-def _relative_inverse(depth: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "n h w"]:
+def relative_inverse(depth: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "n h w"]:
     """Inverse depth with median 1."""
     inverse = 1 / np.maximum(depth.astype(np.float64), 1e-9)
     return inverse / np.median(inverse)

@@ -17,12 +17,14 @@ class MotionOptions:
     """How moving objects are found; decided by `dyn3r.options.resolve` where it says auto."""
 
     cue: Literal["auto", "attention", "flow", "both", "none"] = "auto"
-    """Where motion is read from. `attention`: the network's cross-attention (Easi3R); `flow`:
-    residuals of measured optical flow against a static scene; `both`: the union of the two; `none`:
-    the scene is static. `auto`: the method's, or what the checkpoint recommends."""
+    """Where motion is read from. `attention`: the network's attention (Easi3R; VGGT4D for many
+    views); `flow`: residuals of measured optical flow against a static scene; `both`: the union of
+    the two; `none`: the scene is static. `auto`: the method's, or what the checkpoint recommends.
+    """
     second_pass: bool | None = None
-    """Predict pointmaps a second time with dynamic tokens masked (Easi3R, SPEC 5). auto: as the
-    method says; `refined` leaves it out with the cue `flow`, where it changes nothing."""
+    """Predict pointmaps a second time with dynamic tokens masked (Easi3R, SPEC 5); with a many-view
+    network, cameras only (VGGT4D). auto: as the method says; `refined` leaves it out with the cue
+    `flow`, where it changes nothing, and with a many-view network."""
     still_test: bool | None = None
     """Whether a clip may be classified as still. auto: yes, but not in the published recipes, which
     find motion in every clip."""

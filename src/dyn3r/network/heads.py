@@ -57,20 +57,24 @@ class ResidualUnit(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Adds a finer level to the fused coarser ones and doubles the resolution."""
+    """Adds a finer level to the fused coarser ones and raises the resolution."""
 
-    def __init__(self, dim: int) -> None:
-        """Create the layers for `dim` channels."""
+    def __init__(self, dim: int, *, merges: bool = True) -> None:
+        """Create the layers for `dim` channels; merges: whether a finer level is ever added."""
         super().__init__()
         self.out_conv = nn.Conv2d(dim, dim, 1)
-        self.resConfUnit1 = ResidualUnit(dim)
+        if merges:
+            self.resConfUnit1 = ResidualUnit(dim)
         self.resConfUnit2 = ResidualUnit(dim)
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Map x and skip (b, dim, h, w) to (b, dim, 2h, 2w)."""
+    def forward(
+        self, x: Tensor, skip: Tensor | None = None, size_hw: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Map x and skip (b, dim, h, w) to (b, dim, *size_hw); default: twice the size."""
         if skip is not None:
             x = x + self.resConfUnit1(skip)
-        out: Tensor = self.out_conv(_upsample2(self.resConfUnit2(x)))
+        x = self.resConfUnit2(x)
+        out: Tensor = self.out_conv(_upsample2(x) if size_hw is None else resize(x, size_hw))
         return out
 
 
@@ -181,3 +185,8 @@ class DptHead(nn.Module):
 def _upsample2(x: Tensor) -> Tensor:
     """Double the resolution bilinearly."""
     return interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+def resize(x: Float[Tensor, "b c _ _"], size_hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+    """Resize maps bilinearly with aligned corners."""
+    return interpolate(x, size_hw, mode="bilinear", align_corners=True)

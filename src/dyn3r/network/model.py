@@ -16,6 +16,7 @@ from dyn3r.errors import CheckpointError, InputError
 from dyn3r.network.checkpoints.locate import locate
 from dyn3r.network.checkpoints.reader import load_network
 from dyn3r.network.checkpoints.recommendation import Recommendation
+from dyn3r.network.many_view.many_view_network import ManyViewNetwork
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.types import Progress, no_progress
 
@@ -24,11 +25,15 @@ logger = logging.getLogger(__name__)
 Precision = Literal["auto", "bfloat16", "float32"]
 
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices that can run a network; PyTorch has others that compute nothing (meta)."""
+
+
 @dataclass(frozen=True)
 class Model:
     """Network with its device, its precision and what its file says about it."""
 
-    network: PointmapNetwork
+    network: PointmapNetwork | ManyViewNetwork
     name: str
     """Registered name, or the path of the file."""
     device: torch.device
@@ -59,6 +64,25 @@ class Model:
         return {"name": self.name, "precision": self.precision, **self.facts}
 
     @property
+    def is_many_view(self) -> bool:
+        """Whether the network sees all frames at once; else it sees pairs."""
+        return isinstance(self.network, ManyViewNetwork)
+
+    @property
+    def two_view(self) -> PointmapNetwork:
+        """The network, which sees pairs. Raises InputError for a many-view network."""
+        if isinstance(self.network, ManyViewNetwork):
+            raise InputError(f"{self.name} is a many-view network: it gives no pointmaps of pairs")
+        return self.network
+
+    @property
+    def many_view(self) -> ManyViewNetwork:
+        """The network, which sees all frames. Raises InputError for a two-view network."""
+        if isinstance(self.network, PointmapNetwork):
+            raise InputError(f"{self.name} is a two-view network: it sees pairs of frames only")
+        return self.network
+
+    @property
     def image_size(self) -> int:
         """Long side in pixels of the frames that the network was trained on."""
         return self.network.config.image_size
@@ -86,7 +110,7 @@ def load_model(
 
 
 def prepare_model(
-    network: PointmapNetwork,
+    network: PointmapNetwork | ManyViewNetwork,
     name: str,
     *,
     device: str = "auto",
@@ -108,7 +132,7 @@ def prepare_model(
         raise CheckpointError(f"{name} does not fit on {target}: {str(problem)[:100]}") from None
     for part, module in network.named_modules():
         # heads, norms and the residual stream stay float32; the transformer's products do not
-        in_head = part.startswith("downstream_head")
+        in_head = part.startswith(network.float32_parts)
         if isinstance(module, nn.Linear | nn.Conv2d) and not in_head:
             module.to(torch.bfloat16 if half else torch.float32)
         elif next(module.children(), None) is None:
@@ -126,10 +150,13 @@ def usable_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"not one of {', '.join(DEVICES)}")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as problem:
         raise InputError(
-            f"device {name!r} can't be used ({str(problem).splitlines()[0][:80]}); try --device cpu"
+            f"device {name!r:.40} can't be used ({str(problem).splitlines()[0][:80]}); "
+            "try --device cpu"
         ) from None
     return device
 

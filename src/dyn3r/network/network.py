@@ -87,6 +87,9 @@ class PointmapNetwork(nn.Module):
     Parameter names are the published ones, so that published checkpoints load strictly.
     """
 
+    float32_parts = ("downstream_head",)
+    """Parts that run in float32 in any case."""
+
     def __init__(self, config: NetworkConfig) -> None:
         """Create the layers for the sizes of `config`; their weights are random."""
         super().__init__()

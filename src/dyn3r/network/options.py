@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dyn3r.errors import InputError
+from dyn3r.io.numbers import checked_number, checked_whole
+
+SMALLEST_GB = 1e-9
+"""Smallest memory_gb: one byte."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class InferenceOptions:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        if self.batch_pairs < 0:
-            raise InputError(f"batch_pairs must be 0 (automatic) or more, not {self.batch_pairs}")
-        if not self.memory_gb > 0:
-            raise InputError(f"memory_gb must be positive, not {self.memory_gb}")
+        checked_whole(self.batch_pairs, "batch_pairs", low=0, high=10**6)
+        checked_number(self.memory_gb, "memory_gb", low=SMALLEST_GB, high=1e6)
+        if self.storage not in ("half", "full"):
+            raise InputError(f"storage is half or full, not {self.storage!r:.40}")

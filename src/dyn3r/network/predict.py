@@ -45,7 +45,7 @@ def encode_frames(
     with torch.inference_mode(), model.autocast():
         for start in range(0, len(frames), batch):
             x = _normalise(frames[start : start + batch]).to(model.device)
-            parts.append(model.network.encode(x))
+            parts.append(model.two_view.encode(x))
             progress("encoding frames", min(start + batch, len(frames)), len(frames))
     return Tokens.join(parts)
 
@@ -97,7 +97,7 @@ def predict_pairs(  # noqa: PLR0913  all but four are keyword-only
             # without a dynamic token in view 2 the second pass equals the first
             if dynamic_tokens is not None and bool(dynamic_tokens[j].any()):
                 masks = (dynamic_tokens[i], dynamic_tokens[j])
-            decoded = model.network.decode(
+            decoded = model.two_view.decode(
                 tokens[i],
                 tokens[j],
                 masks,
@@ -131,7 +131,7 @@ class _Store:
                 shapes[f"points{view}"] = ((edges, *size_hw, 3), number)
                 shapes[f"conf{view}"] = ((edges, *size_hw), number)
         if scores:
-            shape = (edges, *grid_hw, model.network.config.score_channels)
+            shape = (edges, *grid_hw, model.two_view.config.score_channels)
             shapes |= {f"scores{view}": (shape, np.dtype(np.float32)) for view in "12"}
         size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
         folder = options.spill_folder if size > options.memory_gb * 1e9 else ""

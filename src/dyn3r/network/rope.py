@@ -10,20 +10,30 @@ from torch import Tensor
 def rope_table(
     grid_hw: tuple[int, int], head_dim: int, base: float, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "2 tokens head_dim"]:
-    """Compute cosines and sines for every token of a row-major patch grid (SPEC 1).
+    """Compute cosines and sines for every token of a row-major patch grid (SPEC 1)."""
+    return rope_at(grid_positions(grid_hw, device), head_dim, base)
+
+
+def grid_positions(
+    grid_hw: tuple[int, int], device: torch.device | str = "cpu"
+) -> Float[Tensor, "tokens 2"]:
+    """Row and column of every token of a row-major patch grid."""
+    sides = (torch.arange(side, device=device, dtype=torch.float32) for side in grid_hw)
+    return torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).reshape(-1, 2)
+
+
+def rope_at(
+    positions: Float[Tensor, "tokens 2"], head_dim: int, base: float
+) -> Float[Tensor, "2 tokens head_dim"]:
+    """Compute cosines and sines for tokens at (row, column).
 
     The first half of a head's channels rotates with the row, the second with the column. Within a
     half of width m the frequencies are base^(-2k/m), k = 0..m/2-1, repeated once.
     """
-    rows, cols = grid_hw
     half = head_dim // 2
-    frequency = base ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
-    frequency = torch.cat([frequency, frequency])
-    by_row = torch.arange(rows, device=device, dtype=torch.float32)[:, None] * frequency
-    by_col = torch.arange(cols, device=device, dtype=torch.float32)[:, None] * frequency
-    angle = torch.cat(
-        [by_row[:, None].expand(rows, cols, half), by_col[None].expand(rows, cols, half)], dim=-1
-    ).reshape(rows * cols, head_dim)
+    exponent = torch.arange(0, half, 2, device=positions.device, dtype=torch.float32) / half
+    frequency = base**-exponent
+    angle = (positions[..., None] * torch.cat([frequency, frequency])).flatten(1)
     return torch.stack([angle.cos(), angle.sin()])
 
 

@@ -111,27 +111,35 @@ class Explanation:
 
     def panels(self, t: int) -> list[tuple[str, Picture]]:
         """Titles and images of the findings about frame t, in rows of four."""
-        image, attention, flow = self.images[t], self.found.attention, self.found.flow
+        image, flow = self.images[t], self.found.flow
         depth = depth_picture(1 / self.found.inverse_depth[t], self.depth_limits)
         decided = {"given": "given", "none": "not estimated"}.get(self.found.cue)
-        evidence = attention.evidence
-        assert isinstance(evidence, AttentionEvidence)
         out = [
             ("frame", image),
             ("depth used for residuals", depth),
             ("dynamic, by flow", motion_picture(image, flow.masks[t])),
             (f"dynamic: {decided or self.found.cue}", motion_picture(image, self.masks[t])),
         ]
-        for name, title in _TITLES.items():
-            out.append((title, self._heat(evidence.statistics[name][t])))
+        return out + self._attention_panels(t) + self._flow_panels(t)
+
+    def _attention_panels(self, t: int) -> list[tuple[str, Picture]]:
+        attention = self.found.attention
+        if attention is None:
+            return []
+        evidence = attention.evidence
+        assert isinstance(evidence, AttentionEvidence)
+        out = [
+            (_TITLES.get(name, name), self._heat(values[t]))
+            for name, values in evidence.statistics.items()
+        ]
         clusters = self._large(cluster_colours(evidence.clusters[t]))
-        out += [
+        return [
+            *out,
             ("dynamic map", self._heat(evidence.raw_map[t])),
             ("clusters", clusters),
             ("refined map", self._heat(attention.dynamic_map[t])),
-            ("dynamic, by attention", motion_picture(image, attention.masks[t])),
+            ("dynamic, by attention", motion_picture(self.images[t], attention.masks[t])),
         ]
-        return out + self._flow_panels(t)
 
     def _flow_panels(self, t: int) -> list[tuple[str, Picture]]:
         grey = np.full(self.images[t].shape, UNKNOWN, np.uint8)
@@ -173,7 +181,8 @@ class Explanation:
         found = self.found
         lines = [f"cue: {found.cue}"]
         lines.append(f"decided: {found.motion.reason}")
-        lines += [f"attention: {found.attention.reason}", f"flow: {found.flow.reason}"]
+        attention = "not read" if found.attention is None else found.attention.reason
+        lines += [f"attention: {attention}", f"flow: {found.flow.reason}"]
         return "\n".join(lines) + "\n"
 
     def _heat(self, grid: Float[np.ndarray, "gh gw"]) -> Picture:
@@ -183,9 +192,11 @@ class Explanation:
 
     def _large(self, patches: UInt8[np.ndarray, "gh gw 3"]) -> Picture:
         """Every patch as a block of pixels."""
-        down = self.images.shape[1] // patches.shape[0]
-        across = self.images.shape[2] // patches.shape[1]
-        return patches.repeat(down, axis=0).repeat(across, axis=1)
+        rows, cols = (
+            np.arange(side) * cells // side
+            for side, cells in zip(self.images.shape[1:3], patches.shape[:2])
+        )
+        return patches[rows][:, cols]
 
 
 def write_explanation(

@@ -20,7 +20,10 @@ import numpy as np
 from PIL import Image
 
 from dyn3r.errors import InputError, OutputError
+from dyn3r.io.archives import check_budget, open_zip
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.atomic import atomic_file
+from dyn3r.scene.checks import check_frames
 from dyn3r.scene.file_header import (
     FORMAT,
     VERSION,
@@ -34,6 +37,7 @@ from dyn3r.scene.half_precision import decode_half, encode_half
 
 FILE_NAME = "scene.dyn3r"
 MAX_HEADER_BYTES = 64 * 2**20
+_HEADER_BYTES, _HEADER_BYTES_A_MEMBER = 4 * 2**20, 4096  # cameras take 700 bytes a frame
 MAX_FRAME_PIXELS = 64 * 2**20
 MAX_SCENE_BYTES = 8 * 2**30
 
@@ -44,7 +48,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeEr
 
 def scene_path(path: str | Path) -> Path:
     """File of a scene: `path` itself if it is a file or named .dyn3r, else scene.dyn3r in it."""
-    path = Path(path)
+    path = checked_path(path, "the file of a scene")
     if (path.suffix.lower() == ".dyn3r" or path.is_file()) and not path.is_dir():
         return path
     return path / FILE_NAME
@@ -88,7 +92,7 @@ def write_fields(
 def read_fields(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """Path of the file and the fields of its Scene; see `Scene.load`."""
     with _opened(path) as reader:
-        return Path(reader.where), reader.fields()
+        return reader.where, reader.fields()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -106,8 +110,8 @@ def _opened(path: str | Path) -> Iterator[_Reader]:
         missing = f"{path} holds no {FILE_NAME}" if Path(path).is_dir() else f"no scene at {path}"
         raise InputError(f"{missing}: give a .dyn3r file or the output folder of a run")
     try:
-        with zipfile.ZipFile(target) as archive:
-            yield _Reader(archive, str(target))
+        with open_zip(target, "dyn3r scene") as archive:
+            yield _Reader(archive, target)
     except _ZIP_ERRORS as error:
         raise InputError(f"{target} is no dyn3r scene, or its end is missing") from error
     except OSError as error:
@@ -131,8 +135,9 @@ def _png(image: np.ndarray) -> bytes:
 class _Reader:
     """Reader of one archive; its errors are InputErrors that name the file."""
 
-    def __init__(self, archive: zipfile.ZipFile, where: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, where: Path) -> None:
         self.archive, self.where = archive, where
+        self.members = set(archive.namelist())
 
     def fields(self) -> dict[str, Any]:
         header = self.header()
@@ -143,6 +148,10 @@ class _Reader:
         n, (h, w) = len(fields["names"]), fields["mapping"].size_hw
         suffix = "png" if exponents else "f32"
         self._check_size(n, (h, w), sizes)
+        try:
+            check_frames(fields, n)  # before images are decoded
+        except InputError as error:
+            raise self._damaged(str(error)) from None
         self._check_members(n, sizes, suffix)
         for name, size in sizes.items():
             fields[name] = np.empty((n, *size), np.float32)
@@ -157,10 +166,11 @@ class _Reader:
         return fields
 
     def header(self) -> dict[str, Any]:
-        if "scene.json" not in self.archive.namelist():
+        if "scene.json" not in self.members:
             raise InputError(f"{self.where} is no dyn3r scene (a zip without scene.json)")
+        limit = min(MAX_HEADER_BYTES, _HEADER_BYTES + _HEADER_BYTES_A_MEMBER * len(self.members))
         try:
-            header = json.loads(self._read("scene.json", MAX_HEADER_BYTES))
+            header = json.loads(self._read("scene.json", limit))
         except (ValueError, RecursionError) as error:
             raise self._damaged("its scene.json is not valid JSON") from error
         if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -185,13 +195,13 @@ class _Reader:
                 f"{self.where} declares {n} frames of {size[1]}x{size[0]}, "
                 f"{needed / 2**30:.1f} GiB in memory: more than dyn3r reads"
             )
+        check_budget(self.where, needed, self.where.stat().st_size)
 
     def _check_members(self, n: int, sizes: dict[str, Size], suffix: str) -> None:
-        here = set(self.archive.namelist())
         wanted = {"images": "png", "dynamic": "png"} | dict.fromkeys(sizes, suffix)
         for folder, kind in wanted.items():
             for t in range(n):
-                if f"{folder}/{t:06d}.{kind}" not in here:
+                if f"{folder}/{t:06d}.{kind}" not in self.members:
                     raise self._damaged(f"{folder}/{t:06d}.{kind} is missing")
 
     def _read(self, name: str, limit: int) -> bytes:

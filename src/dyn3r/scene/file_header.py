@@ -16,6 +16,8 @@ Fields = Mapping[str, Any]
 FORMAT = "dyn3r scene"
 VERSION = 2
 """1: `uncertainty` in place of `sigma_log_depth`, no `up_world`; still read, without those."""
+MAX_SOURCE_PIXELS = 1 << 28
+"""Most pixels of a source image; exports at source resolution allocate that many."""
 MAPS = ("depth", "confidence", "sigma_log_depth", "dynamic_map")
 
 
@@ -84,9 +86,14 @@ def parse_header(
     fields["fps"] = float(header["fps"])
     if header.get("ground_height") is not None:
         fields["ground_height"] = float(header["ground_height"])
-    fields["metadata"] = dict(header["metadata"])
+    if not isinstance(header["metadata"], dict):
+        raise ValueError("metadata is no dictionary")
+    fields["metadata"] = header["metadata"]
+    source_hw = _pair(mapping["source_hw"], 1)
+    if source_hw[0] * source_hw[1] > MAX_SOURCE_PIXELS:
+        raise ValueError(f"source images of {source_hw[1]}x{source_hw[0]} pixels")
     fields["mapping"] = FrameMapping(
-        source_hw=_pair(mapping["source_hw"], 1),
+        source_hw=source_hw,
         resized_hw=_pair(mapping["resized_hw"], 1),
         crop_xy=_pair(mapping["crop_xy"], -(2**16)),
         size_hw=(h, w),

@@ -15,6 +15,7 @@ from dyn3r.motion.cue import REFINED_DEPTH_TOLERANCE, AttentionCue, FlowCue, Pas
 from dyn3r.motion.flow_residual import FlowEvidence
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.motion.rigid_residual import mean_inverse_depth
+from dyn3r.network.pair_graph import make_pairs
 from dyn3r.network.predict import predict_pairs
 from dyn3r.types import FlowFields, Motion, RunContext
 
@@ -27,8 +28,9 @@ class Findings:
     """The cue that decided: attention, flow, both, given or none."""
     motion: Motion
     """The motion of the scene."""
-    attention: Motion
-    """Motion from attention, in the last pass of the model that finds motion."""
+    attention: Motion | None
+    """Motion from attention, in the last pass of the model that finds motion; None for a many-view
+    network whose attention was not read."""
     flow: Motion
     """Motion from optical flow."""
     steps: FlowFields | None
@@ -59,22 +61,24 @@ def collect_findings(recorder: Recorder, context: RunContext) -> Findings:
         flow: FlowFields | None = recorder.values.get("flow")
         if flow is None and len(seen.clip) > 1:
             estimator = flow_estimator(plan.flow_estimator)
-            flow = measure_flow(
-                seen.clip.images, seen.predictions.edges, estimator, progress=context.progress
-            )
+            edges = make_pairs(plan.pairs, len(seen.clip))
+            flow = measure_flow(seen.clip.images, edges, estimator, progress=context.progress)
         by_attention, by_flow = _by_cue(motion)
-        if by_attention is None:
+        if by_attention is None and seen.predictions is not None:
             by_attention = AttentionCue(plan.attention_cue).detect(
                 _with_scores(recorder, motion, context), None, context
             )
         if by_flow is None:
             by_flow = FlowCue(replace(plan.flow_cue, method="robust")).detect(seen, flow, context)
     refined = recorder.values.get("motion depth")
-    if refined is None:
+    if refined is not None:
+        inverse_depth = np.median(refined) / np.maximum(refined, 1e-9)
+    elif seen.predictions is not None:
         n = seen.predictions.num_frames
         inverse_depth = mean_inverse_depth(seen.predictions, n, seen.predictions.size_hw)
     else:
-        inverse_depth = np.median(refined) / np.maximum(refined, 1e-9)
+        assert seen.inverse_depth is not None
+        inverse_depth = seen.inverse_depth
     return Findings(
         cue=plan.cue,
         motion=motion,
@@ -99,6 +103,7 @@ def _by_cue(motion: Motion) -> tuple[Motion | None, Motion | None]:
 def _with_scores(recorder: Recorder, motion: Motion, context: RunContext) -> Pass:
     """A pass of the model that finds motion, with attention scores."""
     seen: Pass = recorder.values["motion pass"]
+    assert seen.predictions is not None
     if seen.predictions.scores1 is not None:
         return seen
     predictions = predict_pairs(

@@ -41,10 +41,10 @@ class Continuation:
         fields: dict[str, Any] = {name: both(name) for name in f"{names} {optional}".split()}
         start = len(earlier) - self.shared
         notes = [
-            *earlier.metadata.get("notes", []),
+            *earlier.notes,
             f"frames {len(earlier)} to {len(earlier) + len(later) - self.shared - 1} were added "
             f"later; the notes that follow count frames from frame {start}",
-            *later.metadata.get("notes", []),
+            *later.notes,
         ]
         past = {"frames": len(earlier), "metadata": earlier.metadata}
         return Scene(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.geometry.pixels import confidence_threshold, median_depth, unproject_pixels
+from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.scene.checks import checked_fields
 from dyn3r.scene.file import read_fields, write_fields
 from dyn3r.types import FrameMapping
@@ -91,14 +92,19 @@ class Scene:
         return (int(self.images.shape[1]), int(self.images.shape[2]))
 
     @property
+    def notes(self) -> list[str]:
+        """Notes on the run, from the metadata."""
+        notes = self.metadata.get("notes")
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
+    @property
     def median_depth(self) -> float:
         """Median of the known depths (1.0 if none is known): the scene's natural unit of length."""
         return median_depth(self.depth)
 
     def confidence_threshold(self, drop: float) -> float:
         """The confidence that a share `drop` (0..1) of the kept pixels of the clip lies below."""
-        if not 0 <= drop <= 1:
-            raise InputError(f"the share of pixels to drop must lie in 0..1, not {drop}")
+        checked_number(drop, "the share of pixels to drop", low=0, high=1)
         return confidence_threshold(self.confidence, drop)
 
     def select(
@@ -109,6 +115,7 @@ class Scene:
         `np.flatnonzero(scene.select(t, ...))` are the pixel indices (row-major) of the points that
         `points(t, ...)` returns, in its order.
         """
+        checked_whole(t, "the frame", low=-len(self), high=len(self) - 1)
         if which not in ("all", "static", "dynamic"):
             raise InputError(f"which must be all, static or dynamic, not {which!r}")
         confidence = self.confidence[t]
@@ -160,6 +167,7 @@ class Scene:
 
         Goes with `K_source()`. Edge-aware upsampling is not done here.
         """
+        checked_whole(t, "the frame", low=-len(self), high=len(self) - 1)
         return self.at_source(self.depth[t])
 
     def save(
@@ -207,6 +215,8 @@ class Scene:
         """
         from dyn3r.export import ExportOptions, export
 
+        if unknown := sorted(set(options) - set(ExportOptions.__dataclass_fields__)):
+            raise InputError(f"there is no export option {unknown[0]!r:.40}")
         return export(self, format, path, ExportOptions(**options), overwrite=overwrite)
 
     def show(

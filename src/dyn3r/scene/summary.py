@@ -39,7 +39,8 @@ def _about(metadata: dict[str, Any]) -> list[str]:
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             value = value["name"]
         if key == "seconds" and isinstance(value, dict):
-            value = f"{sum(value.values()):.1f} in all"
+            spent = [v for v in value.values() if isinstance(v, (int, float))]
+            value = f"{sum(spent):.1f} in all"
         if isinstance(value, (str, int, float)):
             lines.append(f"{key:<11} {value}")
     for key in ("notes", "warnings"):

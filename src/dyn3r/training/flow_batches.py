@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from dyn3r.errors import InputError
 from dyn3r.flow.dis import DisFlow
+from dyn3r.io.numbers import check_finite, checked_whole
 from dyn3r.training.clip_cache import images_of
 from dyn3r.training.flow_augment import FlowPair, augmented
+from dyn3r.training.options import MAX_SEED
 
 LARGEST_MEDIAN = 0.34
 """Pairs whose median displacement is a larger share of the frame's longer side are left out."""
@@ -67,6 +69,8 @@ class FlowTraining:
 
     def __post_init__(self) -> None:
         """Raise InputError for values out of range."""
+        check_finite(self)
+        checked_whole(self.seed, "training option seed", low=0, high=MAX_SEED)
         for name in ("steps", "scenes", "pairs", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"training option {name} must be 1 or more")

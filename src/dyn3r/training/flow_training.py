@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -18,6 +16,8 @@ from dyn3r.errors import InputError
 from dyn3r.flow.compact import NORMAL_SCALE, load_flow_network
 from dyn3r.flow.network import FlowNetwork, FlowPrediction
 from dyn3r.geometry.cameras import pixel_grid
+from dyn3r.io.atomic import write_json
+from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.training.clip_cache import warm_cosine, write_weights
 from dyn3r.training.flow_batches import (
     FlowBatch,
@@ -25,7 +25,10 @@ from dyn3r.training.flow_batches import (
     flow_batches,
     held_out_flow,
 )
+from dyn3r.training.options import check_minutes
 from dyn3r.training.run_log import append_log
+from dyn3r.training.run_state import reading_state, write_state
+from dyn3r.training.synthetic.photographs import check_photographs
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -81,9 +84,12 @@ def train_flow(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the run")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "options.json").write_text(json.dumps(asdict(options), indent=1))
+    check_minutes(minutes)
+    if options.photos is not None:
+        check_photographs(Path(options.photos))
     state = _restored(folder, options, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "options.json", asdict(options), overwrite=True)
     started = saved = time.monotonic()
     running: dict[str, float] = {}
     held_out: list[FlowBatch] = []
@@ -132,16 +138,13 @@ def _restored(folder: Path, options: FlowTraining, device: str) -> _State:
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     state, file = _State(network, average, optimiser), folder / "state.pt"
     if file.exists():
-        try:
-            content = torch.load(file, map_location=device, weights_only=True)
+        with reading_state(file, device) as content:
             network.load_state_dict(content["network"])
             optimiser.load_state_dict(content["optimiser"])
+            FlowNetwork(network.config).load_state_dict(content["average"])
             state.average = content["average"]
-        except (RuntimeError, KeyError, ValueError) as problem:
-            raise InputError(
-                f"{file} is not the state of this network: {str(problem)[:120]}"
-            ) from None
-        state.step, state.seconds = int(content["step"]), float(content["seconds"])
+            state.step = checked_whole(content["step"], "its step", low=0, high=10**12)
+            state.seconds = checked_number(content["seconds"], "its time", low=0)
     return state
 
 
@@ -187,8 +190,7 @@ def _save(folder: Path, state: _State) -> None:
         "network": state.network.state_dict(), "average": state.average,
         "optimiser": state.optimiser.state_dict(), "step": state.step, "seconds": state.seconds,
     }  # fmt: skip
-    torch.save(content, folder / "state.pt.tmp")
-    os.replace(folder / "state.pt.tmp", folder / "state.pt")
+    write_state(folder / "state.pt", content)
     write_weights(folder / WEIGHTS, state.average)
 
 

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from dyn3r.errors import InputError
+from dyn3r.io.numbers import check_finite, checked_number, checked_whole
 from dyn3r.network.config import NetworkConfig
+
+MAX_SEED = 2**31 - 1
+"""Largest seed: data and weights use generators that take no more."""
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Raise InputError for a time limit that is negative or not finite."""
+    if minutes is not None:
+        checked_number(minutes, "minutes", low=0, high=1e7)
+
 
 COMPACT = NetworkConfig(
     enc_embed_dim=256,
@@ -101,6 +112,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Check every value."""
+        check_finite(self)
+        checked_whole(self.seed, "training option seed", low=0, high=MAX_SEED)
         rules: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
             ("steps scenes_per_step pairs_per_scene reuse evaluate_every",
              lambda x: x >= 1, "1 or more"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,10 @@ from typing import Any
 import torch
 
 from dyn3r.errors import InputError
-from dyn3r.network.checkpoints.reader import load_network, save_network
+from dyn3r.io.atomic import atomic_file
+from dyn3r.io.numbers import checked_number, checked_whole
+from dyn3r.io.regular_files import check_regular
+from dyn3r.network.checkpoints.reader import load_two_view, save_network
 from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.training.group import Group
@@ -60,7 +66,7 @@ def restore(folder: Path, options: TrainOptions, group: Group) -> RunState:
 def _starting_network(options: TrainOptions) -> PointmapNetwork:
     """Return the network of a new run: random, or the checkpoint to fine-tune."""
     if options.start_from:
-        network, _ = load_network(options.start_from)
+        network, _ = load_two_view(options.start_from)
         network = grow(network, options.network, options.seed)
         return network.float().requires_grad_(requires_grad=True)
     network = PointmapNetwork(options.network)
@@ -86,16 +92,45 @@ def _optimiser(network: PointmapNetwork, options: TrainOptions) -> torch.optim.O
 
 def _load(saved: Path, state: RunState, device: str) -> None:
     """Load `state.pt` in place. Raises InputError if it is that of another network."""
-    try:
-        content = torch.load(saved, map_location=device, weights_only=True)
+    with reading_state(saved, device) as content:
         state.network.load_state_dict(content["network"])
         state.average.load_state_dict(content["average"])
         state.optimiser.load_state_dict(content["optimiser"])
-    except (RuntimeError, KeyError, ValueError) as problem:
+        state.step = checked_whole(content["step"], "its step", low=0, high=10**12)
+        state.seconds = checked_number(content["seconds"], "its time", low=0)
+
+
+@contextmanager
+def reading_state(saved: Path, device: str) -> Iterator[dict[str, Any]]:
+    """Yield the content of a state file.
+
+    What PyTorch raises for a damaged or foreign one, here or in the block, becomes InputError with
+    one line.
+    """
+    check_regular(saved)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about protocols of pickle
+            content = torch.load(saved, map_location=device, weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError("it is no dictionary")
+        yield content
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError,
+            ArithmeticError, AssertionError, MemoryError, pickle.UnpicklingError,
+            InputError) as problem:  # fmt: skip
+        reason = (str(problem).splitlines() or [""])[0][:120]
         raise InputError(
-            f"{saved} does not fit these options (another network?): {str(problem)[:120]}"
+            f"{saved} is damaged, or does not fit these options (another network?): {reason}"
         ) from None
-    state.step, state.seconds = int(content["step"]), float(content["seconds"])
+
+
+def write_state(file: Path, content: dict[str, Any]) -> None:
+    """Write a state atomically. Raises OutputError."""
+    with atomic_file(file, overwrite=True) as part, open(part, "wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as problem:  # the disk is full
+            raise OSError(str(problem).splitlines()[0]) from None
 
 
 def save(folder: Path, state: RunState, options: TrainOptions, group: Group) -> None:
@@ -107,9 +142,7 @@ def save(folder: Path, state: RunState, options: TrainOptions, group: Group) -> 
         "step": state.step,
         "seconds": state.seconds,
     }
-    temporary = folder / "state.pt.tmp"
-    torch.save(content, temporary)
-    os.replace(temporary, folder / "state.pt")
+    write_state(folder / "state.pt", content)
     pairs_per_step = group.size * options.scenes_per_step * options.pairs_per_scene
     facts = {
         "steps": str(state.step),

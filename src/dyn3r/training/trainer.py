@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -14,14 +13,16 @@ import torch
 from torch import Tensor
 
 from dyn3r.errors import InputError
+from dyn3r.io.atomic import write_json
 from dyn3r.network.network import Decoded, PointmapNetwork
 from dyn3r.training.batches import batch_loader, held_out_batches
 from dyn3r.training.group import Group
 from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
-from dyn3r.training.options import TrainOptions
+from dyn3r.training.options import TrainOptions, check_minutes
 from dyn3r.training.pairs import PairBatch
 from dyn3r.training.run_log import append_log
 from dyn3r.training.run_state import RunState, restore, save
+from dyn3r.training.synthetic.photographs import check_photographs
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,9 @@ def train(
     `start_from`.
     """
     folder = Path(folder)
+    check_minutes(minutes)
+    if options.photos is not None:
+        check_photographs(Path(options.photos))
     group = Group(device)
     try:
         return _run(folder, options, group, minutes, progress if group.leads else no_progress)
@@ -66,10 +70,10 @@ def _run(
     """Run the training loop of one process."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the run")
-    if group.leads:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "options.json").write_text(json.dumps(asdict(options), indent=1))
     state = restore(folder, options, group)
+    if group.leads:  # not before a refusal
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "options.json", asdict(options), overwrite=True)
     recorder = _Recorder(folder, options, group) if group.leads else None
     started = time.monotonic()
     done = state.step >= options.steps

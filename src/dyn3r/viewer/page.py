@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import check_type
+from dyn3r.io.numbers import checked_whole
+from dyn3r.viewer.access import LOCAL_NAMES, checked_server
 
 logger = logging.getLogger(__name__)
 
 FOV_RAD = 0.96
 """Vertical field of view of the first view: 55 degrees, nearer to a video camera than the 75
 degrees of viser's default."""
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 class WebPage:
@@ -33,22 +35,21 @@ class WebPage:
         """
         import viser
 
+        check_type(host, str, "the host")
         self.host = host
-        if host not in _LOCAL:
+        if host not in LOCAL_NAMES:
             logger.warning(
                 "listening on %s: every machine that can connect to this one can see and control "
                 "the page, there is no password",
                 host or "all addresses",
             )
-        with _stdout_to_log():
+        with _stdout_to_log(), checked_server(host):
             self.server: Any = viser.ViserServer(
                 host, free_port(host, port), label="dyn3r", verbose=False
             )
         self.port = int(self.server.get_port())
         self._stopped = threading.Event()
-        # Browsers open spare connections and close them unused. That is no error.
-        self._filter = lambda record: record.getMessage() != "opening handshake failed"
-        logging.getLogger("websockets.server").addFilter(self._filter)
+        logging.getLogger("websockets.server").addFilter(_in_one_line)
         self.server.gui.configure_theme(
             dark_mode=True,
             show_logo=False,
@@ -94,10 +95,21 @@ class WebPage:
         self._end_work()
         with _stdout_to_log():
             self.server.stop()
-        logging.getLogger("websockets.server").removeFilter(self._filter)
+        logging.getLogger("websockets.server").removeFilter(_in_one_line)
 
     def _end_work(self) -> None:
         """End the threads of a subclass. `stop` calls it before the server ends."""
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Filter for the server's log: no tracebacks because of what a browser sends."""
+    message = record.getMessage()
+    if message == "connection handler failed":
+        logger.debug(message, exc_info=record.exc_info)
+        record.msg, record.args = "a connection sent what is no message of the page; closed", ()
+        record.exc_info = record.exc_text = None
+    # Browsers open spare connections and close them unused. That is no error.
+    return message != "opening handshake failed"
 
 
 @contextmanager
@@ -117,8 +129,7 @@ def free_port(host: str, port: int, tries: int = 20) -> int:
     Raises:
         InputError: `host` is invalid, or all of the ports are taken.
     """
-    if not 0 <= port <= 65535:
-        raise InputError(f"a port is a number from 0 to 65535, not {port}")
+    checked_whole(port, "the port", low=0, high=65535)
     for candidate in range(port, min(port + tries, 65536)):
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
@@ -128,11 +139,13 @@ def free_port(host: str, port: int, tries: int = 20) -> int:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
                 found = int(probe.getsockname()[1])
+        except UnicodeError:
+            raise InputError(f"cannot listen on host {host!r:.60}: it is no host name") from None
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 continue
             reason = error.strerror or error
-            raise InputError(f"cannot listen on host {host!r}: {reason}") from error
+            raise InputError(f"cannot listen on host {host!r:.60}: {reason}") from error
         if found != port and port != 0:
             logger.warning("port %d is taken: using %d", port, found)
         return found

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dyn3r.errors import InputError
+from dyn3r.io.arguments import check_type
 from dyn3r.scene import Scene
 from dyn3r.scene.upright import FirstView
 from dyn3r.viewer.appearance import Appearance, Visibility
@@ -156,7 +157,13 @@ def label_scenes(
     Raises:
         InputError: no scene, or names that are too few, too many or not distinct.
     """
+    if not isinstance(scenes, (Scene, list, tuple)):
+        raise InputError(f"a scene or a list of scenes is needed, not {type(scenes).__name__}")
+    if not isinstance(names, (list, tuple, type(None))):
+        raise InputError(f"names must be a list of strings, not {type(names).__name__}")
     found = [scenes] if isinstance(scenes, Scene) else list(scenes)
+    for scene in found:
+        check_type(scene, Scene, "every scene")
     if not found:
         raise InputError("there is no scene to view")
     labels = list(names) if names is not None else [f"scene {i + 1}" for i in range(len(found))]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dyn3r.errors import OutputError
+from dyn3r.io.arguments import checked_path
 from dyn3r.io.atomic import check_writable, write_bytes
 from dyn3r.scene import Scene
 from dyn3r.viewer.appearance import Appearance, Visibility
@@ -39,7 +40,7 @@ def save_recording(
         OutputError: `path` exists and `overwrite` is False, has another suffix than .html, .htm or
             .viser, or cannot be written.
     """
-    target = Path(path)
+    target = checked_path(path, "the recording")
     if target.suffix.lower() not in _SUFFIXES:
         raise OutputError(f"cannot record to {target}: its name must end in .html or .viser")
     check_writable(target, overwrite=overwrite)

@@ -11,11 +11,15 @@ from jaxtyping import UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.io.atomic import check_writable
+from dyn3r.io.numbers import check_finite, checked_whole
 from dyn3r.scene import Scene
 from dyn3r.scene.drawing import write_picture, write_video
 from dyn3r.types import Progress, no_progress
 from dyn3r.viewer.appearance import Appearance
 from dyn3r.viewer.splat import SplatRenderer, Viewpoint
+
+LARGEST_SIDE = 16_384
+"""Largest side of an image that is rendered."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class TurntableOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        check_finite(self)
         if not (0 < self.seconds <= 600 and 0 < self.fps <= 120):
             raise InputError("a turntable takes 0 to 600 seconds at 0 to 120 frames per second")
         if not 0 < abs(self.degrees) <= 3600 or min(self.size_hw) < 16:
@@ -64,8 +69,9 @@ def write_screenshot(
         OutputError: `path` exists and `overwrite` is False, or it cannot be written.
         InputError: the scene has no such frame.
     """
-    if not 0 <= frame < len(scene):
-        raise InputError(f"there is no frame {frame}: the scene has 0 to {len(scene) - 1}")
+    checked_whole(frame, "the frame", low=0, high=len(scene) - 1)
+    for side in size_hw:
+        checked_whole(side, "the size of the image in pixels", low=16, high=LARGEST_SIDE)
     check_writable(path, overwrite=overwrite)
     renderer = SplatRenderer(scene, appearance)
     image = renderer.render(frame, viewpoint or renderer.first_view, size_hw)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from dyn3r.errors import CheckpointError
 
-Use = Literal["pointmaps", "flow", "masks"]
+Use = Literal["geometry", "flow", "masks"]
 
 NON_COMMERCIAL = "CC BY-NC-SA 4.0 (non-commercial; the weights are their authors', not ours)"
 
@@ -24,8 +24,8 @@ class EmbeddedModel:
     description: str
     """One line for the list of models."""
     licence: str = "Apache-2.0"
-    use: Use = "pointmaps"
-    """Purpose; `pointmaps`: a two-view network for `--model`."""
+    use: Use = "geometry"
+    """Purpose; `geometry`: a network for `--model`."""
 
     @property
     def path(self) -> Path:
@@ -52,8 +52,8 @@ class PublishedModel:
     sha256: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 by file in hexadecimal digits, where it is known *before* the download; leading
     digits suffice. The checksum that the server states is checked in any case."""
-    use: Use = "pointmaps"
-    """Purpose; `pointmaps`: a two-view network for `--model`; `flow`, `masks`: optional stages."""
+    use: Use = "geometry"
+    """Purpose; `geometry`: a network for `--model`; `flow`, `masks`: optional stages."""
 
     @property
     def approximate_bytes(self) -> int | None:
@@ -73,6 +73,7 @@ _DUST3R = "Wang et al., DUSt3R: Geometric 3D Vision Made Easy, CVPR 2024"
 _MONST3R = "Zhang et al., MonST3R: Estimating Geometry in the Presence of Motion, ICLR 2025"
 _RAFT = "Teed and Deng, RAFT: Recurrent All-Pairs Field Transforms for Optical Flow, ECCV 2020"
 _SAM2 = "Ravi et al., SAM 2: Segment Anything in Images and Videos, ICLR 2025"
+_DA3 = "Lin et al., Depth Anything 3: Recovering the Visual Space from Any Views, 2025"
 _DPT, _LINEAR = 571_171_208, 532_342_784  # ViT-L with either head, counted on our network
 
 
@@ -102,7 +103,33 @@ def _sam2(size: str) -> PublishedModel:
     )
 
 
+def _da3(size: str, parameters: int, config: str, weights: str) -> PublishedModel:
+    """Describe a Depth Anything 3 model.
+
+    config, weights: SHA-256 of the two files. That of config.json was verified by writing the file
+    anew. That of the weights is from several third parties, which agree.
+    """
+    return PublishedModel(
+        f"Depth Anything 3 {size}: depth and cameras of all frames at once",
+        "Apache-2.0",
+        _DA3,
+        f"depth-anything/DA3-{size.upper()}",
+        parameters=parameters,
+        sha256={"config.json": config, "model.safetensors": weights},
+    )
+
+
 PUBLISHED: dict[str, PublishedModel] = {
+    "da3-small": _da3(
+        "small", 34_299_463,
+        "a486e29e82b7ab4a7d4cefc1ea4526cfe2ae438a572c8ca98917cfbcde7447d2",
+        "364492e38a3a06d221ac75da7f6621ada3f2361cd24fde11ba79091e9f40efcf",
+    ),
+    "da3-base": _da3(
+        "base", 135_366_599,
+        "5e34115ebc17bd2d8d43033c5f72e9446ac8833fd61d3fa160b7e67e0bb5b7b5",
+        "e01067dc1659613083d9145a9a2547ccdbe6ccbbf83c4fe7b3e8a4e2bdae78b5",
+    ),
     "dust3r-512-dpt": PublishedModel(
         "DUSt3R, ViT-L, smooth heads, frames of 512 pixels",
         NON_COMMERCIAL, _DUST3R, "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt", parameters=_DPT,

@@ -9,7 +9,7 @@ import torch
 from dyn3r.errors import CheckpointError
 from dyn3r.io.atomic import check_writable
 from dyn3r.network.checkpoints.locate import locate
-from dyn3r.network.checkpoints.reader import load_network, save_network
+from dyn3r.network.checkpoints.reader import load_two_view, save_network
 from dyn3r.types import Progress, no_progress
 
 
@@ -30,13 +30,16 @@ def convert_checkpoint(
     """
     check_writable(target, overwrite=overwrite)
     entry = locate(str(source), progress=progress)
-    network, facts = load_network(entry.path)
+    network, facts = load_two_view(entry.path)
     origin = {name: value for name, value in entry.facts.items() if name != "file"}
     facts = {**facts, **origin, "converted_from": Path(entry.name).name}
     dtype = torch.float16 if half else torch.float32
     largest = torch.finfo(dtype).max
     for name, tensor in network.state_dict().items():
-        if not float(tensor.abs().max()) <= largest:  # also refuses NaN
+        if tensor.numel() == 0:
+            continue
+        # in float64, as types of eight bits have no maximum; also refuses NaN
+        if not float(tensor.to(torch.float64).abs().max()) <= largest:
             what = "exceed half precision" if half else "are not finite"
             raise CheckpointError(f"{source}: the weights {name} have values that {what}")
     save_network(target, network, facts, dtype=dtype, overwrite=overwrite)

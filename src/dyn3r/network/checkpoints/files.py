@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dyn3r.errors import CheckpointError
 from dyn3r.io.atomic import atomic_file
+from dyn3r.io.text import storable
 from dyn3r.network.checkpoints.constructor_text import (
     checked_config,
     parse_constructor,
@@ -135,6 +136,18 @@ def _read_hub_folder(folder: Path) -> CheckpointContent:
     config = _hub_config(folder / _HUB_CONFIG)
     tensors, metadata = _safetensors(folder / _HUB_WEIGHTS)
     return CheckpointContent(config, tensors, "hub-folder", dict(metadata))
+
+
+def read_hub_files(weights: Path, config: Path | None) -> CheckpointContent:
+    """Read weights and configuration from files of any name, and check that weights are finite.
+
+    config: None for other networks than ours. Raises CheckpointError.
+    """
+    settings = {} if config is None else _hub_config(config)
+    tensors, metadata = _safetensors(weights)
+    if config is not None:
+        _check_finite(tensors)
+    return CheckpointContent(settings, tensors, "hub-folder", dict(metadata))
 
 
 def _hub_config(place: Path) -> dict[str, Any]:
@@ -296,14 +309,19 @@ def write_checkpoint(
     OutputError if the file exists and `overwrite` is False, or can't be written. Raises
     CheckpointError for a configuration that `read_checkpoint` would refuse.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     assert not {FORMAT_KEY, CONFIG_KEY} & set(metadata), "these names are reserved"
     facts = {FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(checked_config(dict(config))), **metadata}
+    facts = {name: storable(value) for name, value in facts.items()}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     _check_tensors(plain)
     with atomic_file(path, overwrite=overwrite) as part:
         part.touch()
         mode = part.stat().st_mode
-        save_file(plain, part, facts)
+        try:
+            save_file(plain, part, facts)
+        except SafetensorError as error:  # the disk is full
+            raise OSError(str(error)) from None
         os.chmod(part, mode)  # safetensors makes the file readable by its owner only

@@ -11,15 +11,23 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dyn3r.errors import CheckpointError, DownloadError, InputError
-from dyn3r.io.download import checked_fetch, file_name_problem, network_errors
+from dyn3r.errors import CheckpointError, InputError
+from dyn3r.io.download import Expected, checked_fetch, file_name_problem
 from dyn3r.network.checkpoints.catalogue import PublishedModel, published_model
+from dyn3r.network.checkpoints.hub_errors import by_hand, clear_errors
+from dyn3r.network.checkpoints.hub_files import (
+    MAX_CONFIG_FILES,
+    add_to_cache,
+    check_content,
+    largest_size,
+    repository_folder,
+    torch_folder,
+)
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -32,8 +40,9 @@ def cached_files(name: str) -> Path | None:
     """
     model = published_model(name)
     if model.url:
-        path = _torch_folder() / model.files[0]
+        path = torch_folder() / model.files[0]
         return path if path.is_file() else None
+    _check_environment()
     from huggingface_hub import try_to_load_from_cache
 
     needed = {"config.json" if file == "*.json" else file for file in model.files}
@@ -54,7 +63,8 @@ def download(name: str, *, mirror: str | None = None, progress: Progress = no_pr
     address.
     """
     model = published_model(name)
-    endpoint = None if mirror is None else _checked_address(mirror)
+    _check_environment()
+    endpoint = None if mirror is None else _checked_address(mirror, "--from-mirror")
     if is_offline():
         if found := cached_files(name):
             return found
@@ -62,11 +72,15 @@ def download(name: str, *, mirror: str | None = None, progress: Progress = no_pr
             f"{name} is not on this machine and the offline flag (HF_HUB_OFFLINE) forbids its "
             f"download; unset the flag, or {by_hand(name)}"
         )
-    with _clear_errors(name, model, endpoint):
+    with clear_errors(name, model, endpoint):
         if model.url:
             return _from_url(name, model, endpoint, progress)
-        files = _wanted_files(model, endpoint)
-        paths = [_from_hub(name, model, file, endpoint, progress) for file in files]
+        paths: list[Path] = []
+        for file in _wanted_files(model, endpoint):
+            config = paths[0] if paths else None
+            paths.append(_from_hub(name, model, file, config, endpoint, progress))
+    if len({path.parent for path in paths}) > 1:
+        raise CheckpointError(f"{name} changed on the server meanwhile: try again")
     return paths[0].parent
 
 
@@ -75,19 +89,6 @@ def is_offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
-
-
-def by_hand(name: str) -> str:
-    """Explain how to install a published model without a connection; a clause for messages."""
-    model = published_model(name)
-    if model.url:
-        return f"copy {model.url} by hand to {_torch_folder() / model.files[0]}"
-    if model.use == "pointmaps":
-        return (
-            f"copy {' and '.join(model.files)} of {model.repository} by hand to one folder and "
-            "give it with --model FOLDER"
-        )
-    return f"copy {_repository_folder(model)} from a machine where it was downloaded"
 
 
 def log_licence_once(name: str) -> None:
@@ -125,19 +126,22 @@ def _wanted_files(model: PublishedModel, endpoint: str | None) -> list[str]:
 
     api = HfApi(endpoint=endpoint, token=_token(endpoint))
     names = [entry.rfilename for entry in api.model_info(model.repository).siblings or []]
-    extra = sorted(n for n in names if n.endswith(".json") and "/" not in n and n != "config.json")
+    extra = sorted(n for n in names if re.fullmatch(r"\w[\w.-]*\.json", n) and n != "config.json")
+    if len(extra) > MAX_CONFIG_FILES:
+        raise CheckpointError(f"{model.repository} lists {len(extra)} files: it is no such model")
     return ["config.json", *extra, *(file for file in model.files if file != "*.json")]
 
 
 def _from_hub(
-    name: str, model: PublishedModel, file: str, endpoint: str | None, progress: Progress
-) -> Path:
+    name: str, model: PublishedModel, file: str, config: Path | None, endpoint: str | None,
+    progress: Progress,
+) -> Path:  # fmt: skip
     """Download one file of a repository and return its path in the cache.
 
-    Our own transfer writes the blob of the cache, because that of the library can't resume after an
-    interrupted run. The library then finds the blob and completes its layout.
+    config: the file that was downloaded first. The transfer is our own: that of the library can't
+    resume after an interrupted run, and checks less.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, utils
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, utils
 
     tools: Any = utils  # it does not declare its exports
     token = _token(endpoint)
@@ -149,20 +153,26 @@ def _from_hub(
                 f"{name}: {address} does not follow the hub's protocol: {problem}"
             )
     assert facts.etag is not None
-    folder = _repository_folder(model)
+    assert facts.commit_hash is not None
+    folder = repository_folder(model)
     lock = folder.parent / ".locks" / folder.name / f"{facts.etag}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with tools.WeakFileLock(lock):
         checked_fetch(
             hf_hub_url(model.repository, file, revision=facts.commit_hash, endpoint=endpoint),
             folder / "blobs" / facts.etag,
+            Expected(
+                largest_size(model, file),
+                facts.size,
+                [*_stated_checksum(facts.etag), model.sha256.get(file, "")],
+                partial(check_content, model, file, config=config),
+            ),
             label=f"{name}: {file}",
-            size=facts.size,
-            checksums=[*_stated_checksum(facts.etag), model.sha256.get(file, "")],
             headers=tools.build_hf_headers(token=token),
             progress=progress,
         )
-    return Path(hf_hub_download(model.repository, file, endpoint=endpoint, token=token))
+        blob = folder / "blobs" / facts.etag
+        return add_to_cache(folder, file, blob=blob, commit=facts.commit_hash)
 
 
 def _from_url(name: str, model: PublishedModel, mirror: str | None, progress: Progress) -> Path:
@@ -171,13 +181,16 @@ def _from_url(name: str, model: PublishedModel, mirror: str | None, progress: Pr
 
     file = model.files[0]
     address = model.url if mirror is None else f"{mirror}/{file}"
-    target = _torch_folder() / file
+    target = torch_folder() / file
     checked_fetch(
         address,
         target,
+        Expected(
+            largest_size(model, file),
+            get_hf_file_metadata(address, token=False).size,
+            [model.sha256.get(file, "")],
+        ),
         label=f"{name}: {file}",
-        size=get_hf_file_metadata(address, token=False).size,
-        checksums=[model.sha256.get(file, "")],
         progress=progress,
     )
     return target
@@ -193,103 +206,23 @@ def _token(endpoint: str | None) -> bool | None:
     return None if endpoint is None else False
 
 
-def _repository_folder(model: PublishedModel) -> Path:
-    """Return the folder of a repository in the cache."""
-    from huggingface_hub import constants
+def _checked_address(address: str, given: str) -> str:
+    """Return the address without a trailing slash. Raises InputError for an invalid one.
 
-    return Path(constants.HF_HUB_CACHE) / f"models--{model.repository.replace('/', '--')}"
-
-
-def _torch_folder() -> Path:
-    """Return the checkpoint folder of torch.hub, by its documented rule, without importing it."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return Path(os.path.expanduser(home)) / "hub" / "checkpoints"
-
-
-def _checked_address(mirror: str) -> str:
-    """Return the address without a trailing slash. Raises InputError for an invalid one."""
+    given: the option or variable that it was given with.
+    """
     try:
-        parts = urlsplit(mirror)
+        parts = urlsplit(address)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        good = good and all(0 < len(label) < 64 for label in str(parts.hostname).split("."))
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment or re.search(r"\s", mirror):
-        raise InputError(f"--from-mirror needs an address like https://hub.example.org: {mirror!r}")
-    return mirror.rstrip("/")
+    if not good or parts.query or parts.fragment or re.search(r"\s", address):
+        raise InputError(f"{given} needs an address like https://hub.example.org: {address!r:.200}")
+    return address.rstrip("/")
 
 
-@contextmanager
-def _clear_errors(name: str, model: PublishedModel, endpoint: str | None) -> Iterator[None]:
-    """Convert errors of the hub, the network and the disk to CheckpointError with one line."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import EntryNotFoundError
-
-    server = endpoint or (model.url if model.url else constants.ENDPOINT)
-    errors: tuple[type[BaseException], ...] = (*network_errors(), EntryNotFoundError, OSError)
-    try:
-        yield
-    except DownloadError as problem:
-        raise CheckpointError(str(problem)) from None
-    except errors as problem:
-        message = _hub_message(name, model, server, problem)
-        message = message or _network_message(name, model, server, problem)
-        raise CheckpointError(message) from None
-
-
-def _hub_message(name: str, model: PublishedModel, server: str, problem: BaseException) -> str:
-    """Explain an error that the hub's protocol defines, and its remedy; empty for any other."""
-    from huggingface_hub import errors as hub
-
-    if isinstance(problem, hub.GatedRepoError):
-        return (
-            f"{name}: {model.repository} is gated: accept its terms on the hub's page, then log in "
-            "(`hf auth login`, or set HF_TOKEN) and try again"
-        )
-    if isinstance(problem, hub.RevisionNotFoundError):
-        return f"{name}: {server} has no main branch of {model.repository}"
-    if isinstance(problem, hub.RepositoryNotFoundError):
-        return _no_access(name, model, server)
-    if isinstance(problem, hub.FileMetadataError):
-        return (
-            f"{name}: {server} does not follow the hub's protocol ({problem!s:.80}); check the "
-            "mirror's address, HF_ENDPOINT and proxy settings"
-        )
-    if isinstance(problem, hub.LocalEntryNotFoundError):
-        return _no_connection(name, server, problem)
-    if isinstance(problem, hub.EntryNotFoundError):
-        return (
-            f"{name}: {server} lacks a required file in {model.repository} "
-            f"({', '.join(model.files)}); try another mirror, or {by_hand(name)}"
-        )
-    return ""
-
-
-def _network_message(name: str, model: PublishedModel, server: str, problem: BaseException) -> str:
-    """Explain an error of the connection or of the disk, and its remedy."""
-    if not isinstance(problem, network_errors()):
-        assert isinstance(problem, OSError)
-        reason = problem.strerror or str(problem).splitlines()[0][:120]
-        return f"{name} could not be downloaded: {reason}; try again"
-    status = getattr(getattr(problem, "response", None), "status_code", None)
-    if status is None:
-        return _no_connection(name, server, problem)
-    if status in (401, 403):
-        return _no_access(name, model, server)
-    return f"{name}: {server} answers with error {status}; try again later, or {by_hand(name)}"
-
-
-def _no_access(name: str, model: PublishedModel, server: str) -> str:
-    """Explain missing access to a repository or file."""
-    return (
-        f"{name}: {server} gives no access to {model.repository or 'the file'} (gone, private, or "
-        f"the token is wrong): check HF_TOKEN or log in with `hf auth login`, or {by_hand(name)}"
-    )
-
-
-def _no_connection(name: str, server: str, problem: BaseException) -> str:
-    """Explain a missing connection."""
-    return (
-        f"{name} could not be downloaded: no connection to {server} ({type(problem).__name__}); "
-        f"try again, or {by_hand(name)}"
-    )
+def _check_environment() -> None:
+    """Check HF_ENDPOINT before huggingface_hub, which fails on import where it is no address."""
+    if address := os.environ.get("HF_ENDPOINT"):
+        _checked_address(address, "HF_ENDPOINT")

@@ -10,7 +10,13 @@ from pathlib import Path
 from dyn3r.errors import CheckpointError
 from dyn3r.io.download import file_sha256
 from dyn3r.network.checkpoints import hub
-from dyn3r.network.checkpoints.catalogue import EMBEDDED, PUBLISHED, Use, published_facts
+from dyn3r.network.checkpoints.catalogue import (
+    EMBEDDED,
+    NON_COMMERCIAL,
+    PUBLISHED,
+    Use,
+    published_facts,
+)
 from dyn3r.types import Progress, no_progress
 
 
@@ -34,7 +40,7 @@ class LocatedModel:
         return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
-def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progress) -> LocatedModel:
+def locate(name: str, *, use: Use = "geometry", progress: Progress = no_progress) -> LocatedModel:
     """Locate a model by registered name or path; a published one is downloaded if not cached.
 
     use: purpose; a name registered for another purpose is refused. A cached model is used without
@@ -58,17 +64,28 @@ def locate(name: str, *, use: Use = "pointmaps", progress: Progress = no_progres
         if PUBLISHED[name].repository and path.parent.name == "snapshots":
             facts["revision"] = path.name
         return LocatedModel(name, path, facts)
-    path = Path(name).expanduser()
-    if not path.exists():
+    try:
+        path = Path(name).expanduser()
+        there = path.exists()
+    except (RuntimeError, OSError, ValueError):  # ~nobody, a name too long, a name with a NUL
+        path, there = Path(name), False
+    if not there:
         known = ", ".join(key for key in uses if uses[key] == use)
-        raise CheckpointError(f"no model or file named {name!r}; known models: {known}")
+        raise CheckpointError(f"no model or file named {name!r:.200}; known models: {known}")
     return LocatedModel(str(path), path, {"file": str(path), **_facts_by_file_name(path)})
 
 
 def _facts_by_file_name(path: Path) -> dict[str, str]:
-    """Return licence and origin of a published file that was copied by hand, from its name."""
-    place = str(path.absolute()).lower()
+    """Return licence and origin of a published file that was copied by hand, from its name.
+
+    A part of a name is enough for a licence that restricts. A licence that permits is not given
+    away so easily: the file or a folder above it must have the whole name.
+    """
+    place = path.absolute()
+    parts = {part.lower().rpartition("--")[2] for part in (*place.parts, place.stem)}
     for model in PUBLISHED.values():
-        if model.repository and model.repository.rpartition("/")[2].lower() in place:
+        name = model.repository.rpartition("/")[2].lower()
+        restricts = model.licence == NON_COMMERCIAL and name in str(place).lower()
+        if name and (restricts or name in parts):
             return published_facts(model)
     return {}

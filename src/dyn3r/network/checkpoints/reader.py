@@ -15,9 +15,18 @@ from dyn3r.network.checkpoints.files import (
     FORMAT_KEY,
     CheckpointContent,
     read_checkpoint,
+    read_hub_files,
     write_checkpoint,
 )
+from dyn3r.network.checkpoints.many_view_reader import (
+    RECOMMENDED,
+    describe_many_view,
+    load_many_view,
+)
+from dyn3r.network.checkpoints.strict import check_weights
 from dyn3r.network.config import NetworkConfig, has_retired_head
+from dyn3r.network.many_view.many_view_network import ManyViewNetwork
+from dyn3r.network.many_view.view_config import is_many_view
 from dyn3r.network.network import PointmapNetwork
 
 _RETIRED_TENSOR = re.compile(r"downstream_head[12]\.dpt\.motion\.")
@@ -27,12 +36,12 @@ _RETIRED_TENSOR = re.compile(r"downstream_head[12]\.dpt\.motion\.")
 def describe_checkpoint(path: str | Path) -> list[str]:
     """Describe a checkpoint file in lines of text. Raises CheckpointError."""
     content = read_checkpoint(path)
-    config, tensors = _config(content), _current_tensors(content)
-    numbers = sum(t.numel() for t in tensors.values())
-    types = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()})
+    if _holds_many_view(content):
+        lines = describe_many_view(load_many_view(content, Path(path)))
+        return _about_weights(path, content, content.tensors) + lines
+    config, tensors = _config(content, path), _current_tensors(content)
     lines = [
-        f"checkpoint  {path} ({content.origin})",
-        f"weights     {numbers / 1e6:.1f} M numbers in {len(tensors)} tensors, " + ", ".join(types),
+        *_about_weights(path, content, tensors),
         f"encoder     {config.enc_depth} blocks of {config.enc_embed_dim}, "
         f"{config.enc_num_heads} heads",
         f"decoder     2 x {config.dec_depth} blocks of {config.dec_embed_dim}, "
@@ -43,17 +52,32 @@ def describe_checkpoint(path: str | Path) -> list[str]:
     return lines + [f"{name:<11} {value}" for name, value in facts_of(content).items()]
 
 
+def _about_weights(
+    path: str | Path, content: CheckpointContent, tensors: Mapping[str, Tensor]
+) -> list[str]:
+    """Describe layout and weights in lines of text."""
+    numbers = sum(t.numel() for t in tensors.values())
+    types = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()})
+    return [
+        f"checkpoint  {path} ({content.origin})",
+        f"weights     {numbers / 1e6:.1f} M numbers in {len(tensors)} tensors, " + ", ".join(types),
+    ]
+
+
 def facts_of(content: CheckpointContent) -> dict[str, str]:
     """Return the free entries of a checkpoint's metadata: licence, training and so on."""
     hidden = (FORMAT_KEY, CONFIG_KEY)
     return {name: str(v) for name, v in content.extras.items() if name not in hidden}
 
 
-def _config(content: CheckpointContent) -> NetworkConfig:
-    """Read the configuration of any layout."""
-    if content.origin == "dyn3r-safetensors":
-        return NetworkConfig.from_dict(content.config)
-    return NetworkConfig.from_published(content.config)
+def _config(content: CheckpointContent, path: str | Path) -> NetworkConfig:
+    """Read the configuration of any layout; `path` is for messages."""
+    try:
+        if content.origin == "dyn3r-safetensors":
+            return NetworkConfig.from_dict(content.config)
+        return NetworkConfig.from_published(content.config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _current_tensors(content: CheckpointContent) -> dict[str, Tensor]:
@@ -63,21 +87,53 @@ def _current_tensors(content: CheckpointContent) -> dict[str, Tensor]:
     return {n: t for n, t in content.tensors.items() if not _RETIRED_TENSOR.match(n)}
 
 
-def load_network(path: str | Path) -> tuple[PointmapNetwork, dict[str, str]]:
-    """Load a network, and the facts in its file (licence, training, ...).
+def load_network(path: str | Path) -> tuple[PointmapNetwork | ManyViewNetwork, dict[str, str]]:
+    """Load a network of either family, and the facts in its file (licence, training, ...).
 
     Reads a published `.pth`, a hub folder or one of our safetensors files, strictly. The weights
     keep the precision of the file; no memory is allocated before they replace the network's own.
-    Raises CheckpointError with one line if the file is not a checkpoint of this family, or has
+    Raises CheckpointError with one line if the file is not a checkpoint of these families, or has
     missing, unknown or misshapen weights.
     """
     content = read_checkpoint(path)
+    if _holds_many_view(content):
+        return load_many_view(content, Path(path)), dict(RECOMMENDED)
     with torch.device("meta"):
-        network = PointmapNetwork(_config(content))
+        network = PointmapNetwork(_config(content, path))
     tensors = _complete(_current_tensors(content), network)
-    _check(tensors, network, Path(path))
+    check_weights(tensors, network, Path(path))
     network.load_state_dict(tensors, strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False), facts_of(content)
+
+
+def load_two_view(path: str | Path) -> tuple[PointmapNetwork, dict[str, str]]:
+    """Load a two-view network; see `load_network`. Raises CheckpointError for a many-view one."""
+    network, facts = load_network(path)
+    if not isinstance(network, PointmapNetwork):
+        raise CheckpointError(f"{path} is a many-view network; a two-view network is needed here")
+    return network, facts
+
+
+def _holds_many_view(content: CheckpointContent) -> bool:
+    """Whether a file has the layout of published many-view networks."""
+    return content.origin == "hub-folder" and is_many_view(content.config)
+
+
+def check_hub_weights(weights: Path, config: Path | None) -> None:
+    """Check that weights of the hub's layout are whole, finite, and fit their configuration.
+
+    config: file of the configuration; None: of another kind of network, which is not checked.
+    Raises CheckpointError.
+    """
+    content = read_hub_files(weights, config)
+    if config is None:
+        return
+    if is_many_view(content.config):
+        load_many_view(content, weights)
+        return
+    with torch.device("meta"):
+        network = PointmapNetwork(_config(content, weights))
+    check_weights(_complete(dict(content.tensors), network), network, weights)
 
 
 def _complete(tensors: dict[str, Tensor], network: PointmapNetwork) -> dict[str, Tensor]:
@@ -109,23 +165,6 @@ def _twin(name: str) -> str | None:
         if second in name:
             return name.replace(second, first)
     return None
-
-
-def _check(tensors: Mapping[str, Tensor], network: PointmapNetwork, path: Path) -> None:
-    """Raise CheckpointError with one line, instead of PyTorch's list of hundreds of names."""
-    expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}
-    missing = sorted(set(expected) - set(tensors))
-    surplus = sorted(set(tensors) - set(expected))
-    wrong = [n for n, shape in expected.items() if n in tensors and tensors[n].shape != shape]
-    if missing:
-        raise CheckpointError(f"{path}: {len(missing)} weights are missing, e.g. {missing[0]}")
-    if surplus:
-        raise CheckpointError(f"{path}: {len(surplus)} unknown weights, e.g. {surplus[0]}")
-    if wrong:
-        raise CheckpointError(
-            f"{path}: {wrong[0]} has shape {tuple(tensors[wrong[0]].shape)}, "
-            f"the configuration requires {expected[wrong[0]]}"
-        )
 
 
 def save_network(

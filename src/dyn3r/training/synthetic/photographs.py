@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dyn3r.errors import InputError
+from dyn3r.io.images import open_image
 
 TILE = 256
 """Side of a tile in texels."""
+SMALLEST = 16
+"""Smallest side of a photograph in pixels."""
 SKY_HW = (256, 512)
 """Size of a sky."""
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -23,23 +27,41 @@ def read_photographs(
 
     Raises InputError if the folder is missing, or has an unreadable image or none.
     """
-    if not folder.is_dir():
-        raise InputError(f"photos: '{folder}' is not a folder; give a folder of jpg or png images")
     tiles, skies = [], []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
-        try:
-            with Image.open(path) as opened:
-                image = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise InputError(f"photos: '{path}' can't be read ({error}); remove it") from error
+    for path, image in _photographs(folder):
         if path.name.startswith("pano_"):
             sky = image.resize(SKY_HW[::-1], Image.Resampling.LANCZOS)
             skies.append(np.asarray(sky))
         for k in range(4):
             tiles.append(_crop_tile(image, rng, whole=k == 0))
-    if not tiles:
-        raise InputError(f"photos: '{folder}' has no jpg or png image")
     return tiles, skies
+
+
+def check_photographs(folder: Path) -> None:
+    """Read every photograph once, before processes are started that need them.
+
+    Raises InputError if the folder is missing, or has an unreadable image or none.
+    """
+    for _ in _photographs(folder):
+        pass
+
+
+def _photographs(folder: Path) -> Iterator[tuple[Path, Image.Image]]:
+    """Paths and RGB images of the photographs of a folder. Raises InputError."""
+    if not folder.is_dir():
+        raise InputError(f"photos: '{folder}' is not a folder; give a folder of jpg or png images")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InputError(f"photos: '{folder}' has no jpg or png image")
+    for path in files:
+        try:
+            image = open_image(path).convert("RGB")
+        except InputError as error:
+            raise InputError(f"photos: {error}; remove it") from error
+        if min(image.size) < SMALLEST:
+            w, h = image.size
+            raise InputError(f"photos: {path} has {w}x{h} pixels, too few for a texture; remove it")
+        yield path, image
 
 
 def _crop_tile(image: Image.Image, rng: np.random.Generator, *, whole: bool) -> np.ndarray:

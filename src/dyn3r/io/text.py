@@ -1,0 +1,42 @@
+"""Texts from outside, made safe for files and for the terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+
+def storable(text: str) -> str:
+    """Text that UTF-8 can hold.
+
+    File names that are no UTF-8, and damaged JSON, have lone surrogates; each becomes its escape.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def storable_json(value: Any) -> Any:
+    """Copy of a value for JSON with all its texts storable; values that JSON lacks stay."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {
+            storable(key) if isinstance(key, str) else key: storable_json(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [storable_json(item) for item in value]
+    return value
+
+
+def printable(text: str) -> str:
+    """One line for a terminal: control characters become their escapes.
+
+    A file name may hold line ends, and sequences that command a terminal.
+    """
+    return "".join(
+        char if not unicodedata.category(char).startswith("C") else _escape(char) for char in text
+    )
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
