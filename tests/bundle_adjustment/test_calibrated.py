@@ -135,6 +135,15 @@ def test_known_values_are_kept(truth: Truth) -> None:
     assert turn_error(found.T_world_camera, truth) < 0.2
 
 
+@pytest.mark.slow
+def test_standard_errors_that_the_geometry_states_are_used(truth: Truth, found: Geometry) -> None:
+    stated = replace(disturbed(truth), depth_sigma=1e-4, focal_sigma=1e-4)
+    kept = calibrated_bundle_adjust(stated, truth.images, truth.flow)
+    np.testing.assert_allclose(kept.depth, stated.depth, rtol=2e-3)
+    np.testing.assert_allclose(kept.K, stated.K, rtol=2e-3)
+    assert np.abs(np.log(found.depth / stated.depth)).max() > 0.1
+
+
 def test_the_likelier_solution_costs_less() -> None:
     """Its noise is smaller. At noise of their own, the sums of squares alone would be equal."""
     problem, start = problem_of(made_up(4, (48, 64)), 60)

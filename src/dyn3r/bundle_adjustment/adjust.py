@@ -89,7 +89,8 @@ def calibrated_bundle_adjust(
 
     Source: see `dyn3r.bundle_adjustment.calibrated`.
     """
-    options, priors = options or BundleAdjustmentOptions(), priors or Priors()
+    options = with_stated_sigmas(options or BundleAdjustmentOptions(), geometry)
+    priors = priors or Priors()
     inputs = AdjustmentInputs(geometry, images, flow, dynamic, priors, options)
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
