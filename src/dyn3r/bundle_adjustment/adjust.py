@@ -83,9 +83,10 @@ def calibrated_bundle_adjust(
     """`bundle_adjust` with the noise of flow estimated, and a network's errors as prior of depth.
 
     Arguments and result are the same. The smooth errors of depth that the cameras reveal are
-    removed from all pixels. More exact than `bundle_adjust`, and more trusting: it takes the masks
-    at their word. If large objects that move along with the camera are missing in `dynamic`, its
-    cameras may follow them.
+    removed from all pixels, unless the source states its own error: they are the embedded
+    network's. More exact than `bundle_adjust`, and more trusting: it takes the masks at their word.
+    If large objects that move along with the camera are missing in `dynamic`, its cameras may
+    follow them.
 
     Source: see `dyn3r.bundle_adjustment.calibrated`.
     """
@@ -96,7 +97,7 @@ def calibrated_bundle_adjust(
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, "too little flow is visible to adjust the cameras")
     found = solve_calibrated(problem, initial, geometry, options, progress)
-    if found.parallax >= MIN_PARALLAX:
+    if found.parallax >= MIN_PARALLAX and geometry.depth_sigma is None:
         inputs = replace(inputs, geometry=_without_smooth_error(geometry, found, priors))
         problem, _ = build_problem(inputs)
     # dense depth with the stated covariance of flow: where each sample has a depth of its own,
