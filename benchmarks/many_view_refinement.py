@@ -5,7 +5,7 @@
 The published weights of many-view networks could not be run where dyn3r is developed. So their
 predictions are simulated: true depth and cameras of clips with ground truth (the layout of the
 bundled one), with errors. Log depth gets a smooth error of the given standard deviation in every
-frame and a scale of its own (a fifth of it); cameras get errors of 0.3 degrees and of 1 % of the
+frame and a scale of its own (20 % of it); cameras get errors of 0.3 degrees and of 1 % of the
 length of the path; the focal length is 3 % off, and 1 % more in every frame. The table compares the
 prediction, after bundle adjustment, after multi-view depth too, and with ground contact. It says
 what the stages do to errors of this kind, not how good a network is.

@@ -20,7 +20,7 @@ from dyn3r.bundle_adjustment.dense_depth import adjust_dense_depth
 from dyn3r.bundle_adjustment.depth_prior import smooth_basis
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem
-from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem
+from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem, log_depth_at
 from dyn3r.types import FlowFields, Geometry, Priors, Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -59,14 +59,12 @@ def bundle_adjust(
     Source: see `dyn3r.bundle_adjustment.solver`. It is fastest inside
     `dyn3r.bundle_adjustment.single_threaded`.
     """
-    options = with_stated_sigmas(options or BundleAdjustmentOptions(), geometry)
-    priors = priors or Priors()
-    inputs = AdjustmentInputs(geometry, images, flow, dynamic, priors, options)
+    inputs = _inputs(geometry, images, flow, dynamic, priors, options)
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, "too little flow is visible to adjust the cameras")
-    found = solve_cameras(problem, initial, options, progress)
-    found = solve_with_reweighted_pairs(found, options, progress)
+    found = solve_cameras(problem, initial, inputs.options, progress)
+    found = solve_with_reweighted_pairs(found, inputs.options, progress)
     return _accepted(geometry, inputs, found.problem, found, progress)
 
 
@@ -90,19 +88,32 @@ def calibrated_bundle_adjust(
 
     Source: see `dyn3r.bundle_adjustment.calibrated`.
     """
-    options = with_stated_sigmas(options or BundleAdjustmentOptions(), geometry)
-    priors = priors or Priors()
-    inputs = AdjustmentInputs(geometry, images, flow, dynamic, priors, options)
+    inputs = _inputs(geometry, images, flow, dynamic, priors, options)
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, "too little flow is visible to adjust the cameras")
-    found = solve_calibrated(problem, initial, geometry, options, progress)
+    found = solve_calibrated(problem, initial, geometry, inputs.options, progress)
     if found.parallax >= MIN_PARALLAX and geometry.depth_sigma is None:
-        inputs = replace(inputs, geometry=_without_smooth_error(geometry, found, priors))
-        problem, _ = build_problem(inputs)
+        corrected = _without_smooth_error(geometry, found, inputs.priors)
+        inputs = replace(inputs, geometry=corrected)
+        mean = log_depth_at(corrected, problem.uv.long().numpy())
+        problem = problem.with_prior(problem.prior.with_mean(mean))
     # dense depth with the stated covariance of flow: where each sample has a depth of its own,
     # residuals understate it
     return _accepted(geometry, inputs, problem, found, progress)
+
+
+def _inputs(
+    geometry: Geometry,
+    images: UInt8[np.ndarray, "n h w 3"],
+    flow: FlowFields,
+    dynamic: Bool[np.ndarray, "n h w"] | None,
+    priors: Priors | None,
+    options: BundleAdjustmentOptions | None,
+) -> AdjustmentInputs:
+    """The arguments with defaults, and the standard errors that the geometry states."""
+    options = with_stated_sigmas(options or BundleAdjustmentOptions(), geometry)
+    return AdjustmentInputs(geometry, images, flow, dynamic, priors or Priors(), options)
 
 
 def _accepted(

@@ -16,6 +16,7 @@ from dyn3r.bundle_adjustment.camera_solution import (
     CONSTANT_DEPTH_ITERATIONS,
     MIN_PARALLAX,
     CameraSolution,
+    at_constant_depth,
     at_one_place,
 )
 from dyn3r.bundle_adjustment.depth_prior import network_prior
@@ -164,12 +165,9 @@ def _resection(problem: BundleProblem, initial: Estimate, progress: Progress) ->
 
 def _from_constant_depth(problem: BundleProblem, initial: Estimate, progress: Progress) -> Estimate:
     """Cameras and depth from constant depth and one place."""
-    prior = problem.prior
-    flat = torch.full_like(initial.log_depth, float(prior.mean.median()))
-    log_depth = torch.where(prior.known, prior.mean, flat)
+    start, prior = at_constant_depth(problem, initial), problem.prior
     variance = torch.where(prior.known, prior.variance, CONSTANT_DEPTH_SIGMA**2)
-    free = replace(prior, mean=log_depth, variance=variance, heavy_tails=False)
-    start = replace(at_one_place(problem, initial), log_depth=log_depth)
+    free = replace(prior, mean=start.log_depth, variance=variance, heavy_tails=False)
     return _over_neighbours_first(problem.with_prior(free), start, progress)
 
 

@@ -124,11 +124,17 @@ def _alternative_initialisation(
 
 def constant_depth_fit(problem: BundleProblem, initial: Estimate, progress: Progress) -> Estimate:
     """Estimate that starts with all unknown depths equal and all cameras at one place."""
-    median = torch.full_like(initial.log_depth, float(problem.prior.mean.median()))
-    log_depth = torch.where(problem.prior.known, problem.prior.mean, median)
-    start = replace(at_one_place(problem, initial), log_depth=log_depth)
-    constant = problem.with_prior(problem.prior.with_mean(log_depth))
+    start = at_constant_depth(problem, initial)
+    constant = problem.with_prior(problem.prior.with_mean(start.log_depth))
     return minimise(constant, start, CONSTANT_DEPTH_ITERATIONS, progress=progress).estimate
+
+
+def at_constant_depth(problem: BundleProblem, estimate: Estimate) -> Estimate:
+    """The estimate with all unknown depths equal, and all cameras at one place."""
+    prior = problem.prior
+    flat = torch.full_like(prior.mean, float(prior.mean.median()))
+    log_depth = torch.where(prior.known, prior.mean, flat)
+    return replace(at_one_place(problem, estimate), log_depth=log_depth)
 
 
 def at_one_place(problem: BundleProblem, estimate: Estimate) -> Estimate:
