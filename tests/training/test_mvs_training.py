@@ -181,14 +181,18 @@ def test_batches_have_more_or_less_relief_around_their_median() -> None:
 
 @pytest.mark.slow
 def test_a_few_steps_lower_the_loss(rendered: Path, tmp_path: Path) -> None:
-    # every input depth is wrong by the same factor, which is quickly learnt
+    # every input depth is wrong by the same factor, which is quickly learnt; the true depth is set
+    # here, because an untrained network's reconstruction differs between processors
     (tmp_path / "clips").mkdir()
     for file in (rendered / "clips").iterdir():
         with np.load(file) as stored:
             clip = {name: stored[name] for name in stored.files}
+        clip["true"] = np.broadcast_to(
+            np.linspace(-2, 0, clip["true"].shape[2], dtype=np.float16), clip["true"].shape
+        )
         clip["frame"][:, PRIOR_CHANNEL : PRIOR_CHANNEL + 2] = clip["true"][:, None] + 0.5
         np.savez(tmp_path / "clips" / file.name, **clip)
-    options = replace(TINY, steps=12, learning_rate=2e-2)
+    options = replace(TINY, steps=80, learning_rate=1e-2)
 
     def loss_of(network: DepthNetwork) -> float:
         losses = []
