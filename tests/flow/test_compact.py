@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from dyn3r.bundle_adjustment.measurements import whitening_matrix
 from dyn3r.errors import CheckpointError, InputError
 from dyn3r.flow import CompactFlow, DisFlow, checked_name, flow_estimator, measure_flow
-from dyn3r.flow.estimator import CalibratedFlowEstimator
+from dyn3r.flow.estimator import PairFlowEstimator
 from dyn3r.flow.network import FlowNetwork
 
 
@@ -35,7 +35,7 @@ def textured(n: int, h: int, w: int) -> np.ndarray:
 
 def test_all_pairs_at_once_are_those_one_by_one(weights: str) -> None:
     images, estimator = textured(4, 48, 70), CompactFlow(weights)
-    assert isinstance(estimator, CalibratedFlowEstimator)
+    assert isinstance(estimator, PairFlowEstimator)
     found = measure_flow(images, np.array([[0, 1], [1, 2], [0, 3]]), estimator)
     assert found.whitening is not None
     assert found.whitening.shape == (6, 48, 70, 3)
@@ -106,7 +106,7 @@ def test_names_and_files(weights: str, tmp_path: Path) -> None:
     assert flow_estimator(weights).name == "compact"
     with pytest.raises(InputError, match="no file"):
         checked_name(str(tmp_path / "missing.safetensors"))
-    with pytest.raises(InputError, match="choose dis"):
+    with pytest.raises(InputError, match="choose aligned-dis"):
         checked_name("magic")
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(2)}, other)

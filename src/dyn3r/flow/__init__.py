@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dyn3r.errors import InputError
+from dyn3r.flow.aligned import AlignedFlow
 from dyn3r.flow.compact import CompactFlow
 from dyn3r.flow.dis import DisFlow
 from dyn3r.flow.estimator import FlowEstimator
@@ -12,6 +13,7 @@ from dyn3r.flow.fields import measure_flow
 from dyn3r.flow.raft import RaftFlow
 
 __all__ = [
+    "AlignedFlow",
     "CompactFlow",
     "DisFlow",
     "FlowEstimator",
@@ -21,7 +23,7 @@ __all__ = [
     "measure_flow",
 ]
 
-NAMES = ("dis", "raft", "raft-small")
+NAMES = ("aligned-dis", "dis", "raft", "raft-small")
 
 
 def checked_name(name: str) -> str:
@@ -44,7 +46,9 @@ def flow_estimator(name: str, device: str = "cpu") -> FlowEstimator:
 
     Weights are loaded with the first flow. Raises InputError for another name.
     """
-    if checked_name(name) == "dis":
+    if checked_name(name) == "aligned-dis":
+        return AlignedFlow()
+    if name == "dis":
         return DisFlow()
     if name in ("raft", "raft-small"):
         return RaftFlow(size="large" if name == "raft" else "small", device=device)

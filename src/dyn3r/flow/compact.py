@@ -56,6 +56,11 @@ class CompactFlow:
         """`compact`."""
         return "compact"
 
+    @property
+    def states_errors(self) -> bool:
+        """Return True."""
+        return True
+
     def flow(
         self,
         source: np.ndarray,
@@ -75,7 +80,7 @@ class CompactFlow:
         images: np.ndarray,  # (n, h, w, 3)
         pairs: np.ndarray,  # (k, 2)
     ) -> Iterator[tuple[MeasuredFlow, MeasuredFlow]]:
-        """See `CalibratedFlowEstimator.measure`."""
+        """See `PairFlowEstimator.measure`."""
         if not len(pairs):
             return
         check_images(images[0], images[0])

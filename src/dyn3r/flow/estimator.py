@@ -45,8 +45,13 @@ class MeasuredFlow:
 
 
 @runtime_checkable
-class CalibratedFlowEstimator(FlowEstimator, Protocol):
-    """Estimator that knows visibility and errors of its flow, and measures many pairs at once."""
+class PairFlowEstimator(FlowEstimator, Protocol):
+    """Estimator that measures many pairs at once, each in both directions."""
+
+    @property
+    def states_errors(self) -> bool:
+        """Whether it knows visibility and errors of its flow (`MeasuredFlow`)."""
+        ...
 
     def measure(
         self, images: UInt8[np.ndarray, "n h w 3"], pairs: np.ndarray

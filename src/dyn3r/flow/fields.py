@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 
 from dyn3r.errors import InputError
-from dyn3r.flow.estimator import CalibratedFlowEstimator, FlowEstimator, MeasuredFlow
+from dyn3r.flow.estimator import FlowEstimator, MeasuredFlow, PairFlowEstimator
 from dyn3r.geometry.induced_flow import forward_backward_visible
 from dyn3r.io.memory_map import allocate, release_pages
 from dyn3r.types import FlowFields, Progress, no_progress
@@ -42,7 +42,7 @@ def measure_flow(
     pairs = undirected_pairs(edges, len(images))
     h, w = images.shape[1:3]
     shape = (2 * len(pairs), h, w)
-    calibrated = isinstance(estimator, CalibratedFlowEstimator)
+    calibrated = isinstance(estimator, PairFlowEstimator) and estimator.states_errors
     bytes_each = 11 if calibrated else 5
     folder = spill_folder if bytes_each * math.prod(shape) > 1e9 * memory_gb else ""
     flow = allocate((*shape, 2), np.dtype(np.float16), folder, "flow")
@@ -95,7 +95,7 @@ def _both_directions(
     images: np.ndarray, pairs: np.ndarray, estimator: FlowEstimator
 ) -> Iterator[tuple[MeasuredFlow, MeasuredFlow]]:
     """Measure every pair both ways; raises InputError for flow that is no usable field."""
-    if isinstance(estimator, CalibratedFlowEstimator):
+    if isinstance(estimator, PairFlowEstimator):
         yield from estimator.measure(images, pairs)
         return
     for i, j in pairs:
