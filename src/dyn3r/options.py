@@ -35,9 +35,10 @@ LONG_CLIP = 95
 class FlowOptions:
     """Measured optical flow."""
 
-    estimator: str = "dis"
-    """`dis`: dense inverse search, no weights; `raft`, `raft-small`: torchvision's networks; a
-    .safetensors file of `dyn3r train flow`: our network, which states its errors."""
+    estimator: str = "aligned-dis"
+    """`aligned-dis`: dense inverse search with and without alignment by a homography, no weights;
+    `dis`: without; `raft`, `raft-small`: torchvision's networks; a .safetensors file of `dyn3r
+    train flow`: our network, which states its errors."""
     in_alignment: bool | None = None
     """Use the flow term of the alignment (MonST3R's third loss, weight `alignment.flow_weight`).
     auto: as the method says; all but `dust3r` have it."""

@@ -22,13 +22,14 @@ from dyn3r.bundle_adjustment import (
     correct_ground_tilt,
     is_rotation_only,
 )
-from dyn3r.flow import flow_estimator, measure_flow
+from dyn3r.flow import flow_estimator, measure_flow, with_neighbours
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
 from dyn3r.io.arguments import check_type
 from dyn3r.motion.cue import MotionCue, Pass, motion_cue, relative_inverse
 from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
 from dyn3r.motion.refiners import mask_refiner
+from dyn3r.motion.static_components import without_static_components
 from dyn3r.mvs import multi_view_depth
 from dyn3r.network.model import Model
 from dyn3r.network.pair_graph import make_pairs
@@ -38,6 +39,7 @@ from dyn3r.scene import Scene
 from dyn3r.scene.assemble import assemble
 from dyn3r.scene.finalise import finalise
 from dyn3r.scene.resume import continuation
+from dyn3r.scene.verdict import judge
 from dyn3r.types import (
     Clip,
     FlowFields,
@@ -82,7 +84,8 @@ def reconstruct(
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))
     pairs = make_pairs(plan.pairs, len(clip))
-    flow = measured_flow(clip, pairs, plan, context) if plan.measure_flow else None
+    compared = with_neighbours(pairs, len(clip)) if plan.bundle_adjustment else pairs
+    flow = measured_flow(clip, compared, plan, context) if plan.measure_flow else None
     source: GeometrySource = (
         partial(views_geometry, model, cue, refiner, plan)
         if model.is_many_view
@@ -95,7 +98,10 @@ def reconstruct(
     geometry = dense_depth(clip, geometry, motion, plan, context)
     with context.stage("finalise"):
         geometry = finalise(geometry, clip, motion.masks, before)
+        verdict = judge(geometry, motion.masks, flow, plan.priors)
     about = {"plan": plan.to_json(), "pairs": len(pairs), **described(model, motion_model)}
+    if verdict is not None:
+        about["verdict"] = verdict.to_json()
     return assemble(clip, geometry, motion, about, context)
 
 
@@ -284,8 +290,8 @@ def refine(
 ) -> tuple[Geometry, Motion]:
     """Alternate: cameras, focal length and depth given what is static; what is static given those.
 
-    Every adjustment starts from the initial geometry, which is also its prior. The last one, with
-    the final masks, is calibrated.
+    Every adjustment starts from the initial geometry, which is also its prior. The last one is
+    calibrated; what is static with its cameras leaves the masks.
     """
     adjust, adjust_finally = (
         partial(f, initial, clip.images, flow, priors=plan.priors, progress=context.progress)
@@ -306,6 +312,9 @@ def refine(
         motion = refine_masks(clip.images, motion, refiner, context.progress)
     with context.stage("bundle adjustment"):
         refined = adjust_finally(dynamic=motion.excluded)
+    if cue.known is None:
+        with context.stage("motion"):
+            motion = without_static_components(motion, refined, flow)
     fixed = plan.priors.fixes_depth(refined.depth.shape)
     if plan.ground_correction and is_rotation_only(refined) and not fixed.any():
         refined = correct_ground_tilt(refined, clip.images, motion.masks)

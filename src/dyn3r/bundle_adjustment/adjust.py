@@ -18,6 +18,7 @@ from dyn3r.bundle_adjustment.camera_solution import (
 )
 from dyn3r.bundle_adjustment.dense_depth import adjust_dense_depth
 from dyn3r.bundle_adjustment.depth_prior import smooth_basis
+from dyn3r.bundle_adjustment.focal_uncertainty import focal_sigma
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem
 from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem, log_depth_at
@@ -100,7 +101,8 @@ def calibrated_bundle_adjust(
         problem = problem.with_prior(problem.prior.with_mean(mean))
     # dense depth with the stated covariance of flow: where each sample has a depth of its own,
     # residuals understate it
-    return _accepted(geometry, inputs, problem, found, progress)
+    adjusted = _accepted(geometry, inputs, problem, found, progress)
+    return replace(adjusted, focal_sigma=focal_sigma(found.problem, found.solution.estimate))
 
 
 def _inputs(

@@ -9,16 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.bundle_adjustment.problem import Measurements
+from dyn3r.flow.noise import flow_sigma_px
 from dyn3r.geometry.warping import round_trip_error_px
 from dyn3r.types import FlowFields
 
 PATCH_RADIUS_PX = 4
 """Half the side of the patch whose texture determines the covariance. Source: the patches of DIS
 flow are 8 pixels wide (Kroeger et al. 2016)."""
-FLOW_SIGMA_PX = 0.3
-"""Standard error of flow on perfect texture, in pixels. Source: chosen on the synthetic world."""
-FLOW_SIGMA_SHARE = 0.05
-"""Standard error of flow as a share of its length. Source: chosen on the synthetic world."""
 BRIGHTNESS_SIGMA = 30.0
 """Standard error of brightness (0..255) summed over a patch. Larger: flow is less certain on weak
 texture. Source: chosen on the synthetic world."""
@@ -71,9 +68,8 @@ def flow_measurements(
     if flow.whitening is not None:
         whiten = whitening_matrix(np.asarray(flow.whitening[rows])[:, uv[:, 1], uv[:, 0]])
     else:
-        length = np.linalg.norm(forward, axis=-1)
         trips = np.stack([_round_trip(flow, i, int(j), f, uv) for f, j in zip(forward, frames)])
-        variance = FLOW_SIGMA_PX**2 + (FLOW_SIGMA_SHARE * length) ** 2 + trips**2
+        variance = flow_sigma_px(forward) ** 2 + trips**2
         whiten = _whitening(_texture_covariance(image, uv), variance)
     return Measurements(
         source=torch.full((len(rows),), i),

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
 from dyn3r.bundle_adjustment.residuals import residuals
+from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR
 
-MEDIAN_NORMAL_ERROR = 1.18
-"""Median length of a two-dimensional standard normal error: sqrt(2 log 2)."""
 STATED_SAMPLES = 20.0
 """The stated covariance of a pair counts as this many samples against its residuals. Source: small
 beside the 350 samples of a frame, so that it decides for pairs that see hardly anything."""

@@ -178,7 +178,7 @@ def damped_step(
     damped = system.prior + damping * diagonal + 1e-9 * diagonal.mean().clamp(min=1e-9)
     focal_free = torch.tensor([problem.focal_sigma > 0])
     free = torch.cat([~problem.fixed.repeat_interleave(6), focal_free])
-    change = _solve(system, depth, damped, -right, free)
+    change = solve_reduced(system, depth, damped, -right, free)
     if change is None:
         return None
     slope = system.depth_gradient.clone()
@@ -196,7 +196,7 @@ def damped_step(
     )
 
 
-def _solve(
+def solve_reduced(
     system: LinearSystem,
     depth: DepthInverse,
     diagonal: Float[Tensor, " u"],

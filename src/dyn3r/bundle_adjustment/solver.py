@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from dyn3r.bundle_adjustment.depth_prior import independent_prior
-from dyn3r.bundle_adjustment.noise import MEDIAN_NORMAL_ERROR
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
 from dyn3r.bundle_adjustment.residuals import residuals, squared_length
 from dyn3r.bundle_adjustment.schur import damped_step, linearise
+from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR
 from dyn3r.types import Progress, no_progress
 
 STAGE = "bundle adjustment"

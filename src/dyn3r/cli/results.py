@@ -127,6 +127,8 @@ def report(scene: Scene, files: Sequence[Path], output: Path, seconds: float) ->
     """Print what was done, and where the results are."""
     for note in scene.notes:
         say(f"note: {note}")
+    if scene.verdict is not None:
+        say(*scene.verdict.lines())
     say(f"{len(scene)} frames of {scene.size_hw[1]}x{scene.size_hw[0]} in {seconds:.1f} s")
     say("wrote " + ", ".join(str(file) for file in files))
     say(f"open it with:  dyn3r view {output}")

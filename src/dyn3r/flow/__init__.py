@@ -9,7 +9,7 @@ from dyn3r.flow.aligned import AlignedFlow
 from dyn3r.flow.compact import CompactFlow
 from dyn3r.flow.dis import DisFlow
 from dyn3r.flow.estimator import FlowEstimator
-from dyn3r.flow.fields import measure_flow
+from dyn3r.flow.fields import measure_flow, with_neighbours
 from dyn3r.flow.raft import RaftFlow
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "checked_name",
     "flow_estimator",
     "measure_flow",
+    "with_neighbours",
 ]
 
 NAMES = ("aligned-dis", "dis", "raft", "raft-small")

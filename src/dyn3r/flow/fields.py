@@ -15,6 +15,10 @@ from dyn3r.geometry.induced_flow import forward_backward_visible
 from dyn3r.io.memory_map import allocate, release_pages
 from dyn3r.types import FlowFields, Progress, no_progress
 
+NEIGHBOURS = 2
+"""Frames up to this many apart are always compared. Source: the published pair graphs have 1 and 3,
+but with fast motion, frames that are 3 apart hardly overlap (docs/results.md)."""
+
 
 def measure_flow(
     images: UInt8[np.ndarray, "n h w 3"],
@@ -63,6 +67,12 @@ def measure_flow(
         progress("measuring flow", k + 1, len(pairs))
     directed = np.stack([pairs, pairs[:, ::-1]], axis=1).reshape(-1, 2)
     return FlowFields(directed, flow, visible, whitening)
+
+
+def with_neighbours(edges: Int[np.ndarray, "m 2"], num_frames: int) -> Int[np.ndarray, "k 2"]:
+    """Return the pairs of `edges` and all pairs of frames up to NEIGHBOURS apart."""
+    near = [(i, i + gap) for gap in range(1, NEIGHBOURS + 1) for i in range(num_frames - gap)]
+    return undirected_pairs(np.concatenate([edges, np.array(near).reshape(-1, 2)]), num_frames)
 
 
 def _visible(

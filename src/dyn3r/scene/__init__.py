@@ -3,5 +3,14 @@
 from dyn3r.scene.background import static_points
 from dyn3r.scene.scene import PointCloud, Scene, Which
 from dyn3r.scene.summary import summarise
+from dyn3r.scene.verdict import PartVerdict, Verdict
 
-__all__ = ["PointCloud", "Scene", "Which", "static_points", "summarise"]
+__all__ = [
+    "PartVerdict",
+    "PointCloud",
+    "Scene",
+    "Verdict",
+    "Which",
+    "static_points",
+    "summarise",
+]

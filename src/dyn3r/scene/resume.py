@@ -47,6 +47,9 @@ class Continuation:
             *later.notes,
         ]
         past = {"frames": len(earlier), "metadata": earlier.metadata}
+        about = {**later.metadata, "notes": notes, "continued_from": past}
+        if earlier.verdict is not None and later.verdict is not None:
+            about["verdict"] = earlier.verdict.worse(later.verdict).to_json()
         return Scene(
             **fields,
             mapping=earlier.mapping,
@@ -54,7 +57,7 @@ class Continuation:
             fps=earlier.fps,
             up_world=earlier.up_world,
             ground_height=earlier.ground_height,
-            metadata={**later.metadata, "notes": notes, "continued_from": past},
+            metadata=about,
         )
 
 

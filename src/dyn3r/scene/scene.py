@@ -18,6 +18,7 @@ from dyn3r.geometry.pixels import confidence_threshold, median_depth, unproject_
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.scene.checks import checked_fields
 from dyn3r.scene.file import read_fields, write_fields
+from dyn3r.scene.verdict import Verdict
 from dyn3r.types import FrameMapping
 
 Which = Literal["all", "static", "dynamic"]
@@ -96,6 +97,14 @@ class Scene:
         """Notes on the run, from the metadata."""
         notes = self.metadata.get("notes")
         return [str(note) for note in notes] if isinstance(notes, list) else []
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """How far the parts of the result can be trusted, and why; None if it was not judged."""
+        try:
+            return Verdict.from_json(self.metadata.get("verdict"))
+        except InputError:  # absent, or written by something else
+            return None
 
     @property
     def median_depth(self) -> float:

@@ -29,7 +29,8 @@ def summarise(scene: Scene) -> list[str]:
         f"{int(scene.dynamic.any(axis=(1, 2)).sum())} of {len(scene)} frames have some",
         f"rejected    {100 * (scene.confidence == 0).mean():.1f} % of the pixels",
     ]
-    return lines + _about(scene.metadata)
+    verdict = [] if scene.verdict is None else scene.verdict.lines()
+    return lines + [f"verdict     {line}" for line in verdict] + _about(scene.metadata)
 
 
 def _about(metadata: dict[str, Any]) -> list[str]:

@@ -1,0 +1,62 @@
+"""How well measured flow agrees with the static scene that was found, pair by pair."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from dyn3r.flow.noise import flow_sigma_px
+from dyn3r.geometry.induced_flow import induced_flow
+from dyn3r.types import FlowFields, Geometry
+
+NEIGHBOURS = 2
+"""Pairs up to this many frames apart are compared: the flow of the others is less certain."""
+AGREES = 3.0
+"""Largest difference in standard errors of flow that agrees."""
+STRIDE = 2
+"""Every second row and column is compared. Source: run time."""
+
+
+class FlowAgreement(NamedTuple):
+    """Comparison of measured flow with that of a static scene, a row per directed pair."""
+
+    edges: Int[np.ndarray, "m 2"]
+    """Frames of each pair, at most NEIGHBOURS apart."""
+    visible: Float[np.ndarray, " m"]
+    """Share of all pixels whose point the other frame shows, as flow says."""
+    static: Float[np.ndarray, " m"]
+    """Share of the visible static pixels whose flow agrees; NaN without any."""
+    moving: Float[np.ndarray, " m"]
+    """Share of the visible moving pixels whose flow agrees with a static scene; NaN without any."""
+
+
+def flow_agreement(
+    geometry: Geometry, masks: Bool[np.ndarray, "n h w"], flow: FlowFields
+) -> FlowAgreement:
+    """Compare the flow of neighbouring frames with the one that depth and cameras induce."""
+    apart = np.abs(flow.edges[:, 0] - flow.edges[:, 1])
+    rows = np.flatnonzero((apart > 0) & (apart <= NEIGHBOURS))
+    K, T, depth = (
+        torch.from_numpy(np.asarray(x, np.float64))
+        for x in (geometry.K, geometry.T_world_camera, geometry.depth)
+    )
+    out = np.full((3, len(rows)), np.nan)
+    for k, row in enumerate(rows):
+        i, j = (int(frame) for frame in flow.edges[row])
+        here = (slice(None, None, STRIDE),) * 2
+        induced = induced_flow(depth[i], K[i], T[i], K[j], T[j]).numpy()[here]
+        measured = np.asarray(flow.flow[row], np.float32)[here]
+        away = np.linalg.norm(induced - measured, axis=-1)
+        agrees = away < AGREES * flow_sigma_px(measured)
+        seen = np.ones(agrees.shape, bool)
+        if flow.visible is not None:
+            seen = np.asarray(flow.visible[row])[here]
+        judged = seen & (geometry.depth[i][here] > 0)
+        out[0, k] = seen.mean()
+        for part, region in ((1, ~masks[i][here]), (2, masks[i][here])):
+            if (judged & region).any():
+                out[part, k] = agrees[judged & region].mean()
+    return FlowAgreement(flow.edges[rows], *out)

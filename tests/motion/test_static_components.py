@@ -1,0 +1,107 @@
+"""Masked components are tested with the final cameras: static ones leave the masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.bundle_adjustment.made_up import Truth, alignment_of, made_up
+
+from dyn3r.motion.static_components import static_test, without_static_components
+from dyn3r.types import FlowFields, Geometry, Motion
+
+LEFT, RIGHT = (slice(12, 40), slice(10, 34)), (slice(24, 52), slice(60, 84))
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    """A static scene; flow has an error of 0.2 pixels."""
+    return made_up(6, graph="swin-2-noncyclic")
+
+
+@pytest.fixture(scope="module")
+def right(truth: Truth) -> Geometry:
+    return alignment_of(truth.T, truth.K, truth.depth)
+
+
+def motion_of(truth: Truth, *regions: tuple[slice, slice]) -> Motion:
+    masks = np.zeros(truth.depth.shape, bool)
+    for region in regions:
+        masks[:, region[0], region[1]] = True
+    return Motion(masks, np.zeros((len(masks), 4, 6), np.float32), True, "seen in a test")
+
+
+def moved(truth: Truth, region: tuple[slice, slice], by: np.ndarray) -> FlowFields:
+    """Flow of a region that moves by `by` pixels (m, 2) in each pair."""
+    flow = truth.flow.flow.copy()
+    flow[:, region[0], region[1]] += by[:, None, None]
+    return replace(truth.flow, flow=flow)
+
+
+def per_frame(truth: Truth, uv: tuple[float, float]) -> np.ndarray:
+    """Constant velocity (u, v) in pixels a frame."""
+    return (truth.flow.edges[:, 1] - truth.flow.edges[:, 0])[:, None] * np.array(uv)
+
+
+def test_what_does_not_move_leaves_the_masks(truth: Truth, right: Geometry) -> None:
+    flow = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0)))
+    found = without_static_components(motion_of(truth, LEFT, RIGHT), right, flow)
+    assert np.array_equal(found.masks, motion_of(truth, RIGHT).masks)
+    assert found.has_motion
+
+
+def test_nothing_is_left_of_a_static_scene(truth: Truth, right: Geometry) -> None:
+    found = without_static_components(motion_of(truth, LEFT, RIGHT), right, truth.flow)
+    assert not found.masks.any()
+    assert not found.has_motion
+    assert "static" in found.reason
+
+
+def test_a_wrong_depth_is_no_motion(truth: Truth, right: Geometry) -> None:
+    depth = right.depth.copy()
+    depth[:, LEFT[0], LEFT[1]] *= 1.5
+    wrong = replace(right, depth=depth)
+    assert not without_static_components(motion_of(truth, LEFT), wrong, truth.flow).masks.any()
+
+
+def test_motion_along_the_epipolar_lines_is_motion_if_no_depth_explains_it(
+    truth: Truth, right: Geometry
+) -> None:
+    """To and fro: each pair would need another depth."""
+    back = np.where(truth.flow.edges.sum(1) % 4 < 2, 4.0, -4.0)[:, None] * np.array([1.0, 0.0])
+    motion = motion_of(truth, LEFT)
+    found = without_static_components(motion, right, moved(truth, LEFT, back))
+    assert np.array_equal(found.masks, motion.masks)
+
+
+def test_an_object_is_kept_as_a_whole(truth: Truth, right: Geometry) -> None:
+    """It moves in most frames, and rests in the last."""
+    by = per_frame(truth, (0.0, 3.0))
+    by[truth.flow.edges.max(1) >= 5] = 0
+    motion = motion_of(truth, LEFT)
+    found = without_static_components(motion, right, moved(truth, LEFT, by))
+    assert np.array_equal(found.masks, motion.masks)
+
+
+def test_the_noise_of_a_pair_is_that_of_its_background(truth: Truth, right: Geometry) -> None:
+    """Three times as noisy flow: what is static remains so, and slow motion is no longer seen."""
+    noise = np.random.default_rng(0).normal(0, 1.2, truth.flow.flow.shape)
+    noisy = replace(truth.flow, flow=truth.flow.flow + noise)
+    found = without_static_components(motion_of(truth, LEFT), right, noisy)
+    assert not found.masks.any()
+    sharp = static_test(motion_of(truth, LEFT).masks, right, truth.flow)
+    assert sharp.all.sum() > 0
+    assert (sharp.static <= sharp.all).all()
+
+
+def test_components_without_measurements_are_kept(truth: Truth, right: Geometry) -> None:
+    motion = motion_of(truth, LEFT)
+    unseen = replace(truth.flow, visible=np.zeros(truth.flow.visible.shape, bool))
+    assert without_static_components(motion, right, unseen) is motion
+    nothing = motion_of(truth)
+    assert without_static_components(nothing, right, truth.flow) is nothing
+    speck = np.zeros(truth.depth.shape, bool)
+    speck[2, 5, 7] = True  # between the pixels that are tested
+    tiny = replace(motion, masks=speck)
+    assert without_static_components(tiny, right, truth.flow) is tiny

@@ -1,0 +1,157 @@
+"""Verdicts on results whose faults are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dyn3r.cli.results import report
+from dyn3r.errors import InputError
+from dyn3r.scene import PartVerdict, Verdict, summarise
+from dyn3r.scene.flow_agreement import flow_agreement
+from dyn3r.scene.verdict import judge
+from dyn3r.types import Geometry, Priors
+from tests.bundle_adjustment.made_up import Truth, alignment_of, made_up, turned
+from tests.factories import tiny_scene
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    """Flow with an error of 0.2 pixels."""
+    return made_up(6)
+
+
+@pytest.fixture(scope="module")
+def right(truth: Truth) -> Geometry:
+    """The true geometry, with standard errors as they are stated for good results."""
+    geometry = alignment_of(truth.T, truth.K, truth.depth)
+    return replace(geometry, focal_sigma=0.004, sigma_log_depth=np.full(truth.depth.shape, 0.05))
+
+
+def verdict(geometry: Geometry, truth: Truth, masks: np.ndarray | None = None) -> Verdict:
+    masks = np.zeros(truth.depth.shape, bool) if masks is None else masks
+    found = judge(geometry, masks, truth.flow, Priors())
+    assert found is not None
+    return found
+
+
+def test_the_truth_is_good(truth: Truth, right: Geometry) -> None:
+    found = verdict(right, truth)
+    assert list(found.parts) == ["cameras", "focal length", "depth", "masks"]
+    assert {part.grade for part in found.parts.values()} == {"good"}
+    assert found.parts["focal length"].reason == "known to about 2%"
+    assert found.parts["masks"].reason == "nothing is called moving"
+
+
+def test_agreement_counts_visible_pixels_of_near_pairs(truth: Truth, right: Geometry) -> None:
+    masks = np.zeros(truth.depth.shape, bool)
+    masks[2, :20] = True
+    agreement = flow_agreement(right, masks, truth.flow)
+    apart = np.abs(agreement.edges[:, 0] - agreement.edges[:, 1])
+    assert set(apart.tolist()) == {1}  # this graph has pairs 1, 3 and 5 apart
+    assert (agreement.static > 0.95).all()
+    assert np.isfinite(agreement.moving).tolist() == (agreement.edges[:, 0] == 2).tolist()
+    seen = truth.flow.visible[0, ::2, ::2].mean()
+    assert agreement.visible[0] == pytest.approx(seen)
+
+
+def test_one_camera_that_jumps_is_named(truth: Truth, right: Geometry) -> None:
+    T = truth.T.copy()
+    a = np.radians(8)
+    T[3, :3, :3] = T[3, :3, :3] @ [[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]]
+    found = verdict(replace(right, T_world_camera=T), truth)
+    assert found.parts["cameras"].grade == "poor"
+    assert "frames 2 and 3" in found.parts["cameras"].reason
+    assert found.parts["depth"].grade == "doubtful"  # it follows from the cameras
+    assert found.parts["focal length"].grade == "doubtful"
+
+
+def test_cameras_that_are_all_wrong_are_poor(truth: Truth, right: Geometry) -> None:
+    found = verdict(replace(right, T_world_camera=turned(truth.T, 10, 0)), truth)
+    assert found.parts["cameras"].grade == "poor"
+
+
+def test_frames_that_nothing_joins_are_named(truth: Truth, right: Geometry) -> None:
+    visible = truth.flow.visible.copy()
+    across = (truth.flow.edges.min(1) <= 3) & (truth.flow.edges.max(1) > 3)
+    visible[across] = False
+    flow = replace(truth.flow, visible=visible)
+    found = judge(right, np.zeros(truth.depth.shape, bool), flow, Priors())
+    assert found is not None
+    assert found.parts["cameras"].grade == "poor"
+    assert "frames 3 and 4 hardly show the same place" in found.parts["cameras"].reason
+
+
+@pytest.mark.parametrize(
+    ("sigma", "grade"), [(0.004, "good"), (0.02, "doubtful"), (0.05, "poor"), (0.2, "poor")]
+)
+def test_focal_length(truth: Truth, right: Geometry, sigma: float, grade: str) -> None:
+    found = verdict(replace(right, focal_sigma=sigma), truth)
+    assert found.parts["focal length"].grade == grade
+
+
+def test_a_given_focal_length_is_good(truth: Truth, right: Geometry) -> None:
+    masks = np.zeros(truth.depth.shape, bool)
+    given = judge(replace(right, focal_sigma=0.0), masks, truth.flow, Priors(K=truth.K))
+    assert given is not None
+    assert given.parts["focal length"] == PartVerdict("good", "given")
+    unknown = judge(replace(right, focal_sigma=None), masks, truth.flow, Priors())
+    assert unknown is not None
+    assert "focal length" not in unknown.parts
+
+
+def test_uncertain_depth(truth: Truth, right: Geometry) -> None:
+    for sigma, grade in ((0.3, "doubtful"), (0.6, "poor")):
+        uncertain = replace(right, sigma_log_depth=np.full(truth.depth.shape, sigma))
+        assert verdict(uncertain, truth).parts["depth"].grade == grade
+
+
+def test_masks_of_what_does_not_move(truth: Truth, right: Geometry) -> None:
+    masks = np.zeros(truth.depth.shape, bool)
+    masks[:, 20:40, 30:60] = True
+    found = verdict(right, truth, masks).parts["masks"]
+    assert found.grade == "poor"
+    assert "10% of the pixels are called moving" in found.reason
+    # the same masks around something that does move
+    flow = truth.flow.flow.copy()
+    flow[:, 20:40, 30:60, 1] += 6
+    moves = judge(right, masks, replace(truth.flow, flow=flow), Priors())
+    assert moves is not None
+    assert moves.parts["masks"].grade == "good"
+
+
+def test_without_flow_there_is_no_verdict(truth: Truth, right: Geometry) -> None:
+    assert judge(right, np.zeros(truth.depth.shape, bool), None, Priors()) is None
+
+
+def test_the_worse_of_two() -> None:
+    good, poor = PartVerdict("good", "a"), PartVerdict("poor", "b")
+    one = Verdict({"cameras": good, "depth": poor})
+    other = Verdict({"cameras": poor, "depth": good, "masks": good})
+    assert one.worse(other) == Verdict({"cameras": poor, "depth": poor, "masks": good})
+
+
+def test_json_and_what_is_no_verdict() -> None:
+    one = Verdict({"cameras": PartVerdict("doubtful", "why"), "masks": PartVerdict("good", "x")})
+    assert Verdict.from_json(one.to_json()) == one
+    for value in (
+        None, 3, [], {"cameras": 1}, {"cameras": {"grade": "great", "reason": ""}},
+        {"cameras": {"grade": "good", "reason": 3}}, {"lens": {"grade": "good", "reason": ""}},
+        {"cameras": {"grade": ["good"], "reason": ""}},
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            Verdict.from_json(value)
+
+
+def test_the_scene_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    one = Verdict({"cameras": PartVerdict("poor", "frames 2 and 3 ...")})
+    scene = tiny_scene(metadata={"verdict": one.to_json()})
+    assert scene.verdict == one
+    line = "cameras: poor (frames 2 and 3 ...)"
+    assert f"verdict     {line}" in summarise(scene)
+    report(scene, [], "out", 1.0)  # type: ignore[arg-type]
+    assert line in capsys.readouterr().out
+    assert tiny_scene(metadata={"verdict": "?"}).verdict is None
+    assert tiny_scene().verdict is None
