@@ -40,7 +40,7 @@ STRIDE = 2
 
 
 class StaticTest(NamedTuple):
-    """Number of measurements of every tested pixel."""
+    """Number of measurements of every tested pixel that is masked."""
 
     static: Int[np.ndarray, "n th tw"]
     """That a static point explains."""
@@ -76,7 +76,7 @@ def without_static_components(motion: Motion, geometry: Geometry, flow: FlowFiel
 def static_test(
     masks: Bool[np.ndarray, "n h w"], geometry: Geometry, flow: FlowFields
 ) -> StaticTest:
-    """Test the flow of every pixel to the neighbouring frames for a static point of one depth."""
+    """Test the flow of masked pixels to the neighbouring frames for a static point of one depth."""
     tested = masks[:, ::STRIDE, ::STRIDE]
     test = StaticTest(np.zeros(tested.shape, np.int64), np.zeros(tested.shape, np.int64))
     apart = np.abs(flow.edges[:, 0] - flow.edges[:, 1])
@@ -86,7 +86,7 @@ def static_test(
         if len(rows):
             error, visible = _whitened_errors(rows, geometry, flow)
             static = _within(error, visible & ~tested[i]) & visible
-            test.static[i], test.all[i] = static.sum(0), visible.sum(0)
+            test.static[i], test.all[i] = (static & tested[i]).sum(0), (visible & tested[i]).sum(0)
     return test
 
 

@@ -29,8 +29,6 @@ class FlowAgreement(NamedTuple):
     """Share of all pixels whose point the other frame shows, as flow says."""
     static: Float[np.ndarray, " m"]
     """Share of the visible static pixels whose flow agrees; NaN without any."""
-    moving: Float[np.ndarray, " m"]
-    """Share of the visible moving pixels whose flow agrees with a static scene; NaN without any."""
 
 
 def flow_agreement(
@@ -43,7 +41,7 @@ def flow_agreement(
         torch.from_numpy(np.asarray(x, np.float64))
         for x in (geometry.K, geometry.T_world_camera, geometry.depth)
     )
-    out = np.full((3, len(rows)), np.nan)
+    visible, static = np.zeros(len(rows)), np.full(len(rows), np.nan)
     for k, row in enumerate(rows):
         i, j = (int(frame) for frame in flow.edges[row])
         here = (slice(None, None, STRIDE),) * 2
@@ -54,9 +52,8 @@ def flow_agreement(
         seen = np.ones(agrees.shape, bool)
         if flow.visible is not None:
             seen = np.asarray(flow.visible[row])[here]
-        judged = seen & (geometry.depth[i][here] > 0)
-        out[0, k] = seen.mean()
-        for part, region in ((1, ~masks[i][here]), (2, masks[i][here])):
-            if (judged & region).any():
-                out[part, k] = agrees[judged & region].mean()
-    return FlowAgreement(flow.edges[rows], *out)
+        visible[k] = seen.mean()
+        judged = seen & (geometry.depth[i][here] > 0) & ~masks[i][here]
+        if judged.any():
+            static[k] = agrees[judged].mean()
+    return FlowAgreement(flow.edges[rows], visible, static)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.errors import InputError
+from dyn3r.motion.static_components import StaticTest, static_test
 from dyn3r.scene.flow_agreement import FlowAgreement, flow_agreement
 from dyn3r.types import FlowFields, Geometry, Priors
 
@@ -28,7 +29,7 @@ GOOD_FOCAL, POOR_FOCAL, UNKNOWN_FOCAL = 0.05, 0.15, 0.5
 """Relative errors of the focal length: hardly visible, clearly visible, unknown."""
 GOOD_DEPTH, POOR_DEPTH = 0.2, 0.4
 """Standard errors of log depth. Constant depth has about 0.2 to 0.4 (docs/results.md)."""
-SOME_AGREE, MOST_AGREE = 0.25, 0.5
+SOME_STATIC, MOST_STATIC = 0.25, 0.5
 """Shares of the pixels called moving."""
 NEGLIGIBLE = 0.01
 """Share of all pixels that may be called moving wrongly without being worth a word."""
@@ -91,8 +92,8 @@ def judge(
 
     Cameras are judged by the share of the background whose flow they and the depth explain, the
     focal length by its standard error, depth by its `sigma_log_depth`, masks by how much of what
-    they call moving agrees with a static scene. Cameras, focal length and masks that were given
-    are judged in the same way: flow may contradict them.
+    they call moving a static scene explains (`dyn3r.motion.static_components`). Cameras, focal
+    length and masks that were given are judged in the same way: flow may contradict them.
     """
     if flow is None or not len(flow.edges):
         return None
@@ -104,7 +105,7 @@ def judge(
         "cameras": cameras,
         "focal length": _limited(judge_focal_length(geometry, priors), cameras),
         "depth": _limited(judge_depth(geometry, masks), cameras),
-        "masks": judge_masks(agreement, float(masks.mean())),
+        "masks": judge_masks(static_test(masks, geometry, flow), masks),
     }
     return Verdict({name: part for name, part in parts.items() if part is not None})
 
@@ -157,17 +158,19 @@ def judge_depth(geometry: Geometry, masks: Bool[np.ndarray, "n h w"]) -> PartVer
     return PartVerdict(_grade(typical > GOOD_DEPTH, typical > POOR_DEPTH), reason)
 
 
-def judge_masks(agreement: FlowAgreement, share: float) -> PartVerdict:
-    """Judge masks by what agrees with a static scene although it is called moving."""
-    seen = np.isfinite(agreement.moving)
-    if not seen.any() or share == 0:
+def judge_masks(test: StaticTest, masks: Bool[np.ndarray, "n h w"]) -> PartVerdict:
+    """Judge masks by what they call moving although a static scene explains its flow."""
+    if not masks.any():
         return PartVerdict("good", "nothing is called moving")
-    agrees = float(np.median(agreement.moving[seen]))
-    called = f"{share:.0%} of the pixels are called moving"
-    if share * agrees < NEGLIGIBLE:
-        return PartVerdict("good", f"{called}; they do not move as a static scene would")
-    grade = _grade(agrees > SOME_AGREE, agrees > MOST_AGREE)
-    return PartVerdict(grade, f"{called}; {agrees:.0%} of them move as a static scene would")
+    called = f"{masks.mean():.0%} of the pixels are called moving"
+    if not test.all.any():
+        return PartVerdict("doubtful", f"{called}, and no flow to judge them by is visible")
+    wrong = float(test.static.sum() / test.all.sum())
+    reason = f"{called}; a static scene explains the flow of {wrong:.0%} of them"
+    small = wrong * masks.mean() < NEGLIGIBLE
+    return PartVerdict(
+        _grade(wrong > SOME_STATIC and not small, wrong > MOST_STATIC and not small), reason
+    )
 
 
 def _grade(doubtful: bool, poor: bool) -> Grade:  # noqa: FBT001 (two thresholds)
