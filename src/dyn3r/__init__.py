@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         OutputError,
     )
+    from dyn3r.input_report import InputNote, InputReport
     from dyn3r.io.camera_files import known_field_of_view
     from dyn3r.io.clip import clip_from_images, read_clip, read_masks
     from dyn3r.motion.attention_cue import find_motion
@@ -59,6 +60,7 @@ _HOME = {
         "MissingExtraError",
         "OutputError",
     ),
+    "dyn3r.input_report": ("InputNote", "InputReport"),
     "dyn3r.io.camera_files": ("known_field_of_view",),
     "dyn3r.io.clip": ("clip_from_images", "read_clip", "read_masks"),
     "dyn3r.motion.attention_cue": ("find_motion",),
@@ -97,6 +99,8 @@ __all__ = [
     "GeometryError",
     "InferenceOptions",
     "InputError",
+    "InputNote",
+    "InputReport",
     "MissingExtraError",
     "Model",
     "Motion",

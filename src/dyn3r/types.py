@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.errors import InputError
+from dyn3r.input_report import InputReport
 
 if TYPE_CHECKING:  # a second saved for everything that needs no network, e.g. `dyn3r view`
     import torch
@@ -144,6 +145,8 @@ class Clip:
     """The path it was read from (for people; never used to find anything again)."""
     fps: float
     """Frames per second of the frames kept."""
+    report: InputReport = field(default_factory=InputReport)
+    """What was found in the input, and what was done about it; for people."""
 
     def __post_init__(self) -> None:
         if len(self.images) == 0:

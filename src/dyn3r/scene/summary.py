@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from dyn3r.errors import InputError
 from dyn3r.scene.scene import Scene
 
 
@@ -29,7 +31,16 @@ def summarise(scene: Scene) -> list[str]:
         f"{int(scene.dynamic.any(axis=(1, 2)).sum())} of {len(scene)} frames have some",
         f"rejected    {100 * (scene.confidence == 0).mean():.1f} % of the pixels",
     ]
-    return lines + _about(scene.metadata)
+    return lines + _input(scene) + _about(scene.metadata)
+
+
+def _input(scene: Scene) -> list[str]:
+    """Notes on the input; a damaged report is left out, as other metadata is."""
+    with suppress(InputError):
+        return [
+            f"{'warning' if note.warning else 'input':<11} {note}" for note in scene.report.notes
+        ]
+    return []
 
 
 def _about(metadata: dict[str, Any]) -> list[str]:
