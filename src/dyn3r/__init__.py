@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dyn3r.options import FlowOptions, Options, Plan, RefinementOptions, resolve
     from dyn3r.pipeline import reconstruct, resume
     from dyn3r.scene import Scene, static_points, summarise
-    from dyn3r.scene.known_cameras import read_cameras
+    from dyn3r.scene.known_cameras import known_cameras, read_cameras
     from dyn3r.streaming import StreamOptions, stream_scene
     from dyn3r.types import (
         Clip,
@@ -72,7 +72,7 @@ _HOME = {
     "dyn3r.options": ("FlowOptions", "Options", "Plan", "RefinementOptions", "resolve"),
     "dyn3r.pipeline": ("reconstruct", "resume"),
     "dyn3r.scene": ("Scene", "static_points", "summarise"),
-    "dyn3r.scene.known_cameras": ("read_cameras",),
+    "dyn3r.scene.known_cameras": ("known_cameras", "read_cameras"),
     "dyn3r.streaming": ("StreamOptions", "stream_scene"),
     "dyn3r.types": (
         "Clip",
@@ -119,6 +119,7 @@ __all__ = [
     "clip_from_images",
     "encode_frames",
     "find_motion",
+    "known_cameras",
     "known_field_of_view",
     "load_model",
     "make_pairs",

@@ -1,7 +1,7 @@
 """How nerfstudio reads a folder with transforms.json: poses, points and depth in one world.
 
 A model of the default loader of nerfstudio 1.1.5 (`nerfstudio_dataparser.py`, `depth_dataset.py`).
-It was compared with that loader itself, on the folder that `tests/export/test_nerfstudio.py` writes:
+It was compared with that loader itself, on an export of the scene of `tests/export/known_world.py`:
 poses, K, points, colours, depth and the order of the frames are the same to float32 rounding, for
 `orientation_method` up and none, with and without `applied_scale`.
 """

@@ -43,6 +43,8 @@ class KnownInputs:
     cameras: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Known cameras: transforms.json, a COLMAP model, a TUM or KITTI trajectory, .npz, a dyn3r
     scene (docs/known-cameras.md). Frames without one are estimated."""
+    quaternion: Literal["auto", "xyzw", "wxyz"] = "auto"
+    """Order of the quaternions in a TUM trajectory. auto: xyzw, or wxyz where the file shows it."""
     fov: float | None = None
     """Horizontal field of view of the source in degrees."""
     fixed: bool = True
@@ -173,7 +175,8 @@ class Run:
             start=self.start,
             progress=context.progress,
         )
-        options = replace(self.options(), priors=self._priors(clip))
+        clip, priors = self._priors(clip)
+        options = replace(self.options(), priors=priors)
         return self._scene(clip, models, options, earlier, context)
 
     def _scene(
@@ -218,22 +221,24 @@ class Run:
                 "frames: use dyn3r export OUT --to masks afterwards"
             )
 
-    def _priors(self, clip: Clip) -> Priors:
-        """Known cameras and intrinsics."""
+    def _priors(self, clip: Clip) -> tuple[Clip, Priors]:
+        """The clip without lens distortion, known cameras and intrinsics."""
         from dyn3r.io.camera_files import known_field_of_view
-        from dyn3r.scene.known_cameras import read_cameras
+        from dyn3r.scene.known_cameras import known_cameras
 
         fixed = self.known.fixed
         priors = Priors(fix_K=fixed, fix_T=fixed)
         if self.known.cameras is not None:
-            priors = read_cameras(self.known.cameras, clip, fixed=fixed)
+            clip, priors = known_cameras(
+                self.known.cameras, clip, fixed=fixed, quaternion=self.known.quaternion
+            )
         if self.known.fov is not None:
             if priors.K is not None:
                 raise InputError(
                     f"{self.known.cameras} has the intrinsics that --known.fov gives: leave one out"
                 )
             priors = replace(priors, K=known_field_of_view(self.known.fov, clip).K)
-        return priors
+        return clip, priors
 
     def _masks(self, clip: Clip) -> np.ndarray | None:
         """Known masks, (n,h,w)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from dyn3r.errors import InputError
 from dyn3r.io.archives import open_arrays
 from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, resize_nearest, visible_files
-from dyn3r.io.text import storable
+from dyn3r.io.matching import Rows, match_rows
 from dyn3r.types import Clip, FrameMapping
 
 # Lossy formats blur masks, so they are not mask files.
@@ -55,40 +54,14 @@ def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
     raise InputError(f"{source} is neither a folder of masks nor an .npz file")
 
 
-def match_frames(stems: list[str], names: Sequence[str], source: Path) -> list[int]:
-    """Index of the file or array row of each frame of a clip.
-
-    By name if every frame's name (without suffix) is there; or by order if there are as many; or by
-    the last number in the names.
-
-    Args:
-        stems: names, without suffixes, of the files or rows.
-        names: the clip's frame names.
-        source: where the stems come from, for the message.
+def match_frames(stems: Sequence[str], names: Sequence[str], source: Path) -> list[int]:
+    """Index of the file or array row of each frame of a clip, as `match_rows` finds it.
 
     Raises:
-        InputError: none of the three works.
+        InputError: a frame has none, or there are two ways to match that differ.
     """
-    wanted = [Path(name).stem for name in names]
-    stems = [storable(stem) for stem in stems]  # as the names of a clip are
-    by_stem = {stem: k for k, stem in enumerate(stems)}
-    if all(stem in by_stem for stem in wanted):
-        return [by_stem[stem] for stem in wanted]
-    if len(stems) == len(names):
-        return list(range(len(names)))
-    by_number = {_last_number(stem): k for k, stem in enumerate(stems)}
-    numbers = [_last_number(stem) for stem in wanted]
-    if None not in numbers and len(by_number) == len(stems) and set(numbers) <= set(by_number):
-        return [by_number[number] for number in numbers]
-    raise InputError(
-        f"{source} holds {len(stems)} frames where the clip has {len(names)}, and they "
-        f"can't be matched by name (the clip's first frame is {names[0]})"
-    )
-
-
-def _last_number(name: str) -> int | None:
-    numbers = re.findall(r"[0-9]+", name)
-    return int(numbers[-1]) if numbers else None
+    match = match_rows(Rows(len(stems), stems), names, None, source, every_frame=True)
+    return [row for row in match.rows if row is not None]
 
 
 def _mask_values(file: Path) -> Bool[np.ndarray, "H W"]:
