@@ -182,6 +182,8 @@ def _undistorted(
     }  # fmt: skip
     if lenses <= {None}:
         return clip, K
+    if not np.isfinite(K[known]).all():
+        raise InputError(f"{source} has lens distortion without a focal length")
     if len(lenses) > 1:
         raise InputError(
             f"{source} has lens distortion that differs between frames: undistort the images "
@@ -189,8 +191,6 @@ def _undistorted(
         )
     (lens,) = lenses
     assert lens is not None
-    if not np.isfinite(K[known]).all():
-        raise InputError(f"{source} has lens distortion without a focal length")
     clip = without_distortion(clip, lens)
     assert clip.mapping.lens is not None
     K[known] = clip.mapping.lens.K
@@ -221,8 +221,8 @@ def without_distortion(clip: Clip, lens: Lens) -> Clip:
     mapping = replace(clip.mapping, lens=lens)
     height, width = mapping.source_hw
     corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
-    moved = np.linalg.norm(distort(lens, corners) - corners, axis=1)
-    text = f"{lens.model} distortion removed from the frames: up to {np.nanmax(moved):.0f} px"
+    moved = np.nan_to_num(np.linalg.norm(distort(lens, corners) - corners, axis=1))
+    text = f"{lens.model} distortion removed from the frames: up to {moved.max():.0f} px"
     report = clip.report.adding(InputNote("lens", f"{text} in a corner of the source"))
     return replace(clip, images=undistort(clip.images, mapping), mapping=mapping, report=report)
 

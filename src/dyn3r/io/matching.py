@@ -107,8 +107,9 @@ def _readings(
         return _by_line(rows.count, names)
     exact = _by_name(rows.names, names, source)
     if exact.found and not _INVENTED.fullmatch(names[0]):
-        # files have names of their own; only a whole match in another way contradicts them
-        others = [m for m in _by_number(rows, names) if _is_complete(m, rows.count)]
+        # files have names of their own; only a whole match of shifted numbers contradicts them
+        numbered = [m for m in _by_number(rows, names) if m.is_shifted]
+        others = [m for m in numbered if _is_complete(m, rows.count)]
         return [exact, *others]
     return [exact, *_by_number(rows, names)]
 
