@@ -38,8 +38,10 @@ class KnownInputs:
     """What is known about the clip beforehand."""
 
     masks: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Masks of moving objects (PNG at source resolution, white = moving); motion is then not
-    estimated."""
+    """Masks of moving objects (PNG at source resolution); motion is then not estimated."""
+    masks_mean: Literal["auto", "moving", "static"] = "auto"
+    """What white is in the masks: moving objects (DAVIS), or the static rest (COLMAP, nerfstudio).
+    auto: found out, and said."""
     cameras: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Known cameras: transforms.json, a COLMAP model, a TUM or KITTI trajectory, .npz, a dyn3r
     scene (docs/known-cameras.md). Frames without one are estimated."""
@@ -191,7 +193,7 @@ class Run:
         from dyn3r.pipeline import reconstruct, resume
 
         model, motion_model = models
-        masks = self._masks(clip)
+        clip, masks = self._masks(clip)
         if earlier is not None:
             return resume(
                 clip, earlier, model, options, motion_model=motion_model, masks=masks,
@@ -240,11 +242,13 @@ class Run:
             priors = replace(priors, K=known_field_of_view(self.known.fov, clip).K)
         return clip, priors
 
-    def _masks(self, clip: Clip) -> np.ndarray | None:
-        """Known masks, (n,h,w)."""
-        from dyn3r.io.mask_files import read_masks
+    def _masks(self, clip: Clip) -> tuple[Clip, np.ndarray | None]:
+        """The clip with a report of known masks, and these, (n,h,w)."""
+        from dyn3r.io.mask_files import known_masks
 
-        return None if self.known.masks is None else read_masks(self.known.masks, clip)
+        if self.known.masks is None:
+            return clip, None
+        return known_masks(self.known.masks, clip, mean=self.known.masks_mean)
 
 
 def _findings(recorder: Recorder | None, context: RunContext) -> Findings | None:
