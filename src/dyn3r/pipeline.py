@@ -44,6 +44,7 @@ from dyn3r.types import (
     Geometry,
     GeometrySource,
     Motion,
+    Priors,
     RunContext,
     Tokens,
 )
@@ -95,7 +96,10 @@ def reconstruct(
     geometry = dense_depth(clip, geometry, motion, plan, context)
     with context.stage("finalise"):
         geometry = finalise(geometry, clip, motion.masks, before)
-    about = {"plan": plan.to_json(), "pairs": len(pairs), **described(model, motion_model)}
+    about = {
+        "plan": plan.to_json(), "pairs": len(pairs), **unit_of(plan.priors),
+        **described(model, motion_model),
+    }  # fmt: skip
     return assemble(clip, geometry, motion, about, context)
 
 
@@ -128,6 +132,17 @@ def resume(
         rest.clip, model, options, motion_model=motion_model, masks=new_masks, context=context
     )
     return rest.append(later)
+
+
+def unit_of(priors: Priors) -> dict[str, str]:
+    """The unit of length, for metadata, where known cameras fix it."""
+    if priors.T_world_camera is None or not priors.fix_T:
+        return {}
+    positions = priors.T_world_camera[:, :3, 3]
+    positions = positions[np.isfinite(positions).all(axis=1)]
+    if len(positions) < 2 or not np.ptp(positions, axis=0).any():
+        return {}
+    return {"unit": "the unit of the known cameras"}
 
 
 def described(model: Model, motion_model: Model | None) -> dict[str, Any]:

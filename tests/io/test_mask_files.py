@@ -133,11 +133,11 @@ def test_the_other_polarity_is_found(scene, clip, tmp_path):
     assert not line(known_masks(folder, clip, mean="static").clip).warning
 
 
-@pytest.mark.parametrize("kind", ["colmap", "nerfstudio"])
-@pytest.mark.parametrize("resolution", ["prepared", "source"])
+@pytest.mark.parametrize(
+    ("kind", "resolution"),
+    [("colmap", "prepared"), ("colmap", "source"), ("nerfstudio", "prepared")],
+)
 def test_masks_of_our_exports_come_back(scene, clip, tmp_path, kind, resolution):
-    if kind == "nerfstudio" and resolution == "source":
-        pytest.skip("needs source images")
     scene.export(kind, tmp_path / "out", resolution=resolution)
     for share in (1, 12):  # also where most pixels move
         dynamic = scene.dynamic if share == 1 else np.ones_like(scene.dynamic)

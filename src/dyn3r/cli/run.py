@@ -165,6 +165,7 @@ class Run:
 
     def _compute(self, models: tuple[Model, Model | None], context: RunContext) -> Scene:
         """The scene of the source."""
+        from dyn3r.io.camera_files import without_distortion
         from dyn3r.io.clip import read_clip
         from dyn3r.scene import Scene
 
@@ -177,6 +178,8 @@ class Run:
             start=self.start,
             progress=context.progress,
         )
+        if earlier is not None and earlier.mapping.lens is not None:
+            clip = without_distortion(clip, earlier.mapping.lens)
         clip, priors = self._priors(clip)
         options = replace(self.options(), priors=priors)
         return self._scene(clip, models, options, earlier, context)

@@ -91,7 +91,8 @@ def _write_images(
         names = _original_names(scene, spaces=spaces)
         logger.warning(
             "colmap: no images written, as the source images were not given (--source); "
-            "the model is for images of %dx%d pixels named %s, ...",
+            "the model is for %simages of %dx%d pixels named %s, ...",
+            "" if scene.mapping.lens is None else "undistorted ",
             *size_hw(scene, size)[::-1],
             names[0],
         )

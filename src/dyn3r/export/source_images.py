@@ -17,7 +17,7 @@ from dyn3r.io.images import IMAGE_SUFFIXES, images_in, open_image, prepare_image
 from dyn3r.io.mask_files import match_frames
 from dyn3r.scene import Scene
 
-_MAX_DIFFERENCE = 0.5  # of the contrast; unrelated images differ by about 1.4
+_MAX_DIFFERENCE = 0.35  # of the contrast; strong compression: 0.1, unrelated images: about 1.4
 _NOISE = 4.0  # of 255: differences of brightness that compression leaves in flat images
 
 SourceImage = UInt8[np.ndarray, "source_h source_w 3"]

@@ -27,10 +27,11 @@ def distort(lens: Lens, uv: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, 
     xy = (uv - centre) / (lens.zoom * focal)
     x, y = xy[..., 0], xy[..., 1]
     radius = np.hypot(x, y)
-    bent: np.ndarray = xy * _stretch(lens, radius)[..., None]
     p1, p2 = lens.tangential
-    bent[..., 0] += 2 * p1 * x * y + p2 * (radius**2 + 2 * x**2)
-    bent[..., 1] += p1 * (radius**2 + 2 * y**2) + 2 * p2 * x * y
+    with np.errstate(all="ignore"):  # far outside the range of the model
+        bent: np.ndarray = xy * _stretch(lens, radius)[..., None]
+        bent[..., 0] += 2 * p1 * x * y + p2 * (radius**2 + 2 * x**2)
+        bent[..., 1] += p1 * (radius**2 + 2 * y**2) + 2 * p2 * x * y
     bent[radius > _largest_radius(lens)] = np.nan
     return bent * focal + centre
 

@@ -47,6 +47,9 @@ class Continuation:
             *later.notes,
         ]
         past = {"frames": len(earlier), "metadata": earlier.metadata}
+        about = {key: value for key, value in later.metadata.items() if key != "unit"}
+        if "unit" in earlier.metadata:  # of the same world
+            about["unit"] = earlier.metadata["unit"]
         return Scene(
             **fields,
             mapping=earlier.mapping,
@@ -54,7 +57,7 @@ class Continuation:
             fps=earlier.fps,
             up_world=earlier.up_world,
             ground_height=earlier.ground_height,
-            metadata={**later.metadata, "notes": notes, "continued_from": past},
+            metadata={**about, "notes": notes, "continued_from": past},
         )
 
 

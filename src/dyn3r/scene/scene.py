@@ -99,6 +99,11 @@ class Scene:
         return [str(note) for note in notes] if isinstance(notes, list) else []
 
     @property
+    def unit(self) -> str:
+        """The unit of length, from the metadata: `arbitrary units` unless the run knew it."""
+        return str(self.metadata.get("unit", "arbitrary units"))
+
+    @property
     def report(self) -> InputReport:
         """The input report of the clip, from the metadata. Raises InputError if it is damaged."""
         return InputReport.from_json(self.metadata.get("input", []))

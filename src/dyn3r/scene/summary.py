@@ -21,10 +21,9 @@ def summarise(scene: Scene) -> list[str]:
     fx = scene.K[:, 0, 0]
     fov = np.degrees(2 * np.arctan(w / 2 / np.median(fx)))
     steps = np.linalg.norm(np.diff(scene.T_world_camera[:, :3, 3], axis=0), axis=1)
-    unit = str(scene.metadata.get("unit", "arbitrary units"))
     lines = [
         f"frames      {len(scene)} of {w}x{h} (source {source_w}x{source_h}), {length:.2f} s",
-        f"depth       median {scene.median_depth:.3g}, 5..95 % {low:.3g}..{high:.3g}, {unit}",
+        f"depth       median {scene.median_depth:.3g}, 5..95 % {low:.3g}..{high:.3g}, {scene.unit}",
         f"camera      path length {steps.sum():.3g}, focal {np.median(fx):.1f} px "
         f"({fov:.0f} degrees wide)",
         f"motion      {100 * scene.dynamic.mean():.1f} % of the pixels are dynamic, "
@@ -52,7 +51,7 @@ def _about(metadata: dict[str, Any]) -> list[str]:
         if key == "seconds" and isinstance(value, dict):
             spent = [v for v in value.values() if isinstance(v, (int, float))]
             value = f"{sum(spent):.1f} in all"
-        if isinstance(value, (str, int, float)):
+        if isinstance(value, (str, int, float)) and key != "unit":
             lines.append(f"{key:<11} {value}")
     for key in ("notes", "warnings"):
         texts = metadata.get(key)
