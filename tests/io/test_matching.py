@@ -172,8 +172,17 @@ def test_lines():
         return match_rows(Rows(count), names, None, SOURCE)
 
     assert lines(8, STRIDED).rows == list(range(8))
-    assert lines(24, STRIDED).rows == list(range(0, 24, 3))
-    assert lines(30, numbered("{:06d}.png", range(8))).rows == list(range(8))
-    for count, names in ((1, VIDEO), (7, VIDEO), (30, numbered("{:06d}.png", range(1, 9)))):
+    for count in (1, 7, 30):
         with pytest.raises(InputError, match=f"{count} frames where the clip has 8"):
-            lines(count, names)
+            lines(count, VIDEO)
+
+
+def test_names_without_numbers():
+    rows, frames = ["cat.png", "bee.png", "ant.png"], ["x.png", "y.png", "z.png"]
+    assert match(rows, frames, every_frame=True).rows == [2, 1, 0]
+    with pytest.raises(InputError, match="can't be matched"):  # cameras: a guess is not enough
+        match(rows, frames)
+    with pytest.raises(InputError, match="can't be matched"):
+        match(["cat.png"] * 3, frames, every_frame=True)
+    with pytest.raises(InputError, match="can't be matched"):
+        match_stamps([1.3e9] * 8, VIDEO)

@@ -80,14 +80,16 @@ def match_rows(
         names: names of the frames, as in `Clip.names`.
         times_s: seconds of the frames since the start of their source.
         source: the file, for messages.
-        every_frame: every frame needs a row.
+        every_frame: every frame needs a row; names without numbers then count by their order.
 
     Raises:
         InputError: no row belongs to a frame, or two ways to match them fit and differ.
     """
     readings = [m for m in _readings(rows, names, times_s, source) if m.found]
     _check_names(readings, rows.count, source)
-    readings = [reading for reading in readings if reading.found >= (len(names) * every_frame or 1)]
+    if every_frame:
+        readings += _by_order(rows, names)
+        readings = [reading for reading in readings if reading.found == len(names)]
     if not readings:
         raise InputError(
             f"{source} holds {rows.count} frames where the clip has {len(names)}, and they can't "
@@ -104,7 +106,8 @@ def _readings(
     if rows.stamps is not None:
         return _by_stamp(rows, names, times_s)
     if not rows.names:
-        return _by_line(rows.count, names)
+        order = Match(list(range(rows.count)), "by order")
+        return [order] if rows.count == len(names) else []
     exact = _by_name(rows.names, names, source)
     if exact.found and not _INVENTED.fullmatch(names[0]):
         # files have names of their own; only a whole match of shifted numbers contradicts them
@@ -190,16 +193,30 @@ def _by_number(rows: Rows, names: Sequence[str]) -> list[Match]:
         order = list(range(rows.count))
     else:
         numbers = [last_number(bare_stem(name)) for name in rows.names]
-        order = sorted(range(rows.count), key=lambda k: natural_key(Path(base_name(rows.names[k]))))
+        order = _natural_order(rows.names)
     row_of = {number: k for k, number in enumerate(numbers)}
     out = []
     if None not in row_of and len(row_of) == rows.count:
         out += _numbered(row_of, names)  # type: ignore[arg-type]
     ordered = [numbers[k] for k in order]
-    few = all(2 * match.found < len(names) for match in out[:1])  # numbers say little
-    if rows.count == len(names) and (few or _is_even(ordered)):
-        out.append(Match(list(order), "by order"))
+    if rows.count == len(names) and _is_even(ordered):
+        out.append(Match([*order], "by order"))
     return out
+
+
+def _by_order(rows: Rows, names: Sequence[str]) -> list[Match]:
+    """The order of as many different names, where their numbers say little."""
+    if rows.count != len(names) or len(set(rows.names)) < rows.count:
+        return []
+    numbers = {last_number(bare_stem(name)) for name in rows.names}
+    own = [last_number(bare_stem(name)) for name in names]
+    if 2 * sum(number in numbers for number in own) >= len(names) and None not in numbers:
+        return []
+    return [Match([*_natural_order(rows.names)], "by order")]
+
+
+def _natural_order(names: Sequence[str]) -> list[int]:
+    return sorted(range(len(names)), key=lambda k: natural_key(Path(base_name(names[k]))))
 
 
 def _numbered(row_of: dict[int, int], names: Sequence[str]) -> list[Match]:
@@ -243,7 +260,8 @@ def _by_stamp(rows: Rows, names: Sequence[str], times_s: np.ndarray | None) -> l
         out.append(Match(_nearest(stamps, times_s, max(reach * 0.999, 1e-4)), "by time"))
         if (stamps == np.rint(stamps)).all() and np.abs(stamps).max() < _FIRST_UNIX_S:
             out += _by_number(rows, names)
-    if rows.count == len(names) and not any(match.found for match in out):
+    increasing = (np.diff(stamps) > 0).all()
+    if rows.count == len(names) and increasing and not any(match.found for match in out):
         out.append(Match(list(range(rows.count)), "by order, as its times are not the clip's"))
     return out
 
@@ -256,17 +274,6 @@ def _nearest(stamps: np.ndarray, wanted: np.ndarray, reach: float) -> list[int |
     gaps = np.abs(stamps[pairs] - wanted)
     rows = pairs[gaps.argmin(axis=0), np.arange(len(wanted))]
     return [int(k) if gap <= reach else None for k, gap in zip(rows, gaps.min(axis=0))]
-
-
-def _by_line(count: int, names: Sequence[str]) -> list[Match]:
-    """Rows without names: in the order of the frames, or line k for the frame of number k."""
-    if count == len(names):
-        return [Match(list(range(count)), "by order")]
-    numbers = [last_number(bare_stem(name)) for name in names]
-    from_0 = _INVENTED.fullmatch(names[0]) is not None or 0 in numbers
-    if not from_0 or any(number is None or number >= count for number in numbers):
-        return []
-    return [Match(list(numbers), "by number, the first row being frame 0")]
 
 
 def _stamp_in(name: str) -> float | None:
