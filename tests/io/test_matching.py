@@ -164,6 +164,19 @@ def test_absolute_times_for_a_video():
         match_stamps(stamps[:7], VIDEO)
 
 
+def test_times_of_a_folder_are_nominal():
+    files = numbered("{:04d}.png", range(8))
+    assert match_stamps(np.arange(8) / 10, files).rows == list(range(8))
+    with pytest.raises(InputError, match="by time and 8 of 8 frames, by order"):
+        match_stamps(np.arange(8) / 12, files)  # taken 12 times a second, read as 10
+
+
+def test_absolute_times_of_other_images():
+    names = [f"{1305031102.5 + t:.4f}.png" for t in range(8)]
+    with pytest.raises(InputError, match="can't be matched"):
+        match_stamps(1403636579.5 + np.arange(8), names)
+
+
 # --- rows without anything -----------------------------------------------------------------------
 
 
@@ -175,6 +188,11 @@ def test_lines():
     for count in (1, 7, 30):
         with pytest.raises(InputError, match=f"{count} frames where the clip has 8"):
             lines(count, VIDEO)
+
+
+def test_cameras_of_other_images():
+    with pytest.raises(InputError, match="can't be matched"):
+        match(numbered("IMG_{}.jpg", range(100, 108)), numbered("IMG_{}.jpg", range(200, 208)))
 
 
 def test_names_without_numbers():

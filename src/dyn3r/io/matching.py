@@ -104,7 +104,7 @@ def _readings(
 ) -> list[Match]:
     """All ways to match, the most explicit first."""
     if rows.stamps is not None:
-        return _by_stamp(rows, names, times_s)
+        return _by_stamp(rows, names, times_s, source)
     if not rows.names:
         order = Match(list(range(rows.count)), "by order")
         return [order] if rows.count == len(names) else []
@@ -179,29 +179,21 @@ def _by_name(row_names: Sequence[str], names: Sequence[str], source: Path) -> Ma
         row_of = {name: k for k, name in enumerate(of_rows)}
         match = Match([row_of.get(name) for name in of_frames], "by name")
         if match.found > best.found:
-            best, twice = match, Counter(of_rows)
-            repeated = [name for name in of_frames if twice[name] > 1]
+            best, count_of = match, Counter(of_rows)
+            repeated = [name for name in of_frames if count_of[name] > 1]
             if repeated:
                 raise InputError(f"{source} has several entries for the frame {repeated[0]}")
     return best
 
 
 def _by_number(rows: Rows, names: Sequence[str]) -> list[Match]:
-    """Equal numbers, numbers that count from another first value, places in the clip, order."""
+    """Equal numbers, numbers that count from another first value, places in the clip."""
     if rows.stamps is not None:
         numbers: list[int | None] = [round(stamp) for stamp in rows.stamps.tolist()]
-        order = list(range(rows.count))
     else:
         numbers = [last_number(bare_stem(name)) for name in rows.names]
-        order = _natural_order(rows.names)
-    row_of = {number: k for k, number in enumerate(numbers)}
-    out = []
-    if None not in row_of and len(row_of) == rows.count:
-        out += _numbered(row_of, names)  # type: ignore[arg-type]
-    ordered = [numbers[k] for k in order]
-    if rows.count == len(names) and _is_even(ordered):
-        out.append(Match([*order], "by order"))
-    return out
+    row_of = {number: k for k, number in enumerate(numbers) if number is not None}
+    return _numbered(row_of, names) if len(row_of) == rows.count else []
 
 
 def _by_order(rows: Rows, names: Sequence[str]) -> list[Match]:
@@ -212,11 +204,8 @@ def _by_order(rows: Rows, names: Sequence[str]) -> list[Match]:
     own = [last_number(bare_stem(name)) for name in names]
     if 2 * sum(number in numbers for number in own) >= len(names) and None not in numbers:
         return []
-    return [Match([*_natural_order(rows.names)], "by order")]
-
-
-def _natural_order(names: Sequence[str]) -> list[int]:
-    return sorted(range(len(names)), key=lambda k: natural_key(Path(base_name(names[k]))))
+    order = sorted(range(rows.count), key=lambda k: natural_key(Path(base_name(rows.names[k]))))
+    return [Match([*order], "by order")]
 
 
 def _numbered(row_of: dict[int, int], names: Sequence[str]) -> list[Match]:
@@ -239,30 +228,29 @@ def _numbered(row_of: dict[int, int], names: Sequence[str]) -> list[Match]:
     return out
 
 
-def _is_even(numbers: Sequence[int | None]) -> bool:
-    """True if the numbers have one step."""
-    return (
-        None not in numbers and len(set(np.diff(np.array(numbers, dtype=np.float64)).tolist())) <= 1
-    )
-
-
-def _by_stamp(rows: Rows, names: Sequence[str], times_s: np.ndarray | None) -> list[Match]:
-    """Time stamps in the names, seconds since the start, numbers; else order."""
+def _by_stamp(
+    rows: Rows, names: Sequence[str], times_s: np.ndarray | None, source: Path
+) -> list[Match]:
+    """Time stamps in the names; else seconds since the start, numbers; else order."""
     assert rows.stamps is not None
-    stamps, out = rows.stamps, list[Match]()
-    absolute = [_stamp_in(name) for name in names]
+    stamps, absolute = rows.stamps, [_stamp_in(name) for name in names]
     if np.median(stamps) >= _FIRST_UNIX_S and None not in absolute:
         wanted = np.array([_seconds(stamp) for stamp in absolute if stamp is not None])
         seconds = np.array([_seconds(stamp) for stamp in stamps.tolist()])
-        out.append(Match(_nearest(seconds, wanted, ASSOCIATION_S), "by time stamp of the images"))
-    elif times_s is not None:
-        reach = 0.5 * float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
-        out.append(Match(_nearest(stamps, times_s, max(reach * 0.999, 1e-4)), "by time"))
-        if (stamps == np.rint(stamps)).all() and np.abs(stamps).max() < _FIRST_UNIX_S:
-            out += _by_number(rows, names)
-    increasing = (np.diff(stamps) > 0).all()
-    if rows.count == len(names) and increasing and not any(match.found for match in out):
-        out.append(Match(list(range(rows.count)), "by order, as its times are not the clip's"))
+        return [Match(_nearest(seconds, wanted, ASSOCIATION_S), "by time stamp of the images")]
+    assert times_s is not None
+    reach = 0.5 * float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+    by_time = Match(_nearest(stamps, times_s, max(reach * 0.999, 1e-4)), "by time")
+    whole = (stamps == np.rint(stamps)).all() and np.abs(stamps).max() < _FIRST_UNIX_S
+    out = [by_time, *(_by_number(rows, names) if whole else [])]
+    if rows.count != len(names) or not (np.diff(stamps) > 0).all():
+        return out
+    order = Match(list(range(rows.count)), "by order, as its times are not the clip's")
+    if not any(match.found for match in out):
+        return [order]
+    # times of images in a folder are their numbers divided by a rate that may be a guess
+    if not (whole or _INVENTED.fullmatch(names[0]) or _is_complete(by_time, rows.count)):
+        raise _ambiguous(by_time, order, source)
     return out
 
 
