@@ -145,11 +145,13 @@ def _decide(readings: list[Match], count: int, source: Path) -> Match:
     return different[0]
 
 
-def _ambiguous(first: Match, second: Match, source: Path) -> InputError:
-    return InputError(
-        f"{source} fits the clip in two ways: {first} and {second}. Take the images that it was "
-        "made from as the source, or give it their names"
-    )
+def _ambiguous(
+    first: Match,
+    second: Match,
+    source: Path,
+    advice: str = "Take the images that it was made from as the source, or give it their names",
+) -> InputError:
+    return InputError(f"{source} fits the clip in two ways: {first} and {second}. {advice}")
 
 
 def _used(match: Match) -> int:
@@ -250,7 +252,7 @@ def _by_stamp(
         return [order]
     # times of images in a folder are their numbers divided by a rate that may be a guess
     if not (whole or _INVENTED.fullmatch(names[0]) or _is_complete(by_time, rows.count)):
-        raise _ambiguous(by_time, order, source)
+        raise _ambiguous(by_time, order, source, "Give the rate of the images with --fps")
     return out
 
 
