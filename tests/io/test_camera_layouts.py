@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+import dyn3r.assets.demo
 from dyn3r.errors import InputError
+from dyn3r.io.clip import read_clip
 from dyn3r.scene import Scene
 from dyn3r.scene.known_cameras import known_cameras, read_cameras
 from dyn3r.types import Clip
@@ -93,6 +95,20 @@ def test_an_unclear_order_of_quaternions_is_refused(scene, clip, tmp_path):
         read_cameras(tmp_path / "pred_traj.txt", clip)
     path.write_text(tum(turned, scene.times_s))  # the order of the format
     np.testing.assert_allclose(read_cameras(path, clip).T_world_camera, turned, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["xyzw", "wxyz"])
+@pytest.mark.parametrize("first_is_world", [True, False])
+def test_images_show_the_order_of_quaternions(tmp_path, order, first_is_world):
+    demo = Path(dyn3r.assets.demo.__file__).parent / "living_room_walk"
+    clip = read_clip(demo / "frames", size=160, num_frames=9)
+    with np.load(demo / "camera.npz") as arrays:
+        T = arrays["cam2world"][:9]
+    T = np.linalg.inv(T[0]) @ T if first_is_world else T
+    (tmp_path / "a.txt").write_text(tum(T, range(9), order))
+    known = known_cameras(tmp_path / "a.txt", clip)
+    np.testing.assert_allclose(known.priors.T_world_camera, T, atol=1e-6)
+    assert ("w first" in cameras_line(known.clip)) == (order == "wxyz")
 
 
 def test_a_folder_of_tum_rgb_d(scene, clip, tmp_path):

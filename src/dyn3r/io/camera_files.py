@@ -22,6 +22,7 @@ from dyn3r.io.camera_layouts import read_camera_list
 from dyn3r.io.camera_list import CameraList, QuaternionOrder
 from dyn3r.io.matching import Match, Rows, match_rows
 from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, checked_number
+from dyn3r.io.quaternion_order import with_quaternion_order
 from dyn3r.types import Clip, Lens, Priors
 
 
@@ -92,6 +93,7 @@ def match_cameras(
     Raises InputError as `read_camera_file` does.
     """
     match = _match(listing, clip, source)
+    listing = with_quaternion_order(listing, clip, match.rows, source)
     T = None if listing.T_world_camera is None else _pick(listing.T_world_camera, match.rows)
     K = None
     clip = replace(clip, report=clip.report.adding(_note(match, listing)))

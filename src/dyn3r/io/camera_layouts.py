@@ -53,9 +53,8 @@ def read_camera_list(
 
 
 def _folder(source: Path, source_wh: tuple[int, int], quaternion: QuaternionOrder) -> CameraList:
-    for name in ("transforms.json", "metadata.json"):
-        if (source / name).is_file():
-            return _json(source / name, source_wh)
+    if (source / "transforms.json").is_file():
+        return _json(source / "transforms.json", source_wh)
     for folder in (source, source / "sparse" / "0", source / "sparse"):
         if any((folder / f"images{end}").is_file() for end in (".txt", ".bin")):
             return _colmap(folder)
@@ -67,6 +66,8 @@ def _folder(source: Path, source_wh: tuple[int, int], quaternion: QuaternionOrde
         return _official(source, quaternion)
     if (source / "groundtruth.txt").is_file():
         return read_path(source / "groundtruth.txt", quaternion)
+    if (source / "metadata.json").is_file():
+        return _json(source / "metadata.json", source_wh)
     check_other_programs(source)
     raise InputError(
         f"{source} holds no cameras: transforms.json, a COLMAP model, a TUM or Polycam folder, "

@@ -36,6 +36,8 @@ class CameraList:
     """Times or numbers of the rows, as in the file."""
     lenses: Sequence[Lens | None] = ()
     """Distortion of the rows, in pixels of the images that the file is about; empty: none."""
+    T_w_first: Float[np.ndarray, "k 4 4"] | None = None
+    """`T_world_camera` if the quaternions of the file have w first; None: their order is known."""
     remark: str = ""
     """How the file was understood, for people."""
 

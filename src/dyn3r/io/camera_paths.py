@@ -6,25 +6,19 @@ import re
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from dyn3r.errors import InputError
 from dyn3r.io.camera_list import CameraList, QuaternionOrder, rigid, unit_quaternions
 from dyn3r.io.regular_files import read_text
 
-_PUBLISHED_NAME = "pred_traj.txt"  # of MonST3R and Easi3R, which write w first
-_IDENTITY = 0.999  # |w| of a rotation by less than 5 degrees
-
 
 def read_path(source: Path, quaternion: QuaternionOrder = "auto") -> CameraList:
     """Read a text file in the layout of TUM or KITTI.
 
-    Quaternions are x y z w, as TUM defines it, unless the header, `quaternion` or the file itself
-    says w first (`_w_is_first`).
+    The order of quaternions is that of `quaternion`, else of a header that names the columns.
+    Otherwise the list has both readings (`dyn3r.io.quaternion_order`).
 
-    Raises:
-        InputError: another layout, numbers that are no camera, or two orders of the quaternions
-            that are both plausible.
+    Raises InputError for another layout, and for numbers that are no camera.
     """
     text = read_text(source).splitlines()
     lines = [line.split("#")[0].replace(",", " ").split() for line in text]
@@ -49,39 +43,14 @@ def read_path(source: Path, quaternion: QuaternionOrder = "auto") -> CameraList:
 def _tum(
     source: Path, comments: list[str], table: np.ndarray, quaternion: QuaternionOrder
 ) -> CameraList:
-    quaternions = unit_quaternions(table[:, 4:], source)
-    w_first = quaternion == "wxyz"
-    if quaternion == "auto":
-        w_first = _w_is_first(source, comments, quaternions)
-    order = [1, 2, 3, 0] if w_first else [0, 1, 2, 3]
-    T = rigid(quaternions[:, order], table[:, 1:4])
-    remark = "quaternions with w first" if w_first else ""
-    return CameraList(T, stamps=table[:, 0], remark=remark)
-
-
-def _w_is_first(source: Path, comments: list[str], quaternions: Float[np.ndarray, "k 4"]) -> bool:
-    """Whether the quaternions are w x y z; False: x y z w, the order of the format.
-
-    A header that names the columns decides. Without one, a path in the world of one of its cameras
-    has a rotation near identity: |first| or |last| near 1. The last: the order of the format. The
-    first: w is first in a file named as MonST3R and Easi3R name theirs. Under another name it may
-    as well be a camera that is upside down to its world (y up): refused.
-    """
+    values, stamps = unit_quaternions(table[:, 4:], source), table[:, 0]
+    w_last = rigid(values, table[:, 1:4])
+    w_first = rigid(np.roll(values, -1, axis=1), table[:, 1:4])
     named = re.findall(r"\bq_?([wx])", " ".join(comments).lower())
-    if named:
-        return bool(named[0] == "w")
-    first, last = (np.abs(quaternions[:, k]).max() > _IDENTITY for k in (0, 3))
-    if source.name == _PUBLISHED_NAME:
-        if first == last:
-            raise _undecided(source)
-        return bool(first)
-    if first and not last:
-        raise _undecided(source)
-    return False
-
-
-def _undecided(source: Path) -> InputError:
-    return InputError(
-        f"{source} may have quaternions as x y z w or with w first, as MonST3R writes them: say "
-        "which with --known.quaternion xyzw or wxyz"
-    )
+    if quaternion == "auto" and named:
+        quaternion = "wxyz" if named[0] == "w" else "xyzw"
+    if quaternion == "auto":
+        return CameraList(w_last, stamps=stamps, T_w_first=w_first)
+    if quaternion == "wxyz":
+        return CameraList(w_first, stamps=stamps, remark="quaternions with w first")
+    return CameraList(w_last, stamps=stamps)
