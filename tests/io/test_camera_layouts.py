@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dyn3r.errors import InputError
 from dyn3r.io.clip import read_clip
 from dyn3r.scene import Scene
 from dyn3r.scene.known_cameras import known_cameras, read_cameras
-from dyn3r.types import Clip
+from dyn3r.types import Clip, Lens
 from tests.factories import tiny_scene
 
 N = 5
@@ -288,6 +289,36 @@ def test_a_scene_of_undistorted_frames_undistorts_the_next_clip(scene, clip, tmp
     again = known_cameras(saved, clip)
     np.testing.assert_array_equal(again.clip.images, known.images)
     np.testing.assert_allclose(again.priors.K, scene.K, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "FOV"},
+        {"focal_xy": [90]},
+        {"focal_xy": [0, 90]},
+        {"radial": ["a"]},
+        {"radial": [1e300]},
+        {"radial": [0.1] * 99},
+        {"zoom": 0.5},
+        {"zoom": None},
+        {"tangential": 3},
+    ],
+)
+def test_a_damaged_lens_of_a_scene_is_refused(scene, clip, tmp_path, change):
+    lens = Lens("perspective", (90.0, 90.0), (50.0, 60.0), (-0.2,))
+    path = replace(scene, mapping=replace(scene.mapping, lens=lens)).save(tmp_path / "a.dyn3r")
+    bad = tmp_path / "bad.dyn3r"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bad, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "scene.json":
+                header = json.loads(content)
+                header["mapping"]["lens"] |= change
+                content = json.dumps(header).encode()
+            new.writestr(name, content)
+    with pytest.raises(InputError, match=r"bad\.dyn3r"):
+        Scene.load(bad)
 
 
 def test_source_images_of_exports_are_undistorted(clip, tmp_path):

@@ -6,7 +6,8 @@ Intrinsics are converted to those of the prepared frames (docs/conventions.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -72,11 +73,8 @@ def read_camera_file(
     source = checked_path(path, "the cameras")
     height, width = clip.mapping.source_hw
     try:
-        listing = read_camera_list(source, (width, height), quaternion)
-    except InputError as problem:
-        raise (
-            problem if str(source) in str(problem) else InputError(f"{source}: {problem}")
-        ) from None
+        with _naming(source):
+            listing = read_camera_list(source, (width, height), quaternion)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
             MemoryError) as problem:  # fmt: skip
         raise InputError(
@@ -98,11 +96,23 @@ def match_cameras(
     K = None
     clip = replace(clip, report=clip.report.adding(_note(match, listing)))
     if listing.K is not None:
-        K = _at_source(_pick(listing.K, match.rows), match.rows, listing, clip)
-        clip, K = _undistorted(clip, K, match.rows, listing, source)
+        with _naming(source):
+            K = _at_source(_pick(listing.K, match.rows), match.rows, listing, clip)
+            clip, K = _undistorted(clip, K, match.rows, listing, source)
         K = clip.mapping.K_from_source(K)
     _check(T, K, source)
     return KnownCameras(clip, Priors(K=K, T_world_camera=T, fix_K=fixed, fix_T=fixed))
+
+
+@contextmanager
+def _naming(source: Path) -> Iterator[None]:
+    """Put the file's name in front of messages that lack it."""
+    try:
+        yield
+    except InputError as problem:
+        if str(source) in str(problem):
+            raise
+        raise InputError(f"{source}: {problem}") from None
 
 
 def _note(match: Match, listing: CameraList) -> InputNote:
@@ -188,8 +198,8 @@ def _undistorted(
         raise InputError(f"{source} has lens distortion without a focal length")
     if len(lenses) > 1:
         raise InputError(
-            f"{source} has lens distortion that differs between frames: undistort the images "
-            "first, for example with colmap image_undistorter"
+            f"{source} has lens distortion that differs between frames: give all images one "
+            "camera (COLMAP's single_camera), or undistort them first (colmap image_undistorter)"
         )
     (lens,) = lenses
     assert lens is not None

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from dyn3r.errors import InputError
+from dyn3r.input_report import InputNote
 from dyn3r.io.images import first_line
 from dyn3r.io.regular_files import check_regular
 
@@ -50,6 +51,8 @@ class VideoSample:
     """Seconds since the start of the video."""
     image: Image.Image
     """Upright RGB image at source resolution."""
+    is_time_moved: bool = False
+    """True if the time stamp in the file is not later than that of the frame before."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +130,15 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
     rate, name = sampling.rate, Path(container.name).name
     kept = corrupt = 0
     due_s = sampling.start_s or -math.inf
-    for index, time_s, frame in _timed_frames(container, sampling):
-        if time_s < due_s - 0.5 / rate:
+    for timed in _timed_frames(container, sampling):
+        if timed.time_s < due_s - 0.5 / rate:
             continue
-        if frame.is_corrupt:
+        if timed.frame.is_corrupt:
             corrupt += 1
             continue
-        yield VideoSample(index, time_s, _upright(frame))
+        yield VideoSample(timed.index, timed.time_s, _upright(timed.frame), timed.is_moved)
         kept += 1
-        due_s = time_s + sampling.step / rate if sampling.step > 1 else -math.inf
+        due_s = timed.time_s + sampling.step / rate if sampling.step > 1 else -math.inf
         if kept == sampling.limit:
             return
     if corrupt:
@@ -149,16 +152,24 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
         )
 
 
-def _timed_frames(
-    container: InputContainer, sampling: Sampling
-) -> Iterator[tuple[int, float, VideoFrame]]:
-    """Index, seconds since the start of the video, and frame, from `start_s` or a little before."""
+@dataclass(frozen=True)
+class _TimedFrame:
+    """A decoded frame."""
+
+    index: int
+    time_s: float
+    frame: VideoFrame
+    is_moved: bool
+
+
+def _timed_frames(container: InputContainer, sampling: Sampling) -> Iterator[_TimedFrame]:
+    """The frames of a video, from `start_s` or a little before."""
     stream, rate = container.streams.video[0], sampling.rate
     begin_s = float((stream.start_time or 0) * (stream.time_base or 0))
     if sampling.start_s > 0:
         _seek(container, stream, begin_s + sampling.start_s)
     index: int | None = None
-    last_s, warned = -math.inf, False
+    last_s = -math.inf
     for frame in _decoded_frames(container, stream):
         if index is None:
             first_s = begin_s if frame.time is None else frame.time
@@ -167,14 +178,7 @@ def _timed_frames(
             index += 1
         stamp_s = index / rate if frame.time is None else frame.time - begin_s
         last_s = time_after(last_s, stamp_s, rate)
-        if last_s != stamp_s and not warned:
-            logger.warning(
-                "%s: time stamps do not increase at %.3f s; such frames are half a frame later",
-                Path(container.name).name,
-                stamp_s,
-            )
-            warned = True
-        yield index, last_s, frame
+        yield _TimedFrame(index, last_s, frame, is_moved=last_s != stamp_s)
 
 
 def time_after(last_s: float, time_s: float, rate: float) -> float:
@@ -183,6 +187,14 @@ def time_after(last_s: float, time_s: float, rate: float) -> float:
     Damaged and edited videos have frames of equal or decreasing time stamps.
     """
     return time_s if time_s > last_s else last_s + 0.5 / rate
+
+
+def time_notes(moved: int) -> tuple[InputNote, ...]:
+    """The note on frames whose time was moved, if there are some."""
+    if not moved:
+        return ()
+    text = f"{moved} time stamps do not increase: these frames are half a frame later"
+    return (InputNote("times", text, warning=True),)
 
 
 def increasing(times_s: Float[np.ndarray, " n"], rate: float) -> Float[np.ndarray, " n"]:
