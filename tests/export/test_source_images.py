@@ -69,6 +69,17 @@ def test_other_images_of_the_same_names_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_noise_of_dark_frames_is_no_difference(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = known_scene()
+    dark = rng.integers(8, 24, scene.images.shape, dtype=np.uint8)
+    (tmp_path / "source").mkdir()
+    for t in range(4):
+        image = rng.integers(8, 24, (120, 200, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "source" / f"shot {t}.png")
+    assert len(list(read_source_images(replace(scene, images=dark), tmp_path / "source"))) == 4
+
+
 def test_images_one_frame_off_are_refused(tmp_path):
     source = write_source(tmp_path / "source", n=5)
     for t in range(4):  # shot 1 is now called shot 0, ...

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dyn3r.errors import InputError
-from dyn3r.geometry.lens import distort, fit_zoom, sampling_positions, undistort, undistort_source
+from dyn3r.geometry.lens import distort, fit_zoom, sampling_positions, source_undistorter, undistort
 from dyn3r.io.camera_layouts import _colmap_lens
 from dyn3r.io.images import frame_mapping
 from dyn3r.types import FrameMapping, Lens
@@ -72,14 +72,14 @@ def test_opencv_undistorts_to_the_same_image(fisheye):
         lens = Lens("perspective", (200, 210), (163, 118), (-0.15, 0.03, 0.01), (), (0.002, -0.003))
         expected = cv2.undistort(image, K, np.array([-0.15, 0.03, 0.002, -0.003, 0.01]))
     hw = (H, W)
-    found = undistort_source(image, FrameMapping(hw, hw, (0, 0), hw, lens))
+    found = source_undistorter(FrameMapping(hw, hw, (0, 0), hw, lens))(image)
     assert np.abs(found.astype(float) - image).mean() > 3
     assert np.abs(found.astype(float) - expected)[4:-4, 4:-4].mean() < 1
 
 
 def test_an_image_without_a_lens_stays():
     image = np.zeros((H, W, 3), np.uint8)
-    assert undistort_source(image, frame_mapping((H, W), size=64)) is image
+    assert source_undistorter(frame_mapping((H, W), size=64))(image) is image
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from dyn3r.errors import InputError
-from dyn3r.geometry.lens import undistort_source
+from dyn3r.geometry.lens import source_undistorter
 from dyn3r.io.images import IMAGE_SUFFIXES, images_in, open_image, prepare_image, to_rgb
 from dyn3r.io.mask_files import match_frames
 from dyn3r.scene import Scene
@@ -37,13 +37,14 @@ def read_source_images(scene: Scene, source: Path) -> Iterator[SourceImage]:
         raise InputError(f"the source {source} does not exist")
     images = _from_folder(scene, source) if source.is_dir() else _from_file(scene, source)
     height, width = scene.mapping.source_hw
+    undistorted = source_undistorter(scene.mapping)
     for t, (name, image) in enumerate(zip(scene.names, images, strict=True)):
         if image.shape[:2] != (height, width):
             raise InputError(
                 f"{source} is not what the scene was made from: {name} has "
                 f"{image.shape[1]}x{image.shape[0]} pixels, not {width}x{height}"
             )
-        image = undistort_source(image, scene.mapping)
+        image = undistorted(image)
         _check_content(scene, t, image, source)
         yield image
 
@@ -52,7 +53,8 @@ def _check_content(scene: Scene, t: int, image: SourceImage, source: Path) -> No
     """Raise InputError if the image is not that of frame t; compression changes little."""
     prepared = _brightness(prepare_image(Image.fromarray(image), scene.mapping))
     own = _difference(prepared, scene, t)
-    if own > _MAX_DIFFERENCE * max(_contrast(prepared), _contrast(_brightness(scene.images[t]))):
+    contrast = max(np.abs(map_).mean() for map_ in (prepared, _brightness(scene.images[t])))
+    if own > max(_MAX_DIFFERENCE * contrast, _NOISE):
         raise InputError(
             f"{source} is not what the scene was made from: {scene.names[t]} shows another picture"
         )
@@ -74,10 +76,6 @@ def _brightness(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h4 w4
     h, w = (side // 4 for side in grey.shape)
     coarse = grey[: 4 * h, : 4 * w].reshape(h, 4, w, 4).mean(axis=(1, 3))
     return coarse - coarse.mean()
-
-
-def _contrast(brightness: Float32[np.ndarray, "h4 w4"]) -> float:
-    return float(np.abs(brightness).mean()) + _NOISE
 
 
 def _from_folder(scene: Scene, folder: Path) -> Iterator[SourceImage]:

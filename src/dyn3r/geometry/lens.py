@@ -6,6 +6,7 @@ pixels. Models: `dyn3r.types.Lens`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from dyn3r.errors import InputError
 from dyn3r.types import FrameMapping, Lens
 
 MAX_ZOOM = 8.0
+Image = Shaped[np.ndarray, "source_h source_w *channels"]
 _RADIUS = np.linspace(0.0, 20.0, 20_001)  # tangents of the angle to the optical axis
 
 
@@ -102,15 +104,16 @@ def undistort(
     return _sampled(images, _grid(mapping.size_hw, mapping), nearest=nearest)
 
 
-def undistort_source(
-    image: Shaped[np.ndarray, "source_h source_w *channels"], mapping: FrameMapping
-) -> Shaped[np.ndarray, "source_h source_w *channels"]:
-    """A source image without the distortion of `mapping.lens`; without one, as it is."""
+def source_undistorter(mapping: FrameMapping) -> Callable[[Image], Image]:
+    """A function that removes the distortion of `mapping.lens` from source images.
+
+    Without a lens it returns them as they are.
+    """
     if mapping.lens is None:
-        return image
+        return lambda image: image
     hw = mapping.source_hw
-    whole = FrameMapping(hw, hw, (0, 0), hw, mapping.lens)
-    return _sampled(image[None], _grid(hw, whole), nearest=False)[0]
+    positions = _grid(hw, FrameMapping(hw, hw, (0, 0), hw, mapping.lens))
+    return lambda image: _sampled(image[None], positions, nearest=False)[0]
 
 
 def _grid(hw: tuple[int, int], mapping: FrameMapping) -> Float[np.ndarray, "h w 2"]:

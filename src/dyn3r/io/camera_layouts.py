@@ -35,7 +35,7 @@ _PINHOLE_PARAMS = ("f", "fx", "fy", "cx", "cy")
 def read_camera_list(
     source: Path, source_wh: tuple[int, int], quaternion: QuaternionOrder = "auto"
 ) -> CameraList:
-    """Read a file or folder of any layout that `dyn3r.io.camera_files.known_cameras` lists.
+    """Read a file or folder of any layout that `dyn3r.io.camera_files.read_camera_file` lists.
 
     `source_wh`: width and height of the source, for files that give none. Raises InputError for a
     missing file and an unknown layout, MissingExtraError for a COLMAP model without pycolmap. A
