@@ -198,11 +198,12 @@ def test_record3d(scene, clip, tmp_path):
     poses = np.concatenate([Rotation.from_matrix(T[:, :3, :3]).as_quat(), T[:, :3, 3]], axis=1)
     height, width = clip.mapping.source_hw
     content = {"w": width, "h": height, "K": K.T.reshape(-1).tolist(), "poses": poses.tolist()}
-    (tmp_path / "metadata.json").write_text(json.dumps(content))
+    (tmp_path / "metadata").write_text(json.dumps(content))  # as in the packed recording
     clip = replace(clip, names=tuple(f"{t}.jpg" for t in range(N)))
     known = known_cameras(tmp_path, clip)
     np.testing.assert_allclose(known.priors.T_world_camera, scene.T_world_camera, atol=1e-9)
     np.testing.assert_allclose(known.priors.K, scene.K, atol=1e-9)
+    np.testing.assert_array_equal(read_cameras(tmp_path / "metadata", clip).K, known.priors.K)
     content["poses"] = [[1, 2, 3]]
     (tmp_path / "metadata.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="lists of 7 numbers"):
@@ -215,14 +216,19 @@ def test_record3d(scene, clip, tmp_path):
         ("odometry.csv", "Stray Scanner"),
         ("lowres_wide.traj", "ARKitScenes"),
         ("frame_00000.json", "ARKit"),
+        ("a.r3d", "Record3D"),
     ],
 )
 def test_programs_that_are_not_read_are_named(clip, tmp_path, name, program):
     (tmp_path / name).write_text("")
-    with pytest.raises(InputError, match=rf"{program}.*transforms\.json"):
-        read_cameras(tmp_path, clip)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(InputError, match=rf"{program}.*transforms\.json"):
+            read_cameras(path, clip)
     (tmp_path / "a.json").write_text('{"cameraPoseARFrame": [1, 0, 0, 0]}')
     with pytest.raises(InputError, match=r"ARKit \(3D Scanner App\)"):
+        read_cameras(tmp_path / "a.json", clip)
+    (tmp_path / "a.json").write_text('{"t_00": 1}')
+    with pytest.raises(InputError, match="one camera of Polycam: give the folder"):
         read_cameras(tmp_path / "a.json", clip)
 
 

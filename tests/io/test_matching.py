@@ -142,6 +142,13 @@ def test_seconds_or_numbers():
         match_stamps(range(3), one_per_second, fps=10.0)  # 0, 10, 20 or 0, 1, 2?
 
 
+def test_times_in_another_unit():
+    with pytest.raises(InputError, match="only 1 of the clip's 8 frames"):
+        match_stamps(np.arange(8) * 100, VIDEO)  # milliseconds
+    keyframes = match_stamps([0.0, 0.3], VIDEO)
+    assert keyframes.found == 2
+
+
 @pytest.mark.parametrize("unit", [1, 1e9])
 def test_absolute_times_in_the_names(unit):
     start = 1305031102.1753

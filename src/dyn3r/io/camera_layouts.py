@@ -22,7 +22,13 @@ from dyn3r.io.camera_paths import read_path
 from dyn3r.io.images import open_image
 from dyn3r.io.lens_models import LARGEST_COEFFICIENT, check_model, lens_of
 from dyn3r.io.numbers import FOCAL_PX, LARGEST_SIDE_PX, checked_number
-from dyn3r.io.phone_cameras import check_other_programs, not_read, read_polycam, read_record3d
+from dyn3r.io.phone_cameras import (
+    check_other_programs,
+    not_read,
+    polycam_folder,
+    read_polycam,
+    read_record3d,
+)
 from dyn3r.io.regular_files import check_regular, read_json, read_text
 from dyn3r.types import Lens
 
@@ -47,7 +53,8 @@ def read_camera_list(
     if source.stat().st_size > _MAX_BYTES:
         raise InputError(f"{source} is too large for a file of cameras")
     suffix = source.suffix.lower()
-    if suffix == ".json":
+    check_other_programs(source)
+    if suffix == ".json" or source.name == "metadata":  # of Record3D
         return _json(source, source_wh)
     return _npz(source) if suffix == ".npz" else read_path(source, quaternion)
 
@@ -58,16 +65,15 @@ def _folder(source: Path, source_wh: tuple[int, int], quaternion: QuaternionOrde
     for folder in (source, source / "sparse" / "0", source / "sparse"):
         if any((folder / f"images{end}").is_file() for end in (".txt", ".bin")):
             return _colmap(folder)
-    for folder in (source / "keyframes", source):
-        for name in ("corrected_cameras", "cameras"):  # of Polycam, after and before adjustment
-            if (folder / name).is_dir() and any((folder / name).glob("*.json")):
-                return read_polycam(folder / name)
+    if polycam := polycam_folder(source):
+        return read_polycam(polycam)
     if (source / "pred_traj.txt").is_file():
         return _official(source, quaternion)
     if (source / "groundtruth.txt").is_file():
         return read_path(source / "groundtruth.txt", quaternion)
-    if (source / "metadata.json").is_file():
-        return _json(source / "metadata.json", source_wh)
+    for name in ("metadata.json", "metadata"):
+        if (source / name).is_file():
+            return _json(source / name, source_wh)
     check_other_programs(source)
     raise InputError(
         f"{source} holds no cameras: transforms.json, a COLMAP model, a TUM or Polycam folder, "
@@ -122,6 +128,8 @@ def _json(source: Path, source_wh: tuple[int, int]) -> CameraList:
             return read_record3d(content, source)
         if "cameraPoseARFrame" in content:
             raise not_read(source, "a camera file of ARKit (3D Scanner App)")
+        if "t_00" in content:
+            raise InputError(f"{source} is one camera of Polycam: give the folder of all")
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
         raise InputError(f"{source} lists no frames")

@@ -96,7 +96,13 @@ def match_rows(
             f"be matched by name, number, time or order (the clip's first frame is {names[0]}"
             f"{_example(rows)})"
         )
-    return _decide(readings, rows.count, source)
+    match = _decide(readings, rows.count, source)
+    if match.how != "by name" and 2 * match.found < len(names) and 2 * _used(match) < rows.count:
+        raise InputError(
+            f"{source}: only {match.found} of the clip's {len(names)} frames have one of its "
+            f"{rows.count} entries ({match.how}): is it of other frames?"
+        )
+    return match
 
 
 def _readings(

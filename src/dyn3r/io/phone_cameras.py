@@ -17,6 +17,21 @@ from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, LARGEST_SIDE_PX, checked_
 from dyn3r.io.regular_files import read_json
 
 _MAX_FILES = 100_000
+_OTHERS = {
+    "odometry.csv": "Stray Scanner",
+    "*.traj": "ARKitScenes",
+    "frame_00000.json": "ARKit (3D Scanner App)",
+    "*.r3d": "Record3D that is packed (unpack it as a zip archive, and give its metadata)",
+}
+
+
+def polycam_folder(source: Path) -> Path | None:
+    """The folder of cameras in a Polycam recording: after its adjustment, else before."""
+    for folder in (source / "keyframes", source):
+        for name in ("corrected_cameras", "cameras"):
+            if (folder / name).is_dir() and any((folder / name).glob("*.json")):
+                return folder / name
+    return None
 
 
 def read_polycam(folder: Path) -> CameraList:
@@ -71,14 +86,14 @@ def read_record3d(content: dict[str, Any], source: Path) -> CameraList:
     )  # fmt: skip
 
 
-def check_other_programs(folder: Path) -> None:
-    """Raise InputError, with its name, for a folder of a program whose cameras are not read."""
-    if (folder / "odometry.csv").is_file():
-        raise not_read(folder, "a recording of Stray Scanner")
-    if any(folder.glob("*.traj")):
-        raise not_read(folder, "a recording of ARKitScenes")
-    if (folder / "frame_00000.json").is_file():
-        raise not_read(folder, "a recording of ARKit (3D Scanner App)")
+def check_other_programs(source: Path) -> None:
+    """Raise InputError, with its name, for files of a program whose cameras are not read.
+
+    `source` is a file, or a folder that has one.
+    """
+    for pattern, program in _OTHERS.items():
+        if source.match(pattern) or (source.is_dir() and any(source.glob(pattern))):
+            raise not_read(source, f"a recording of {program}")
 
 
 def not_read(source: Path, what: str) -> InputError:
