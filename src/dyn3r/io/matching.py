@@ -27,6 +27,7 @@ MAX_NAME_BYTES = 200
 """Bytes of a file name that we write, without suffix; file systems allow 255 in all."""
 _FIRST_UNIX_S = 1e8  # larger stamps are absolute: 1973
 _TICKS = (1e18, 1e9), (1e15, 1e6), (1e12, 1e3)  # (largest stamps, of so many ticks a second)
+_ORDER_OF_TIMES = "by order, as its times are not the clip's"
 _INVENTED = re.compile(r"frame_[0-9]{6,}")  # names of a video's frames: clip.frame_name
 
 
@@ -54,7 +55,7 @@ class Match(NamedTuple):
     @property
     def is_doubtful(self) -> bool:
         """True if the way to match should be checked by a person."""
-        return self.is_shifted or "order, as" in self.how
+        return self.is_shifted or self.how == _ORDER_OF_TIMES
 
     @property
     def found(self) -> int:
@@ -253,7 +254,7 @@ def _by_stamp(
     out = [by_time, *(_by_number(rows, names) if whole else [])]
     if rows.count != len(names) or not (np.diff(stamps) > 0).all():
         return out
-    order = Match(list(range(rows.count)), "by order, as its times are not the clip's")
+    order = Match(list(range(rows.count)), _ORDER_OF_TIMES)
     if not any(match.found for match in out):
         return [order]
     # times of images in a folder are their numbers divided by a rate that may be a guess
