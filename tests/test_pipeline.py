@@ -23,7 +23,8 @@ from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.options import Options, RefinementOptions, resolve
-from dyn3r.pipeline import MAX_ROUNDS, reconstruct
+from dyn3r.pipeline import MAX_ROUNDS, reconstruct, unit_of
+from dyn3r.scene import summarise
 from dyn3r.scene.findings import Findings, Recorder, collect_findings
 from dyn3r.types import Clip, FlowFields, Geometry, Motion, Priors, RunContext
 from tests.factories import geometry_of, moving_square, tiny_network
@@ -120,6 +121,22 @@ def test_portrait_and_one_pass(model: Model) -> None:
 
 
 @pytest.mark.slow
+def test_known_cameras_give_their_unit(model: Model) -> None:
+    clip = moving_square(3)
+    T = np.tile(np.eye(4), (3, 1, 1))
+    T[:, 0, 3] = [0, 1, 2]
+    scene = reconstruct(clip, model, Options(method="dust3r", priors=Priors(T_world_camera=T)))
+    assert "the unit of the known cameras" in summarise(scene)[1]
+    np.testing.assert_array_equal(scene.T_world_camera, T)
+    one = np.where(np.arange(3)[:, None, None] == 0, T, np.nan)
+    turning = np.tile(np.eye(4), (3, 1, 1))
+    for priors in (
+        Priors(), Priors(T_world_camera=T, fix_T=False), Priors(T_world_camera=one),
+        Priors(T_world_camera=turning),
+    ):  # fmt: skip
+        assert unit_of(priors) == {}
+
+
 def test_given_masks_are_kept(model: Model) -> None:
     clip = moving_square(4)
     masks = np.zeros((4, 48, 64), bool)

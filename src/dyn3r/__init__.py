@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         OutputError,
     )
+    from dyn3r.input_report import InputNote, InputReport
     from dyn3r.io.camera_files import known_field_of_view
     from dyn3r.io.clip import clip_from_images, read_clip, read_masks
     from dyn3r.motion.attention_cue import find_motion
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from dyn3r.options import FlowOptions, Options, Plan, RefinementOptions, resolve
     from dyn3r.pipeline import reconstruct, resume
     from dyn3r.scene import Scene, static_points, summarise
-    from dyn3r.scene.known_cameras import read_cameras
+    from dyn3r.scene.known_cameras import known_cameras, read_cameras
     from dyn3r.streaming import StreamOptions, stream_scene
     from dyn3r.types import (
         Clip,
@@ -59,6 +60,7 @@ _HOME = {
         "MissingExtraError",
         "OutputError",
     ),
+    "dyn3r.input_report": ("InputNote", "InputReport"),
     "dyn3r.io.camera_files": ("known_field_of_view",),
     "dyn3r.io.clip": ("clip_from_images", "read_clip", "read_masks"),
     "dyn3r.motion.attention_cue": ("find_motion",),
@@ -70,7 +72,7 @@ _HOME = {
     "dyn3r.options": ("FlowOptions", "Options", "Plan", "RefinementOptions", "resolve"),
     "dyn3r.pipeline": ("reconstruct", "resume"),
     "dyn3r.scene": ("Scene", "static_points", "summarise"),
-    "dyn3r.scene.known_cameras": ("read_cameras",),
+    "dyn3r.scene.known_cameras": ("known_cameras", "read_cameras"),
     "dyn3r.streaming": ("StreamOptions", "stream_scene"),
     "dyn3r.types": (
         "Clip",
@@ -97,6 +99,8 @@ __all__ = [
     "GeometryError",
     "InferenceOptions",
     "InputError",
+    "InputNote",
+    "InputReport",
     "MissingExtraError",
     "Model",
     "Motion",
@@ -115,6 +119,7 @@ __all__ = [
     "clip_from_images",
     "encode_frames",
     "find_motion",
+    "known_cameras",
     "known_field_of_view",
     "load_model",
     "make_pairs",

@@ -38,14 +38,15 @@ from dyn3r.options import Options, Plan, resolve
 from dyn3r.scene import Scene
 from dyn3r.scene.assemble import assemble
 from dyn3r.scene.finalise import finalise
+from dyn3r.scene.judge import judge
 from dyn3r.scene.resume import continuation
-from dyn3r.scene.verdict import judge
 from dyn3r.types import (
     Clip,
     FlowFields,
     Geometry,
     GeometrySource,
     Motion,
+    Priors,
     RunContext,
     Tokens,
 )
@@ -99,7 +100,10 @@ def reconstruct(
     with context.stage("finalise"):
         geometry = finalise(geometry, clip, motion.masks, before)
         verdict = judge(geometry, motion.masks, flow, plan.priors)
-    about = {"plan": plan.to_json(), "pairs": len(pairs), **described(model, motion_model)}
+    about = {
+        "plan": plan.to_json(), "pairs": len(pairs), **unit_of(plan.priors),
+        **described(model, motion_model),
+    }  # fmt: skip
     if verdict is not None:
         about["verdict"] = verdict.to_json()
     return assemble(clip, geometry, motion, about, context)
@@ -134,6 +138,17 @@ def resume(
         rest.clip, model, options, motion_model=motion_model, masks=new_masks, context=context
     )
     return rest.append(later)
+
+
+def unit_of(priors: Priors) -> dict[str, str]:
+    """The unit of length, for metadata, where known cameras fix it."""
+    if priors.T_world_camera is None or not priors.fix_T:
+        return {}
+    positions = priors.T_world_camera[:, :3, 3]
+    positions = positions[np.isfinite(positions).all(axis=1)]
+    if len(positions) < 2 or not np.ptp(positions, axis=0).any():
+        return {}
+    return {"unit": "the unit of the known cameras"}
 
 
 def described(model: Model, motion_model: Model | None) -> dict[str, Any]:

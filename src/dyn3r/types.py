@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.errors import InputError
+from dyn3r.input_report import InputReport
 
 if TYPE_CHECKING:  # a second saved for everything that needs no network, e.g. `dyn3r view`
     import torch
@@ -74,12 +75,49 @@ class RunContext:
 
 
 @dataclass(frozen=True)
+class Lens:
+    """Lens distortion of a source whose frames were undistorted.
+
+    The undistorted image has the size of the source, its principal point, and `zoom` times its
+    focal lengths: it shows x = (u - cx) / (zoom fx), y alike. In the source this is at
+    u = fx x_d + cx. With r2 = x^2 + y^2, `perspective` has OpenCV's
+
+        x_d = x (1 + k1 r2 + k2 r2^2 + ...) / (1 + k4 r2 + ...) + 2 p1 x y + p2 (r2 + 2 x^2)
+        y_d = y (the same ratio)                      + p1 (r2 + 2 y^2) + 2 p2 x y
+
+    and `fisheye` x_d = x theta_d / r, theta = atan(r), theta_d = theta (1 + k1 theta^2 + ...).
+    """
+
+    model: Literal["perspective", "fisheye"]
+    focal_xy: tuple[float, float]
+    """Focal lengths (fx, fy) of the source in pixels."""
+    centre_xy: tuple[float, float]
+    """Principal point (cx, cy) of the source in pixels; integers are pixel centres."""
+    radial: tuple[float, ...] = ()
+    """k1, k2, ... of the numerator, or of the angle."""
+    denominator: tuple[float, ...] = ()
+    """Coefficients of the denominator."""
+    tangential: tuple[float, float] = (0.0, 0.0)
+    """p1, p2."""
+    zoom: float = 1.0
+    """Focal length of the undistorted image over that of the source; above 1 where the undistorted
+    image would have pixels that the source does not show."""
+
+    @property
+    def K(self) -> Float[np.ndarray, "3 3"]:
+        """Intrinsics of the undistorted image at source resolution."""
+        (fx, fy), (cx, cy), zoom = self.focal_xy, self.centre_xy, self.zoom
+        return np.array([[zoom * fx, 0, cx], [0, zoom * fy, cy], [0, 0, 1]])
+
+
+@dataclass(frozen=True)
 class FrameMapping:
     """How prepared pixels lie on the source picture (after its EXIF rotation).
 
     A source picture is resized to `resized_hw`, then the window of `size_hw` whose top-left pixel
     is `crop_xy` is cut out. Pixel centres are integers on both sides:
-    u_prepared = (u_source + 0.5) * scale_x - 0.5 - crop_x.
+    u_prepared = (u_source + 0.5) * scale_x - 0.5 - crop_x. With a `lens` the source pixels here are
+    those of the undistorted source; `dyn3r.geometry.lens.distort` goes on to the source itself.
     """
 
     source_hw: tuple[int, int]
@@ -90,6 +128,8 @@ class FrameMapping:
     """Left and top of the crop window in resized pixels."""
     size_hw: tuple[int, int]
     """Height and width of the prepared frames; multiples of 16."""
+    lens: Lens | None = None
+    """Distortion that was removed; None: the frames are as the source shows them."""
 
     @property
     def scale_xy(self) -> tuple[float, float]:
@@ -144,6 +184,8 @@ class Clip:
     """The path it was read from (for people; never used to find anything again)."""
     fps: float
     """Frames per second of the frames kept."""
+    report: InputReport = field(default_factory=InputReport)
+    """What was found in the input, and what was done about it; for people."""
 
     def __post_init__(self) -> None:
         if len(self.images) == 0:

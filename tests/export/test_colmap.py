@@ -150,6 +150,21 @@ def test_pycolmap_reads_both_kinds(tmp_path):
         assert twin.track.length() == point.track.length()
 
 
+def test_points_have_the_colours_of_the_images(tmp_path):
+    pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap to read the model")
+    scene = known_scene()
+    scene.export("colmap", tmp_path / "out", source=write_source(tmp_path / "source"))
+    model = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse" / "0"))
+    for image in model.images.values():
+        with Image.open(tmp_path / "out" / "images" / image.name) as opened:
+            pixels = np.asarray(opened).astype(float)
+        seen = list(image.points2D)
+        column, row = np.array([image.project_point(model.points3D[p.point3D_id].xyz)
+                                for p in seen]).astype(int).T  # fmt: skip
+        colors = np.array([model.points3D[p.point3D_id].color for p in seen])
+        assert np.abs(pixels[row, column] - colors).mean() < 2
+
+
 def test_images_and_masks_fit_the_cameras(tmp_path):
     scene = known_scene()
     source = write_source(tmp_path / "source")

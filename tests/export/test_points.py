@@ -48,6 +48,24 @@ def test_ply_holds_the_points_and_colours(tmp_path):
     np.testing.assert_array_equal(np.asarray(cloud.colors)[:, :3], expected.colors[picks])
 
 
+def test_ply_points_have_the_colours_of_the_frames(tmp_path):
+    scene = known_scene()
+    scene.export("ply", tmp_path / "a.ply", which="static")
+    cloud = trimesh.load(tmp_path / "a.ply")
+    points, colors = np.asarray(cloud.vertices), np.asarray(cloud.colors)[:, :3].astype(float)
+    for t in range(len(scene)):
+        uv, z = project(points, scene.K[t], np.linalg.inv(scene.T_world_camera[t]))
+        h, w = scene.size_hw
+        column, row = np.rint(uv).astype(int).T
+        seen = (z > 0) & (row >= 0) & (row < h) & (column >= 0) & (column < w)
+        seen[seen] &= ~scene.dynamic[t, row[seen], column[seen]]
+        pixels = scene.images[t, row[seen], column[seen]].astype(float)
+        assert seen.sum() > 1000
+        assert np.abs(pixels - colors[seen]).mean() < 2
+        depth = scene.depth[t, row[seen], column[seen]]
+        assert np.quantile(np.abs(z[seen] / depth - 1), 0.95) < 0.01
+
+
 def test_ply_parts_add_up(tmp_path):
     scene = tiny_scene()
     sizes = {}

@@ -110,7 +110,7 @@ def test_arrays_by_name_and_by_order(scene: Scene, clip: Clip, tmp_path: Path) -
     known = read_cameras(tmp_path / "all.npz", clip)
     np.testing.assert_allclose(known.T_world_camera, scene.T_world_camera)
     np.savez(tmp_path / "few.npz", cam2world=scene.T_world_camera[:3])
-    with pytest.raises(InputError, match="3 cameras and the clip 4 frames"):
+    with pytest.raises(InputError, match="holds 3 frames where the clip has 4"):
         read_cameras(tmp_path / "few.npz", clip)
 
 
@@ -136,7 +136,7 @@ def test_field_of_view(clip: Clip) -> None:
         ("p.txt", "1 2 3\n", "no camera path"),
         ("p.txt", "1 2 3 4 5 6 7 x\n", "words that are no numbers"),
         ("p.txt", "0 1 2 3 0 0 0 0\n", "no rotation"),
-        ("p.txt", "900 1 2 3 0 0 0 1\n", "none of its 1 cameras belongs to a frame"),
+        ("p.txt", "900 1 2 3 0 0 0 1\n", "holds 1 frames where the clip has 4"),
         ("k.npz", "not an archive", "no zip archive"),
     ],
 )

@@ -263,6 +263,18 @@ CAMERA_JSON: dict[str, bytes] = {
     "matrix with NaN": transforms({"transform_matrix": [[float("inf")] * 4] * 4}),
     "file is a number": transforms({"file_path": 3}),
     "other names": transforms({"file_path": "elsewhere.png"}),
+    "camera model is a number": transforms(camera_model=3),
+    "camera model of 100000 letters": transforms(camera_model="A" * 100_000),
+    "k1 is a text": transforms(k1="0.1"),
+    "k1 1e300": transforms(k1=1e300),
+    "k1 NaN": transforms(k1=float("nan")),
+    "distortion too strong": transforms(k1=-1e6),
+    "distortion of texts": transforms(distortion_params=["a"] * 6),
+    "distortion of three numbers": transforms(distortion_params=[0.1] * 3),
+    "distortion without a focal length": transforms(k1=0.1).replace(b'"fl_x"', b'"x"'),
+    "Record3D: no K": b'{"poses": [[0, 0, 0, 1, 0, 0, 0]], "w": 64, "h": 48}',
+    "Record3D: ragged": b'{"poses": [[0, 0, 0, 1], [1]], "w": 64, "h": 48, "K": [1]}',
+    "Record3D: no rotation": b'{"poses": [[0, 0, 0, 0, 0, 0, 0]], "w": 64, "h": 48, "K": [1]}',
 }
 
 CAMERA_TEXT: dict[str, bytes] = {

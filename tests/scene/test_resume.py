@@ -120,6 +120,14 @@ def test_appending_keeps_the_earlier_scene_exactly(clip: Clip, earlier: Scene) -
     ]
 
 
+@pytest.mark.parametrize("unit", [None, "the unit of the known cameras"])
+def test_the_unit_is_that_of_the_earlier_scene(clip: Clip, unit: str | None) -> None:
+    about = {} if unit is None else {"unit": unit}
+    rest = continued(clip, scene_of(part(clip, 0, 5), metadata=about))
+    later = scene_of(rest.clip, metadata={"unit": "the unit of the known cameras"})
+    assert rest.append(later).unit == (unit or "arbitrary units")
+
+
 def test_maps_that_only_one_scene_has_are_left_out(clip: Clip, earlier: Scene) -> None:
     rest = continued(clip, replace(earlier, dynamic_map=np.zeros((5, 3, 4), np.float32)))
     assert rest.append(scene_of(rest.clip)).dynamic_map is None

@@ -11,7 +11,7 @@ from dyn3r.cli.results import report
 from dyn3r.errors import InputError
 from dyn3r.scene import PartVerdict, Verdict, summarise
 from dyn3r.scene.flow_agreement import flow_agreement
-from dyn3r.scene.verdict import judge
+from dyn3r.scene.judge import judge
 from dyn3r.types import Geometry, Priors
 from tests.bundle_adjustment.made_up import Truth, alignment_of, made_up, turned
 from tests.factories import tiny_scene

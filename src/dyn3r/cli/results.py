@@ -125,6 +125,7 @@ def _reason(problem: Exception) -> str:
 
 def report(scene: Scene, files: Sequence[Path], output: Path, seconds: float) -> None:
     """Print what was done, and where the results are."""
+    say(*scene.report.lines())
     for note in scene.notes:
         say(f"note: {note}")
     if scene.verdict is not None:

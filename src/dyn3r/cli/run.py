@@ -38,11 +38,15 @@ class KnownInputs:
     """What is known about the clip beforehand."""
 
     masks: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Masks of moving objects (PNG at source resolution, white = moving); motion is then not
-    estimated."""
+    """Masks of moving objects (PNG at source resolution); motion is then not estimated."""
+    masks_mean: Literal["auto", "moving", "static"] = "auto"
+    """What white is in the masks: moving objects (DAVIS), or the static rest (COLMAP, nerfstudio).
+    auto: found out, and said."""
     cameras: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Known cameras: transforms.json, a COLMAP model, a TUM or KITTI trajectory, .npz, a dyn3r
     scene (docs/known-cameras.md). Frames without one are estimated."""
+    quaternion: Literal["auto", "xyzw", "wxyz"] = "auto"
+    """Order of the quaternions in a TUM trajectory. auto: xyzw, or wxyz where the file shows it."""
     fov: float | None = None
     """Horizontal field of view of the source in degrees."""
     fixed: bool = True
@@ -161,6 +165,7 @@ class Run:
 
     def _compute(self, models: tuple[Model, Model | None], context: RunContext) -> Scene:
         """The scene of the source."""
+        from dyn3r.io.camera_files import without_distortion
         from dyn3r.io.clip import read_clip
         from dyn3r.scene import Scene
 
@@ -173,7 +178,10 @@ class Run:
             start=self.start,
             progress=context.progress,
         )
-        options = replace(self.options(), priors=self._priors(clip))
+        if earlier is not None and earlier.mapping.lens is not None:
+            clip = without_distortion(clip, earlier.mapping.lens)
+        clip, priors = self._priors(clip)
+        options = replace(self.options(), priors=priors)
         return self._scene(clip, models, options, earlier, context)
 
     def _scene(
@@ -188,7 +196,7 @@ class Run:
         from dyn3r.pipeline import reconstruct, resume
 
         model, motion_model = models
-        masks = self._masks(clip)
+        clip, masks = self._masks(clip)
         if earlier is not None:
             return resume(
                 clip, earlier, model, options, motion_model=motion_model, masks=masks,
@@ -218,28 +226,32 @@ class Run:
                 "frames: use dyn3r export OUT --to masks afterwards"
             )
 
-    def _priors(self, clip: Clip) -> Priors:
-        """Known cameras and intrinsics."""
+    def _priors(self, clip: Clip) -> tuple[Clip, Priors]:
+        """The clip without lens distortion, known cameras and intrinsics."""
         from dyn3r.io.camera_files import known_field_of_view
-        from dyn3r.scene.known_cameras import read_cameras
+        from dyn3r.scene.known_cameras import known_cameras
 
         fixed = self.known.fixed
         priors = Priors(fix_K=fixed, fix_T=fixed)
         if self.known.cameras is not None:
-            priors = read_cameras(self.known.cameras, clip, fixed=fixed)
+            clip, priors = known_cameras(
+                self.known.cameras, clip, fixed=fixed, quaternion=self.known.quaternion
+            )
         if self.known.fov is not None:
             if priors.K is not None:
                 raise InputError(
                     f"{self.known.cameras} has the intrinsics that --known.fov gives: leave one out"
                 )
             priors = replace(priors, K=known_field_of_view(self.known.fov, clip).K)
-        return priors
+        return clip, priors
 
-    def _masks(self, clip: Clip) -> np.ndarray | None:
-        """Known masks, (n,h,w)."""
-        from dyn3r.io.mask_files import read_masks
+    def _masks(self, clip: Clip) -> tuple[Clip, np.ndarray | None]:
+        """The clip with a report of known masks, and these, (n,h,w)."""
+        from dyn3r.io.mask_files import known_masks
 
-        return None if self.known.masks is None else read_masks(self.known.masks, clip)
+        if self.known.masks is None:
+            return clip, None
+        return known_masks(self.known.masks, clip, mean=self.known.masks_mean)
 
 
 def _findings(recorder: Recorder | None, context: RunContext) -> Findings | None:

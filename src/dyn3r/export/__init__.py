@@ -7,7 +7,7 @@ export(scene, "colmap", "out/colmap", ExportOptions(source="clip.mp4"))
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dyn3r.errors import InputError, OutputError
@@ -26,6 +26,7 @@ from dyn3r.export import (
 from dyn3r.export.options import ExportOptions
 from dyn3r.io.arguments import check_type, checked_path
 from dyn3r.io.atomic import atomic_file, atomic_folder
+from dyn3r.io.video import increasing
 from dyn3r.scene import Scene
 from dyn3r.types import Progress, no_progress
 
@@ -122,6 +123,7 @@ def export(
     if exporter is None:
         raise InputError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
     _check_source(options.source, target)
+    scene = replace(scene, times_s=increasing(scene.times_s, scene.fps))
     if not exporter.suffixes:
         with atomic_folder(target, overwrite=overwrite) as folder:
             exporter.write(scene, folder, options, progress)

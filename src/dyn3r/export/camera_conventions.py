@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float32
 
+from dyn3r.io.camera_list import OPENCV_FROM_OPENGL
 from dyn3r.scene import Scene
 from dyn3r.scene.upright import find_up, horizontal_axes
 
-OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-"""Camera axes x right, y down, z forward <-> x right, y up, z backward (its own inverse)."""
+OPENGL_FROM_OPENCV = OPENCV_FROM_OPENGL  # its own inverse
 
 
 def quaternions_wxyz(T: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n 4"]:

@@ -8,6 +8,7 @@ static points only.
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from dyn3r.export.options import ExportOptions
 from dyn3r.export.pixels import write_mask, write_rgb
 from dyn3r.export.tracks import Tracks, find_tracks
 from dyn3r.io.images import IMAGE_SUFFIXES
+from dyn3r.io.matching import MAX_NAME_BYTES, base_name
+from dyn3r.io.text import printable
 from dyn3r.scene import Scene
 from dyn3r.types import Progress
 
@@ -60,7 +63,7 @@ class ColmapModel(NamedTuple):
 
 def write_binary(scene: Scene, folder: Path, options: ExportOptions, progress: Progress) -> None:
     """Write `sparse/0/{cameras,images,points3D}.bin`, `images/` and `masks/`."""
-    model = _write_images(scene, folder, options, progress)
+    model = _write_images(scene, folder, options, progress, spaces=True)
     sparse = folder / "sparse" / "0"
     (sparse / "cameras.bin").write_bytes(_cameras_bin(model))
     (sparse / "images.bin").write_bytes(_images_bin(model))
@@ -69,26 +72,27 @@ def write_binary(scene: Scene, folder: Path, options: ExportOptions, progress: P
 
 def write_text(scene: Scene, folder: Path, options: ExportOptions, progress: Progress) -> None:
     """Write `sparse/0/{cameras,images,points3D}.txt`, `images/` and `masks/`."""
-    model = _write_images(scene, folder, options, progress)
+    model = _write_images(scene, folder, options, progress, spaces=False)
     sparse = folder / "sparse" / "0"
     (sparse / "cameras.txt").write_text(_cameras_txt(model))
-    (sparse / "images.txt").write_text(_images_txt(model))
+    (sparse / "images.txt").write_text(_images_txt(model), encoding="utf-8")
     (sparse / "points3D.txt").write_text(_points_txt(model))
 
 
 def _write_images(
-    scene: Scene, folder: Path, options: ExportOptions, progress: Progress
+    scene: Scene, folder: Path, options: ExportOptions, progress: Progress, *, spaces: bool
 ) -> ColmapModel:
-    """Write images and masks, and return the model for them."""
+    """Write images and masks, and return the model for them; `spaces`: names may have some."""
     size: Size = "source" if options.resolution == "auto" else options.resolution
     (folder / "sparse" / "0").mkdir(parents=True)
     suffix = ".png" if size == "prepared" else ".jpg"
     names = [stem + suffix for stem in frame_stems(scene)]
     if size == "source" and options.source is None:
-        names = _original_names(scene)
+        names = _original_names(scene, spaces=spaces)
         logger.warning(
             "colmap: no images written, as the source images were not given (--source); "
-            "the model is for images of %dx%d pixels named %s, ...",
+            "the model is for %simages of %dx%d pixels named %s, ...",
+            "" if scene.mapping.lens is None else "undistorted ",
             *size_hw(scene, size)[::-1],
             names[0],
         )
@@ -136,13 +140,43 @@ def make_model(
     )
 
 
-def _original_names(scene: Scene) -> list[str]:
-    """File names of the source images, made safe; frames of a video end in .png."""
-    suffixes = [Path(name).suffix for name in scene.names]
-    return [
-        stem + (suffix if suffix.lower() in IMAGE_SUFFIXES else ".png")
+def _original_names(scene: Scene, *, spaces: bool) -> list[str]:
+    """File names of the source images, where they can be names; frames of a video end in .png.
+
+    COLMAP's text files end a name at a space, which then becomes an underscore.
+    """
+    suffixes = [Path(name).suffix.lower() for name in scene.names]
+    safe = [
+        stem + (suffix if suffix in IMAGE_SUFFIXES else ".png")
         for stem, suffix in zip(frame_stems(scene), suffixes)
     ]
+    names = [
+        name if _is_file_name(name, spaces=spaces) else replacement
+        for name, replacement in zip(scene.names, safe)
+    ]
+    if len({name.casefold() for name in names}) < len(names):
+        names = safe
+    changed = [
+        (name, new)
+        for name, new, suffix in zip(scene.names, names, suffixes)
+        if suffix in IMAGE_SUFFIXES and name != new
+    ]
+    if changed:
+        logger.warning(
+            "colmap: %d of the images must be renamed: %s is called %s in the model%s",
+            len(changed), *changed[0], "" if spaces else " (format colmap keeps spaces)",
+        )  # fmt: skip
+    return names
+
+
+def _is_file_name(name: str, *, spaces: bool) -> bool:
+    """Whether a name can stay: an image's, without folders, control characters and line ends."""
+    return (
+        Path(name).suffix.lower() in IMAGE_SUFFIXES
+        and base_name(name) == name == printable(name)
+        and (spaces or not re.search(r"\s", name))
+        and len(name.encode()) <= MAX_NAME_BYTES
+    )
 
 
 def _cameras_bin(model: ColmapModel) -> bytes:

@@ -97,7 +97,7 @@ def _write(
         resolution = "upsampled, guided by the source images"
     metadata = {
         **extras,
-        "unit": "the scene's own, arbitrary unless stated otherwise; z along the optical axis",
+        "unit": f"{scene.unit}; z along the optical axis",
         "resolution": resolution,
         "frames": stems,
         "K": intrinsics(scene, size).tolist(),

@@ -67,7 +67,7 @@ def glb_bytes(scene: Scene, options: ExportOptions) -> bytes:
         _animate(gltf, scene, T, camera, moving)
     extras = {
         "axes": "y up, right-handed; the first camera looks along -z",
-        "unit": "the scene's own",
+        "unit": scene.unit,
         "T_gltf_world": T_gltf_world.tolist(),
         "times_s": scene.times_s.tolist(),
     }

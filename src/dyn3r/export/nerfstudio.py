@@ -3,6 +3,9 @@
 Cameras are OpenGL's (x right, y up, z backward), camera to world. The world is z-up. Integer
 coordinates are pixel corners. Masks are black on pixels that are *not* to be used. Depth is in
 thousandths of the unit (nerfstudio's default `depth_unit_scale_factor` 0.001).
+
+Poses, points and depth have one unit. There is no `applied_scale`: nerfstudio's loader multiplies
+points and depth by it, but not poses (nerfstudio 1.1.5, `nerfstudio_dataparser.py`).
 """
 
 from __future__ import annotations
@@ -83,7 +86,7 @@ def write_nerfstudio(
 def unit_scale(scene: Scene) -> float:
     """Power of ten that brings the median depth into 1..10, so that 16 bits suffice for the depth.
 
-    The scene's unit is arbitrary. The factor is `applied_scale` in transforms.json.
+    It is `unit_per_scene_unit` in transforms.json, which nerfstudio does not read.
     """
     return float(10.0 ** -np.floor(np.log10(scene.median_depth)))
 
@@ -104,6 +107,8 @@ def transforms(
     ]
     T = T_new_world @ scene.T_world_camera @ OPENGL_FROM_OPENCV
     T[:, :3, 3] *= scale
+    applied = T_new_world[:3].copy()  # of the scene in the exported unit
+    applied[:, 3] *= scale
     shared = is_K_constant(K)
     frames = [
         {
@@ -118,8 +123,8 @@ def transforms(
         "camera_model": "OPENCV",
         **(lenses[0] if shared else {}),
         "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0,
-        "applied_transform": T_new_world[:3].tolist(),
-        "applied_scale": scale,
+        "applied_transform": applied.tolist(),
+        "unit_per_scene_unit": scale,
         "ply_file_path": "sparse_pc.ply",
         "frames": frames,
     }  # fmt: skip

@@ -39,12 +39,13 @@ def tum_text(
     times_s: Float[np.ndarray, " n"],
     order: QuaternionOrder = "xyzw",
 ) -> str:
-    """Content of a TUM trajectory file."""
+    """Content of a TUM trajectory file; the header names the columns."""
     quat = quaternions_wxyz(T_world_camera)
     if order == "xyzw":
         quat = np.roll(quat, -1, axis=1)
     table = np.concatenate([times_s[:, None], T_world_camera[:, :3, 3], quat], axis=1)
-    return "".join(" ".join(map(_number, row)) + "\n" for row in table)
+    header = f"# timestamp tx ty tz {' '.join(f'q{axis}' for axis in order)}\n"
+    return header + "".join(" ".join(map(_number, row)) + "\n" for row in table)
 
 
 def _number(value: float) -> str:

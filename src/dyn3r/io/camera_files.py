@@ -6,89 +6,124 @@ Intrinsics are converted to those of the prepared frames (docs/conventions.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from dyn3r.errors import InputError
+from dyn3r.geometry.lens import distort, fit_zoom, undistort
+from dyn3r.input_report import InputNote
 from dyn3r.io.arguments import checked_path
-from dyn3r.io.camera_layouts import CameraList, read_camera_list
+from dyn3r.io.camera_layouts import read_camera_list
+from dyn3r.io.camera_list import CameraList, QuaternionOrder
+from dyn3r.io.matching import Match, Rows, match_rows
 from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, checked_number
-from dyn3r.types import Clip, Priors
+from dyn3r.io.quaternion_order import with_quaternion_order
+from dyn3r.types import Clip, Lens, Priors
 
 
-def read_camera_file(path: str | Path, clip: Clip, *, fixed: bool = True) -> Priors:
+class KnownCameras(NamedTuple):
+    """Cameras of a clip that are known."""
+
+    clip: Clip
+    """The clip without lens distortion; its report says how the cameras were matched."""
+    priors: Priors
+    """For `Options.priors`; NaN for frames without a camera."""
+
+
+def read_camera_file(
+    path: str | Path, clip: Clip, *, fixed: bool = True, quaternion: QuaternionOrder = "auto"
+) -> KnownCameras:
     """Read known cameras and match them with the frames of `clip`.
 
-    Layouts, identified by name and content:
+    Layouts, identified by name and content (docs/known-cameras.md):
 
     - `transforms.json` of nerfstudio and instant-ngp (or the folder that holds it);
     - a folder with a COLMAP model, text or binary (needs the package pycolmap);
-    - a text file in the layout of TUM (`t tx ty tz qx qy qz qw`, camera to world, seconds) or of
-      KITTI (twelve numbers a line);
+    - a text file in the layout of TUM (`t tx ty tz qx qy qz qw`, camera to world; t in seconds
+      since the start, absolute, or the number of the frame) or of KITTI (twelve numbers a line);
+      a TUM RGB-D folder, or the folder of our export `official`;
+    - a folder of Polycam, `metadata.json` of Record3D;
     - an `.npz` with `T_world_camera` or `cam2world` (k, 4, 4), or `K` (3, 3) or (k, 3, 3) at source
       resolution, or both, and optionally `names` (k,).
 
     K may be that of the source images, of the same images at another size (if the file gives the
     size), or of the prepared frames (as in our exports at the prepared size).
 
-    Rows are matched with frames by name (without suffixes), by time (TUM), or by order if there are
-    as many as frames. A frame without a row is estimated as usual.
+    Rows are matched with frames by name, number, time or order (`dyn3r.io.matching`).
 
     Args:
         path: the file or folder.
         clip: the frames they belong to.
         fixed: True: the cameras are kept exactly. False: they are the initial values.
-
-    Returns:
-        Known cameras for `Options.priors`; NaN for frames without one.
+        quaternion: order of the quaternions in a TUM path; `auto`: x y z w, or w first where the
+            file shows it.
 
     Raises:
-        InputError: nothing there, an unknown or damaged layout, no camera for any frame, or K of
-            images of another shape.
+        InputError: nothing there, an unknown or damaged layout, no camera for any frame, two ways
+            to match that differ, K of images of another shape, or a lens model that is not
+            supported.
         MissingExtraError: a COLMAP model without pycolmap.
     """
     source = checked_path(path, "the cameras")
+    height, width = clip.mapping.source_hw
     try:
-        listing = read_camera_list(source)
-    except InputError as problem:
-        raise (
-            problem if str(source) in str(problem) else InputError(f"{source}: {problem}")
-        ) from None
+        with _naming(source):
+            listing = read_camera_list(source, (width, height), quaternion)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
             MemoryError) as problem:  # fmt: skip
         raise InputError(
             f"{source} can't be read as cameras: {type(problem).__name__} {problem!s:.100}"
         ) from None
-    return _priors(listing, clip, source, fixed=fixed)
+    return match_cameras(listing, clip, source, fixed=fixed)
 
 
-def priors_from_cameras(
-    T_world_camera: Float[np.ndarray, "k 4 4"],
-    K_source: Float[np.ndarray, "k 3 3"],
-    names: Sequence[str],
-    clip: Clip,
-    source: Path,
-    *,
-    fixed: bool = True,
-) -> Priors:
-    """Known cameras of named frames, matched with the frames of `clip` as by `read_camera_file`.
+def match_cameras(
+    listing: CameraList, clip: Clip, source: Path, *, fixed: bool = True
+) -> KnownCameras:
+    """Cameras of a list in the order of the clip; `source` is for messages.
 
-    `K_source` belongs to the source images (integer pixel centres), `source` is for messages.
+    Raises InputError as `read_camera_file` does.
     """
-    listing = CameraList(T_world_camera, K_source, stems=[Path(name).stem for name in names])
-    return _priors(listing, clip, source, fixed=fixed)
-
-
-def _priors(listing: CameraList, clip: Clip, source: Path, *, fixed: bool) -> Priors:
-    """The cameras of a list in the order of the clip."""
-    rows = _match(listing, clip, source)
-    T = None if listing.T_world_camera is None else _pick(listing.T_world_camera, rows)
-    K = None if listing.K is None else _onto_frames(_pick(listing.K, rows), rows, listing, clip)
+    match = _match(listing, clip, source)
+    listing = with_quaternion_order(listing, clip, match.rows, source)
+    T = None if listing.T_world_camera is None else _pick(listing.T_world_camera, match.rows)
+    K = None
+    clip = replace(clip, report=clip.report.adding(_note(match, listing)))
+    if listing.K is not None:
+        with _naming(source):
+            K = _at_source(_pick(listing.K, match.rows), match.rows, listing, clip)
+            clip, K = _undistorted(clip, K, match.rows, listing, source)
+        K = clip.mapping.K_from_source(K)
     _check(T, K, source)
-    return Priors(K=K, T_world_camera=T, fix_K=fixed, fix_T=fixed)
+    return KnownCameras(clip, Priors(K=K, T_world_camera=T, fix_K=fixed, fix_T=fixed))
+
+
+@contextmanager
+def _naming(source: Path) -> Iterator[None]:
+    """Put the file's name in front of messages that lack it."""
+    try:
+        yield
+    except InputError as problem:
+        if str(source) in str(problem):
+            raise
+        raise InputError(f"{source}: {problem}") from None
+
+
+def _note(match: Match, listing: CameraList) -> InputNote:
+    """How the cameras were matched; a warning where the user should check it."""
+    parts = [str(match)]
+    if listing.remark:
+        parts.append(listing.remark)
+    if match.found < len(match.rows):
+        parts.append("the others are estimated")
+    doubtful = match.is_doubtful or 2 * match.found < len(match.rows)
+    return InputNote("cameras", "; ".join(parts), warning=doubtful)
 
 
 def known_field_of_view(fov_deg: float, clip: Clip, *, fixed: bool = True) -> Priors:
@@ -103,35 +138,12 @@ def known_field_of_view(fov_deg: float, clip: Clip, *, fixed: bool = True) -> Pr
     return Priors(K=clip.mapping.K_from_source(np.tile(K, (len(clip), 1, 1))), fix_K=fixed)
 
 
-def _match(listing: CameraList, clip: Clip, source: Path) -> list[int | None]:
-    """Row of the list for each frame of the clip, or None."""
-    given = listing.T_world_camera if listing.T_world_camera is not None else listing.K
-    assert given is not None
-    count, rows = len(given), list[int | None]()
-    if listing.times_s is not None:
-        gaps = np.abs(clip.times_s[:, None] - listing.times_s[None])
-        reach = 0.5 * float(np.median(np.diff(clip.times_s))) if len(clip) > 1 else 0.0
-        near = gaps.argmin(axis=1)
-        rows = [
-            int(k) if gap <= max(reach * 0.999, 1e-4) else None
-            for k, gap in zip(near, gaps.min(axis=1))
-        ]
-    elif listing.stems:
-        by_stem = {stem: k for k, stem in enumerate(listing.stems)}
-        rows = [by_stem.get(Path(name).stem) for name in clip.names]
-    elif count in (1, len(clip)):
-        return [0] * len(clip) if count == 1 else list(range(count))
-    else:
-        raise InputError(
-            f"{source} has {count} cameras and the clip {len(clip)} frames: give one for each, "
-            "or a layout with names"
-        )
-    if all(row is None for row in rows):
-        raise InputError(
-            f"{source}: none of its {count} cameras belongs to a frame of the clip "
-            f"(frames are called {clip.names[0]}, ..., at {clip.times_s[0]:g} s and later)"
-        )
-    return rows
+def _match(listing: CameraList, clip: Clip, source: Path) -> Match:
+    """Row of the list for each frame of the clip."""
+    if listing.T_world_camera is None and len(listing) == 1:
+        return Match([0] * len(clip), "one K for all")
+    rows = Rows(len(listing), listing.names, listing.stamps)
+    return match_rows(rows, clip.names, clip.times_s, source)
 
 
 def _pick(values: np.ndarray, rows: Sequence[int | None]) -> np.ndarray:
@@ -143,29 +155,88 @@ def _pick(values: np.ndarray, rows: Sequence[int | None]) -> np.ndarray:
     return out
 
 
-def _onto_frames(
+def _at_source(
     K: Float[np.ndarray, "n 3 3"], rows: Sequence[int | None], listing: CameraList, clip: Clip
 ) -> Float[np.ndarray, "n 3 3"]:
-    """Convert K of the file's images to K of the prepared frames."""
+    """Convert K of the file's images to K at source resolution."""
     mapping, out = clip.mapping, np.array(K)
     source_wh = np.array(mapping.source_hw[::-1], dtype=np.float64)
     for t, row in enumerate(rows):
-        size = source_wh
-        if row is not None and listing.sizes_wh is not None:
-            size = np.where(np.isfinite(listing.sizes_wh[row]), listing.sizes_wh[row], source_wh)
+        if row is None or listing.sizes_wh is None:
+            continue
+        size = listing.sizes_wh[row]
         if tuple(size) == tuple(float(length) for length in clip.images.shape[2:0:-1]):
-            continue  # already of the prepared frames
+            out[t] = mapping.K_to_source(K[t])  # of the prepared frames
+            continue
         scale = source_wh / size
         if not 0.98 < scale[0] / scale[1] < 1.02:
             raise InputError(
                 f"the known cameras are of images of {size[0]:g}x{size[1]:g} pixels, the source "
                 f"has {source_wh[0]:g}x{source_wh[1]:g}"
             )
-        scaled = K[t].copy()
-        scaled[:2, :2] *= scale[:, None]
-        scaled[:2, 2] = (K[t, :2, 2] + 0.5) * scale - 0.5
-        out[t] = mapping.K_from_source(scaled)
+        out[t, :2, :2] *= scale[:, None]
+        out[t, :2, 2] = (K[t, :2, 2] + 0.5) * scale - 0.5
     return out
+
+
+def _undistorted(
+    clip: Clip,
+    K: Float[np.ndarray, "n 3 3"],
+    rows: Sequence[int | None],
+    listing: CameraList,
+    source: Path,
+) -> tuple[Clip, Float[np.ndarray, "n 3 3"]]:
+    """The clip without the distortion of its lens, and K of the undistorted source."""
+    known = [t for t, row in enumerate(rows) if row is not None]
+    lenses = {
+        _with_K(listing.lenses[row], K[t]) for t, row in enumerate(rows)
+        if row is not None and listing.lenses
+    }  # fmt: skip
+    if lenses <= {None}:
+        return clip, K
+    if not np.isfinite(K[known]).all():
+        raise InputError(f"{source} has lens distortion without a focal length")
+    if len(lenses) > 1:
+        raise InputError(
+            f"{source} has lens distortion that differs between frames: give all images one "
+            "camera (COLMAP's single_camera), or undistort them first (colmap image_undistorter)"
+        )
+    (lens,) = lenses
+    assert lens is not None
+    clip = without_distortion(clip, lens)
+    assert clip.mapping.lens is not None
+    K[known] = clip.mapping.lens.K
+    return clip, K
+
+
+def _with_K(lens: Lens | None, K: Float[np.ndarray, "3 3"]) -> Lens | None:
+    """The lens in the pixels of K."""
+    if lens is None:
+        return None
+    (fx, _, cx), (_, fy, cy), _ = K.tolist()
+    return replace(lens, focal_xy=(fx, fy), centre_xy=(cx, cy))
+
+
+def without_distortion(clip: Clip, lens: Lens) -> Clip:
+    """The clip with undistorted frames, the lens in its mapping, and a note in its report.
+
+    `lens` belongs to the source; its zoom is chosen so that all pixels of the frames are known. A
+    clip that was undistorted with the same lens stays as it is.
+
+    Raises InputError if it was undistorted with another one, or for a lens that can't be undone.
+    """
+    lens = fit_zoom(lens, clip.mapping)
+    if clip.mapping.lens == lens:
+        return clip
+    if clip.mapping.lens is not None:
+        raise InputError("the clip was already undistorted with another lens")
+    mapping = replace(clip.mapping, lens=lens)
+    height, width = mapping.source_hw
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
+    moved = np.nan_to_num(np.linalg.norm(distort(lens, corners) - corners, axis=1))
+    text = f"{lens.model} distortion removed from the frames: up to {moved.max():.0f} px"
+    report = clip.report.adding(InputNote("lens", f"{text} in a corner of the source"))
+    return replace(clip, images=undistort(clip.images, mapping), mapping=mapping, report=report)
 
 
 def _check(

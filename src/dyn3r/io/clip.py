@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from dyn3r.errors import InputError
+from dyn3r.input_report import InputReport
 from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import (
     IMAGE_SUFFIXES,
@@ -30,7 +31,7 @@ from dyn3r.io.images import (
 from dyn3r.io.mask_files import match_frames, read_masks
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.io.text import storable
-from dyn3r.io.video import open_video, plan_sampling, sampled_frames
+from dyn3r.io.video import open_video, plan_sampling, sampled_frames, time_notes
 from dyn3r.types import Clip, FrameMapping, Progress, no_progress
 
 __all__ = ["clip_from_images", "match_frames", "prepare_images", "read_clip", "read_masks"]
@@ -151,6 +152,7 @@ def _read_video(
     frames: FrameStack | None = None
     names: list[str] = []
     times: list[float] = []
+    moved = 0
     with open_video(source) as container:
         plan = plan_sampling(container, fps=fps, start_s=start, limit=num_frames)
         for sample in sampled_frames(container, plan):
@@ -167,13 +169,15 @@ def _read_video(
                 )
             frames.append(prepare_image(sample.image, mapping))
             times.append(sample.time_s)
+            moved += sample.is_time_moved
             progress(_STAGE, len(frames), max(plan.expected or 0, len(frames)))
     if mapping is None or frames is None:
         where = f" after {start:g} s" if start else ""
         raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
     progress(_STAGE, len(frames), len(frames))
     rate, where = plan.rate / plan.step, storable(str(source))
-    return Clip(frames.stacked(), mapping, tuple(names), np.array(times), where, rate)
+    report = InputReport(time_notes(moved))
+    return Clip(frames.stacked(), mapping, tuple(names), np.array(times), where, rate, report)
 
 
 def _read_images(

@@ -4,99 +4,200 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float32, Shaped
+from PIL import Image
 
 from dyn3r.errors import InputError
+from dyn3r.geometry.lens import undistort
+from dyn3r.input_report import InputNote
 from dyn3r.io.archives import open_arrays
 from dyn3r.io.arguments import checked_path
-from dyn3r.io.images import IMAGE_SUFFIXES, natural_key, open_image, resize_nearest, visible_files
-from dyn3r.io.text import storable
+from dyn3r.io.images import IMAGE_SUFFIXES, images_in, open_image, resize_nearest
+from dyn3r.io.matching import Match, Rows, match_rows
+from dyn3r.io.regular_files import read_text
 from dyn3r.types import Clip, FrameMapping
+
+MasksMean = Literal["auto", "moving", "static"]
+"""What white pixels (labels, opaque pixels) of a mask are."""
 
 # Lossy formats blur masks, so they are not mask files.
 _MASK_SUFFIXES = IMAGE_SUFFIXES - {".jpg", ".jpeg"}
+_MANY = 0.5  # share of the pixels that moving objects rarely cover
+_MAX_LABELS = 32  # most values, or colours, of an image of labels
 
 
-def read_masks(path: str | Path, clip: Clip) -> Bool[np.ndarray, "n h w"]:
-    """Read motion masks for the frames of `clip`; True on dynamic pixels.
+class KnownMasks(NamedTuple):
+    """Masks of a clip that are known."""
 
-    Masks are matched by name with the frames (`dog_07.png` with `dog_07.jpg`); or, if there are as
-    many masks as frames, by their order; or by the number at the end of their names (mask `00012`
-    for `frame_000012`). Any value above 0 counts as dynamic, as in the DAVIS label images.
+    clip: Clip
+    """The clip; its report says how masks were matched and understood, and what they cover."""
+    masks: Bool[np.ndarray, "n h w"]
+    """True on dynamic pixels of the prepared frames."""
+
+
+def read_masks(path: str | Path, clip: Clip, *, mean: MasksMean = "auto") -> np.ndarray:
+    """The masks of `known_masks`: (n, h, w), True on dynamic pixels."""
+    return known_masks(path, clip, mean=mean).masks
+
+
+def known_masks(path: str | Path, clip: Clip, *, mean: MasksMean = "auto") -> KnownMasks:
+    """Read motion masks for the frames of `clip`.
+
+    Masks are matched by name, number or order (`dyn3r.io.matching`). A mask is the alpha channel if
+    that varies, else grey or colour. Pixels of half the full value and more count, and any value
+    above 0 in images of labels (palettes, a few colours, no value of one half). Masks at source
+    resolution are undistorted with the clip.
 
     Args:
         path: a folder of PNGs (or other lossless images), or an `.npz` with one array
             (k, H, W) under `mask`, `masks` or `dynamic`; at source resolution or already at the
             size of the prepared frames.
         clip: the frames they belong to.
+        mean: what counts is `moving` (white on objects, as DAVIS has it) or `static` (black on what
+            is to be left out, as COLMAP and nerfstudio have it). `auto`: static in their layouts,
+            or if most pixels count, also at the border of the image; else moving.
 
     Raises:
         InputError: nothing there, sizes that don't fit, or masks that can't be matched.
     """
     source = checked_path(path, "the masks")
+    if mean not in get_args(MasksMean):
+        raise InputError(f"masks mean {', '.join(get_args(MasksMean))}, not {mean!r:.40}")
+    names: list[str] = []
     if source.is_dir():
-        files = sorted(
-            (f for f in visible_files(source) if f.suffix.lower() in _MASK_SUFFIXES),
-            key=natural_key,
-        )
+        files = [f for f in images_in(source) if f.suffix.lower() in _MASK_SUFFIXES]
         if not files:
             raise InputError(f"{source} has no mask images (PNG) in it")
-        picks = match_frames([f.stem for f in files], clip.names, source)
-        return np.stack(
-            [_onto_frames(_mask_values(files[k]), clip.mapping, files[k]) for k in picks]
-        )
-    if source.suffix.lower() == ".npz":
-        masks = _masks_of_npz(source)
-        picks = match_frames([str(k) for k in range(len(masks))], clip.names, source)
-        return _onto_frames(masks[picks] > 0, clip.mapping, source)
-    raise InputError(f"{source} is neither a folder of masks nor an .npz file")
+        names = [f.name for f in files]
+        match, picks = _match(Rows(len(files), names), clip, source)
+        marked = _marked_in_files([files[k] for k in picks], clip.mapping)
+    elif source.suffix.lower() == ".npz":
+        arrays = _masks_of_npz(source)
+        rows = Rows(len(arrays), [str(k) for k in range(len(arrays))])
+        match, picks = _match(rows, clip, source)
+        marked = _marked(_onto_frames(_levels(arrays[picks]), clip.mapping, source))
+    else:
+        raise InputError(f"{source} is neither a folder of masks nor an .npz file")
+    is_static, reason = _is_static(marked, mean, source, names)
+    masks = ~marked if is_static else marked
+    note = _note(match, masks, reason, is_static=is_static, asked=mean != "auto")
+    return KnownMasks(replace(clip, report=clip.report.adding(note)), masks)
 
 
-def match_frames(stems: list[str], names: Sequence[str], source: Path) -> list[int]:
-    """Index of the file or array row of each frame of a clip.
-
-    By name if every frame's name (without suffix) is there; or by order if there are as many; or by
-    the last number in the names.
-
-    Args:
-        stems: names, without suffixes, of the files or rows.
-        names: the clip's frame names.
-        source: where the stems come from, for the message.
+def match_frames(stems: Sequence[str], names: Sequence[str], source: Path) -> list[int]:
+    """Index of the file or array row of each frame of a clip, as `match_rows` finds it.
 
     Raises:
-        InputError: none of the three works.
+        InputError: a frame has none, or there are two ways to match that differ.
     """
-    wanted = [Path(name).stem for name in names]
-    stems = [storable(stem) for stem in stems]  # as the names of a clip are
-    by_stem = {stem: k for k, stem in enumerate(stems)}
-    if all(stem in by_stem for stem in wanted):
-        return [by_stem[stem] for stem in wanted]
-    if len(stems) == len(names):
-        return list(range(len(names)))
-    by_number = {_last_number(stem): k for k, stem in enumerate(stems)}
-    numbers = [_last_number(stem) for stem in wanted]
-    if None not in numbers and len(by_number) == len(stems) and set(numbers) <= set(by_number):
-        return [by_number[number] for number in numbers]
-    raise InputError(
-        f"{source} holds {len(stems)} frames where the clip has {len(names)}, and they "
-        f"can't be matched by name (the clip's first frame is {names[0]})"
-    )
+    match = match_rows(Rows(len(stems), stems), names, None, source, every_frame=True)
+    return [row for row in match.rows if row is not None]
 
 
-def _last_number(name: str) -> int | None:
-    numbers = re.findall(r"[0-9]+", name)
-    return int(numbers[-1]) if numbers else None
+def _match(rows: Rows, clip: Clip, source: Path) -> tuple[Match, list[int]]:
+    match = match_rows(rows, clip.names, None, source, every_frame=True)
+    return match, [row for row in match.rows if row is not None]
 
 
-def _mask_values(file: Path) -> Bool[np.ndarray, "H W"]:
-    image = open_image(file)
+def _is_static(
+    marked: Bool[np.ndarray, "n h w"], mean: MasksMean, source: Path, names: Sequence[str]
+) -> tuple[bool, str]:
+    """Whether marked pixels are the static ones, and why, for people."""
+    if mean != "auto":
+        return mean == "static", "as asked"
+    if names and all(_is_colmap_name(name) for name in names):
+        return True, "as COLMAP names masks"
+    transforms = source.parent / "transforms.json"
+    if names and transforms.is_file():
+        pattern = rf'"mask_path"\s*:\s*"(\./)?{re.escape(source.name)}/'
+        if re.search(pattern, read_text(transforms)):
+            return True, "as transforms.json beside them says"
+    border = np.concatenate([marked[:, [0, -1]].ravel(), marked[:, :, [0, -1]].ravel()])
+    if marked.mean() > _MANY and border.mean() > _MANY:
+        return True, f"as they are on {100 * marked.mean():.0f} % of the pixels"
+    return False, ""
+
+
+def _is_colmap_name(name: str) -> bool:
+    """`IMAGE.jpg.png`."""
+    return Path(Path(name).stem).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _note(
+    match: Match, masks: Bool[np.ndarray, "n h w"], reason: str, *, is_static: bool, asked: bool
+) -> InputNote:
+    """How masks were matched and understood; a warning where a person should check it."""
+    share = float(masks.mean())
+    what = f"{match}; white pixels are {'static' if is_static else 'moving'}"
+    what += f", {reason}" if reason else ""
+    doubtful = match.is_doubtful or share == 0 or (share > _MANY and not asked)
+    text = f"{what}; {100 * share:.1f} % of the pixels move"
+    if not asked and (doubtful or reason.startswith("as they are")):
+        other = "moving" if is_static else "static"
+        text += f" (--known.masks-mean {other} if that is wrong)"
+        doubtful = True
+    return InputNote("masks", text, warning=doubtful)
+
+
+def _marked_in_files(files: Sequence[Path], mapping: FrameMapping) -> Bool[np.ndarray, "n h w"]:
+    """Marked pixels of images."""
+    colors, alphas = [], []
+    for file in files:
+        color, alpha = _color_and_alpha(open_image(file))
+        colors.append(_onto_frames(color, mapping, file))
+        alphas.append(colors[-1] if alpha is None else _onto_frames(alpha, mapping, file))
+    alpha = np.stack(alphas)
+    varies = any(alphas[k] is not colors[k] for k in range(len(files)))
+    if varies and (alpha < 0.5).any() and (alpha >= 0.5).any():
+        return alpha >= 0.5
+    return _marked(np.stack(colors))
+
+
+def _color_and_alpha(
+    image: Image.Image,
+) -> tuple[Float32[np.ndarray, "H W"], Float32[np.ndarray, "H W"] | None]:
+    """Brightness, or 1 where there is a label, and opacity, all 0..1; None: no alpha."""
+    alpha = None
+    if image.has_transparency_data:
+        alpha = _levels(np.asarray(image.convert("RGBA").getchannel("A")))
+    if image.mode == "P":
+        return (np.asarray(image) > 0).astype(np.float32), alpha  # the label, not the colour
     if image.mode in ("RGBA", "LA", "PA"):
         image = image.convert("L" if image.mode == "LA" else "RGB")
-    values = np.asarray(image) > 0  # palette images: the label, not the colour
-    return np.any(values, axis=2) if values.ndim == 3 else values
+    values = np.asarray(image)
+    if values.ndim == 2:
+        return _levels(values), alpha
+    brightest = values.max(axis=2)
+    is_grey = (brightest == values.min(axis=2)).all()
+    if not is_grey and len(image.getcolors(1 << 24) or ()) <= _MAX_LABELS:
+        return (brightest > 0).astype(np.float32), alpha
+    return _levels(brightest), alpha
+
+
+def _levels(values: Shaped[np.ndarray, "*k H W"]) -> Float32[np.ndarray, "*k H W"]:
+    """Values as 0..1; numbers of labels stay far below 1."""
+    if values.dtype == np.bool_:
+        return values.astype(np.float32)
+    largest = float(np.nan_to_num(values).max(initial=0))
+    is_real = values.dtype.kind == "f" and largest <= 1
+    full = 1.0 if is_real else 255.0 if largest <= 255 else max(65535.0, largest)
+    if values.dtype == np.uint16:
+        full = 65535.0
+    return np.nan_to_num(values.astype(np.float32) / np.float32(full))
+
+
+def _marked(levels: Float32[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
+    """Pixels of half the full value or more; of labels, all above 0."""
+    half = levels >= 0.5
+    if not half.any() and len(np.unique(levels)) <= _MAX_LABELS:
+        marked: np.ndarray = levels > 0
+        return marked
+    return half
 
 
 def _masks_of_npz(source: Path) -> Shaped[np.ndarray, "k H W"]:
@@ -114,12 +215,19 @@ def _masks_of_npz(source: Path) -> Shaped[np.ndarray, "k H W"]:
         return arrays.read(keys[0])
 
 
-def _onto_frames(masks: np.ndarray, mapping: FrameMapping, source: Path) -> np.ndarray:
-    hw = masks.shape[-2:]
+def _onto_frames(
+    levels: Float32[np.ndarray, "*n H W"], mapping: FrameMapping, source: Path
+) -> Float32[np.ndarray, "*n h w"]:
+    """Masks at source resolution resized, cropped and undistorted; those of the frames as is."""
+    hw = levels.shape[-2:]
     if hw == mapping.source_hw:
-        return resize_nearest(masks, mapping)
+        resized = resize_nearest(levels, mapping)
+        if mapping.lens is None:
+            return resized
+        stack = resized.reshape(-1, *resized.shape[-2:])
+        return undistort(stack, mapping, nearest=True).reshape(resized.shape)
     if hw == mapping.size_hw:
-        return masks
+        return levels
     (source_h, source_w), (height, width) = mapping.source_hw, mapping.size_hw
     raise InputError(
         f"{source}: a mask of {hw[1]}x{hw[0]} pixels fits neither the source "

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from dyn3r.errors import InputError
+from dyn3r.input_report import InputNote
 from dyn3r.io.images import first_line
 from dyn3r.io.regular_files import check_regular
 
@@ -48,6 +51,8 @@ class VideoSample:
     """Seconds since the start of the video."""
     image: Image.Image
     """Upright RGB image at source resolution."""
+    is_time_moved: bool = False
+    """True if the time stamp in the file is not later than that of the frame before."""
 
 
 @dataclass(frozen=True)
@@ -119,42 +124,85 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
 
     A frame is kept when its time is at least step / rate seconds (less half a frame) after the
     last one kept: with a constant rate that is every step-th frame, with a variable one the frames
-    are spread evenly over time. Damage is skipped over with a warning in the log.
+    are spread evenly over time. Damage is skipped over with a warning in the log. Times increase:
+    see `time_after`.
     """
-    stream = container.streams.video[0]
-    rate = sampling.rate
+    rate, name = sampling.rate, Path(container.name).name
+    kept = corrupt = 0
+    due_s = sampling.start_s or -math.inf
+    for timed in _timed_frames(container, sampling):
+        if timed.time_s < due_s - 0.5 / rate:
+            continue
+        if timed.frame.is_corrupt:
+            corrupt += 1
+            continue
+        yield VideoSample(timed.index, timed.time_s, _upright(timed.frame), timed.is_moved)
+        kept += 1
+        due_s = timed.time_s + sampling.step / rate if sampling.step > 1 else -math.inf
+        if kept == sampling.limit:
+            return
+    if corrupt:
+        logger.warning("%s: %d damaged frames were left out", name, corrupt)
+    if sampling.expected is not None and kept + corrupt < 0.9 * sampling.expected - 1:
+        logger.warning(
+            "%s ends early: %d frames were read where about %d were expected",
+            name,
+            kept,
+            sampling.expected,
+        )
+
+
+@dataclass(frozen=True)
+class _TimedFrame:
+    """A decoded frame."""
+
+    index: int
+    time_s: float
+    frame: VideoFrame
+    is_moved: bool
+
+
+def _timed_frames(container: InputContainer, sampling: Sampling) -> Iterator[_TimedFrame]:
+    """The frames of a video, from `start_s` or a little before."""
+    stream, rate = container.streams.video[0], sampling.rate
     begin_s = float((stream.start_time or 0) * (stream.time_base or 0))
     if sampling.start_s > 0:
         _seek(container, stream, begin_s + sampling.start_s)
-    kept = corrupt = 0
     index: int | None = None
-    due_s = sampling.start_s or -math.inf
+    last_s = -math.inf
     for frame in _decoded_frames(container, stream):
         if index is None:
             first_s = begin_s if frame.time is None else frame.time
             index = round((first_s - begin_s) * rate) if sampling.start_s > 0 else 0
         else:
             index += 1
-        time_s = index / rate if frame.time is None else frame.time - begin_s
-        if time_s < due_s - 0.5 / rate:
-            continue
-        if frame.is_corrupt:
-            corrupt += 1
-            continue
-        yield VideoSample(index, time_s, _upright(frame))
-        kept += 1
-        due_s = time_s + sampling.step / rate if sampling.step > 1 else -math.inf
-        if kept == sampling.limit:
-            return
-    if corrupt:
-        logger.warning("%s: %d damaged frames were left out", Path(container.name).name, corrupt)
-    if sampling.expected is not None and kept + corrupt < 0.9 * sampling.expected - 1:
-        logger.warning(
-            "%s ends early: %d frames were read where about %d were expected",
-            Path(container.name).name,
-            kept,
-            sampling.expected,
-        )
+        stamp_s = index / rate if frame.time is None else frame.time - begin_s
+        last_s = time_after(last_s, stamp_s, rate)
+        yield _TimedFrame(index, last_s, frame, is_moved=last_s != stamp_s)
+
+
+def time_after(last_s: float, time_s: float, rate: float) -> float:
+    """The time of a frame; half a frame after the last one if it is not later than that.
+
+    Damaged and edited videos have frames of equal or decreasing time stamps.
+    """
+    return time_s if time_s > last_s else last_s + 0.5 / rate
+
+
+def time_notes(moved: int) -> tuple[InputNote, ...]:
+    """The note on frames whose time was moved, if there are some."""
+    if not moved:
+        return ()
+    text = f"{moved} time stamps do not increase: these frames are half a frame later"
+    return (InputNote("times", text, warning=True),)
+
+
+def increasing(times_s: Float[np.ndarray, " n"], rate: float) -> Float[np.ndarray, " n"]:
+    """Times that increase, by `time_after`; `rate` 0: unknown."""
+    out = [float(time_s) for time_s in times_s[:1]]
+    for time_s in times_s[1:].tolist():
+        out.append(time_after(out[-1], time_s, rate or 25.0))
+    return np.array(out)
 
 
 def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:

@@ -36,6 +36,7 @@ def assemble(
             **about,
             "seconds": {stage: round(value, 2) for stage, value in context.seconds.items()},
             "objective": {name: float(value) for name, value in geometry.diagnostics.terms.items()},
+            "input": clip.report.to_json(),
             "notes": [*notes, *geometry.diagnostics.notes],
         },
         sigma_log_depth=geometry.sigma_log_depth,

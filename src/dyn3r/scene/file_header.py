@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from dyn3r.types import FrameMapping
+from dyn3r.geometry.lens import MAX_ZOOM
+from dyn3r.io.numbers import FOCAL_PX
+from dyn3r.types import FrameMapping, Lens
 
 Size = tuple[int, int]
 Fields = Mapping[str, Any]
@@ -18,6 +21,8 @@ VERSION = 2
 """1: `uncertainty` in place of `sigma_log_depth`, no `up_world`; still read, without those."""
 MAX_SOURCE_PIXELS = 1 << 28
 """Most pixels of a source image; exports at source resolution allocate that many."""
+MAX_COEFFICIENTS = 8
+"""Most coefficients of one kind of a lens."""
 MAPS = ("depth", "confidence", "sigma_log_depth", "dynamic_map")
 
 
@@ -37,6 +42,7 @@ def make_header(fields: Fields, precision: str) -> dict[str, Any]:
             "source_hw": [int(x) for x in mapping.source_hw],
             "resized_hw": [int(x) for x in mapping.resized_hw],
             "crop_xy": [int(x) for x in mapping.crop_xy],
+            **({} if mapping.lens is None else {"lens": asdict(mapping.lens)}),
         },
         "fps": fields["fps"],
         "names": list(fields["names"]),
@@ -97,10 +103,39 @@ def parse_header(
         resized_hw=_pair(mapping["resized_hw"], 1),
         crop_xy=_pair(mapping["crop_xy"], -(2**16)),
         size_hw=(h, w),
+        lens=_lens(mapping["lens"]) if mapping.get("lens") is not None else None,
     )
     if not {"times_s", "K", "T_world_camera"} <= set(fields):
         raise ValueError("times or cameras are missing")
     return fields, sizes, exponents
+
+
+def _lens(value: Any) -> Lens:
+    """The lens of a mapping."""
+
+    def number(item: Any) -> float:
+        if isinstance(item, bool) or not isinstance(item, (int, float)):
+            raise ValueError("a lens must have numbers")
+        if not abs(item) <= FOCAL_PX[1]:
+            raise ValueError("a number of the lens is out of all range")
+        return float(item)
+
+    def numbers(key: str) -> tuple[float, ...]:
+        listed = value[key]
+        if not isinstance(listed, list) or len(listed) > MAX_COEFFICIENTS:
+            raise ValueError(f"{key} of the lens is no short list")
+        return tuple(map(number, listed))
+
+    focal, centre, tangential = (numbers(key) for key in ("focal_xy", "centre_xy", "tangential"))
+    if not len(focal) == len(centre) == len(tangential) == 2 or min(focal) < FOCAL_PX[0]:
+        raise ValueError("the lens has no focal lengths")
+    if not 1 <= number(value["zoom"]) <= MAX_ZOOM:
+        raise ValueError("the zoom of the lens is out of range")
+    return Lens(
+        {"perspective": "perspective", "fisheye": "fisheye"}[value["model"]],  # type: ignore[arg-type]
+        (focal[0], focal[1]), (centre[0], centre[1]), numbers("radial"), numbers("denominator"),
+        (tangential[0], tangential[1]), number(value["zoom"]),
+    )  # fmt: skip
 
 
 def _pair(value: Any, low: int) -> Size:

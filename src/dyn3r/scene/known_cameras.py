@@ -4,23 +4,52 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dyn3r.errors import InputError
 from dyn3r.io.arguments import checked_path
-from dyn3r.io.camera_files import priors_from_cameras, read_camera_file
+from dyn3r.io.camera_files import (
+    KnownCameras,
+    match_cameras,
+    read_camera_file,
+    without_distortion,
+)
+from dyn3r.io.camera_list import CameraList, QuaternionOrder
 from dyn3r.scene.scene import Scene
 from dyn3r.types import Clip, Priors
 
 
-def read_cameras(path: str | Path, clip: Clip, *, fixed: bool = True) -> Priors:
-    """Read known cameras and bring them onto the frames of `clip`.
+def known_cameras(
+    path: str | Path, clip: Clip, *, fixed: bool = True, quaternion: QuaternionOrder = "auto"
+) -> KnownCameras:
+    """Read known cameras, bring them onto the frames of `clip`, and undistort these.
 
     `path` is a dyn3r scene (the file, or the folder of a run), or any layout that
     `dyn3r.io.camera_files.read_camera_file` knows. `fixed`: the cameras are kept exactly;
-    False: they are a start. Raises InputError and MissingExtraError as that function does.
+    False: they are a start. `quaternion`: see there. Returns the clip, whose report says how the
+    cameras were matched, and the priors. Raises InputError and MissingExtraError as that function.
     """
     source = checked_path(path, "the cameras")
     if source.suffix.lower() != ".dyn3r" and not (source / "scene.dyn3r").is_file():
-        return read_camera_file(source, clip, fixed=fixed)
+        return read_camera_file(source, clip, fixed=fixed, quaternion=quaternion)
     scene = Scene.load(source)
-    return priors_from_cameras(
-        scene.T_world_camera, scene.K_source(), scene.names, clip, source, fixed=fixed
-    )
+    if scene.mapping.lens is not None:
+        if clip.mapping.source_hw != scene.mapping.source_hw:
+            raise InputError(f"{source} was made from images of another size than the clip")
+        clip = without_distortion(clip, scene.mapping.lens)
+    cameras = CameraList(scene.T_world_camera, scene.K_source(), names=scene.names)
+    return match_cameras(cameras, clip, source, fixed=fixed)
+
+
+def read_cameras(
+    path: str | Path, clip: Clip, *, fixed: bool = True, quaternion: QuaternionOrder = "auto"
+) -> Priors:
+    """The priors of `known_cameras`, for cameras without lens distortion.
+
+    Raises InputError as that function does, and for cameras with distortion unless `clip` was
+    undistorted with it.
+    """
+    known = known_cameras(path, clip, fixed=fixed, quaternion=quaternion)
+    if known.clip.mapping != clip.mapping:
+        raise InputError(
+            f"{path} has lens distortion: take `known_cameras`, which also undistorts the clip"
+        )
+    return known.priors

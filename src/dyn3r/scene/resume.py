@@ -47,7 +47,9 @@ class Continuation:
             *later.notes,
         ]
         past = {"frames": len(earlier), "metadata": earlier.metadata}
-        about = {**later.metadata, "notes": notes, "continued_from": past}
+        about = {key: value for key, value in later.metadata.items() if key != "unit"}
+        if "unit" in earlier.metadata:  # of the same world
+            about["unit"] = earlier.metadata["unit"]
         if earlier.verdict is not None and later.verdict is not None:
             about["verdict"] = earlier.verdict.worse(later.verdict).to_json()
         return Scene(
@@ -57,7 +59,7 @@ class Continuation:
             fps=earlier.fps,
             up_world=earlier.up_world,
             ground_height=earlier.ground_height,
-            metadata=about,
+            metadata={**about, "notes": notes, "continued_from": past},
         )
 
 

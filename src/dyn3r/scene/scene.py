@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.geometry.pixels import confidence_threshold, median_depth, unproject_pixels
+from dyn3r.input_report import InputReport
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.scene.checks import checked_fields
 from dyn3r.scene.file import read_fields, write_fields
@@ -105,6 +106,16 @@ class Scene:
             return Verdict.from_json(self.metadata.get("verdict"))
         except InputError:  # absent, or written by something else
             return None
+
+    @property
+    def unit(self) -> str:
+        """The unit of length, from the metadata: `arbitrary units` unless the run knew it."""
+        return str(self.metadata.get("unit", "arbitrary units"))
+
+    @property
+    def report(self) -> InputReport:
+        """The input report of the clip, from the metadata. Raises InputError if it is damaged."""
+        return InputReport.from_json(self.metadata.get("input", []))
 
     @property
     def median_depth(self) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from dyn3r.errors import InputError
 from dyn3r.scene.scene import Scene
 
 
@@ -19,10 +21,9 @@ def summarise(scene: Scene) -> list[str]:
     fx = scene.K[:, 0, 0]
     fov = np.degrees(2 * np.arctan(w / 2 / np.median(fx)))
     steps = np.linalg.norm(np.diff(scene.T_world_camera[:, :3, 3], axis=0), axis=1)
-    unit = str(scene.metadata.get("unit", "arbitrary units"))
     lines = [
         f"frames      {len(scene)} of {w}x{h} (source {source_w}x{source_h}), {length:.2f} s",
-        f"depth       median {scene.median_depth:.3g}, 5..95 % {low:.3g}..{high:.3g}, {unit}",
+        f"depth       median {scene.median_depth:.3g}, 5..95 % {low:.3g}..{high:.3g}, {scene.unit}",
         f"camera      path length {steps.sum():.3g}, focal {np.median(fx):.1f} px "
         f"({fov:.0f} degrees wide)",
         f"motion      {100 * scene.dynamic.mean():.1f} % of the pixels are dynamic, "
@@ -30,7 +31,17 @@ def summarise(scene: Scene) -> list[str]:
         f"rejected    {100 * (scene.confidence == 0).mean():.1f} % of the pixels",
     ]
     verdict = [] if scene.verdict is None else scene.verdict.lines()
-    return lines + [f"verdict     {line}" for line in verdict] + _about(scene.metadata)
+    judged = [f"verdict     {line}" for line in verdict]
+    return lines + judged + _input(scene) + _about(scene.metadata)
+
+
+def _input(scene: Scene) -> list[str]:
+    """Notes on the input; a damaged report is left out, as other metadata is."""
+    with suppress(InputError):
+        return [
+            f"{'warning' if note.warning else 'input':<11} {note}" for note in scene.report.notes
+        ]
+    return []
 
 
 def _about(metadata: dict[str, Any]) -> list[str]:
@@ -42,7 +53,7 @@ def _about(metadata: dict[str, Any]) -> list[str]:
         if key == "seconds" and isinstance(value, dict):
             spent = [v for v in value.values() if isinstance(v, (int, float))]
             value = f"{sum(spent):.1f} in all"
-        if isinstance(value, (str, int, float)):
+        if isinstance(value, (str, int, float)) and key != "unit":
             lines.append(f"{key:<11} {value}")
     for key in ("notes", "warnings"):
         texts = metadata.get(key)

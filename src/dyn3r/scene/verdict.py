@@ -1,38 +1,16 @@
-"""Verdict on a result: how far cameras, focal length, depth and masks can be trusted, and why."""
+"""Verdict on a result: how far its parts can be trusted, and why."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
-from jaxtyping import Bool
-
 from dyn3r.errors import InputError
-from dyn3r.motion.static_components import StaticTest, static_test
-from dyn3r.scene.flow_agreement import FlowAgreement, flow_agreement
-from dyn3r.types import FlowFields, Geometry, Priors
 
 Grade = Literal["good", "doubtful", "poor"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 PARTS = ("cameras", "focal length", "depth", "masks")
-MIN_VISIBLE = 0.2
-"""Share of its pixels that a pair must see of each other. Source: as in bundle adjustment."""
-EXPLAINED, HARDLY_EXPLAINED = 0.5, 0.25
-"""Shares of the background: most of it, and hardly any."""
-SYSTEMATIC = 5.0
-"""The error of a focal length over its standard error from independent errors of flow: root mean
-square over development clips (docs/results.md)."""
-GOOD_FOCAL, POOR_FOCAL, UNKNOWN_FOCAL = 0.05, 0.15, 0.5
-"""Relative errors of the focal length: hardly visible, clearly visible, unknown."""
-GOOD_DEPTH, POOR_DEPTH = 0.2, 0.4
-"""Standard errors of log depth. Constant depth has about 0.2 to 0.4 (docs/results.md)."""
-SOME_STATIC, MOST_STATIC = 0.25, 0.5
-"""Shares of the pixels called moving."""
-NEGLIGIBLE = 0.01
-"""Share of all pixels that may be called moving wrongly without being worth a word."""
 
 
 @dataclass(frozen=True)
@@ -80,105 +58,3 @@ class Verdict:
                 raise InputError(f"the verdict on {str(name)[:40]!r} is not valid")
             parts[str(name)] = PartVerdict(grade, reason)
         return cls(parts)
-
-
-def judge(
-    geometry: Geometry,
-    masks: Bool[np.ndarray, "n h w"],
-    flow: FlowFields | None,
-    priors: Priors,
-) -> Verdict | None:
-    """Judge a final geometry and its masks by measured flow; None without flow.
-
-    Cameras are judged by the share of the background whose flow they and the depth explain, the
-    focal length by its standard error, depth by its `sigma_log_depth`, masks by how much of what
-    they call moving a static scene explains (`dyn3r.motion.static_components`). Cameras, focal
-    length and masks that were given are judged in the same way: flow may contradict them.
-    """
-    if flow is None or not len(flow.edges):
-        return None
-    agreement = flow_agreement(geometry, masks, flow)
-    if not len(agreement.edges):
-        return None
-    cameras = judge_cameras(agreement, len(geometry))
-    parts = {
-        "cameras": cameras,
-        "focal length": _limited(judge_focal_length(geometry, priors), cameras),
-        "depth": _limited(judge_depth(geometry, masks), cameras),
-        "masks": judge_masks(static_test(masks, geometry, flow), masks),
-    }
-    return Verdict({name: part for name, part in parts.items() if part is not None})
-
-
-def judge_cameras(agreement: FlowAgreement, num_frames: int) -> PartVerdict:
-    """Judge cameras by the worst pair of successive frames and by the median of all pairs."""
-    first, last = agreement.edges.min(1), agreement.edges.max(1)
-    usable = (agreement.visible >= MIN_VISIBLE) & np.isfinite(agreement.static)
-    worst, where = math.inf, 0
-    for t in range(num_frames - 1):
-        across = usable & (first <= t) & (last > t)
-        if not across.any():
-            return PartVerdict(
-                "poor", f"frames {t} and {t + 1} hardly show the same place: nothing joins them"
-            )
-        successive = across & (first == t) & (last == t + 1)
-        share = float(agreement.static[successive if successive.any() else across].min())
-        if share < worst:
-            worst, where = share, t
-    typical = float(np.median(agreement.static[usable]))
-    grade = _grade(worst < EXPLAINED or typical < EXPLAINED, worst < HARDLY_EXPLAINED)
-    return PartVerdict(
-        grade,
-        f"they explain the flow of {typical:.0%} of the background, and of {worst:.0%} between "
-        f"frames {where} and {where + 1}, where they explain least",
-    )
-
-
-def judge_focal_length(geometry: Geometry, priors: Priors) -> PartVerdict | None:
-    """Judge the focal length by its standard error; None if there is none."""
-    if priors.K is not None and priors.fix_K and np.isfinite(priors.K).any():
-        return PartVerdict("good", "given")
-    if geometry.focal_sigma is None:
-        return None
-    error = SYSTEMATIC * geometry.focal_sigma
-    if error >= UNKNOWN_FOCAL:
-        return PartVerdict("poor", "the clip hardly says anything about it")
-    return PartVerdict(
-        _grade(error > GOOD_FOCAL, error > POOR_FOCAL), f"known to about {error:.0%}"
-    )
-
-
-def judge_depth(geometry: Geometry, masks: Bool[np.ndarray, "n h w"]) -> PartVerdict | None:
-    """Judge depth by the median of its standard error over the background; None without any."""
-    sigma = geometry.sigma_log_depth[geometry.valid & ~masks]
-    if not len(sigma):
-        return None
-    typical = float(np.median(sigma))
-    reason = f"typically known to {typical:.0%}, relative to the rest of the scene"
-    return PartVerdict(_grade(typical > GOOD_DEPTH, typical > POOR_DEPTH), reason)
-
-
-def judge_masks(test: StaticTest, masks: Bool[np.ndarray, "n h w"]) -> PartVerdict:
-    """Judge masks by what they call moving although a static scene explains its flow."""
-    if not masks.any():
-        return PartVerdict("good", "nothing is called moving")
-    called = f"{masks.mean():.0%} of the pixels are called moving"
-    if not test.all.any():
-        return PartVerdict("doubtful", f"{called}, and no flow to judge them by is visible")
-    wrong = float(test.static.sum() / test.all.sum())
-    reason = f"{called}; a static scene explains the flow of {wrong:.0%} of them"
-    small = wrong * masks.mean() < NEGLIGIBLE
-    return PartVerdict(
-        _grade(wrong > SOME_STATIC and not small, wrong > MOST_STATIC and not small), reason
-    )
-
-
-def _grade(doubtful: bool, poor: bool) -> Grade:  # noqa: FBT001 (two thresholds)
-    return "poor" if poor else "doubtful" if doubtful else "good"
-
-
-def _limited(part: PartVerdict | None, cameras: PartVerdict) -> PartVerdict | None:
-    """Return `part`, at most doubtful if the cameras that it follows from are poor."""
-    if part is None or part.grade != "good" or part.reason == "given" or cameras.grade != "poor":
-        return part
-    return PartVerdict("doubtful", f"{part.reason}, if the cameras were right")
