@@ -23,7 +23,7 @@ from dyn3r.training.group import Group
 from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
 from dyn3r.training.options import TrainOptions, check_minutes
 from dyn3r.training.pairs import PairBatch
-from dyn3r.training.run_log import TensorBoard, append_log, plot_logs
+from dyn3r.training.run_log import LOG, TensorBoard, append_log, plot_logs
 from dyn3r.training.run_state import RESULT, RunState, restore, save
 from dyn3r.training.synthetic.photographs import check_photographs
 from dyn3r.training.validation import evaluate_sets, write_validation_pictures
@@ -96,6 +96,8 @@ def _run(
     if group.leads:  # not before a refusal
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "options.json", asdict(options), overwrite=True)
+    if recorder is not None and state.step == 0 and options.model is not None:
+        recorder.evaluate(state)  # what fine-tuning starts from
     started = time.monotonic()
     done = state.step >= options.steps
     batches = (
@@ -146,17 +148,23 @@ class _Recorder:
             self.running[name] = LOG_DECAY * mean + (1 - LOG_DECAY) * value
         if state.step % LOG_EVERY == 0 or finished:
             self._log(state.step, {"lr": _rate(state.step - 1, options), **self.running})
-        if self.held_out and (state.step % options.evaluate_every == 0 or finished):
+        if state.step % options.evaluate_every == 0 or finished:
+            self.evaluate(state)
+        if finished or time.monotonic() - self.last_save > options.save_minutes * 60:
+            save(self.folder, state, options, self.group)
+            if (self.folder / LOG).is_file():  # saved before the first line otherwise
+                plot_logs([self.folder], self.folder / "log.png")
+            self.last_save = time.monotonic()
+        if state.step >= options.steps and published_layout(state.average.config):
+            save_published(self.folder / "model.pth", state.average, overwrite=True)
+
+    def evaluate(self, state: RunState) -> None:
+        """Evaluate the averaged weights on what is held out, and draw some of it."""
+        if self.held_out:
             device = self.group.device
             self._log(state.step, evaluate_sets(state.average, self.held_out, device))
             picture = self.folder / "validation" / f"{state.step:06d}.png"
             write_validation_pictures(state.average, self.held_out, device, picture)
-        if finished or time.monotonic() - self.last_save > options.save_minutes * 60:
-            save(self.folder, state, options, self.group)
-            plot_logs([self.folder], self.folder / "log.png")
-            self.last_save = time.monotonic()
-        if state.step >= options.steps and published_layout(state.average.config):
-            save_published(self.folder / "model.pth", state.average, overwrite=True)
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         append_log(self.folder, {"step": step, **values})

@@ -50,8 +50,8 @@ RULES: dict[str, SetRule] = {
     "spring": replace(_PUBLISHED, module="dyn3r.datasets.spring", count=1_000),
     "waymo": SetRule("dyn3r.datasets.waymo", count=4_000, thin=False),
     "sintel": replace(_PUBLISHED, module="dyn3r.datasets.sintel"),
-    "folder": SetRule("dyn3r.datasets.folder", masks=True),
-    "scene": SetRule("dyn3r.training.sets.scene_sequences", masks=True),
+    "folder": SetRule("dyn3r.datasets.folder", thin=False, masks=True),
+    "scene": SetRule("dyn3r.training.sets.scene_sequences", thin=False, masks=True),
 }
 """Data sets by name."""
 
