@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.datasets.training_trees import (
 
 from dyn3r.cli.main import main
 from dyn3r.datasets import tartanair
-from dyn3r.errors import CheckpointError, InputError
+from dyn3r.errors import CheckpointError, InputError, MissingExtraError
 from dyn3r.network.checkpoints.convert import convert_checkpoint
 from dyn3r.network.checkpoints.published_writer import save_published
 from dyn3r.network.checkpoints.reader import load_network, load_two_view
@@ -123,6 +124,7 @@ def test_wrong_data_leaves_no_folder(options: TrainOptions, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_only_what_is_published_is_trained(options: TrainOptions, tmp_path: Path) -> None:
     path = train(tmp_path, replace(options, freeze_encoder=True, steps=2))
     network, facts = load_two_view(path)
@@ -140,6 +142,7 @@ def test_only_what_is_published_is_trained(options: TrainOptions, tmp_path: Path
         assert torch.equal(weight, network.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_facts_of_the_model_are_kept(clips: Path, tmp_path: Path) -> None:
     options = replace(
         OPTIONS, data=(f"2@folder:{clips}",), model="compact", steps=1, accumulate=1,
@@ -152,6 +155,7 @@ def test_facts_of_the_model_are_kept(clips: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "model.pth").exists()  # it has a position embedding
 
 
+@pytest.mark.slow
 def test_recomputed_activations_give_the_same_gradients(options: TrainOptions) -> None:
     head = NetworkConfig(
         enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,
@@ -232,6 +236,7 @@ def test_two_processes_are_one_with_accumulation(options: TrainOptions, tmp_path
 KILLED_WHILE_WRITING = """
 import os, signal, sys, torch
 from pathlib import Path
+from types import ModuleType
 import dyn3r.network.checkpoints.files as files
 from dyn3r.training.trainer import train
 from tests.training.test_fine_tuning import OPTIONS, replace
@@ -273,6 +278,7 @@ def test_a_run_killed_while_it_writes_resumes_exactly(
                      "state.pt", "validation"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_log_a_plot_and_pictures(options: TrainOptions, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -340,21 +346,22 @@ def test_the_dry_run_draws_every_set_and_changes_nothing(
 
 @pytest.mark.slow
 def test_a_small_network_overfits_each_set(
-    world: PlaneWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: PlaneWorld, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tartanair, "K", world.K)
-    for data in (
-        *write_all(tmp_path, world),
-        f"folder:{write_truth_folder(tmp_path / 'f', world)}",
-    ):
+    folder = write_truth_folder(tmp_path / "f", world)
+    for data in (*write_all(tmp_path, world), f"folder:{folder}"):
         name = data.partition(":")[0]
         options = replace(
-            OPTIONS, data=(f"20@{data}",), steps=120, scenes_per_step=4, accumulate=1,
-            sizes_hw=((48, 64),), learning_rate=3e-3, warmup_steps=10,
+            OPTIONS, data=(f"20@{data}",), validation=(data,), model=str(start), steps=60,
+            scenes_per_step=2, accumulate=1, sizes_hw=((32, 48),), learning_rate=3e-3,
+            warmup_steps=5, validation_pairs=4,
         )  # fmt: skip
         train(tmp_path / f"run_{name}", options)
-        losses = [row["loss"] for row in read_log(tmp_path / f"run_{name}") if "loss" in row]
-        assert losses[-1] < 0.45 * losses[0], (name, losses)
+        scores = [row for row in read_log(tmp_path / f"run_{name}") if "held_out_loss" in row]
+        before, after = scores[0], scores[-1]
+        for score in ("held_out_loss", "held_out_point_error"):
+            assert after[score] < 0.5 * before[score], (name, score)
 
 
 def test_published_weights_of_our_additions_are_refused(tmp_path: Path) -> None:
@@ -385,6 +392,7 @@ def test_the_published_file_says_what_the_programs_read(start: Path) -> None:
         assert part in content["args"].model
 
 
+@pytest.mark.slow
 def test_the_command_takes_the_recipe_and_what_changes_it(
     clips: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -402,3 +410,35 @@ def test_the_command_takes_the_recipe_and_what_changes_it(
     assert main([*words, "--no-freeze-encoder", "--check"]) == 0
     assert "0.0 M frozen" in capsys.readouterr().out
     assert [p.name for p in (tmp_path / "check").iterdir()] == ["check.png"]
+
+
+def test_tensorboard_is_an_extra(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'dyn3r\[tensorboard\]'"):
+        train(tmp_path / "run", replace(options, tensorboard=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_gets_the_log(
+    options: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: dict[int, list[str]] = {}
+
+    class Writer:
+        def __init__(self, log_dir: str, purge_step: int) -> None:
+            assert log_dir == str(tmp_path / "tensorboard")
+            assert purge_step == 0
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.setdefault(step, []).append(name)
+
+        def flush(self) -> None: ...
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    train(tmp_path, replace(options, tensorboard=True, steps=1, accumulate=1))
+    assert "held_out_loss" in written[0]
+    assert {"loss", "lr", "held_out_abs_rel"} <= set(written[1])
