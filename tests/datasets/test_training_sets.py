@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from dyn3r.datasets import pointodyssey, spring, tartanair, waymo
-from dyn3r.datasets.files import read_exr
+from dyn3r.datasets.exr import read_exr
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
+from dyn3r.export.pixels import write_exr
 from tests.datasets.plane_world import (
     PlaneWorld,
     plane_world,
@@ -201,8 +202,6 @@ def test_waymo_as_prepared(world: PlaneWorld, tmp_path: Path) -> None:
 def test_waymo_depth_is_sparse_and_damaged_files_are_refused(
     world: PlaneWorld, tmp_path: Path
 ) -> None:
-    from dyn3r.export.pixels import write_exr
-
     folder = write_waymo(tmp_path / "s.tfrecord", world)
     sparse = np.where(np.arange(64) % 8 == 0, world.depth[0], 0).astype(np.float32)
     sparse[0, 0] = np.nan
@@ -212,7 +211,7 @@ def test_waymo_depth_is_sparse_and_damaged_files_are_refused(
     assert depth[0, 0] == 0
     assert (depth > 0).sum() == 48 * 8 - 1
     (folder / "00001_1.exr").write_bytes((folder / "00000_1.exr").read_bytes()[:200])
-    with pytest.raises(InputError, match=r"00001_1.exr"):
+    with pytest.raises(InputError, match=r"00001_1.exr: expected whole OpenEXR scan lines"):
         sequence.depth(1)
     (folder / "00002_1.exr").write_bytes(b"no picture")
     with pytest.raises(InputError, match="expected an OpenEXR picture"):
@@ -222,19 +221,44 @@ def test_waymo_depth_is_sparse_and_damaged_files_are_refused(
         sequence.camera_of(0)
 
 
-@pytest.mark.parametrize("compression", ["ZIP", "ZIPS", "PIZ", "RLE", "NO"])
-def test_exr_of_another_writer(compression: str, world: PlaneWorld, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", ["ZIP", "ZIPS", "NO"])
+@pytest.mark.parametrize("size", [(1, 1), (16, 5), (37, 51)])
+def test_exr_of_another_writer(compression: str, size: tuple[int, int], tmp_path: Path) -> None:
     OpenEXR = pytest.importorskip("OpenEXR", reason="needs OpenEXR to write the file")
     header = {
         "compression": getattr(OpenEXR, f"{compression}_COMPRESSION"),
         "type": OpenEXR.scanlineimage,
     }
-    depth = world.depth[0].astype(np.float32)
-    for name in "YZ":
-        OpenEXR.File(header, {name: depth}).write(str(tmp_path / f"{name}.exr"))
-    np.testing.assert_array_equal(read_exr(tmp_path / "Y.exr"), depth)
-    with pytest.raises(InputError, match="one channel Y of floats"):
-        read_exr(tmp_path / "Z.exr")
+    rng = np.random.default_rng(0)
+    depth = np.where(rng.random(size) < 0.5, rng.random(size) * 70, 0).astype(np.float32)
+    OpenEXR.File(header, {"Z": depth}).write(str(tmp_path / "Z.exr"))
+    np.testing.assert_array_equal(read_exr(tmp_path / "Z.exr"), depth)
+    OpenEXR.File(header, {"Z": depth, "A": depth}).write(str(tmp_path / "two.exr"))
+    with pytest.raises(InputError, match="several channels"):
+        read_exr(tmp_path / "two.exr")
+    OpenEXR.File(header, {"Z": depth.astype(np.float16)}).write(str(tmp_path / "half.exr"))
+    with pytest.raises(InputError, match="one of another type"):
+        read_exr(tmp_path / "half.exr")
+
+
+def test_exr_that_is_cut_off_or_changed_is_refused(world: PlaneWorld, tmp_path: Path) -> None:
+    """Unlike FFmpeg, which leaves the rest empty and says nothing."""
+    write_exr(tmp_path / "a.exr", world.depth[0].astype(np.float32))
+    whole = (tmp_path / "a.exr").read_bytes()
+    for end in range(0, len(whole), 97):
+        (tmp_path / "a.exr").write_bytes(whole[:end])
+        with pytest.raises(InputError):
+            read_exr(tmp_path / "a.exr")
+    refused = 0
+    for place in range(len(whole) - 2000, len(whole), 61):  # in the compressed blocks
+        (tmp_path / "a.exr").write_bytes(
+            whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :]
+        )
+        try:  # a bit that says how hard the writer tried changes nothing
+            np.testing.assert_array_equal(read_exr(tmp_path / "a.exr"), world.depth[0].astype("f4"))
+        except InputError:
+            refused += 1
+    assert refused > 25
 
 
 def write_list(root: Path, pairs: list[tuple[int, int, int]], name: str) -> None:

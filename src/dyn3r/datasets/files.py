@@ -14,8 +14,8 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.io.archives import open_arrays, read_array
-from dyn3r.io.images import first_line, images_in, open_image, to_rgb
-from dyn3r.io.regular_files import open_regular, read_json, read_text
+from dyn3r.io.images import images_in, open_image, to_rgb
+from dyn3r.io.regular_files import read_json, read_text
 
 __all__ = [
     "image_files",
@@ -25,7 +25,6 @@ __all__ = [
     "per_file",
     "poses_from_quaternions",
     "read_depth_png",
-    "read_exr",
     "read_index_png",
     "read_json",
     "read_lines",
@@ -34,9 +33,6 @@ __all__ = [
     "read_rgb",
     "read_table",
 ]
-
-EXR_TAG = b"\x76\x2f\x31\x01"
-MAX_EXR_BYTES = 1 << 28
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -78,26 +74,6 @@ def read_depth_png(file: Path, per_unit: float) -> Float32[np.ndarray, "h w"]:
     if not image.mode.startswith("I"):
         raise InputError(f"{file} is a picture of mode {image.mode}, expected 16-bit depth")
     return (np.asarray(image).astype(np.float64) / per_unit).astype(np.float32)
-
-
-def read_exr(file: Path) -> Float32[np.ndarray, "h w"]:
-    """The single channel Y of an OpenEXR picture of 32-bit floats, as OpenCV writes it."""
-    import av
-
-    with open_regular(file) as stream:
-        data = stream.read(MAX_EXR_BYTES + 1)
-    if len(data) > MAX_EXR_BYTES or data[:4] != EXR_TAG:
-        raise InputError(f"{file}: expected an OpenEXR picture, found {len(data)} other bytes")
-    decoder = av.CodecContext.create("exr", "r")
-    try:
-        frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
-    except (av.FFmpegError, ValueError, MemoryError) as error:
-        raise InputError(
-            f"{file}: expected OpenEXR with one channel Y of floats: {first_line(error)}"
-        ) from error
-    if len(frames) != 1 or not frames[0].format.name.startswith("grayf32"):
-        raise InputError(f"{file}: expected OpenEXR with one channel Y of floats")
-    return frames[0].to_ndarray().astype(np.float32)
 
 
 def read_npz(file: Path, key: str) -> Shaped[np.ndarray, "..."]:

@@ -55,7 +55,7 @@ def _is_usable(folder: Path) -> bool:
     if "trajs_3d" not in npz_names(folder / "info.npz"):
         return False
     shape = np.ravel(read_npz(folder / "info.npz", "trajs_3d"))
-    return len(shape) == 3 and int(shape[1]) > LEAST_TRACKS
+    return len(shape) == 3 and bool(shape[1] > LEAST_TRACKS)
 
 
 def _sequence(folder: Path) -> Sequence:

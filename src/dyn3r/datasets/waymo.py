@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from dyn3r.datasets.cameras import known_K, known_poses
-from dyn3r.datasets.files import listing, numeric, per_file, read_exr, read_rgb
+from dyn3r.datasets.exr import read_exr
+from dyn3r.datasets.files import listing, numeric, per_file, read_rgb
 from dyn3r.datasets.numbered import numbered_files, numbered_frames
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
@@ -100,29 +101,38 @@ def listed_pairs(root: Path, found: list[Sequence]) -> Int[np.ndarray, "k 4"] | 
     file = next((root / name for name in PAIR_LISTS if (root / name).is_file()), None)
     if file is None:
         return None
-    with open_arrays(file) as arrays:
-        scenes, names, pairs = (arrays.read(key) for key in ("scenes", "frames", "pairs"))
-    scenes, names = np.ravel(scenes).astype(str), np.ravel(names).astype(str)
-    pairs = numeric(pairs, file).astype(np.int64)
-    if pairs.ndim != 2 or pairs.shape[1] != 3 or pairs.min(initial=0) < 0:
-        raise InputError(f"{file}: expected pairs (M,3) of indices, found {pairs.shape}")
-    if pairs[:, 0].max(initial=-1) >= len(scenes) or pairs[:, 1:].max(initial=-1) >= len(names):
-        raise InputError(f"{file}: pairs point beyond its {len(scenes)} scenes and frames")
+    scenes, names, pairs = _read_pair_list(file)
     there = {s.name.partition("/")[0] for s in found}
+    pairs = pairs[np.isin(scenes[pairs[:, 0]], sorted(there))]
+    if len(pairs) == 0:
+        raise InputError(f"{file} lists no pair of the segments in {root}")
     index = {
         (s.name.partition("/")[0], name): (k, i)
         for k, s in enumerate(found) for i, name in enumerate(s.frame_names)
     }  # fmt: skip
+    views = np.concatenate([pairs[:, [0, 1]], pairs[:, [0, 2]]])
+    unique, which = np.unique(views, axis=0, return_inverse=True)
+    places = np.empty((len(unique), 2), dtype=np.int32)
+    for k, (scene, frame) in enumerate(unique):
+        place = index.get((str(scenes[scene]), str(names[frame])))
+        if place is None:
+            listed = f"{scenes[scene]}/{names[frame]}"
+            raise InputError(f"{file} lists {listed}, which has no picture, depth or camera")
+        places[k] = place
+    first, second = places[which.reshape(2, -1)]
+    return np.concatenate([first, second], axis=1)
 
-    def place(scene: str, name: str) -> tuple[int, int]:
-        if (scene, name) not in index:
-            raise InputError(f"{file} lists {scene}/{name}, which has no picture, depth or camera")
-        return index[scene, name]
 
-    rows = [
-        (*place(scenes[s], names[i]), *place(scenes[s], names[j]))
-        for s, i, j in pairs if scenes[s] in there
-    ]  # fmt: skip
-    if not rows:
-        raise InputError(f"{file} lists no pair of the segments in {root}")
-    return np.array(rows, dtype=np.int64)
+def _read_pair_list(file: Path) -> tuple[np.ndarray, np.ndarray, Int[np.ndarray, "k 3"]]:
+    """Names of scenes, names of frames, and rows (scene, frame, frame) of a list."""
+    with open_arrays(file) as arrays:
+        scenes, names, pairs = (arrays.read(key) for key in ("scenes", "frames", "pairs"))
+    scenes, names = np.ravel(scenes).astype(str), np.ravel(names).astype(str)
+    pairs = numeric(pairs, file)
+    if pairs.ndim != 2 or pairs.shape[1] != 3 or pairs.dtype.kind not in "iu":
+        raise InputError(f"{file}: expected pairs (M,3) of indices, found {pairs.shape}")
+    pairs = pairs.astype(np.int64)
+    limits = (len(scenes), len(names), len(names))
+    if ((pairs < 0) | (pairs >= limits)).any():
+        raise InputError(f"{file}: pairs point beyond its {len(scenes)} scenes or its frames")
+    return scenes, names, pairs

@@ -34,17 +34,13 @@ def pairs_by_stride(
     thin: keep fewer pairs of short strides, by a fixed choice. Stride k then has the weight
     1 + (k - 1) / 8 relative to the longest stride that occurs.
     """
-    by_stride = {
-        stride: [
-            (s, i, s, i + stride)
-            for s, length in enumerate(lengths)
-            for i in starts(length, stride, step=step, published_range=published_range)
-        ]
+    by_stride = [
+        _pairs_of_stride(lengths, stride, step=step, published_range=published_range)
         for stride in STRIDES
-    }
-    rows = [np.array(rows, dtype=np.int64) for rows in by_stride.values() if rows]
+    ]
+    rows = [pairs for pairs in by_stride if len(pairs)]
     if not rows:
-        return np.zeros((0, 4), dtype=np.int64)
+        return np.zeros((0, 4), dtype=np.int32)
     if thin:
         rng = np.random.default_rng(THINNING_SEED)
         longest = len(rows)  # strides without pairs are the longest ones
@@ -57,6 +53,17 @@ def pairs_by_stride(
             for chosen, count in zip(rows, wanted)
         ]
     return np.concatenate(rows)
+
+
+def _pairs_of_stride(lengths: List[int], stride: int, *, step: int, published_range: bool) -> Pairs:
+    """Rows of all sequences for one stride."""
+    first = [
+        np.array(starts(length, stride, step=step, published_range=published_range), dtype=np.int32)
+        for length in lengths
+    ]
+    sequence = np.repeat(np.arange(len(lengths), dtype=np.int32), [len(f) for f in first])
+    frame = np.concatenate([np.zeros(0, dtype=np.int32), *first])
+    return np.stack([sequence, frame, sequence, frame + np.int32(stride)], axis=1)
 
 
 def _weight(stride: int) -> float:

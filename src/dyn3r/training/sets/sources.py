@@ -159,7 +159,9 @@ def _with_poses(pairs: Pairs, sequences: list[Sequence]) -> np.ndarray:
         else np.isfinite(s.T_world_camera).all(axis=(1, 2))
         for s in sequences
     ]  # fmt: skip
-    return np.array([known[a][i] and known[b][j] for a, i, b, j in pairs], dtype=bool)
+    start = np.cumsum([0, *(len(s) for s in sequences)])
+    flat = np.concatenate(known)
+    return flat[start[pairs[:, 0]] + pairs[:, 1]] & flat[start[pairs[:, 2]] + pairs[:, 3]]
 
 
 def split_held_out(loaded: LoadedSet) -> tuple[LoadedSet, LoadedSet | None]:
