@@ -125,8 +125,11 @@ def test_wrong_data_leaves_no_folder(options: TrainOptions, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_only_what_is_published_is_trained(options: TrainOptions, tmp_path: Path) -> None:
-    path = train(tmp_path, replace(options, freeze_encoder=True, steps=2))
+@pytest.mark.parametrize("ema_decay", [0, 0.999])
+def test_only_what_is_published_is_trained(
+    ema_decay: float, options: TrainOptions, tmp_path: Path
+) -> None:
+    path = train(tmp_path, replace(options, freeze_encoder=True, ema_decay=ema_decay))
     network, facts = load_two_view(path)
     before = load_two_view(options.model or "")[0].state_dict()
     frozen = ("mask_token", "patch_embed.", "enc_blocks.")
@@ -134,7 +137,7 @@ def test_only_what_is_published_is_trained(options: TrainOptions, tmp_path: Path
         assert torch.equal(weight, before[name]) == name.startswith(frozen), name
     assert facts["trained_on"] == "folder"
     assert facts["fine_tuned_from"] == "start.pth"
-    assert facts["pairs"] == str(2 * 2 * 2)
+    assert facts["pairs"] == str(4 * 2 * 2)
     assert "motion_cue" not in facts  # the recommendations of the embedded model are not its own
     published = load_two_view(tmp_path / "model.pth")[0]
     assert published.config == PUBLISHED

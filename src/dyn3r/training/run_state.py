@@ -165,5 +165,6 @@ def save(folder: Path, state: RunState, options: TrainOptions, group: Group) -> 
         "pairs": str(state.step * pairs_per_step),
     }
     if options.data:
-        facts["trained_on"] = ", ".join(parse_data(text).name for text in options.data)
+        names = dict.fromkeys(parse_data(text).name for text in options.data)
+        facts["trained_on"] = ", ".join(names)
     save_network(folder / RESULT, state.average, facts, overwrite=True)

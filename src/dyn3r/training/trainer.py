@@ -269,10 +269,14 @@ def _update_average(
 ) -> None:
     """Update the exponential moving average of the weights; its window is shorter at first.
 
-    Decay 0: the average is the weights themselves.
+    Decay 0: the average is the weights themselves. Frozen weights stay bit for bit.
     """
     decay = min(decay, (1 + step) / (10 + step))
-    averaged: list[Tensor] = list(average.parameters())
-    current: list[Tensor] = list(network.parameters())
+    averaged: list[Tensor] = []
+    current: list[Tensor] = []
+    for mean, weight in zip(average.parameters(), network.parameters()):
+        if weight.requires_grad:
+            averaged.append(mean)
+            current.append(weight)
     torch._foreach_mul_(averaged, decay)
     torch._foreach_add_(averaged, current, alpha=1 - decay)
