@@ -150,3 +150,23 @@ def test_the_last_sequences_are_held_out(world: PlaneWorld, tmp_path: Path) -> N
     alone, none = split_held_out(load_set(parse_data(f"folder:{tmp_path / 'a'}")))
     assert none is None
     assert len(alone.pairs) > 0
+
+
+def test_cameras_of_a_segment_stay_together(world: PlaneWorld, tmp_path: Path) -> None:
+    for name in "pq":
+        write_waymo(tmp_path / f"{name}.tfrecord", world, cameras=(1, 2))
+    train, held = split_held_out(load_set(parse_data(f"waymo:{tmp_path}")))
+    assert isinstance(held, LoadedSet)
+    assert set(train.pairs[:, 0]) == {0, 1}
+    assert set(held.pairs[:, 0]) == {2, 3}
+
+
+def test_cameras_that_are_none_are_refused(world: PlaneWorld, tmp_path: Path) -> None:
+    folder = write_truth_folder(tmp_path / "clip", world)
+    for K, T, message in (
+        (np.full((3, 3), np.nan), world.T_world_camera, "intrinsics that are infinite"),
+        (world.K, 2 * world.T_world_camera, "no rotation and translation"),
+    ):
+        np.savez(folder / "camera.npz", cam2world=T, K=K)
+        with pytest.raises(InputError, match=message):
+            load_set(parse_data(f"folder:{tmp_path}")).views(0)

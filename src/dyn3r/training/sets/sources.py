@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dyn3r.datasets.cameras import known_K, known_poses
 from dyn3r.datasets.sequence import Reader, Sequence
 from dyn3r.datasets.waymo import listed_pairs
 from dyn3r.errors import InputError
@@ -89,8 +90,10 @@ class LoadedSet:
         if rule.masks and sequence.mask is not None:
             moving = _resized(sequence.mask(frame), size)
         K, T = sequence.camera_of(frame)
+        source = self.spec.path / sequence.name / sequence.frame_names[frame]
+        K, T = known_K(K[None], source)[0], known_poses(T[None], source)[0]
         if not np.isfinite(T).all():
-            raise InputError(f"{sequence.name}: frame {sequence.frame_names[frame]} has no pose")
+            raise InputError(f"{source} has no pose")
         return View(image, depth, moving, K, T)
 
 
@@ -167,14 +170,18 @@ def _with_poses(pairs: Pairs, sequences: list[Sequence]) -> np.ndarray:
 def split_held_out(loaded: LoadedSet) -> tuple[LoadedSet, LoadedSet | None]:
     """Split a set into training and held-out sequences: the last twentieth by name, at least one.
 
-    A set of a single sequence, or whose held-out sequences have no pair, has no held-out part.
+    Sequences of one place (the same name before a slash: an environment of TartanAir, a segment of
+    Waymo) stay together if there are several places. A set of a single sequence, or whose held-out
+    sequences have no pair, has no held-out part.
     """
-    n = len(loaded.sequences)
-    first = n - max(1, n // HELD_OUT_PERIOD)
-    if n < 2:
-        return loaded, None
-    held = (loaded.pairs[:, [0, 2]] >= first).all(axis=1)
-    train = (loaded.pairs[:, [0, 2]] < first).all(axis=1)
+    names = [s.name for s in loaded.sequences]
+    places = [name.partition("/")[0] for name in names]
+    if len(set(places)) < 2:
+        places = names
+    unique = sorted(set(places))
+    last = unique[len(unique) - max(1, len(unique) // HELD_OUT_PERIOD) :]
+    is_held = np.isin(places, last)[loaded.pairs[:, [0, 2]]]
+    held, train = is_held.all(axis=1), ~is_held.any(axis=1)
     if not held.any() or not train.any():
         return loaded, None
     return replace(loaded, pairs=loaded.pairs[train]), replace(loaded, pairs=loaded.pairs[held])
