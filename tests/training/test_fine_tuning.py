@@ -23,6 +23,7 @@ from tests.datasets.training_trees import (
     write_truth_folder,
     write_waymo,
 )
+from tests.training.quick_world import use_quick_worlds
 
 from dyn3r.cli.main import main
 from dyn3r.datasets import tartanair
@@ -105,9 +106,14 @@ def test_the_recipe_is_the_published_one() -> None:
     assert optimiser.defaults["betas"] == (0.9, 0.95)
 
 
-@pytest.mark.parametrize("option", ["epochs", "validation", "freeze_encoder"])
+@pytest.mark.parametrize("option", ["epochs", "validation", "freeze_encoder", "synthetic_share"])
 def test_options_that_need_data_or_a_model_say_so(option: str, tmp_path: Path) -> None:
-    value = {"epochs": 2, "validation": ("folder:x",), "freeze_encoder": True}[option]
+    value = {
+        "epochs": 2,
+        "validation": ("folder:x",),
+        "freeze_encoder": True,
+        "synthetic_share": 0.5,
+    }[option]
     with pytest.raises(InputError, match=f"{option} needs"):
         train(tmp_path / "run", replace(OPTIONS, **{option: value}))
     assert not (tmp_path / "run").exists()
@@ -180,6 +186,21 @@ def test_batches_do_not_depend_on_where_they_start(options: TrainOptions) -> Non
     assert (len(whole), len(late)) == (8, 2)
     assert torch.equal(whole[6].images, late[0].images)
     assert {tuple(batch.images.shape[-2:]) for batch in whole} == {(32, 48), (48, 48)}
+
+
+@pytest.mark.slow
+def test_batches_of_the_synthetic_world_are_spread_evenly(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_quick_worlds(monkeypatch)
+    mixed = replace(options, synthetic_share=0.25, pairs_per_scene=1, frames_per_scene=2)
+    batches, plain = list(batch_loader(mixed, 0)), list(batch_loader(options, 0))
+    # a rendered scene has one directed pair here, a pair of data has two
+    assert [len(batch.first) for batch in batches] == [2, 2, 2, 1, 2, 2, 2, 1]
+    # no pair of the data is left out
+    assert all(torch.equal(batches[k].images, plain[k].images) for k in range(3))
+    whole = replace(RECIPES["monst3r"], model="x", data=("folder:y",), synthetic_share=0.5)
+    assert whole.for_run(1).steps == 50 * 1000 / (32 * 0.5)
 
 
 @pytest.mark.slow

@@ -45,9 +45,12 @@ class _Batches:
 
     def __getitem__(self, index: int) -> PairBatch:
         """Render a batch, or take other pairs of the scenes rendered last."""
+        return self.batch(index, frame_size(self.options, index, index // self.options.reuse))
+
+    def batch(self, index: int, size: tuple[int, int]) -> PairBatch:
+        """Render batch `index` with a frame size."""
         options = self.options
         group, repetition = divmod(index, options.reuse)
-        size = frame_size(options, index, group)
         if self.rendered is None or self.rendered[0] != (group, size):
             if size not in self.worlds:
                 self.worlds[size] = _world(options, size, options.frames_per_scene, self.seed)
@@ -85,25 +88,30 @@ class _SceneGroups(Dataset):
 class _SetBatches(Dataset):
     """Batches of data sets, one as an item; several processes take the batches in turn.
 
-    A pure function of the options, the index, and the number and rank of the processes. The sets
-    are opened in each worker, at its first batch.
+    A pure function of the options, the index, and the number and rank of the processes. Batches of
+    the synthetic world are spread evenly among them. The sets are opened in each worker, at its
+    first batch.
     """
 
     def __init__(self, options: TrainOptions, rank: int, processes: int) -> None:
         """Prepare the batches of one process."""
         self.options, self.rank, self.processes = options, rank, processes
         self.mixture: Mixture | None = None
+        self.synthetic = _Batches(options)
 
     def __getitem__(self, index: int) -> list[PairBatch] | InputError:
         """Read a batch. An error is returned, so that a worker passes it on as it is."""
         options = self.options
         number = index * self.processes + self.rank
+        size = frame_size(options, index, number)
+        rendered = int(number * options.synthetic_share)  # so many of the earlier batches
+        if int((number + 1) * options.synthetic_share) > rendered:
+            return [self.synthetic.batch(rendered, size)]
         try:
             if self.mixture is None:
                 self.mixture = Mixture(training_sets(options), options.seed)
-            size = frame_size(options, index, number)
             batch = sample_batch(
-                self.mixture, number, options.scenes_per_step, size,
+                self.mixture, number - rendered, options.scenes_per_step, size,
                 flow=options.matching_weight > 0,
             )  # fmt: skip
         except Dyn3rError as error:

@@ -62,6 +62,8 @@ class TrainOptions:
     set is held out."""
     validation_pairs: int = 40
     """Pairs of each held-out data set."""
+    synthetic_share: float = 0.0
+    """Share of batches of the synthetic world beside `data`; below 1."""
     epochs: int = 0
     """Epochs of `data`, in place of `steps` and `warmup_steps`; 0: as these say."""
     warmup_epochs: float = 0.0
@@ -145,6 +147,7 @@ class TrainOptions:
             ("data_workers", lambda x: x is None or x >= 0, "0 or more"),
             ("coarse_share dynamic_share ema_decay",
              lambda x: 0 <= x <= 1, "a share from 0 to 1"),
+            ("synthetic_share", lambda x: 0 <= x < 1, "a share from 0 to below 1"),
             ("learning_rate clip_norm", lambda x: 0 < x < math.inf, "a number above 0"),
             ("final_learning_rate weight_decay matching_weight shape_weight "
              "confidence_weight nearness save_minutes",
@@ -167,7 +170,7 @@ class TrainOptions:
         """
         if self.freeze_encoder and self.model is None:
             raise InputError("training option freeze_encoder needs a model to fine-tune (--model)")
-        for name in ("epochs", "validation"):
+        for name in ("epochs", "validation", "synthetic_share"):
             if getattr(self, name) and not self.data:
                 raise InputError(f"training option {name} needs data sets (--data)")
         if not self.epochs:
@@ -175,7 +178,8 @@ class TrainOptions:
         from dyn3r.training.sets.sources import parse_data
 
         pairs = sum(parse_data(text).count for text in self.data)
-        per_epoch = pairs / (self.scenes_per_step * self.accumulate * processes)
+        per_step = self.scenes_per_step * self.accumulate * processes * (1 - self.synthetic_share)
+        per_epoch = pairs / per_step
         steps = max(1, int(per_epoch * self.epochs))
         warmup = int(per_epoch * self.warmup_epochs)
         return replace(self, steps=steps, warmup_steps=min(warmup, steps))

@@ -166,5 +166,5 @@ def save(folder: Path, state: RunState, options: TrainOptions, group: Group) -> 
     }
     if options.data:
         names = dict.fromkeys(parse_data(text).name for text in options.data)
-        facts["trained_on"] = ", ".join(names)
+        facts["trained_on"] = ", ".join([*names, *["synthetic"] * (options.synthetic_share > 0)])
     save_network(folder / RESULT, state.average, facts, overwrite=True)
