@@ -136,7 +136,7 @@ def test_tartanair_frames_without_pose_or_depth_are_dropped(
     (folder / "depth_left/000000_left_depth.npy").unlink()
     (sequence,) = tartanair.sequences(tmp_path)
     assert sequence.frame_names == ("000001_left",)
-    assert sequence.notes == ("2 of 3 pictures have no depth or no camera",)
+    assert sequence.notes == ("2 of 3 images have no depth or no camera",)
     np.testing.assert_allclose(sequence.T_world_camera[0], world.T_world_camera[1], atol=1e-6)
 
 
@@ -214,7 +214,7 @@ def test_waymo_depth_is_sparse_and_damaged_files_are_refused(
     with pytest.raises(InputError, match=r"00001_1.exr: expected whole OpenEXR scan lines"):
         sequence.depth(1)
     (folder / "00002_1.exr").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="expected an OpenEXR picture"):
+    with pytest.raises(InputError, match="expected an OpenEXR image"):
         sequence.depth(2)
     np.savez(folder / "00000_1.npz", intrinsics=world.K, cam2world=np.eye(3))
     with pytest.raises(InputError, match=r"cam2world \(4,4\), found \(3, 3\) and \(3, 3\)"):
@@ -282,7 +282,7 @@ def test_waymo_pairs_of_the_published_lists(world: PlaneWorld, tmp_path: Path) -
     write_list(tmp_path, [(2, 0, 1)], "waymo_pairs_video.npz")  # MonST3R's is preferred
     np.testing.assert_array_equal(waymo.listed_pairs(tmp_path, found), [[0, 0, 0, 1]])
     write_list(tmp_path, [(0, 0, 3)], "waymo_pairs_video.npz")
-    with pytest.raises(InputError, match=r"lists z.tfrecord/00000_4, which has no picture"):
+    with pytest.raises(InputError, match=r"lists z.tfrecord/00000_4, which has no image"):
         waymo.listed_pairs(tmp_path, found)
     write_list(tmp_path, [(3, 0, 1)], "waymo_pairs_video.npz")
     with pytest.raises(InputError, match="pairs point beyond"):

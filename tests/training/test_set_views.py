@@ -77,7 +77,7 @@ def test_depth_is_never_interpolated(view: View) -> None:
 def test_a_principal_point_at_the_border_is_refused(view: View) -> None:
     far = view.K.copy()
     far[0, 2] = 20
-    with pytest.raises(InputError, match=r"principal point \(20, 60\) of a picture of 160x120"):
+    with pytest.raises(InputError, match=r"principal point \(20, 60\) of an image of 160x120"):
         fit_view(View(view.image, view.depth, view.moving, far, view.T_world_camera), (48, 64),
                  Augmentation())  # fmt: skip
 

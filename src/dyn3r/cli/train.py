@@ -55,7 +55,6 @@ class Train:
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.network.model import usable_device
-        from dyn3r.training.dry_run import check_run
         from dyn3r.training.trainer import train
 
         device = str(usable_device(self.device))
@@ -63,6 +62,8 @@ class Train:
         if options.data_workers is None:
             options = replace(options, data_workers=_workers(device))
         if self.check:
+            from dyn3r.training.dry_run import check_run
+
             say(*check_run(self.folder, options, device=device))
             return
         with progress_bars(quiet=self.quiet) as progress:

@@ -1,4 +1,4 @@
-"""OpenEXR pictures of one channel of 32-bit floats, as OpenCV writes depth.
+"""OpenEXR images of one channel of 32-bit floats, as OpenCV writes depth.
 
 Scan lines without compression or with zlib (ZIP, ZIPS), checked byte for byte: FFmpeg's decoder
 returns zeros for the missing part of a damaged file and does not say so. Source: "OpenEXR File
@@ -27,11 +27,11 @@ LINES = {0: 1, 2: 1, 3: 16}
 
 
 def read_exr(file: Path) -> Float32[np.ndarray, "h w"]:
-    """The only channel of an OpenEXR picture. Raises InputError."""
+    """The only channel of an OpenEXR image. Raises InputError."""
     with open_regular(file) as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES or data[:4] != TAG:
-        raise InputError(f"{file}: expected an OpenEXR picture, found {len(data)} other bytes")
+        raise InputError(f"{file}: expected an OpenEXR image, found {len(data)} other bytes")
     try:
         return _decode(data)
     except (ValueError, struct.error, zlib.error, LookupError, OverflowError) as problem:

@@ -1,4 +1,4 @@
-"""Frames whose pictures, depth and cameras are matched by the number in their names."""
+"""Frames whose images, depth and cameras are matched by the number in their names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dyn3r.io.images import visible_files
 
 @dataclass(frozen=True)
 class NumberedFrames:
-    """Frames that have a picture, a depth file and a row in the table of cameras."""
+    """Frames that have an image, a depth file and a row in the table of cameras."""
 
     images: list[Path]
     depths: list[Path]
@@ -24,7 +24,7 @@ class NumberedFrames:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the pictures without suffix."""
+        """Names of the images without suffix."""
         return tuple(f.stem for f in self.images)
 
 
@@ -47,7 +47,7 @@ def numbered_frames(
     """Frames that have everything.
 
     Args:
-        images: pictures by number.
+        images: images by number.
         depths: depth files by number.
         cameras: number of rows of the table of cameras.
         first: number of the frame of its row 0.
@@ -59,11 +59,11 @@ def numbered_frames(
     if not kept:
         where = next(iter(images.values())).parent
         raise InputError(
-            f"{where}: none of {len(images)} pictures has one of {len(depths)} depth files and one "
+            f"{where}: none of {len(images)} images has one of {len(depths)} depth files and one "
             f"of {cameras} cameras of its number"
         )
     dropped = len(images) - len(kept)
-    notes = (f"{dropped} of {len(images)} pictures have no depth or no camera",) if dropped else ()
+    notes = (f"{dropped} of {len(images)} images have no depth or no camera",) if dropped else ()
     return NumberedFrames(
         [images[k] for k in kept], [depths[k] for k in kept], [k - first for k in kept], notes
     )

@@ -1,8 +1,8 @@
 """Spring (Mehl 2023): a rendered film with disparity and cameras.
 
 Layout (docs/design/DATASETS.md, 3.3): `spring/train/%04d/frame_left/frame_left_%04d.png` from 0001,
-`disp1_left/disp1_left_%04d.dsp5` (HDF5 `disparity`, twice the picture's size, in pixels of the
-picture; 0 is infinitely far) and `cam_data/{intrinsics,extrinsics}.txt`, a line a frame: `fx fy cx
+`disp1_left/disp1_left_%04d.dsp5` (HDF5 `disparity`, twice the image's size, in pixels of the
+image; 0 is infinitely far) and `cam_data/{intrinsics,extrinsics}.txt`, a line a frame: `fx fy cx
 cy`, and 16 numbers, world to camera, metres.
 """
 
@@ -78,7 +78,7 @@ def _sequence(folder: Path) -> Sequence:
 def _depth_reader(
     files: list[Path], focal_px: np.ndarray
 ) -> Callable[[int], Float32[np.ndarray, "h w"]]:
-    """A reader of metres at the size of the pictures, for their focal lengths in pixels."""
+    """A reader of metres at the size of the images, for their focal lengths in pixels."""
 
     def read(i: int) -> Float32[np.ndarray, "h w"]:
         disparity = read_h5(files[i], "disparity")

@@ -3,7 +3,7 @@
 Layout (docs/design/DATASETS.md, 3.2): `ENV/{Easy,Hard}/P%03d/image_left/%06d_left.png`,
 `depth_left/%06d_left_depth.npy` (metres) and `pose_left.txt`, a line `tx ty tz qx qy qz qw` a
 frame, camera to world, with axes x forward, y right, z down. The archives repeat the folder of the
-environment, so that `ENV/ENV/Hard` occurs too. All pictures are 640x480 with one camera.
+environment, so that `ENV/ENV/Hard` occurs too. All images are 640x480 with one camera.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
 
 K = pinhole(320, 320, 320, 240)
-"""The camera of every picture."""
+"""The camera of every image."""
 SKY_M = 1000.0
 """Depth from which on nothing but sky is seen, about 10 000 m. Source: CUT3R."""
 AXES = [1, 2, 0]

@@ -117,7 +117,7 @@ def listed_pairs(root: Path, found: list[Sequence]) -> Int[np.ndarray, "k 4"] | 
         place = index.get((str(scenes[scene]), str(names[frame])))
         if place is None:
             listed = f"{scenes[scene]}/{names[frame]}"
-            raise InputError(f"{file} lists {listed}, which has no picture, depth or camera")
+            raise InputError(f"{file} lists {listed}, which has no image, depth or camera")
         places[k] = place
     first, second = places[which.reshape(2, -1)]
     return np.concatenate([first, second], axis=1)

@@ -92,23 +92,21 @@ def _run(
     if group.leads:  # wrong data is refused before a model is downloaded
         training_sets(options)
     state = restore(folder, options, group)
-    recorder = _Recorder(folder, options, group, state.step) if group.leads else None
-    if group.leads:  # not before a refusal
-        folder.mkdir(parents=True, exist_ok=True)
+    recorder = None
+    if group.leads:
+        recorder = _Recorder(folder, options, group, state.step)
+        folder.mkdir(parents=True, exist_ok=True)  # not before a refusal
         write_json(folder / "options.json", asdict(options), overwrite=True)
-    if recorder is not None and state.step == 0 and options.model is not None:
-        recorder.evaluate(state)  # what fine-tuning starts from
+        if state.step == 0 and options.model is not None:
+            recorder.evaluate(state)  # what fine-tuning starts from
     started = time.monotonic()
-    done = state.step >= options.steps
-    batches = (
-        iter(()) if done else batch_loader(options, state.step, group.rank, processes=group.size)
-    )
+    batches = batch_loader(options, state.step, group.rank, processes=group.size)
     try:
         while state.step < options.steps:
             step_started = time.monotonic()
-            group_of_step = list(islice(batches, options.accumulate))
+            step_batches = list(islice(batches, options.accumulate))
             waited = time.monotonic() - step_started
-            losses = _step(state, group_of_step, options, group)
+            losses = _step(state, step_batches, options, group)
             state.step += 1
             seconds = time.monotonic() - step_started
             state.seconds += seconds

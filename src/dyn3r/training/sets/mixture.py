@@ -67,7 +67,7 @@ def sample_batch(
 ) -> PairBatch:
     """Read batch number `batch` of `pairs` pairs, with augmentation; each in both orders.
 
-    size_hw: height and width, or the reverse where the first picture is portrait. flow: also the
+    size_hw: height and width, or the reverse where the first image is portrait. flow: also the
     correspondences of static points, for the matching loss. Raises InputError.
     """
     out: list[ViewPair] = []
@@ -98,7 +98,7 @@ def held_out_batch(
 
 
 def oriented(size_hw: tuple[int, int], view: View) -> tuple[int, int]:
-    """Return the frame size in the orientation of a picture."""
+    """Return the frame size in the orientation of an image."""
     short, long = sorted(size_hw)
     h, w = view.size_hw
     return (long, short) if h > w else (short, long)

@@ -98,7 +98,7 @@ class LoadedSet:
 
 
 def _resized(values: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Nearest values at the size of the picture."""
+    """Nearest values at the size of the image."""
     if values.shape == size_hw:
         return values
     h, w = values.shape

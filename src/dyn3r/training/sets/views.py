@@ -14,16 +14,16 @@ from dyn3r.errors import InputError
 LEAST_MARGIN = 0.2
 """The principal point must be this share of the side away from every border."""
 FOCAL_CROP = 0.9
-"""Smallest share of the picture that the focal augmentation keeps."""
+"""Smallest share of the image that the focal augmentation keeps."""
 MAX_SLACK_PX = 16
-"""The scaled picture is up to this much, exclusive, larger than the target."""
+"""The scaled image is up to this much, exclusive, larger than the target."""
 JITTER, HUE_JITTER = 0.5, 0.1
 """Largest relative change of brightness, contrast and saturation; largest change of hue, turns."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture with its truth, all of one size."""
+    """An image with its truth, all of one size."""
 
     image: UInt8[np.ndarray, "h w 3"]
     """RGB."""
@@ -46,9 +46,9 @@ class Augmentation(NamedTuple):
     """What is drawn at random for one view."""
 
     focal_crop: float = 1.0
-    """Share of the picture that is kept, about its centre."""
+    """Share of the image that is kept, about its centre."""
     slack_px: int = 0
-    """How much larger than the target the scaled picture is."""
+    """How much larger than the target the scaled image is."""
     jitter: np.random.Generator | None = None
     """Draws the change of colours; None: colours stay."""
 
@@ -83,7 +83,7 @@ def _crop_about_principal_point(view: View) -> View:
     half_w, half_h = min(cx, w - cx), min(cy, h - cy)
     if half_w < LEAST_MARGIN * w or half_h < LEAST_MARGIN * h:
         raise InputError(
-            f"the principal point ({cx}, {cy}) of a picture of {w}x{h} is too near to its border"
+            f"the principal point ({cx}, {cy}) of an image of {w}x{h} is too near to its border"
         )
     return _crop(view, cx - half_w, cy - half_h, (2 * half_h, 2 * half_w))
 
@@ -123,18 +123,18 @@ def _scale_to_cover(view: View, least_hw: tuple[int, int]) -> View:
 
 def _jittered(image: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
     """Change brightness, contrast, saturation and hue in random order."""
-    picture = Image.fromarray(image)
+    changed = Image.fromarray(image)
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for kind in rng.permutation(len(enhancers) + 1):
         if kind < len(enhancers):
-            picture = enhancers[kind](picture).enhance(rng.uniform(1 - JITTER, 1 + JITTER))
+            changed = enhancers[kind](changed).enhance(rng.uniform(1 - JITTER, 1 + JITTER))
         else:
-            picture = _turn_hue(picture, rng.uniform(-HUE_JITTER, HUE_JITTER))
-    return np.asarray(picture)
+            changed = _turn_hue(changed, rng.uniform(-HUE_JITTER, HUE_JITTER))
+    return np.asarray(changed)
 
 
-def _turn_hue(picture: Image.Image, turns: float) -> Image.Image:
-    hue, saturation, value = picture.convert("HSV").split()
+def _turn_hue(image: Image.Image, turns: float) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
     turned = (np.asarray(hue).astype(int) + round(turns * 256)) % 256
     parts = (Image.fromarray(turned.astype(np.uint8)), saturation, value)
     return Image.merge("HSV", parts).convert("RGB")
