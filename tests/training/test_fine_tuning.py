@@ -41,6 +41,7 @@ from dyn3r.training.options import RECIPES, TrainOptions
 from dyn3r.training.run_log import plot_logs, read_log
 from dyn3r.training.run_state import restore
 from dyn3r.training.trainer import _rate, _step, train
+from dyn3r.training.validation import evaluate_sets, write_validation_pictures
 
 PUBLISHED = NetworkConfig(
     enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=24, dec_depth=4,
@@ -338,6 +339,23 @@ def test_held_out_sets_and_their_scores(options: TrainOptions, clips: Path) -> N
     assert torch.equal(first.images, again.images)
     both = replace(options, validation=(f"folder:{clips / 'a'}", f"folder:{clips / 'b'}"))
     assert [part.name for part in held_out(both)] == ["folder/a", "folder/b"]
+
+
+def test_scores_of_several_sets_and_of_one_without_depth(
+    options: TrainOptions, clips: Path, world: PlaneWorld, tmp_path: Path
+) -> None:
+    empty = replace(world, depth=np.zeros_like(world.depth))
+    write_truth_folder(tmp_path / "empty", empty)
+    names = (f"folder:{clips / 'a'}", f"folder:{clips / 'b'}", f"folder:{tmp_path / 'empty'}")
+    sets = held_out(replace(options, validation=names))
+    network = load_two_view(options.model or "")[0].float()
+    scores = evaluate_sets(network, sets, "cpu")
+    for score in ("held_out_loss", "held_out_abs_rel", "held_out_point_error"):
+        both = [scores[f"{score} folder/{name}"] for name in "ab"]
+        assert scores[score] == pytest.approx(sum(both) / 2)
+        assert f"{score} folder/empty" not in scores
+    write_validation_pictures(network, sets, "cpu", tmp_path / "a.png")
+    assert evaluate_sets(network, sets[2:], "cpu") == {}
 
 
 def write_all(root: Path, world: PlaneWorld) -> tuple[str, ...]:

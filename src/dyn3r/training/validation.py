@@ -27,7 +27,7 @@ def evaluate(
     """Compute the mean loss and medians over pairs of two relative errors, on held-out batches.
 
     `held_out_abs_rel`: depth of view 1 after a median scale; `held_out_point_error`: points of view
-    2 with the same scale, over their distance.
+    2 with the same scale, over their distance. Empty if no pair has known depth in both views.
     """
     network.eval()
     depth_errors, point_errors, losses = [], [], []
@@ -42,6 +42,8 @@ def evaluate(
             if errors is not None:
                 depth_errors.append(errors[0])
                 point_errors.append(errors[1])
+    if not depth_errors:
+        return {}
     return {
         "held_out_loss": sum(losses) / len(losses),
         "held_out_abs_rel": float(torch.stack(depth_errors).median()),
@@ -52,6 +54,7 @@ def evaluate(
 def evaluate_sets(network: PointmapNetwork, sets: list[HeldOut], device: str) -> dict[str, float]:
     """Evaluate on every held-out set; means over the sets, and of several sets those of each."""
     by_set = {part.name: evaluate(network, part.batches(), device) for part in sets}
+    by_set = {name: values for name, values in by_set.items() if values}
     scores: dict[str, float] = {}
     for score in next(iter(by_set.values()), {}):
         scores[score] = sum(values[score] for values in by_set.values()) / len(by_set)
