@@ -70,7 +70,7 @@ def _render(
     frame: int, K: np.ndarray, T: np.ndarray, size_hw: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rays = pixel_rays(K, size_hw)
-    far, near = (_plane_depth(rays, T, d) for d in (DISTANCE, DISTANCE - NEARER))
+    far, near = (plane_depth(rays, T, d) for d in (DISTANCE, DISTANCE - NEARER))
     sideways = np.cross([0, 1, 0], NORMAL)
     sideways /= np.linalg.norm(sideways)
     axes = np.stack([sideways, np.cross(NORMAL, sideways)])
@@ -88,7 +88,8 @@ def pixel_rays(K: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     return np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K).T
 
 
-def _plane_depth(rays: np.ndarray, T: np.ndarray, distance: float) -> np.ndarray:
+def plane_depth(rays: np.ndarray, T: np.ndarray, distance: float) -> np.ndarray:
+    """Depth (h, w) of the plane, or of one parallel to it, along rays with z = 1."""
     return (distance - NORMAL @ T[:3, 3]) / (rays @ T[:3, :3].T @ NORMAL)
 
 

@@ -106,6 +106,13 @@ def other_cases() -> Iterator[Case]:
         words = ("batch", "{bad}", "-o", "{out}", "--model", "{model}", "-q")
         yield Case(f"batch list: {name}", words, (("list.txt", content),))
     yield Case("batch nothing", ("batch", "nothing", "-o", "{out}", "-q"), (), "nothing")
+    for option, value in (
+        ("--data", "kitchen:here"), ("--data", "folder:nothing"), ("--epochs", "3"),
+        ("--validation", "folder:nothing"), ("--synthetic-share", "2"), ("--model", "nothing"),
+        ("--sizes-hw", "100 100"),
+    ):  # fmt: skip
+        words = ("train", "{folder}/t", "-q", "--device", "cpu", option, *value.split())
+        yield Case(f"train {option} {value}", words, (), option[2:6])
     for command in (("train",), ("train", "flow")):
         start = (*command, "{folder}/t", "-q", "--device", "cpu")
         for option, value in (

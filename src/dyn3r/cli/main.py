@@ -26,7 +26,7 @@ COMMANDS = {
     "demo": ("Demo", "reconstruct the bundled clip and measure the result"),
     "models": ("Models", "list, download and convert models"),
     "datasets": ("Datasets", "list published data sets and fetch those that are open"),
-    "train": ("Train", "train a compact network on the synthetic world"),
+    "train": ("Train", "train a network on the synthetic world or on data sets"),
 }
 """Name -> class in `dyn3r.cli.NAME` and one line of help."""
 

@@ -94,12 +94,16 @@ class Download:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a published checkpoint to dyn3r's own format: one file, no pickle, with metadata."""
+    """Convert a published checkpoint to dyn3r's own format: one file, no pickle, with metadata.
+
+    Or, where OUT ends in .pth, a two-view network to the published format, which the programs of
+    DUSt3R and MonST3R read.
+    """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
     """A published .pth, a hub folder, a dyn3r checkpoint, or a model's name."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """The .safetensors file to write."""
+    """The .safetensors (or .pth) file to write."""
     half: Flag = False
     """Store half precision (float16): half the size, nearly the same results."""
     overwrite: Flag = False

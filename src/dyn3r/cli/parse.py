@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -15,17 +15,24 @@ SWITCH = {"auto": None, "on": True, "off": False}
 
 
 def parse(command: type[Command], prog: str, arguments: Sequence[str]) -> Command:
-    """The command with its options. Exits with 0 after --help and 2 for wrong usage."""
+    """The command with its options. Exits with 0 after --help and 2 for wrong usage.
+
+    A command may have a class method `defaults(arguments)`, whose result has the default values.
+    Its switches then have both forms, `--name` and `--no-name`, whatever the default is.
+    """
     registry = ConstructorRegistry()
     registry.primitive_rule(_switch)
-    return tyro.cli(
+    defaults = getattr(command, "defaults", None)
+    parsed: Any = tyro.cli(
         command,
+        default=None if defaults is None else defaults(arguments),
         prog=prog,
         description=inspect.cleandoc(command.__doc__ or ""),
         args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=() if defaults is not None else (tyro.conf.FlagCreatePairsOff,),
         registry=registry,
     )
+    return cast(Command, parsed)
 
 
 def _switch(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool | None] | None:

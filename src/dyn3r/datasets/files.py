@@ -1,4 +1,4 @@
-"""Files that several data sets share: pictures, 16-bit depth, TUM trajectories, JSON, folders.
+"""Files that several data sets share: pictures, depth, TUM trajectories, JSON, folders.
 
 Every function raises InputError, in one line that names the file, for a file that is missing,
 damaged or of another kind.

@@ -13,21 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, UInt8
 
 from dyn3r.datasets.files import image_files, listing, numeric, per_file, read_npy, read_rgb
+from dyn3r.datasets.hdf5 import BROKEN, h5py_for, read_h5
 from dyn3r.datasets.sequence import Sequence
-from dyn3r.errors import InputError, MissingExtraError
+from dyn3r.errors import InputError
 from dyn3r.io.images import first_line, natural_key
 
 LABELLED, SPLITS, TEST = "nyu_depth_v2_labeled.mat", "splits.mat", "testNdxs"
-MAX_SIDE = 8192
-"""Larger arrays in a file are refused unread."""
-BROKEN = (OSError, LookupError, ValueError, RuntimeError, NotImplementedError, AttributeError)
-"""What h5py raises for damaged files, and SciPy for damaged .mat files."""
 
 
 def sequences(root: Path) -> list[Sequence]:
@@ -44,7 +40,7 @@ def sequences(root: Path) -> list[Sequence]:
         raw = base / "official"
         files = sorted(raw.glob("*.h5"), key=natural_key) if raw.is_dir() else []
         if files:
-            _h5py(files[0])
+            h5py_for(files[0])
             return [
                 _single(f.stem, per_file([f], _h5_rgb), per_file([f], _h5_depth)) for f in files
             ]
@@ -80,7 +76,7 @@ def _prepared(base: Path) -> list[Sequence]:
 
 def _labelled(file: Path) -> list[Sequence]:
     """The pictures of the authors' archive, read one at a time."""
-    h5py = _h5py(file)
+    h5py = h5py_for(file)
     try:
         with h5py.File(file, "r") as content:
             shapes = {key: content[key].shape for key in ("images", "depths") if key in content}
@@ -115,25 +111,25 @@ def _test_numbers(file: Path, count: int) -> list[int]:
 
 
 def _labelled_rgb(file: Path, row: int, _frame: int) -> UInt8[np.ndarray, "h w 3"]:
-    array = _h5_array(file, "images", row)
+    array = read_h5(file, "images", row)
     if array.dtype != np.uint8:
         raise InputError(f"{file}: images are {array.dtype}, expected uint8")
     return np.ascontiguousarray(array.transpose(2, 1, 0))
 
 
 def _labelled_depth(file: Path, row: int, _frame: int) -> Float32[np.ndarray, "h w"]:
-    return _depth(_h5_array(file, "depths", row).T, file)
+    return _depth(read_h5(file, "depths", row).T, file)
 
 
 def _h5_rgb(file: Path) -> UInt8[np.ndarray, "h w 3"]:
-    array = _h5_array(file, "rgb")
+    array = read_h5(file, "rgb")
     if array.ndim != 3 or len(array) != 3 or array.dtype != np.uint8:
         raise InputError(f"{file}: rgb is {array.dtype} {array.shape}, expected uint8 (3, H, W)")
     return np.ascontiguousarray(array.transpose(1, 2, 0))
 
 
 def _h5_depth(file: Path) -> Float32[np.ndarray, "h w"]:
-    return _depth(_h5_array(file, "depth"), file)
+    return _depth(read_h5(file, "depth"), file)
 
 
 def _npy_depth(file: Path) -> Float32[np.ndarray, "h w"]:
@@ -145,26 +141,3 @@ def _depth(array: np.ndarray, file: Path) -> Float32[np.ndarray, "h w"]:
     if array.ndim != 2 or array.dtype.kind != "f":
         raise InputError(f"{file}: depth is {array.dtype} {array.shape}, expected float32 (H, W)")
     return np.where(np.isfinite(array) & (array > 0), array, 0).astype(np.float32)
-
-
-def _h5_array(file: Path, key: str, row: int | None = None) -> Shaped[np.ndarray, "..."]:
-    """An array of an HDF5 file, or one row of its first axis."""
-    h5py = _h5py(file)
-    try:
-        with h5py.File(file, "r") as content:
-            item = content.get(key)
-            if not isinstance(item, h5py.Dataset):
-                raise InputError(f"{file} has no array '{key}', found {', '.join(content)}")
-            if item.ndim > 3 + (row is not None) or max(item.shape, default=0) > MAX_SIDE:
-                raise InputError(f"{file}: '{key}' of shape {item.shape} is no picture")
-            return np.asarray(item[() if row is None else row])
-    except BROKEN as error:
-        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
-
-
-def _h5py(file: Path) -> ModuleType:
-    try:
-        import h5py
-    except ImportError:
-        raise MissingExtraError("h5py", "hdf5", f"reading {file}") from None
-    return h5py

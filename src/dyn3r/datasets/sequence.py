@@ -6,7 +6,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as List
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -39,6 +39,9 @@ class Sequence:
     """Camera-to-world transforms, translations in `unit`; rows of NaN where unknown."""
     K: Float[np.ndarray, "n 3 3"] | None = None
     """Intrinsics for the size of the images, pixels."""
+    camera: Callable[[int], tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "4 4"]]] | None = None
+    """K and camera-to-world transform of a frame, of data sets with hundreds of thousands of files
+    of cameras; `K` and `T_world_camera` are None then. See `camera_of`."""
     times_s: Float[np.ndarray, " n"] | None = None
     """Seconds, of any origin."""
     fps: float = 24.0
@@ -68,6 +71,23 @@ class Sequence:
         """Number of frames."""
         return len(self.frame_names)
 
+    @property
+    def has_cameras(self) -> bool:
+        """Whether there are poses and intrinsics."""
+        return self.camera is not None or (self.K is not None and self.T_world_camera is not None)
+
+    def camera_of(self, index: int) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "4 4"]]:
+        """K and the camera-to-world transform of a frame; NaN where unknown.
+
+        Raises:
+            InputError: the data set has no cameras, or those of the frame are damaged.
+        """
+        if self.camera is not None:
+            return self.camera(index)
+        if self.K is None or self.T_world_camera is None:
+            raise InputError(f"sequence {self.name} has no intrinsics or no poses")
+        return self.K[index], self.T_world_camera[index]
+
     def take(self, *, start: int = 0, stride: int = 1, limit: int | None = None) -> Sequence:
         """The sequence of every `stride`-th frame from `start` on, at most `limit` of them.
 
@@ -81,7 +101,7 @@ class Sequence:
         """The sequence of the frames `index`. Raises InputError for no frames."""
         chosen = [int(i) for i in index]
 
-        def reader(read: Callable[[int], np.ndarray] | None) -> Callable | None:
+        def reader(read: Callable[[int], Any] | None) -> Callable | None:
             return None if read is None else lambda i: read(chosen[i])
 
         def rows(array: np.ndarray | None) -> np.ndarray | None:
@@ -91,7 +111,7 @@ class Sequence:
         assert image is not None
         return replace(
             self, frame_names=tuple(self.frame_names[i] for i in chosen), image=image,
-            depth=reader(self.depth), mask=reader(self.mask),
+            depth=reader(self.depth), mask=reader(self.mask), camera=reader(self.camera),
             T_world_camera=rows(self.T_world_camera), K=rows(self.K), times_s=rows(self.times_s),
         )  # fmt: skip
 

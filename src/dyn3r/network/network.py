@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
+from torch.utils.checkpoint import checkpoint
 
 from dyn3r.network.config import PATCH, NetworkConfig
 from dyn3r.network.heads import DptHead, LinearHead, ResidualUnit, to_points
@@ -89,6 +91,8 @@ class PointmapNetwork(nn.Module):
 
     float32_parts = ("downstream_head",)
     """Parts that run in float32 in any case."""
+    checkpointing = False
+    """Whether training computes activations of blocks and heads again instead of keeping them."""
 
     def __init__(self, config: NetworkConfig) -> None:
         """Create the layers for the sizes of `config`; their weights are random."""
@@ -131,7 +135,7 @@ class PointmapNetwork(nn.Module):
             detail_tokens, detail = self.detail(images)
             x = x + detail_tokens
         for block in self.enc_blocks:
-            x = block(x, rope)
+            x = self._run(block, x, rope)
         return Tokens(self.enc_norm(x.float()), grid, detail)
 
     def decode(
@@ -163,8 +167,8 @@ class PointmapNetwork(nn.Module):
         last = self.config.dec_depth - 1
         for layer, (block1, block2) in enumerate(zip(self.dec_blocks, self.dec_blocks2)):
             wanted = {"want_scores": scores, "want_logits": layer in logit_layers}
-            new1, readout1 = block1(x1, x2, rope, dynamic, **wanted)
-            new2, readout2 = block2(x2, x1, rope, None, **wanted)
+            new1, readout1 = self._run(block1, x1, x2, rope, dynamic, **wanted)
+            new2, readout2 = self._run(block2, x2, x1, rope, None, **wanted)
             x1, x2 = new1, new2
             readouts1.append(readout1.scores)
             readouts2.append(readout2.scores)
@@ -178,8 +182,8 @@ class PointmapNetwork(nn.Module):
             # float32 in any case, also if the caller runs the transformer in bfloat16
             device = features1.device.type
             with torch.autocast(device, torch.bfloat16, enabled=heads_autocast):
-                raw1 = _run_head(self.downstream_head1, states1, tokens1, half=heads_autocast)
-                raw2 = _run_head(self.downstream_head2, states2, tokens2, half=heads_autocast)
+                raw1 = self._run_head(self.downstream_head1, states1, tokens1, half=heads_autocast)
+                raw2 = self._run_head(self.downstream_head2, states2, tokens2, half=heads_autocast)
             maps = (*to_points(raw1.float()), *to_points(raw2.float()))
         return Decoded(
             points1=maps[0],
@@ -205,17 +209,24 @@ class PointmapNetwork(nn.Module):
         """Compute the rotary table of a patch grid."""
         return rope_table(grid_hw, head_dim, self.config.rope_base, device)
 
+    def _run(self, part: nn.Module, *inputs: Any, **settings: Any) -> Any:
+        """Run a block or head, with its activations kept or, in training, computed again."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(
+                part, *inputs, use_reentrant=False, preserve_rng_state=False, **settings
+            )
+        return part(*inputs, **settings)
 
-def _run_head(
-    head: nn.Module, states: list[Tensor], tokens: Tokens, *, half: bool
-) -> Float[Tensor, "b 4 h w"]:
-    """Run a head on the decoder states of its view; inputs are converted to float32 unless half."""
-    detail = tokens.detail
-    if not half:
-        states = [state.float() for state in states]
-        detail = tuple(level.float() for level in detail)
-    raw: Tensor = head(states, tokens.grid_hw, detail)
-    return raw
+    def _run_head(
+        self, head: nn.Module, states: list[Tensor], tokens: Tokens, *, half: bool
+    ) -> Float[Tensor, "b 4 h w"]:
+        """Run a head on the decoder states of its view; converts inputs to float32 unless half."""
+        detail = tokens.detail
+        if not half:
+            states = [state.float() for state in states]
+            detail = tuple(level.float() for level in detail)
+        raw: Tensor = self._run(head, states, tokens.grid_hw, detail)
+        return raw
 
 
 def _stack_scores(per_layer: list[Tensor], grid_hw: tuple[int, int]) -> Float[Tensor, "b gh gw c"]:

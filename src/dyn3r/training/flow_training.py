@@ -18,6 +18,7 @@ from dyn3r.flow.network import FlowNetwork, FlowPrediction
 from dyn3r.geometry.cameras import pixel_grid
 from dyn3r.io.atomic import write_json
 from dyn3r.io.numbers import checked_number, checked_whole
+from dyn3r.network.checkpoints.files import write_torch
 from dyn3r.training.clip_cache import warm_cosine, write_weights
 from dyn3r.training.flow_batches import (
     FlowBatch,
@@ -27,7 +28,7 @@ from dyn3r.training.flow_batches import (
 )
 from dyn3r.training.options import check_minutes
 from dyn3r.training.run_log import append_log
-from dyn3r.training.run_state import reading_state, write_state
+from dyn3r.training.run_state import reading_state
 from dyn3r.training.synthetic.photographs import check_photographs
 from dyn3r.types import Progress, no_progress
 
@@ -190,7 +191,7 @@ def _save(folder: Path, state: _State) -> None:
         "network": state.network.state_dict(), "average": state.average,
         "optimiser": state.optimiser.state_dict(), "step": state.step, "seconds": state.seconds,
     }  # fmt: skip
-    write_state(folder / "state.pt", content)
+    write_torch(folder / "state.pt", content, overwrite=True)
     write_weights(folder / WEIGHTS, state.average)
 
 

@@ -12,19 +12,31 @@ from typing import Any
 
 import torch
 
-from dyn3r.errors import InputError
-from dyn3r.io.atomic import atomic_file
+from dyn3r.errors import CheckpointError, InputError
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.io.regular_files import check_regular
+from dyn3r.network.checkpoints.files import write_torch
+from dyn3r.network.checkpoints.locate import locate
 from dyn3r.network.checkpoints.reader import load_two_view, save_network
 from dyn3r.network.initialise import grow, initialise
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.training.group import Group
 from dyn3r.training.options import TrainOptions
+from dyn3r.training.sets.sources import parse_data
 
 RECOMMENDATION = {"motion_cue": "flow", "bundle": "on", "mover_depth": "ground", "refine": "edges"}
 """Recommended processing, written to the header of the result. Source: results of the embedded
 model on the development clips (docs/results.md)."""
+
+
+RESULT = "model.safetensors"
+"""Name of the result in the folder of a run."""
+KEPT_FACTS = ("licence", "paper", "repository", *RECOMMENDATION)
+"""Facts of a model that its fine-tuned successor keeps."""
+MANY_VIEW = "da3-"
+"""Start of the names of models that are refused before a download."""
+FROZEN = ("mask_token", "patch_embed.", "enc_blocks.", "enc_position.", "detail.")
+"""What `freeze_encoder` does not train; the encoder's last norm is trained, as published."""
 
 
 @dataclass
@@ -35,6 +47,9 @@ class RunState:
     average: PointmapNetwork
     """Exponential moving average of the weights: the result."""
     optimiser: torch.optim.Optimizer
+    facts: dict[str, str]
+    """Entries of the header of the result: licence and origin of the model that it starts from,
+    and recommended processing."""
     step: int = 0
     seconds: float = 0.0
     """Training time so far."""
@@ -44,34 +59,41 @@ def restore(folder: Path, options: TrainOptions, group: Group) -> RunState:
     """Load the state of a run, or create one; the same in every process.
 
     Raises InputError for the state of another network, CheckpointError for an unusable
-    `options.start_from`.
+    `options.model`.
     """
-    network = _starting_network(options).to(  # type: ignore[call-overload]
-        group.device, memory_format=torch.channels_last
-    )
+    network, facts = _starting_network(options)
+    network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.checkpointing = options.checkpointing
     if options.freeze_encoder:
-        encoder = ("patch_embed.", "enc_", "detail.")
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(not name.startswith(encoder))
+            parameter.requires_grad_(not name.startswith(FROZEN))
     average = PointmapNetwork(network.config).to(group.device)
     average.load_state_dict(network.state_dict())
     average.requires_grad_(requires_grad=False)
-    state = RunState(network, average, _optimiser(network, options))
+    state = RunState(network, average, _optimiser(network, options), facts)
     saved = folder / "state.pt"
     if saved.exists():
         _load(saved, state, group.device)
     return state
 
 
-def _starting_network(options: TrainOptions) -> PointmapNetwork:
-    """Return the network of a new run: random, or the checkpoint to fine-tune."""
-    if options.start_from:
-        network, _ = load_two_view(options.start_from)
-        network = grow(network, options.network, options.seed)
-        return network.float().requires_grad_(requires_grad=True)
-    network = PointmapNetwork(options.network)
-    initialise(network, options.seed)
-    return network
+def _starting_network(options: TrainOptions) -> tuple[PointmapNetwork, dict[str, str]]:
+    """Return the network of a new run, random or the model to fine-tune, and facts about it."""
+    if options.model is None:
+        network = PointmapNetwork(options.network)
+        initialise(network, options.seed)
+        return network, RECOMMENDATION
+    if options.model.startswith(MANY_VIEW):
+        raise CheckpointError(
+            f"{options.model} is a many-view network; only two-view networks can be trained"
+        )
+    entry = locate(options.model)
+    network, facts = load_two_view(entry.path)
+    facts = {name: facts[name] for name in KEPT_FACTS if name in facts}
+    facts |= {name: entry.facts[name] for name in KEPT_FACTS if name in entry.facts}
+    facts["fine_tuned_from"] = Path(entry.name).name
+    network = grow(network, options.network, options.seed)
+    return network.float().requires_grad_(requires_grad=True), facts
 
 
 def _optimiser(network: PointmapNetwork, options: TrainOptions) -> torch.optim.Optimizer:
@@ -124,15 +146,6 @@ def reading_state(saved: Path, device: str) -> Iterator[dict[str, Any]]:
         ) from None
 
 
-def write_state(file: Path, content: dict[str, Any]) -> None:
-    """Write a state atomically. Raises OutputError."""
-    with atomic_file(file, overwrite=True) as part, open(part, "wb") as stream:
-        try:
-            torch.save(content, stream)
-        except RuntimeError as problem:  # the disk is full
-            raise OSError(str(problem).splitlines()[0]) from None
-
-
 def save(folder: Path, state: RunState, options: TrainOptions, group: Group) -> None:
     """Write `state.pt` and `model.safetensors` atomically."""
     content = {
@@ -142,12 +155,16 @@ def save(folder: Path, state: RunState, options: TrainOptions, group: Group) -> 
         "step": state.step,
         "seconds": state.seconds,
     }
-    write_state(folder / "state.pt", content)
-    pairs_per_step = group.size * options.scenes_per_step * options.pairs_per_scene
+    write_torch(folder / "state.pt", content, overwrite=True)
+    pairs_per_scene = 2 if options.data else options.pairs_per_scene
+    pairs_per_step = group.size * options.accumulate * options.scenes_per_step * pairs_per_scene
     facts = {
         "steps": str(state.step),
         "train_seconds": f"{state.seconds:.0f}",
-        **RECOMMENDATION,
+        **state.facts,
         "pairs": str(state.step * pairs_per_step),
     }
-    save_network(folder / "model.safetensors", state.average, facts, overwrite=True)
+    if options.data:
+        names = dict.fromkeys(parse_data(text).name for text in options.data)
+        facts["trained_on"] = ", ".join([*names, *["synthetic"] * (options.synthetic_share > 0)])
+    save_network(folder / RESULT, state.average, facts, overwrite=True)

@@ -1,12 +1,14 @@
-"""Training of the pointmap network on the synthetic world; resumable from one folder."""
+"""Training of the pointmap network on the synthetic world or on data; resumable from one folder."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -14,15 +16,17 @@ from torch import Tensor
 
 from dyn3r.errors import InputError
 from dyn3r.io.atomic import write_json
+from dyn3r.network.checkpoints.published_writer import published_layout, save_published
 from dyn3r.network.network import Decoded, PointmapNetwork
-from dyn3r.training.batches import batch_loader, held_out_batches
+from dyn3r.training.batches import batch_loader, held_out, training_sets
 from dyn3r.training.group import Group
 from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
 from dyn3r.training.options import TrainOptions, check_minutes
 from dyn3r.training.pairs import PairBatch
-from dyn3r.training.run_log import append_log
-from dyn3r.training.run_state import RunState, restore, save
+from dyn3r.training.run_log import LOG, TensorBoard, append_log, plot_logs
+from dyn3r.training.run_state import RESULT, RunState, restore, save
 from dyn3r.training.synthetic.photographs import check_photographs
+from dyn3r.training.validation import evaluate_sets, write_validation_pictures
 from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -43,15 +47,17 @@ def train(
 ) -> Path:
     """Train, or resume training, in `folder`; returns the path of the resulting checkpoint.
 
-    Stops after `options.steps` steps or after `minutes` of wall-clock time, whichever comes first,
-    and saves everything; another call resumes there. The folder holds `state.pt` (weights,
-    averages, optimiser, step), `log.jsonl` (one line every 50 steps), `options.json` and
-    `model.safetensors` (the averaged weights, loadable by `load_model`).
+    Stops after `options.steps` steps (or `options.epochs`) or after `minutes` of wall-clock time,
+    whichever comes first, and saves everything; another call resumes there. The folder holds
+    `state.pt` (weights, averages, optimiser, step), `log.jsonl` (one line every 50 steps) and
+    `log.png`, `options.json`, `validation/` (pictures of held-out pairs), `model.safetensors` (the
+    averaged weights, loadable by `load_model`) and, for a network of the published layout at the
+    end of a run, `model.pth`.
 
-    Under `torchrun` every process renders `options.scenes_per_step` scenes of its own on its own
-    GPU, and gradients are averaged; the first process writes the folder. Raises InputError for a
-    folder that is a file or holds the state of another network, CheckpointError for an unusable
-    `start_from`.
+    Under `torchrun` every process renders or reads batches of its own on its own GPU, and gradients
+    are averaged; the first process writes the folder. Raises InputError for a folder that is a file
+    or holds the state of another network and for data that can't be read, CheckpointError for an
+    unusable `model`, MissingExtraError for TensorBoard that is not installed.
     """
     folder = Path(folder)
     check_minutes(minutes)
@@ -59,9 +65,22 @@ def train(
         check_photographs(Path(options.photos))
     group = Group(device)
     try:
-        return _run(folder, options, group, minutes, progress if group.leads else no_progress)
+        options = options.for_run(group.size)
+        with _float32_products(options):
+            return _run(folder, options, group, minutes, progress if group.leads else no_progress)
     finally:
         group.leave()
+
+
+@contextmanager
+def _float32_products(options: TrainOptions) -> Iterator[None]:
+    """Allow rounded float32 products (TF32) on GPUs while training, if the options ask for them."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if options.precision == "tf32" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _run(
@@ -70,20 +89,28 @@ def _run(
     """Run the training loop of one process."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the run")
+    if group.leads:  # wrong data is refused before a model is downloaded
+        training_sets(options)
     state = restore(folder, options, group)
-    if group.leads:  # not before a refusal
-        folder.mkdir(parents=True, exist_ok=True)
+    recorder = None
+    if group.leads:
+        recorder = _Recorder(folder, options, group, state.step)
+        folder.mkdir(parents=True, exist_ok=True)  # not before a refusal
         write_json(folder / "options.json", asdict(options), overwrite=True)
-    recorder = _Recorder(folder, options, group) if group.leads else None
+        if state.step == 0 and options.model is not None:
+            recorder.evaluate(state)  # what fine-tuning starts from
     started = time.monotonic()
-    done = state.step >= options.steps
-    batches: Iterable[PairBatch] = [] if done else batch_loader(options, state.step, group.rank)
+    batches = batch_loader(options, state.step, group.rank, processes=group.size)
     try:
-        for step, batch in enumerate(batches, start=state.step):
+        while state.step < options.steps:
             step_started = time.monotonic()
-            losses = _step(state, batch, options, group)
-            state.step = step + 1
-            state.seconds += time.monotonic() - step_started
+            step_batches = list(islice(batches, options.accumulate))
+            waited = time.monotonic() - step_started
+            losses = _step(state, step_batches, options, group)
+            state.step += 1
+            seconds = time.monotonic() - step_started
+            state.seconds += seconds
+            losses["waiting"] = waited / max(seconds, 1e-9)
             out_of_time = minutes is not None and time.monotonic() - started > minutes * 60
             finished = group.any(flag=state.step >= options.steps or out_of_time)
             if recorder is not None:
@@ -95,18 +122,21 @@ def _run(
         if group.leads:
             save(folder, state, options, group)
         raise
-    return folder / "model.safetensors"
+    return folder / RESULT
 
 
 class _Recorder:
     """Writes the log, evaluates and saves at intervals; used by the first process alone."""
 
-    def __init__(self, folder: Path, options: TrainOptions, group: Group) -> None:
-        """Render the held-out scenes."""
+    def __init__(self, folder: Path, options: TrainOptions, group: Group, first_step: int) -> None:
+        """Render or open the held-out data. Raises InputError, MissingExtraError."""
         self.folder, self.options, self.group = folder, options, group
-        self.held_out = held_out_batches(options)
+        self.held_out = held_out(options)
+        self.tensorboard = TensorBoard(folder, first_step) if options.tensorboard else None
         self.running: dict[str, float] = {}
         self.last_save = time.monotonic()
+        if not self.held_out:
+            logger.warning("no sequence can be held out: give --validation to see held-out errors")
 
     def record(self, state: RunState, losses: dict[str, float], *, finished: bool) -> None:
         """Take note of one step; `finished` after the last one."""
@@ -115,31 +145,43 @@ class _Recorder:
             mean = self.running.get(name, value)
             self.running[name] = LOG_DECAY * mean + (1 - LOG_DECAY) * value
         if state.step % LOG_EVERY == 0 or finished:
-            rate = _rate(state.step - 1, options)
-            append_log(self.folder, {"step": state.step, "lr": rate, **self.running})
+            self._log(state.step, {"lr": _rate(state.step - 1, options), **self.running})
         if state.step % options.evaluate_every == 0 or finished:
-            scores = evaluate(state.average, self.held_out, self.group.device)
-            append_log(self.folder, {"step": state.step, **scores})
+            self.evaluate(state)
         if finished or time.monotonic() - self.last_save > options.save_minutes * 60:
             save(self.folder, state, options, self.group)
+            if (self.folder / LOG).is_file():  # saved before the first line otherwise
+                plot_logs([self.folder], self.folder / "log.png")
             self.last_save = time.monotonic()
+        if state.step >= options.steps and published_layout(state.average.config):
+            save_published(self.folder / "model.pth", state.average, overwrite=True)
+
+    def evaluate(self, state: RunState) -> None:
+        """Evaluate the averaged weights on what is held out, and draw some of it."""
+        if self.held_out:
+            device = self.group.device
+            self._log(state.step, evaluate_sets(state.average, self.held_out, device))
+            picture = self.folder / "validation" / f"{state.step:06d}.png"
+            write_validation_pictures(state.average, self.held_out, device, picture)
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        append_log(self.folder, {"step": step, **values})
+        if self.tensorboard is not None:
+            self.tensorboard.write(step, values)
 
 
 def _step(
-    state: RunState, batch: PairBatch, options: TrainOptions, group: Group
+    state: RunState, batches: list[PairBatch], options: TrainOptions, group: Group
 ) -> dict[str, float]:
-    """Take one optimiser step; returns the losses of the pairs of this process."""
-    device = group.device
+    """Take one optimiser step; returns the mean losses of the batches of this process."""
     rate = _rate(state.step, options)
     for parameters in state.optimiser.param_groups:
         parameters["lr"] = rate
     state.network.train()
-    batch = batch.to(device)
-    kind = torch.device(device).type
-    with torch.autocast(kind, torch.bfloat16, enabled=options.precision == "bfloat16"):
-        decoded = forward_pairs(state.network, batch, options)
-    loss, losses = _losses(decoded, batch, options)
-    loss.backward()
+    losses: dict[str, float] = {}
+    for batch in batches:
+        for name, value in add_gradients(state, batch, options, group.device, len(batches)).items():
+            losses[name] = losses.get(name, 0.0) + value / len(batches)
     group.average_gradients(state.network.parameters())
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
     if torch.isfinite(norm):
@@ -149,6 +191,19 @@ def _step(
         logger.warning("step %d: the gradient is not finite; step skipped", state.step)
     state.optimiser.zero_grad(set_to_none=True)
     losses["gradient"] = float(norm) if torch.isfinite(norm) else 0.0
+    return losses
+
+
+def add_gradients(
+    state: RunState, batch: PairBatch, options: TrainOptions, device: str, count: int
+) -> dict[str, float]:
+    """Add the gradients of one of `count` batches; returns its losses."""
+    batch = batch.to(device)
+    kind = torch.device(device).type
+    with torch.autocast(kind, torch.bfloat16, enabled=options.precision == "bfloat16"):
+        decoded = forward_pairs(state.network, batch, options)
+    loss, losses = _losses(decoded, batch, options)
+    (loss / count).backward()
     return losses
 
 
@@ -183,22 +238,15 @@ def _losses(
     return loss, losses
 
 
-def forward_pairs(
-    network: PointmapNetwork, batch: PairBatch, options: TrainOptions | None = None
-) -> Decoded:
-    """Encode the frames of a batch once and decode its pairs; without options as in inference."""
-    if options is not None and options.freeze_encoder:
-        with torch.no_grad():
-            tokens = network.encode(batch.images)
-    else:
-        tokens = network.encode(batch.images)
-    layers = options.matching_layers if options is not None and options.matching_weight > 0 else ()
+def forward_pairs(network: PointmapNetwork, batch: PairBatch, options: TrainOptions) -> Decoded:
+    """Encode the frames of a batch once and decode its pairs."""
+    tokens = network.encode(batch.images)
     return network.decode(
         tokens[batch.first],
         tokens[batch.second],
         scores=False,
-        logit_layers=layers,
-        heads_autocast=options is not None and options.precision == "bfloat16",
+        logit_layers=options.matching_layers if options.matching_weight > 0 else (),
+        heads_autocast=options.precision == "bfloat16",
     )
 
 
@@ -217,43 +265,16 @@ def _rate(step: int, options: TrainOptions) -> float:
 def _update_average(
     average: PointmapNetwork, network: PointmapNetwork, decay: float, step: int
 ) -> None:
-    """Update the exponential moving average of the weights; its window is shorter at first."""
+    """Update the exponential moving average of the weights; its window is shorter at first.
+
+    Decay 0: the average is the weights themselves. Frozen weights stay bit for bit.
+    """
     decay = min(decay, (1 + step) / (10 + step))
-    averaged: list[Tensor] = list(average.parameters())
-    current: list[Tensor] = list(network.parameters())
+    averaged: list[Tensor] = []
+    current: list[Tensor] = []
+    for mean, weight in zip(average.parameters(), network.parameters()):
+        if weight.requires_grad:
+            averaged.append(mean)
+            current.append(weight)
     torch._foreach_mul_(averaged, decay)
     torch._foreach_add_(averaged, current, alpha=1 - decay)
-
-
-@torch.no_grad()
-def evaluate(network: PointmapNetwork, batches: list[PairBatch], device: str) -> dict[str, float]:
-    """Compute the mean loss and medians over pairs of two relative errors, on held-out batches.
-
-    `held_out_abs_rel`: depth of view 1 after a median scale; `held_out_point_error`: points of view
-    2 with the same scale, over their distance.
-    """
-    network.eval()
-    depth_errors, point_errors, losses = [], [], []
-    for batch in batches:
-        batch = batch.to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            out = forward_pairs(network, batch)
-        points = (out.points1, out.conf1, out.points2, out.conf2)
-        truth, valid = (batch.points1, batch.points2), (batch.valid1, batch.valid2)
-        losses.append(float(pointmap_loss(points, truth, valid)))  # type: ignore[arg-type]
-        assert out.points1 is not None
-        assert out.points2 is not None
-        for k in range(len(batch.first)):
-            ok1, ok2 = batch.valid1[k], batch.valid2[k]
-            if not ok1.any() or not ok2.any():
-                continue
-            z, true_z = out.points1[k, ..., 2][ok1], batch.points1[k, ..., 2][ok1]
-            scale = (true_z.median() / z.median().clamp(min=1e-6)).clamp(0, 1e6)
-            depth_errors.append(((z * scale - true_z).abs() / true_z).mean())
-            error = (out.points2[k] * scale - batch.points2[k]).norm(dim=-1)[ok2]
-            point_errors.append((error / batch.points2[k].norm(dim=-1)[ok2]).mean())
-    return {
-        "held_out_loss": sum(losses) / len(losses),
-        "held_out_abs_rel": float(torch.stack(depth_errors).median()),
-        "held_out_point_error": float(torch.stack(point_errors).median()),
-    }

@@ -1,4 +1,4 @@
-"""Conversion of checkpoints to our own layout."""
+"""Conversion of checkpoints to our own layout, or to the published one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from dyn3r.errors import CheckpointError
 from dyn3r.io.atomic import check_writable
 from dyn3r.network.checkpoints.locate import locate
+from dyn3r.network.checkpoints.published_writer import save_published
 from dyn3r.network.checkpoints.reader import load_two_view, save_network
 from dyn3r.types import Progress, no_progress
 
@@ -23,12 +24,16 @@ def convert_checkpoint(
 ) -> dict[str, str]:
     """Write a checkpoint of any layout (or a registered model) as one of our safetensors files.
 
-    half: store float16 instead of float32. Returns licence, paper and origin, which are kept in the
-    metadata of the file and read by `load_model`. Raises CheckpointError for a source that is not a
-    checkpoint or whose numbers are not finite in the target precision, OutputError if `target`
-    exists and `overwrite` is False.
+    A target that ends in `.pth` gets the published layout instead, for the original programs. half:
+    store float16 instead of float32; not in a `.pth`. Returns licence, paper and origin, which our
+    files keep in their metadata and `load_model` reads. Raises CheckpointError for a source that is
+    not a checkpoint, whose numbers are not finite in the target precision or which the published
+    layout has no place for, OutputError if `target` exists and `overwrite` is False.
     """
     check_writable(target, overwrite=overwrite)
+    published = Path(target).suffix == ".pth"
+    if published and half:
+        raise CheckpointError(f"{target}: the published .pth layout is float32; leave out half")
     entry = locate(str(source), progress=progress)
     network, facts = load_two_view(entry.path)
     origin = {name: value for name, value in entry.facts.items() if name != "file"}
@@ -42,5 +47,8 @@ def convert_checkpoint(
         if not float(tensor.to(torch.float64).abs().max()) <= largest:
             what = "exceed half precision" if half else "are not finite"
             raise CheckpointError(f"{source}: the weights {name} have values that {what}")
-    save_network(target, network, facts, dtype=dtype, overwrite=overwrite)
+    if published:
+        save_published(target, network, overwrite=overwrite)
+    else:
+        save_network(target, network, facts, dtype=dtype, overwrite=overwrite)
     return facts

@@ -325,3 +325,12 @@ def write_checkpoint(
         except SafetensorError as error:  # the disk is full
             raise OSError(str(error)) from None
         os.chmod(part, mode)  # safetensors makes the file readable by its owner only
+
+
+def write_torch(path: str | Path, content: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Write a PyTorch file atomically. Raises OutputError as `atomic_file` does."""
+    with atomic_file(path, overwrite=overwrite) as part, open(part, "wb") as stream:
+        try:
+            torch.save(dict(content), stream)
+        except RuntimeError as problem:  # the disk is full
+            raise OSError(str(problem).splitlines()[0]) from None

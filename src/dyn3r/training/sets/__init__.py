@@ -1,0 +1,1 @@
+"""Training pairs from data sets of videos with known depth and cameras."""
