@@ -19,10 +19,6 @@ from dyn3r.viewer.access import LOCAL_NAMES, checked_server
 
 logger = logging.getLogger(__name__)
 
-FOV_RAD = 0.96
-"""Vertical field of view of the first view: 55 degrees, nearer to a video camera than the 75
-degrees of viser's default."""
-
 
 class WebPage:
     """A viser server and its address. `server` (viser's `ViserServer`) accepts further nodes."""
