@@ -269,8 +269,10 @@ def main() -> None:
     viewer = view(scene, port=0, block=False)
     result: dict[str, Any] = {"prepare_s": time.perf_counter() - start}
     result["prepare_cpu_s"] = time.process_time() - cpu
-    points = viewer.scene_nodes.background, viewer.scene_nodes.moving
-    result["points"] = [int(sum(len(node.points) for node in nodes)) for nodes in points]
+    (points,) = viewer.scenes.points
+    result["points"] = [
+        int(sum(map(len, pixels))) for pixels in (points.background_pixels, points.moving_pixels)
+    ]
     result["client"] = measure(viewer, options.seconds)
     viewer.show_filmstrip(visible=True)
     result["client with filmstrip"] = measure(viewer, options.seconds)

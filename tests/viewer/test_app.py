@@ -84,7 +84,7 @@ def a_browser(position=(0.0, 0.0, -5.0)):
     sent: list = []
     return SimpleNamespace(
         camera=camera, atomic=nullcontext, downloads=sent,
-        send_file_download=lambda name, content: sent.append((name, content)),
+        send_file_download=lambda name, content, **_: sent.append((name, content)),
         get_render=lambda h, w, **_: np.full((h, w, 3), 77, np.uint8),
     )  # fmt: skip
 

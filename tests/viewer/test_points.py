@@ -151,6 +151,15 @@ def test_each_cloud_has_the_spacing_of_its_own_depth():
     assert points.moving()[0].spacing == pytest.approx(3 * 2.5 / focal)
 
 
+def test_a_frame_alone_has_all_its_points_and_no_background():
+    scene = tiny_scene()
+    points = ScenePoints(scene, Appearance(hide_edges=False, frame_alone=True))
+    assert not any(map(len, points.background_pixels))
+    assert [len(pixels) for pixels in points.moving_pixels] == [
+        int(scene.select(t).sum()) for t in range(4)
+    ]
+
+
 def test_long_clips_have_few_chunks(monkeypatch):
     monkeypatch.setattr("dyn3r.viewer.points.MAX_CHUNKS", 2)
     points = ScenePoints(tiny_scene(n=5), ALL)

@@ -37,6 +37,8 @@ class Appearance:
     """Dilation of the motion masks in pixels."""
     hide_edges: bool = True
     """Leave out pixels at depth discontinuities. Their depth lies between the two surfaces."""
+    frame_alone: bool = False
+    """Show all points of the current frame, static ones too, and no background of other frames."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -109,6 +109,7 @@ class Controls:
             step_moving=int(self.step_moving.value),
             mask_dilation=int(self.mask_dilation.value),
             hide_edges=bool(self.edges.value),
+            frame_alone=bool(self.alone.value),
         )
 
     @property
@@ -133,6 +134,7 @@ class Controls:
         ):
             control.value = min(value, control.max)
         self.edges.value = appearance.hide_edges
+        self.alone.value = appearance.frame_alone
 
     def set_visibility(self, visibility: Visibility) -> None:
         """Set the controls to this visibility; values are clamped to the sliders' ranges."""
@@ -205,10 +207,13 @@ class Controls:
         self.edges = gui.add_checkbox(
             "hide edges", initial_value=True, hint="leave out points at depth discontinuities"
         )
+        self.alone = gui.add_checkbox(
+            "frame alone", initial_value=False, hint="no background points of other frames"
+        )
         on_user_change(self.size, lambda: actions.resize_points(float(self.size.value)))
         for control in (
             self.color, self.drop_static, self.drop_moving, self.step_static, self.step_moving,
-            self.mask_dilation, self.edges,
+            self.mask_dilation, self.edges, self.alone,
         ):  # fmt: skip
             on_user_change(control, actions.appearance_changed)
 

@@ -75,6 +75,13 @@ def find_hit(
     return Hit(frame, int(chosen[within]), points[which][within].astype(np.float64))
 
 
+def clicked_hit(event: Any, playback: Playback) -> Hit | None:
+    """Point of the leading scene that a click of viser's hits."""
+    place = playback.leading.placement
+    origin = (np.array(event.ray_origin) - place.position) @ place.R
+    return find_hit(playback.leading, origin, np.array(event.ray_direction) @ place.R)
+
+
 class Picker:
     """Clicks on the points of a page. While it is on, a click measures."""
 
@@ -104,12 +111,7 @@ class Picker:
 
     def _clicked(self, event: Any) -> None:
         nodes = self._playback.leading
-        R, origin = nodes.placement.R, nodes.placement.position
-        hit = find_hit(
-            nodes,
-            (np.array(event.ray_origin) - origin) @ R,
-            np.array(event.ray_direction) @ R,
-        )
+        hit = clicked_hit(event, self._playback)
         if hit is None:
             return
         if len(self._hits) >= 2:

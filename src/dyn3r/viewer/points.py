@@ -33,7 +33,7 @@ _MAX_SAMPLES = 4_000_000  # pixels that a confidence quantile is taken of
 Pixels = tuple[Int[np.ndarray, " _"], ...]
 """Row-major pixel indices, ascending, one array per frame."""
 
-_SELECTION = ("mask_dilation", "hide_edges")
+_SELECTION = ("mask_dilation", "hide_edges", "frame_alone")
 _BACKGROUND_SELECTION = ("drop_static", "step_static", *_SELECTION)
 _MOVING_SELECTION = ("drop_moving", "step_moving", *_SELECTION)
 
@@ -181,6 +181,9 @@ def agreeing_background(
 ) -> tuple[Pixels, tuple[UInt8[np.ndarray, "_ 3"], ...]]:
     """Static pixels that other frames do not contradict, and the colours the frames agree on."""
     pixels, colors = [], []
+    if appearance.frame_alone:
+        nothing = np.zeros(0, np.int64), np.zeros((0, 3), np.uint8)
+        return (nothing[0],) * len(scene), (nothing[1],) * len(scene)
     for t, chosen in enumerate(select_background(scene, appearance)):
         found = agreement(scene, t, chosen)
         pixels.append(chosen[found.kept])
@@ -189,13 +192,17 @@ def agreeing_background(
 
 
 def select_moving(scene: Scene, appearance: Appearance) -> Pixels:
-    """Dynamic pixels of each frame, at most 60 000 per frame and two million in all."""
+    """Dynamic pixels of each frame, at most 60 000 per frame and two million in all.
+
+    If each frame is shown alone, all of its pixels are taken instead of the dynamic ones.
+    """
     threshold = confidence_threshold(scene, appearance.drop_moving, moving=True)
     limit = max(1, min(MAX_MOVING_PER_FRAME, MAX_MOVING // len(scene)))
     found = []
     for t in range(len(scene)):
         chosen = scene.select(t, min_confidence=threshold)
-        chosen &= grow(scene.dynamic[t], appearance.mask_dilation)
+        if not appearance.frame_alone:
+            chosen &= grow(scene.dynamic[t], appearance.mask_dilation)
         if appearance.hide_edges:
             chosen &= ~depth_edges(scene.depth[t])
         pixels = np.flatnonzero(on_grid(chosen, appearance.step_moving, 0, 0))

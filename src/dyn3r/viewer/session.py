@@ -35,6 +35,8 @@ class Start:
     """Visibility of the elements."""
     frame: int | None = None
     """Frame; None: the middle of the clip."""
+    fit: bool = True
+    """Move the browser's camera to the first view, or to that of the address; else leave it."""
 
 
 class Session:
@@ -76,7 +78,7 @@ class Session:
         if self.client is not None:
             start_page_script(target)
             set_title(target, scenes.title)
-            self._connect_camera(self.client)
+            self._connect_camera(self.client, fit=start.fit)
         self._clock_thread.start()
         self._worker.start()
 
@@ -214,20 +216,23 @@ class Session:
             save=lambda kind, client: self._worker.submit(lambda: self._save(kind, client)),
         )
 
-    def _connect_camera(self, client: Any) -> None:
+    def _connect_camera(self, client: Any, *, fit: bool) -> None:
         """Fit the first view to the window, or take the view of the address."""
-        self.camera.reset()
-        address = read_address(client)
-        if address.frame is not None:
-            self.seek(address.frame)
-        if address.view is not None:
-            self.camera.set_view(*address.view)
-        if self.camera.size_px[0] <= NARROW_PX:
-            self.play()  # the timeline lies in the sheet, which is collapsed
+        if fit:
+            self.camera.reset()
+            address = read_address(client)
+            if address.frame is not None:
+                self.seek(address.frame)
+            if address.view is not None:
+                self.camera.set_view(*address.view)
+            if self.camera.size_px[0] <= NARROW_PX:
+                self.play()  # the timeline lies in the sheet, which is collapsed
         self.timeline.fit(self.camera.size_px)
         client.camera.on_update(lambda _: self._camera_moved())
 
     def _camera_moved(self) -> None:
+        if self._stopped.is_set():
+            return
         self.camera.moved(self.clock.frame)
         self.timeline.fit(self.camera.size_px)
         self._settle()
@@ -307,7 +312,7 @@ class Session:
         else:
             size = float(self.controls.size.value)
             name, content = page_file(self._prepared, self._appearance, self._visibility, size)
-        client.send_file_download(name, content)
+        client.send_file_download(name, content, save_immediately=True)
         self.controls.show_state(f"{name}: {len(content) / 1e6:.1f} MB")
 
     def _show_failure(self, error: Exception) -> None:

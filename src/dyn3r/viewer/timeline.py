@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Timeline:
         self._width = 0
         last = max(1, nodes.layout.num_frames - 1)
         with self._panel.add_tab("time"):
-            self._strip = gui.add_html(_strip_html(nodes))
+            self._strip = gui.add_html(strip_html(nodes.layout.thumbnails))
             self.slider = gui.add_slider("frame", min=0, max=last, step=1, initial_value=0)
             self.buttons = gui.add_button_group("", (PREVIOUS, PLAY, NEXT))
         on_user_change(self.slider, lambda: actions.seek(int(self.slider.value)))
@@ -51,7 +52,7 @@ class Timeline:
 
     def set_scene(self, nodes: SceneNodes, num_frames: int) -> None:
         """Show another scene, or a timeline of another length."""
-        self._strip.content = _strip_html(nodes)
+        self._strip.content = strip_html(nodes.layout.thumbnails)
         # The slider rejects a maximum below its value, and a value above its maximum.
         self.slider.value = 0
         self.slider.max = max(1, num_frames - 1)
@@ -72,9 +73,8 @@ class Timeline:
         self._panel.remove()
 
 
-def _strip_html(nodes: SceneNodes) -> str:
-    """Thumbnails at equal distances over the clip."""
-    pictures = nodes.layout.thumbnails
+def strip_html(pictures: Sequence[np.ndarray]) -> str:
+    """Thumbnails at equal distances over the images of a clip, as HTML."""
     chosen = np.unique(np.linspace(0, len(pictures) - 1, min(_THUMBNAILS, len(pictures))).round())
     images = "".join(
         f'<img src="{_data_url(pictures[int(t)])}" '
