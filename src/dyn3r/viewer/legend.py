@@ -48,4 +48,4 @@ def _bar(title: str, colors: np.ndarray, low: str, high: str) -> str:
 
 
 def _line(text: str) -> str:
-    return f'<div style="font-size:12px;white-space:nowrap">{text}</div>'
+    return f'<div style="font-size:12px;white-space:nowrap;margin:4px 12px">{text}</div>'
