@@ -14,10 +14,12 @@ from PIL import Image
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.assets.examples import example_clips
+from dyn3r.cli.app import App
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
-from dyn3r.cli.app.jobs import CancelledError, Job, JobQueue, TotalProgress
+from dyn3r.cli.app.jobs import Job, JobQueue, TotalProgress
 from dyn3r.cli.app.mask_editing import component, follow_all, segments, toggle
 from dyn3r.cli.app.option_controls import option_controls
+from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request, reconstruct_request
 from dyn3r.cli.app.uploads import Limits, Source, accept_upload, describe_source, limit_uploads
 from dyn3r.cli.app.work import Reconstructor, Work
@@ -391,5 +393,27 @@ def test_cancelling_keeps_the_rough_scene(tmp_path, model):
     reconstructor.queue.stop()
 
 
-def test_cancelled_is_no_error_of_the_user():
-    assert not issubclass(CancelledError, InputError)
+def test_a_page_that_has_left_does_not_end_the_job(tmp_path, model, caplog):
+    reconstructor = Reconstructor(model)
+    work, page, gone = Work(reconstructor, tmp_path), FakePage(), FakePage()
+    gone.scene_changed = None  # calling it fails
+    work.pages |= {page, gone}
+    work.set_source(describe_source(write_video(tmp_path / "a.mp4"), "a"))
+    work.start(Request(work.source, num_frames=3, size=64))
+    assert page.over.wait(60)
+    assert work.job.state == "finished"
+    assert "could not be updated" in caplog.text
+    reconstructor.queue.stop()
+
+
+def test_the_command_prints_an_address_and_removes_its_folder(monkeypatch, capsys, model):
+    opened: list[AppPage] = []
+    monkeypatch.setattr("dyn3r.cli.app.load_models", lambda *_: (model, None))
+    monkeypatch.setattr(AppPage, "wait", lambda page: opened.append(page))
+    App(port=0, no_browser=True, share_on_lan=True, quiet=True)()
+    (page,) = opened
+    assert "/?token=" in capsys.readouterr().out
+    assert page.stopped
+    assert not page._folder.exists()
+    with pytest.raises(InputError, match="max-upload-mb"):
+        App(max_upload_mb=0)()

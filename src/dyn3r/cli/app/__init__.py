@@ -32,8 +32,8 @@ class App:
     """As in `dyn3r run`."""
     max_upload_mb: int = 500
     """Largest video that is accepted, in megabytes."""
-    browser: Flag = True
-    """Open the page in a browser if there is one."""
+    no_browser: Flag = False
+    """Only print the address; do not open it."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
     """Print only errors and the address."""
 
@@ -51,7 +51,7 @@ class App:
         )  # fmt: skip
         try:
             say(f"open {page.url}  (Ctrl-C ends it)")
-            if self.browser:
+            if not self.no_browser:
                 page.open_in_browser()
             page.wait()
         finally:

@@ -143,9 +143,9 @@ class AppView:
             if is_new and not keep_address:
                 set_query(self._client, "")
             name = self.work.source.name if self.work.source else "scene"
-            self._client.gui.main_panel.expand()
             prepared = PreparedScenes([scene], [name], start.appearance)
             self.session = Session(self._client, prepared, start)
+            self._client.gui.main_panel.expand()
             if self._is_editing:
                 self._set_editing(enabled=True)
         self._show_result()

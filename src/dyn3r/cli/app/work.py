@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import threading
@@ -20,6 +21,8 @@ from dyn3r.cli.app.uploads import Source
 from dyn3r.network.model import Model
 from dyn3r.scene import Scene
 from dyn3r.types import Progress
+
+logger = logging.getLogger(__name__)
 
 _MAX_UNDO = 20
 
@@ -162,4 +165,7 @@ class Work:
 
     def _tell(self, news: Callable[[Page], None]) -> None:
         for page in list(self.pages):
-            news(page)
+            try:
+                news(page)
+            except Exception:  # a browser that leaves must not end the job
+                logger.warning("a page of the app could not be updated", exc_info=True)
