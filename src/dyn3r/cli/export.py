@@ -18,8 +18,9 @@ from dyn3r.export.options import ExportOptions
 class Export:
     """Write a scene for another program.
 
-    Formats: official, tum, kitti, colmap, colmap-text, nerfstudio, ply, ply-frames, glb, usd,
-    rerun, depth, depth-npy, depth-exr, masks, video. Conventions of each: docs/exports.md.
+    Formats: official, tum, kitti, colmap, colmap-text, nerfstudio, ply, ply-frames, glb,
+    mesh, usd, rerun, depth, depth-npy, depth-exr, masks, video. Conventions of each:
+    docs/exports.md.
     """
 
     scene: tyro.conf.Positional[Path]

@@ -53,6 +53,7 @@ def _page(scene: Scene, _source: Path | None, folder: Path, _progress: Progress)
 
 DOWNLOADS: dict[str, Writer] = {
     "GLB": _export("glb"),
+    "mesh": _export("mesh"),
     "PLY": _export("ply"),
     "COLMAP": _export("colmap"),
     "nerfstudio": _export("nerfstudio"),
