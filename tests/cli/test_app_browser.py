@@ -115,9 +115,7 @@ def test_from_a_dropped_video_to_a_scene_its_masks_and_a_file(page, tmp_path):
         assert len(shares) > 5
         browser.until(lambda: "finished" in text(browser), 60)
         canvas = lambda: browser.screenshot()[160:480, 340:1040]  # noqa: E731
-        # nothing is known to move: the square is a ghost, which the background leaves out
         browser.until(lambda: is_grey(canvas()).mean() > 0.3, 60)
-        assert not is_white(canvas()).any()
         # a click makes the white square a moving object, in all frames
         browser.check("edit")
         browser.until(lambda: is_white(canvas()).sum() > 50, 60)

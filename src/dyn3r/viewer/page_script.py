@@ -23,7 +23,7 @@ _START = """
     if (button) button.click();
     return Boolean(button);
   };
-  if (window.innerWidth <= %(narrow)s) {
+  if (%(collapse)s && window.innerWidth <= %(narrow)s) {
     // viser opens its sheet over the scene
     const handle = [...document.querySelectorAll('div')]
       .find(d => d.style.cursor === 'pointer' && d.style.height === '3.5em');
@@ -58,10 +58,13 @@ def run_script(target: Any, source: str) -> None:
     target.gui._websock_interface.queue_message(RunJavascriptMessage(source=source))
 
 
-def start_page_script(client: Any) -> None:
-    """Keys for the timeline; and the address for `dyn3r.viewer.address.read_address`."""
+def start_page_script(client: Any, *, collapse_sheet: bool = True) -> None:
+    """Keys for the timeline; and the address for `dyn3r.viewer.address.read_address`.
+
+    `collapse_sheet`: in narrow windows, at first. The script starts once per page.
+    """
     names = {
-        "key": "viser-user:" + ADDRESS_KEY, "narrow": NARROW_PX,
+        "key": "viser-user:" + ADDRESS_KEY, "narrow": NARROW_PX, "collapse": collapse_sheet,
         "play": PLAY, "pause": PAUSE, "previous": PREVIOUS, "next": NEXT,
     }  # fmt: skip
     run_script(client, _START % {name: json.dumps(value) for name, value in names.items()})
@@ -80,7 +83,8 @@ def overlay_legend(target: Any, html: str) -> None:
 
 def set_query(client: Any, text: str) -> None:
     """Replace the part of the address after `?`."""
-    run_script(client, f"history.replaceState(null, '', {_literal('?' + text)});")
+    address = _literal(f"?{text}") if text else "location.pathname"
+    run_script(client, f"history.replaceState(null, '', {address});")
 
 
 def _literal(text: str) -> str:

@@ -40,6 +40,7 @@ _MAX_STRIP_SCAN = 2000  # frames of a video that are decoded for its strip
 _SIZES = ("160", "224", "320", "512")
 _TEXT = "font-size:13px;margin:4px 12px;overflow-wrap:anywhere"
 _EDITING = Appearance(color="motion", frame_alone=True)
+_HINT = "The controls of the scene appear here."
 _INTRO = "Drop a video here, or a zip of images; or try an example."
 _DROP = """
 (() => {
@@ -77,9 +78,11 @@ class AppView:
             self._add_run()
             self._add_masks()
             self._add_downloads()
+        self._hint = client.gui.add_html(f"<div style='{_TEXT}'>{_HINT}</div>")
         client.gui.main_panel.minimize()  # it holds the controls of the scene
         limit_uploads(client, limits, self._say)
-        start_page_script(client)
+        start_page_script(client, collapse_sheet=False)
+        self._panel.expand()
         set_title(client, "app")
         run_script(client, _DROP)
         self.source_changed()
@@ -144,6 +147,7 @@ class AppView:
                 set_query(self._client, "")
             name = self.work.source.name if self.work.source else "scene"
             prepared = PreparedScenes([scene], [name], start.appearance)
+            self._hint.visible = False
             self.session = Session(self._client, prepared, start)
             self._client.gui.main_panel.expand()
             if self._is_editing:
