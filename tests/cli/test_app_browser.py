@@ -97,7 +97,7 @@ def is_white(image: np.ndarray) -> np.ndarray:
 
 
 def text(browser: Browser) -> str:
-    return browser.run("document.body.innerText")
+    return browser.run("document.body?.innerText ?? ''")
 
 
 def test_from_a_dropped_video_to_a_scene_its_masks_and_a_file(page, tmp_path):

@@ -87,10 +87,11 @@ class Viewer(WebPage):
             act(session)
 
     def _connected(self, client: Any) -> None:
+        session = Session(client, self.scenes, self._start)
         with self._lock:
-            if self.stopped:
+            if self.stopped or client.client_id not in self.server.get_clients():  # it has left
+                session.stop()
                 return
-            session = Session(client, self.scenes, self._start)
             self.sessions[client.client_id] = session
         if self._playing:
             session.play()

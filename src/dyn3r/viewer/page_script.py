@@ -42,8 +42,10 @@ _START = """
 """
 _LEGEND = """
 (() => {
+  if (document.getElementById('dyn3r-legend')) return;  // the recording has started again
   const box = document.createElement('div');
-  box.style.cssText = 'position:fixed;left:12px;top:12px;z-index:50;padding:6px 10px;'
+  box.id = 'dyn3r-legend';
+  box.style.cssText = 'position:fixed;left:12px;bottom:56px;z-index:50;padding:6px 10px;'
     + 'border-radius:4px;background:rgba(20,20,20,0.75);color:#ddd;font:13px sans-serif';
   box.innerHTML = %s;
   document.body.appendChild(box);

@@ -60,7 +60,8 @@ class AppPage(WebPage):
         work = self._work_of(client)
         view = AppView(client, work, self._limits)
         with self._lock:
-            if self.stopped:
+            if self.stopped or client.client_id not in self.server.get_clients():  # it has left
+                view.close()
                 return
             self.views[client.client_id] = view
             work.pages.add(view)
