@@ -26,6 +26,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # tests.viewer.browser
 
+CAMERA = {
+    "type": "ViewerCameraMessage", "wxyz": (1.0, 0.0, 0.0, 0.0), "position": (0.0, 0.0, 0.0),
+    "fov": 1.0, "near": 0.01, "far": 1000.0, "image_height": 720, "image_width": 1280,
+    "look_at": (0.0, 1.0, 0.0), "up_direction": (0.0, 0.0, 1.0),
+}  # fmt: skip
 FRAMES, SIZE_WH, PLAY_FPS = 65, (512, 288), 30.0
 
 
@@ -115,6 +120,7 @@ def client(url: str, seconds: float) -> None:
     with connect(
         url.replace("http", "ws", 1), subprotocols=[f"viser-v{viser.__version__}"], max_size=None
     ) as page:
+        page.send(msgspec.msgpack.encode(CAMERA))  # scenes are added for browsers with a camera
         while time.perf_counter() < (start + 120 if not loaded else loaded + seconds):
             try:
                 window = page.recv(timeout=0.5)
@@ -125,6 +131,11 @@ def client(url: str, seconds: float) -> None:
             packed = int.from_bytes(window[8:16], "little")
             text = unzip.decompress(window[16 : 16 + packed], max_output_size=size)
             messages = msgspec.msgpack.decode(text)["messages"]
+            for m in messages:
+                if m["type"] == "LocalStorageGetItemRequestMessage":
+                    answer = {"type": "LocalStorageGetItemResponseMessage", "value": None,
+                              "error": None, "request_uuid": m["request_uuid"]}  # fmt: skip
+                    page.send(msgspec.msgpack.encode(answer))
             if loaded:
                 play_bytes += len(window)
                 shown += [
@@ -136,7 +147,7 @@ def client(url: str, seconds: float) -> None:
                 ]
             else:
                 load_bytes += len(window)
-                if any(m["type"] == "ReplayDoneMessage" for m in messages):
+                if any(m["type"] == "LocalStorageGetItemRequestMessage" for m in messages):
                     loaded = now
                     print(json.dumps({"loaded": True}), flush=True)
     gaps = np.diff(shown) if len(shown) > 2 else np.array([np.inf])
@@ -154,7 +165,7 @@ def client(url: str, seconds: float) -> None:
     )
 
 
-def measure(viewer: Any, seconds: float) -> dict[str, float]:
+def measure(viewer: Any, seconds: float, *, filmstrip: bool = False) -> dict[str, float]:
     """Measurements of a headless client while the viewer plays."""
     viewer.pause()
     viewer.seek(0)
@@ -162,6 +173,7 @@ def measure(viewer: Any, seconds: float) -> dict[str, float]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        viewer.show_filmstrip(visible=filmstrip)
         viewer.play()
         start = time.process_time()
         result = json.loads(process.stdout.readline())
@@ -187,8 +199,8 @@ def measure_browser(viewer: Any, seconds: float) -> dict[str, float]:
                 const start = performance.now(); let drawn = 0; const seen = [];
                 const step = now => {{
                     drawn++;
-                    const text = [...document.querySelectorAll('input')].map(i => i.value)
-                        .find(v => v.startsWith('frame_'));
+                    const text = [...document.querySelectorAll('label')].map(l => l.innerText)
+                        .find(v => /^[0-9.]+ s$/.test(v));
                     if (seen[seen.length - 1] !== text) seen.push(text);
                     if (now - start < {1000 * seconds}) requestAnimationFrame(step);
                     else done([drawn, seen.length - 1, now - start]);
@@ -228,13 +240,12 @@ def make_images(folder: Path) -> None:
         time.sleep(3)
         keep("first", browser.screenshot())
         viewer.show_filmstrip(visible=True)
-        viewer.set_visibility(Visibility(trail_length=10, cameras=False))
+        viewer.set_visibility(Visibility(trail_length=10))
         viewer.seek(14)
         time.sleep(3)
         keep("trails", browser.screenshot())
         viewer.show_filmstrip(visible=False)
-        viewer.set_visibility(Visibility(frame_stride=5, cameras=False, image=False))
-        viewer.set_appearance(Appearance(drop_static=0.1))
+        viewer.set_visibility(Visibility(frame_stride=5, image=False))
         time.sleep(3)
         keep("all-frames", browser.screenshot())
         viewer.set_appearance(Appearance())
@@ -269,12 +280,12 @@ def main() -> None:
     viewer = view(scene, port=0, block=False)
     result: dict[str, Any] = {"prepare_s": time.perf_counter() - start}
     result["prepare_cpu_s"] = time.process_time() - cpu
-    points = viewer.scene_nodes.background, viewer.scene_nodes.moving
-    result["points"] = [int(sum(len(node.points) for node in nodes)) for nodes in points]
+    (points,) = viewer.scenes.points
+    result["points"] = [
+        int(sum(map(len, pixels))) for pixels in (points.background_pixels, points.moving_pixels)
+    ]
     result["client"] = measure(viewer, options.seconds)
-    viewer.show_filmstrip(visible=True)
-    result["client with filmstrip"] = measure(viewer, options.seconds)
-    viewer.show_filmstrip(visible=False)
+    result["client with filmstrip"] = measure(viewer, options.seconds, filmstrip=True)
     if options.browser:
         result["browser"] = measure_browser(viewer, options.seconds)
     viewer.stop()

@@ -118,23 +118,53 @@ class Browser:
         )
         assert found, f"there is no button {text!r}"
 
-    def set_slider(self, label: str, share: float) -> None:
-        """Click the track of the slider with this label, from left (0) to right (1)."""
-        box = self.run(
-            "(() => { const l = [...document.querySelectorAll('label')]"
-            f".find(l => l.innerText.trim() === {json.dumps(label)});"
-            " if (!l) return null; let n = l;"
-            " for (let i = 0; i < 6 && n; i++, n = n.parentElement) {"
-            "   const s = n.querySelector('[class*=Slider-track]');"
-            "   if (s) { s.scrollIntoView({block: 'center'}); const r = s.getBoundingClientRect();"
-            "     return [r.left, r.top, r.width, r.height]; } }"
-            " return null; })()"
-        )
-        assert box, f"there is no slider {label!r}"
-        x, y = box[0] + share * box[2], box[1] + box[3] / 2
+    def key(self, code: str, number: int, text: str = "") -> None:
+        """Press and release a key, given its code and its number."""
+        for kind in ("keyDown", "keyUp"):
+            typed = text if kind == "keyDown" else ""
+            self.call("Input.dispatchKeyEvent", type=kind, code=code, key=text or code,
+                      windowsVirtualKeyCode=number, text=typed)  # fmt: skip
+
+    def click(self, x: float, y: float) -> None:
+        """Click this place of the page."""
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left",
                       buttons=int(kind == "mousePressed"), clickCount=1)  # fmt: skip
+
+    def check(self, label: str) -> None:
+        """Click the checkbox with this label."""
+        left, top, width, height = self._box(label, "[class*=Checkbox-inner]")
+        self.click(left + width / 2, top + height / 2)
+
+    def slider_value(self, label: str) -> float:
+        """Number that the slider with this label shows."""
+        return float(self._near_label(label, "[role=slider]", "found.ariaValueNow"))
+
+    def set_slider(self, label: str, share: float) -> None:
+        """Click the track of the slider with this label, from left (0) to right (1)."""
+        left, top, width, height = self._box(label, "[class*=Slider-track]")
+        self.click(left + share * width, top + height / 2)
+
+    def _box(self, label: str, selector: str) -> list[float]:
+        """Left, top, width and height of the control next to a label."""
+        script = (
+            "found.scrollIntoView({block: 'center'}), (r => [r.left, r.top, r.width, r.height])"
+            "(found.getBoundingClientRect())"
+        )
+        return self._near_label(label, selector, script)
+
+    def _near_label(self, label: str, selector: str, script: str) -> Any:
+        """Value of a script about the control (`found`) next to a label."""
+        value = self.run(
+            "(() => { const l = [...document.querySelectorAll('label')]"
+            f".find(l => l.innerText.trim() === {json.dumps(label)});"
+            " for (let i = 0, n = l; i < 6 && n; i++, n = n.parentElement) {"
+            f"   const found = n.querySelector('{selector}');"
+            f"   if (found) return {script}; }}"
+            " return null; })()"
+        )
+        assert value is not None, f"there is no control {label!r}"
+        return value
 
     @staticmethod
     def until(condition: Any, seconds: float) -> Any:

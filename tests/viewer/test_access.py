@@ -13,7 +13,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from dyn3r.viewer import view
-from dyn3r.viewer.access import checked_server, is_allowed
+from dyn3r.viewer.access import checked_server, has_token, is_allowed
+from dyn3r.viewer.page import WebPage
 from tests.factories import tiny_scene
 
 
@@ -110,3 +111,47 @@ def test_a_server_that_starts_in_another_way_is_not_left_unchecked() -> None:
     with pytest.raises(RuntimeError, match="unknown way"), checked_server("127.0.0.1"):
         pass
     assert server.serve is before
+
+
+@pytest.mark.parametrize(
+    ("path", "cookies", "allowed"),
+    [
+        ("/?token=abc", [], True),
+        ("/?t=1&token=abc", [], True),
+        ("/", ["dyn3r_80=abc"], True),
+        ("/", ["a=b; dyn3r_80=abc"], True),
+        ("/", ["a=b", "dyn3r_80=abc"], True),
+        ("/", [], False),
+        ("/?token=", [], False),
+        ("/?token=ab", [], False),
+        ("/?token=ABC", ["dyn3r_80=é"], False),
+        ("/", ["dyn3r_81=abc"], False),
+        ("/token=abc", ["token=abc"], False),
+    ],
+)
+def test_tokens(path: str, cookies: list[str], allowed: bool) -> None:
+    assert has_token(path, cookies, "dyn3r_80", "abc") is allowed
+
+
+def test_a_shared_page_wants_its_token() -> None:
+    page = WebPage("127.0.0.1", 0, token="secret")
+    try:
+        host = f"localhost:{page.port}"
+        assert page.url.endswith("/?token=secret")
+        assert status(page.port, host) == 403
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
+        connection.request("GET", "/?token=secret", headers={"Host": host})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        cookie = answer.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        connection.close()
+        with pytest.raises(InvalidStatus, match="403"), open_socket(page.port):
+            pytest.fail("must not get here")
+        headers = {"Cookie": cookie.partition(";")[0]}
+        assert status(page.port, host, **headers) == 200
+        with open_socket(page.port, additional_headers=headers) as own:
+            own.send(b"")
+    finally:
+        page.stop()

@@ -1,23 +1,42 @@
-"""The viewer without a browser: state of the nodes and messages of the server."""
+"""A session of the viewer without a browser: state of the nodes and messages of the server."""
 
 from __future__ import annotations
 
 import time
 import urllib.request
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dyn3r.viewer import Appearance, Visibility, view
+from dyn3r.viewer.browser_camera import BrowserCamera
+from dyn3r.viewer.packing import POINT_RADIUS
+from dyn3r.viewer.page import WebPage
+from dyn3r.viewer.playback import PreparedScenes
+from dyn3r.viewer.session import Session, Start
 from tests.factories import tiny_scene
+
+AT_FIRST = Start(frame=0)
+
+
+@contextmanager
+def session_of(*scenes, names=("scene",), start=AT_FIRST):
+    """Session for all browsers of a page, none of which is connected."""
+    page = WebPage("127.0.0.1", 0)
+    session = Session(page.server, PreparedScenes(scenes, names, start.appearance), start)
+    try:
+        yield session
+    finally:
+        session.stop()
+        page.stop()
 
 
 @pytest.fixture
 def viewer(capsys):
-    viewer = view(tiny_scene(n=6), port=0, block=False)
-    yield viewer
-    viewer.stop()
+    with session_of(tiny_scene(n=6)) as session:
+        yield session
     assert capsys.readouterr().out == ""  # a library does not print
 
 
@@ -37,7 +56,7 @@ def shown(nodes) -> list[int]:
 def messages_of(viewer, monkeypatch) -> list:
     """List that collects the messages that the server sends from now on."""
     sent: list = []
-    socket_ = viewer.server.scene._websock_interface
+    socket_ = viewer.target.scene._websock_interface
     original = socket_.queue_message
 
     def record(message):
@@ -65,16 +84,18 @@ def a_browser(position=(0.0, 0.0, -5.0)):
     sent: list = []
     return SimpleNamespace(
         camera=camera, atomic=nullcontext, downloads=sent,
-        send_file_download=lambda name, content: sent.append((name, content)),
+        send_file_download=lambda name, content, **_: sent.append((name, content)),
         get_render=lambda h, w, **_: np.full((h, w, 3), 77, np.uint8),
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_the_page_is_served_on_this_machine_only(viewer):
+def test_the_page_is_served_on_this_machine_only():
+    viewer = view(tiny_scene(n=1), port=0, block=False)
     with urllib.request.urlopen(viewer.url, timeout=5) as page:
         assert b"<html" in page.read().lower()
     assert viewer.url.startswith("http://127.0.0.1:")
+    viewer.stop()
 
 
 def test_exactly_one_frame_is_shown(viewer):
@@ -152,8 +173,9 @@ def test_visibility_and_point_size(viewer):
     assert wait_for(lambda: viewer.scene_nodes.axes.visible and not groups["moving"].visible)
     viewer.set_point_size(2.0)
     assert viewer.controls.size.value == 2.0
-    layout = viewer.scene_nodes.layout
-    expected = 2 * layout.point_size / layout.unit
+    scene = viewer.scene_nodes.scene
+    footprint = 2.5 / scene.K[3, 0, 0]  # of a pixel of the moving square
+    expected = 2 * POINT_RADIUS * footprint / scene.median_depth
     assert viewer.scene_nodes.moving[3].point_size == pytest.approx(expected)
 
 
@@ -173,13 +195,10 @@ def test_the_controls_show_the_settings(viewer):
 def test_settings_beyond_the_sliders_are_accepted():
     appearance = Appearance(drop_static=0.99, step_moving=20)
     visibility = Visibility(frame_stride=50, trail_length=50)
-    viewer = view(
-        tiny_scene(n=2), port=0, block=False, appearance=appearance, visibility=visibility
-    )
-    assert viewer.appearance == appearance
-    assert viewer.controls.step_moving.value == viewer.controls.step_moving.max
-    assert wait_for(lambda: shown(viewer.scene_nodes.trails) == [0])
-    viewer.stop()
+    with session_of(tiny_scene(n=2), start=Start(appearance, visibility, 0)) as viewer:
+        assert viewer.appearance == appearance
+        assert viewer.controls.step_moving.value == viewer.controls.step_moving.max
+        assert wait_for(lambda: shown(viewer.scene_nodes.trails) == [0])
 
 
 def test_trails_are_computed_when_they_are_first_shown(viewer):
@@ -200,14 +219,18 @@ def test_the_filmstrip_shows_the_current_frame(viewer):
     assert viewer._filmstrip.image is None
 
 
-def test_following_the_camera_and_restoring_the_browsers(viewer, monkeypatch):
+def in_common_world(viewer, T):
+    return viewer.scene_nodes.placement(T[:3, 3]), viewer.scene_nodes.placement.R @ T[:3, :3]
+
+
+def test_following_the_camera_and_restoring_the_browser(viewer):
     browser = a_browser()
-    monkeypatch.setattr(viewer.server, "get_clients", lambda: {0: browser})
+    viewer.camera = BrowserCamera(browser, viewer.playback)
     viewer.follow_camera(enabled=True)
     viewer.seek(4)
-    T = viewer.scene_nodes.layout.T_world_camera[4]
-    np.testing.assert_allclose(browser.camera.position, T[:3, 3])
-    np.testing.assert_allclose(browser.camera.up_direction, -T[:3, 1])
+    centre, R = in_common_world(viewer, viewer.scene_nodes.layout.T_world_camera[4])
+    np.testing.assert_allclose(browser.camera.position, centre)
+    np.testing.assert_allclose(browser.camera.up_direction, -R[:, 1])
     assert browser.camera.fov == pytest.approx(viewer.scene_nodes.layout.fov_y_rad[4])
     assert not viewer.scene_nodes.path.visible
     viewer.follow_camera(enabled=False)
@@ -216,17 +239,53 @@ def test_following_the_camera_and_restoring_the_browsers(viewer, monkeypatch):
     assert viewer.scene_nodes.path.visible
 
 
-def test_reset_view_and_looking_through_the_camera(viewer):
+def test_looking_through_the_camera_hides_its_image_until_the_browser_leaves(viewer):
     browser = a_browser()
+    viewer.camera = BrowserCamera(browser, viewer.playback)
     viewer.seek(2)
-    viewer.look_through_camera(browser)
-    T = viewer.scene_nodes.layout.T_world_camera[2]
-    np.testing.assert_allclose(browser.camera.position, T[:3, 3])
-    viewer.reset_view(browser)
-    np.testing.assert_allclose(
-        browser.camera.position, viewer.scene_nodes.layout.first_view.position
-    )
-    np.testing.assert_allclose(browser.camera.up_direction, viewer.scene_nodes.layout.up_world)
+    viewer.look_through_camera()
+    centre, _ = in_common_world(viewer, viewer.scene_nodes.layout.T_world_camera[2])
+    np.testing.assert_allclose(browser.camera.position, centre)
+    viewer.camera.moved(2)
+    assert not viewer.scene_nodes.groups["images"].visible
+    assert viewer.visibility.image
+    viewer.reset_view()
+    view_ = viewer.playback.first_view(viewer.camera.window)
+    np.testing.assert_allclose(browser.camera.position, view_.position)
+    np.testing.assert_allclose(browser.camera.up_direction, [0, 0, 1])
+    browser.camera.position = centre + 1
+    viewer.camera.moved(2)
+    assert viewer.scene_nodes.groups["images"].visible
+
+
+def test_seeking_pauses_and_sends_the_frame_again(viewer, monkeypatch):
+    """A value that the browser sends may cross one that is under way to it."""
+    viewer.play()
+    viewer.seek(3)
+    assert not viewer.clock.playing
+    sent = messages_of(viewer, monkeypatch)
+    assert wait_for(lambda: any(type(m).__name__ == "GuiUpdateMessage" for m in sent))
+    last = [m for m in sent if "value" in getattr(m, "updates", {})][-1]
+    assert last.updates["value"] == viewer.timeline.slider.value == 3
+
+
+def test_the_trails_say_that_they_are_computed(viewer, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(viewer.controls, "show_state", said.append)
+    viewer.set_visibility(Visibility(trail_length=2))
+    assert said[0] == "computing trails ..."
+    assert said[-1] == ""
+    assert any("tracking moving points" in text for text in said)
+
+
+def test_camera_size_and_line_width(viewer):
+    viewer._resize_frustums(2.0, 4.0)
+    assert viewer.scene_nodes.images[0].thickness == 4
+    assert viewer.scene_nodes.path.thickness == 6
+    before = viewer.scene_nodes.cameras.points.copy()
+    viewer._resize_frustums(4.0, 4.0)
+    edges = [np.ptp(points[:8], axis=1) for points in (before, viewer.scene_nodes.cameras.points)]
+    np.testing.assert_allclose(edges[1], 2 * edges[0], rtol=1e-5)
 
 
 def test_the_page_offers_files(viewer, monkeypatch):
@@ -241,7 +300,7 @@ def test_the_page_offers_files(viewer, monkeypatch):
     assert files["screenshot.png"].startswith(b"\x89PNG")
     assert files["turntable.mp4"][4:8] == b"ftyp"
     assert b"__VISER_EMBED_DATA__" in files["scene.html"]
-    assert "scene.html" in viewer.controls.saving.value
+    assert "scene.html" in viewer.controls.state.content
 
 
 def test_a_failed_job_is_reported_on_the_page(viewer):
@@ -249,7 +308,7 @@ def test_a_failed_job_is_reported_on_the_page(viewer):
         raise TimeoutError("the browser has gone")
 
     viewer._worker.submit(job)
-    assert wait_for(lambda: viewer.controls.saving.value == "failed: the browser has gone")
+    assert wait_for(lambda: viewer.controls.state.content == "failed: the browser has gone")
     viewer.controls.drop_moving.value = 50
     viewer.controls._actions.appearance_changed()
     assert wait_for(lambda: viewer.appearance.drop_moving == 0.5)
@@ -257,8 +316,7 @@ def test_a_failed_job_is_reported_on_the_page(viewer):
 
 def test_several_scenes_side_by_side_or_one_of_them():
     scenes = [tiny_scene(n=6), tiny_scene(n=1, depth=np.full((1, 32, 48), 9.0))]
-    viewer = view(scenes, names=["a", "b"], port=0, block=False)
-    try:
+    with session_of(*scenes, names=["a", "b"]) as viewer:
         assert [nodes.root.visible for nodes in viewer.playback.scene_nodes] == [True, True]
         assert [nodes.label.text for nodes in viewer.playback.scene_nodes] == ["a", "b"]
         left, right = (nodes.root.position for nodes in viewer.playback.scene_nodes)
@@ -273,11 +331,16 @@ def test_several_scenes_side_by_side_or_one_of_them():
         viewer.seek(4)
         assert shown(viewer.playback.scene_nodes[0].moving) == [4]
         assert [nodes.root.visible for nodes in viewer.playback.scene_nodes] == [True, True]
-    finally:
-        viewer.stop()
 
 
 def test_a_scene_without_depth_opens():
-    viewer = view(tiny_scene(n=2, depth=np.zeros((2, 32, 48))), port=0, block=False)
-    viewer.set_visibility(Visibility(trail_length=1))
-    viewer.stop()
+    with session_of(tiny_scene(n=2, depth=np.zeros((2, 32, 48)))) as viewer:
+        viewer.set_visibility(Visibility(trail_length=1))
+
+
+def test_a_session_starts_in_the_middle_of_the_clip_and_can_be_removed():
+    with session_of(tiny_scene(n=6), start=Start()) as viewer:
+        assert viewer.scene_nodes.frame == 3
+        assert viewer.visibility == Visibility(cameras=False, path=True, image=True)
+        viewer.remove()
+        assert not [h for h in viewer.target.scene._handle_from_node_name if "scene_0" in h]

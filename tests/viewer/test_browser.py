@@ -10,7 +10,9 @@ from PIL import Image
 
 from dyn3r.scene import Scene
 from dyn3r.viewer import LiveViewer, Visibility, save_recording, view
+from dyn3r.viewer.app import Viewer
 from dyn3r.viewer.downloads import screenshot_file
+from dyn3r.viewer.session import Session
 from tests.factories import tiny_scene
 from tests.viewer.browser import CHROMIUM, Browser
 
@@ -47,9 +49,9 @@ def is_blue(image: np.ndarray) -> np.ndarray:
     return (blue > 150) & (red < 90) & (green < 90)
 
 
-def left_part(browser: Browser) -> np.ndarray:
+def scene_part(browser: Browser) -> np.ndarray:
     """Screenshot without the controls."""
-    return browser.screenshot()[:, :640]
+    return browser.screenshot()[:400, :640]
 
 
 def is_complete(image: np.ndarray) -> bool:
@@ -60,16 +62,25 @@ def is_complete(image: np.ndarray) -> bool:
 
 def square_column(browser: Browser) -> float:
     """Mean column of the red square."""
-    return float(np.nonzero(is_red(left_part(browser)))[1].mean())
+    return float(np.nonzero(is_red(scene_part(browser)))[1].mean())
+
+
+def session_of(viewer: Viewer) -> Session:
+    """The session of the only browser."""
+    (session,) = viewer.sessions.values()
+    return session
 
 
 def test_a_user_sees_the_scene_and_the_controls_act(tmp_path):
-    visibility = Visibility(image=False, cameras=False)
-    viewer = view(coloured_scene(), port=0, block=False, visibility=visibility)
+    visibility = Visibility(image=False, path=False)
+    viewer = view(coloured_scene(), names=["room"], port=0, block=False, visibility=visibility)
     try:
-        with Browser(viewer.url, tmp_path, (1000, 480)) as browser:
-            browser.until(lambda: is_complete(left_part(browser)), 120)
-            first = left_part(browser)
+        viewer.seek(0)
+        with Browser(viewer.url, tmp_path, (1000, 640)) as browser:
+            browser.until(lambda: is_complete(scene_part(browser)), 120)
+            session = session_of(viewer)
+            assert browser.run("document.title") == "room - dyn3r"
+            first = scene_part(browser)
             floor, wall = is_green(first), is_blue(first)
             # The floor is below: the page is upright.
             assert np.nonzero(floor)[0].mean() > np.nonzero(wall)[0].mean() + 20
@@ -77,19 +88,69 @@ def test_a_user_sees_the_scene_and_the_controls_act(tmp_path):
             # so it moves right in the world, which is static on the page.
             before = square_column(browser)
             browser.set_slider("frame", 1.0)
-            browser.until(lambda: viewer.scene_nodes.frame == 3, 60)
+            browser.until(lambda: session.scene_nodes.frame == 3, 60)
             browser.until(lambda: square_column(browser) > before + 5, 60)
-            (client,) = viewer.server.get_clients().values()
-            _, content = screenshot_file(client)
+            browser.until(lambda: browser.run("location.search").startswith("?t=3&view="), 60)
+            _, content = screenshot_file(session.client)
             assert is_complete(np.asarray(Image.open(io.BytesIO(content))))
-            browser.press("play")
-            browser.until(lambda: viewer.clock.playing, 60)
+            browser.key("ArrowRight", 39)
+            browser.until(lambda: session.scene_nodes.frame == 0, 60)
+            browser.key("Space", 32, text=" ")
+            browser.until(lambda: session.clock.playing, 60)
             seen: set[int] = set()
-            browser.until(lambda: seen.add(viewer.scene_nodes.frame) or len(seen) == 4, 60)
-            browser.until(lambda: abs(square_column(browser) - before) < 3, 60)
+            browser.until(lambda: seen.add(session.scene_nodes.frame) or len(seen) == 4, 60)
+            browser.press("pause")
+            browser.until(lambda: not session.clock.playing, 60)
+            browser.until(lambda: browser.slider_value("frame") == session.scene_nodes.frame, 60)
             browser.set_slider("point size", 0.0)
-            browser.until(lambda: is_green(left_part(browser)).sum() < 0.7 * floor.sum(), 60)
+            browser.until(lambda: is_green(scene_part(browser)).sum() < 0.7 * floor.sum(), 60)
             assert browser.console == []
+    finally:
+        viewer.stop()
+
+
+def test_the_camera_shows_the_points_and_a_click_measures_them(tmp_path):
+    viewer = view(coloured_scene(), port=0, block=False)
+    try:
+        with Browser(viewer.url, tmp_path, (1000, 640)) as browser:
+            browser.until(lambda: is_complete(scene_part(browser)), 120)
+            session = session_of(viewer)
+            browser.check("measure")
+            browser.until(lambda: session.controls.picked.content == "click a point", 60)
+            rows, columns = np.nonzero(is_red(browser.screenshot()[:320, 320:640]))
+            browser.click(320 + float(np.median(columns)), float(np.median(rows)))
+            browser.until(lambda: "depth 2.5," in session.controls.picked.content, 60)
+            browser.press("look through the camera")
+            # no image in front: the wall of frame 2 fills the upper half of the window
+            browser.until(lambda: is_blue(browser.screenshot()[160:240, 320:640]).mean() > 0.9, 60)
+            assert browser.console == []
+    finally:
+        viewer.stop()
+
+
+def test_two_browsers_have_their_own_frame_and_the_address_is_read(tmp_path):
+    viewer = view(coloured_scene(), port=0, block=False)
+    try:
+        with (
+            Browser(viewer.url + "/?t=1", tmp_path / "a", (1000, 640)) as first,
+            Browser(viewer.url, tmp_path / "b", (480, 800)) as narrow,
+        ):
+            first.until(lambda: len(viewer.sessions) == 2, 120)
+            frames = {s.camera.size_px[0] > 600: s for s in viewer.sessions.values()}
+            first.until(lambda: frames[True].clock.frame == 1, 60)
+            narrow.until(lambda: frames[False].clock.playing, 60)
+            first.until(lambda: first.slider_value("frame") == 1, 60)
+            first.press("next")
+            first.press("next")
+            first.until(lambda: frames[True].clock.frame == 3, 60)
+            assert frames[False].clock.playing
+            narrow.until(lambda: is_complete(narrow.screenshot()), 60)
+            # the sheet with the controls is closed: floor and wall reach its side of the window
+            assert is_blue(narrow.screenshot()[:, 300:]).any()
+            first.call("Page.reload")
+            first.until(lambda: frames[True] not in viewer.sessions.values(), 60)
+            first.until(lambda: len(viewer.sessions) == 2, 60)
+            assert first.console == []
     finally:
         viewer.stop()
 
@@ -124,7 +185,7 @@ def test_a_run_in_progress_is_visible(tmp_path):
                     scene.T_world_camera[t],
                     scene.dynamic[t],
                 )
-            browser.until(lambda: is_complete(left_part(browser)), 120)
+            browser.until(lambda: is_complete(scene_part(browser)), 120)
             assert browser.console == []
     finally:
         live.stop()

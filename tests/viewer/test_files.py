@@ -22,6 +22,8 @@ from dyn3r.viewer import (
     write_screenshot,
     write_turntable,
 )
+from dyn3r.viewer.playback import PreparedScenes
+from dyn3r.viewer.record import record
 from dyn3r.viewer.splat import BACKGROUND, SplatRenderer, Viewpoint, render_points
 from dyn3r.viewer.turntable import orbit, turntable_angle_deg
 from tests.factories import tiny_scene
@@ -50,6 +52,30 @@ def test_a_recording_holds_every_point_once_and_then_visibility(tmp_path):
     third = [m["name"] for time, m in recorded
              if time == pytest.approx(0.3) and m["visible"]]  # fmt: skip
     assert set(third) == {"/scene_0/moving/3", "/scene_0/images/3"}
+
+
+def test_a_recording_has_its_title_its_point_size_and_a_legend(tmp_path):
+    prepared = PreparedScenes([tiny_scene()], ["cat"], Appearance(color="depth"))
+    sizes = []
+    for factor in (1.0, 3.0):
+        path = tmp_path / f"{factor}.viser"
+        path.write_bytes(
+            record(prepared, Appearance(color="depth"), Visibility(), as_page=False,
+                   point_size=factor)
+        )  # fmt: skip
+        recorded, _ = messages(path)
+        scripts = [m["source"] for _, m in recorded if m["type"] == "RunJavascriptMessage"]
+        assert any('document.title = "cat - dyn3r"' in script for script in scripts)
+        assert any("dyn3r-legend" in script and "depth " in script for script in scripts)
+        sizes.append(
+            next(
+                m["props"]["point_size"] if m["type"] == "PointCloudMessage"
+                else m["updates"]["point_size"]
+                for _, m in reversed(recorded)
+                if m["type"] == "PointCloudMessage" or "point_size" in m.get("updates", {})
+            )
+        )  # fmt: skip
+    assert sizes[1] == pytest.approx(3 * sizes[0], rel=1e-6)
 
 
 def test_a_page_is_self_contained(tmp_path):

@@ -40,8 +40,8 @@ def test_importing_the_viewer_loads_no_server_and_no_algorithm():
 
 def test_layout_of_a_scene():
     layout = scene_layout(tiny_scene(n=3))
-    assert layout.num_frames == len(layout.captions) == len(layout.thumbnails) == 3
-    assert layout.captions[1] == "frame_000001 at 0.10 s"
+    assert layout.num_frames == len(layout.names) == len(layout.thumbnails) == 3
+    assert (layout.names[1], layout.times[1]) == ("frame_000001", "0.10 s")
     assert layout.aspect == 1.5
     # f = 0.8 w, so tan(fov_y / 2) = (h / 2) / (0.8 w)
     np.testing.assert_allclose(np.tan(layout.fov_y_rad / 2), 16 / 38.4)

@@ -33,8 +33,9 @@ def count(scene: Scene, appearance: Appearance) -> tuple[int, int]:
 
 
 def test_background_is_shared_and_dynamic_points_are_per_frame():
-    scene = tiny_scene()
-    points = ScenePoints(scene, ALL)
+    images = np.full((4, 32, 48, 3), 128, np.uint8)
+    images[tiny_scene().dynamic] = (250, 20, 20)
+    points = ScenePoints(tiny_scene(images=images), ALL)
     for cloud in points.moving():
         assert len(cloud.points) == 48
         assert (cloud.colors == (250, 20, 20)).all()
@@ -130,6 +131,35 @@ def test_colors_equal_those_of_the_panels():
     assert late[0] > late[2]  # red is late
 
 
+def test_copies_share_arrays_and_change_by_themselves():
+    points = ScenePoints(tiny_scene(), ALL)
+    copy = points.copy()
+    assert copy.background_pixels is points.background_pixels
+    copy.set_appearance(Appearance(drop_static=0.5, color="time"))
+    assert points.appearance == ALL
+    assert sum(map(len, copy.background_pixels)) < sum(map(len, points.background_pixels))
+
+
+def test_each_cloud_has_the_spacing_of_its_own_depth():
+    scene = tiny_scene()
+    points = ScenePoints(scene, ALL)
+    focal = scene.K[0, 0, 0]
+    assert [cloud.spacing for cloud in points.moving()] == pytest.approx([2.5 / focal] * 4)
+    z = float(np.median(scene.depth[0].ravel()[points.background_pixels[0]]))
+    assert points.background()[0].spacing == pytest.approx(z / focal)
+    points.set_appearance(Appearance(drop_static=0.0, step_moving=3, hide_edges=False))
+    assert points.moving()[0].spacing == pytest.approx(3 * 2.5 / focal)
+
+
+def test_a_frame_alone_has_all_its_points_and_no_background():
+    scene = tiny_scene()
+    points = ScenePoints(scene, Appearance(hide_edges=False, frame_alone=True))
+    assert not any(map(len, points.background_pixels))
+    assert [len(pixels) for pixels in points.moving_pixels] == [
+        int(scene.select(t).sum()) for t in range(4)
+    ]
+
+
 def test_long_clips_have_few_chunks(monkeypatch):
     monkeypatch.setattr("dyn3r.viewer.points.MAX_CHUNKS", 2)
     points = ScenePoints(tiny_scene(n=5), ALL)
@@ -143,16 +173,16 @@ def test_packed_points_are_off_by_less_than_a_pixel():
     distance = 10 ** rng.uniform(-1, 2, (1000, 1))
     away = rng.normal(size=(1000, 3))
     points = origin + distance * away / np.linalg.norm(away, axis=1, keepdims=True)
-    packed = pack(points, np.zeros((1000, 3), np.uint8), origin, unit)
+    packed = pack(points, np.zeros((1000, 3), np.uint8), origin, unit, 0.01)
     error = np.linalg.norm(packed.world - points, axis=1)
     assert (error < distance[:, 0] / 1000).all()  # a pixel of f = 500 is twice as wide
     assert packed.points.nbytes + packed.colors.nbytes == 9 * 1000
 
 
 def test_packing_an_empty_cloud_and_a_far_point():
-    nothing = pack(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), np.zeros(3), 1.0)
+    nothing = pack(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), np.zeros(3), 1.0, 0.01)
     assert len(nothing.points) == len(nothing.colors) == 1
-    far = pack(np.array([[1e9, 0, 0]]), np.zeros((1, 3), np.uint8), np.zeros(3), 1.0)
+    far = pack(np.array([[1e9, 0, 0]]), np.zeros((1, 3), np.uint8), np.zeros(3), 1.0, 0.01)
     assert np.isfinite(far.points.astype(float)).all()
 
 

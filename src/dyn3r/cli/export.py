@@ -13,13 +13,27 @@ from dyn3r.cli.terminal import say
 from dyn3r.errors import InputError
 from dyn3r.export.options import ExportOptions
 
+_NEXT = {
+    "glb": "Blender, File > Import > glTF 2.0 (space plays the clip)",
+    "mesh": "Blender, File > Import > glTF 2.0 (space plays the clip)",
+    "usd": "usdview {0}, or Blender, File > Import > Universal Scene Description",
+    "ply": "MeshLab, CloudCompare or Open3D open {0}",
+    "colmap": "COLMAP, File > Import model, {0}/sparse/0; or a splat trainer, with {0} as its data",
+    "nerfstudio": "ns-train splatfacto --data {0}",
+    "rerun": "rerun {0}",
+    "tum": "evo_traj tum {0} --plot",
+    "kitti": "evo_traj kitti {0} --plot",
+}
+"""Format -> what to do with the result."""
+
 
 @dataclass(frozen=True)
 class Export:
     """Write a scene for another program.
 
-    Formats: official, tum, kitti, colmap, colmap-text, nerfstudio, ply, ply-frames, glb, usd,
-    rerun, depth, depth-npy, depth-exr, masks, video. Conventions of each: docs/exports.md.
+    Formats: official, tum, kitti, colmap, colmap-text, nerfstudio, ply, ply-frames, glb,
+    mesh, usd, rerun, depth, depth-npy, depth-exr, masks, video. Conventions of each:
+    docs/exports.md.
     """
 
     scene: tyro.conf.Positional[Path]
@@ -50,3 +64,5 @@ class Export:
             )
         if not self.quiet:
             say(f"wrote {target}: {FORMATS[self.to].summary}")
+            if self.to in _NEXT:
+                say(f"next: {_NEXT[self.to].format(target)}")

@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("Run", "turn a video into a 4D scene"),
     "stream": ("Stream", "the same frame by frame, as the frames come"),
     "batch": ("Batch", "run over many videos"),
+    "app": ("App", "the same in the browser: drop a video, watch its scene appear"),
     "view": ("View", "show scenes in the browser, or write a page, image or video"),
     "export": ("Export", "write a scene for another program"),
     "eval": ("Eval", "measure a scene against ground truth"),
@@ -35,6 +36,7 @@ HELP = """usage: dyn3r COMMAND [OPTIONS]
 Video with moving objects in, 4D scene out.
 
   dyn3r demo                         # two minutes: the bundled clip
+  dyn3r app                          # in the browser: drop a video, watch its scene appear
   dyn3r run cat.mp4 -o cat           # scene, overview video, contact sheet
   dyn3r view cat                     # point clouds, cameras and a timeline in the browser
 

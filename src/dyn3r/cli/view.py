@@ -33,8 +33,8 @@ class View:
     host: str = "127.0.0.1"
     """Address to serve on; with another one than localhost, other machines have access without a
     password."""
-    browser: Flag = True
-    """Open the page in a browser if there is one."""
+    no_browser: Flag = False
+    """Only print the address; do not open it."""
     color: ColorBy = "rgb"
     """Colours of the points, on the page at first or in the files."""
     save: Annotated[Path | None, tyro.conf.arg(metavar="PAGE")] = None
@@ -69,7 +69,7 @@ class View:
             appearance=appearance,
         )  # fmt: skip
         say(f"open {viewer.url}  (Ctrl-C ends it)")
-        if self.browser:
+        if not self.no_browser:
             viewer.open_in_browser()
         viewer.wait()
 

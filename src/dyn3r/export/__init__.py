@@ -15,6 +15,7 @@ from dyn3r.export import (
     colmap,
     depth_maps,
     glb,
+    mesh,
     nerfstudio,
     official,
     ply,
@@ -70,6 +71,9 @@ FORMATS: dict[str, Exporter] = {
         ply.write_ply_frames, "ply-frames", "coloured points, one file per frame"
     ),
     "glb": Exporter(glb.write_glb, "scene.glb", "points and cameras, animated, glTF", (".glb",)),
+    "mesh": Exporter(
+        mesh.write_mesh, "mesh.glb", "surfaces and cameras, animated, glTF", (".glb",)
+    ),
     "usd": Exporter(
         usd.write_usd, "scene.usdc", "points and camera, animated", (".usdc", ".usda", ".usd")
     ),

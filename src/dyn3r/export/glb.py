@@ -7,11 +7,12 @@ at their time and moves a camera along the path. Without the animation all meshe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8, UInt32
 
 from dyn3r.export.camera_conventions import (
     OPENGL_FROM_OPENCV,
@@ -24,11 +25,11 @@ from dyn3r.export.camera_conventions import (
 from dyn3r.export.clouds import collect_clouds, linear_colors
 from dyn3r.export.gltf_file import GltfFile
 from dyn3r.export.options import ExportOptions
-from dyn3r.scene import PointCloud, Scene
+from dyn3r.scene import Scene
 from dyn3r.types import Progress
 
 DEFAULT_POINTS = 500_000
-_POINTS, _LINES, _LINE_STRIP = 0, 1, 3  # glTF's primitive modes
+_POINTS, _LINES, _LINE_STRIP, _TRIANGLES = 0, 1, 3, 4  # glTF's primitive modes
 _FRUSTUM_DEPTH = 0.06  # median depths
 _ORANGE = (255, 140, 0)
 
@@ -45,26 +46,41 @@ def write_glb(
 
 def glb_bytes(scene: Scene, options: ExportOptions) -> bytes:
     """Content of the file."""
-    T_gltf_world = y_up(scene)
     clouds = collect_clouds(scene, options, default_points=DEFAULT_POINTS)
+    return document_bytes(scene, Part(*clouds.static), [Part(*cloud) for cloud in clouds.moving])
+
+
+class Part(NamedTuple):
+    """Points, or a surface if there are triangles."""
+
+    points_world: Float[np.ndarray, "k 3"]
+    colors: UInt8[np.ndarray, "k 3"]
+    """sRGB."""
+    triangles: UInt32[np.ndarray, "m 3"] | None = None
+    """Indices of points, counter-clockwise from the front."""
+
+
+def document_bytes(scene: Scene, static: Part, moving: Sequence[Part]) -> bytes:
+    """Content of a file with the static part, that of each frame, the cameras and the animation."""
+    T_gltf_world = y_up(scene)
     gltf = GltfFile()
     material = gltf.add(
         "materials", name="unlit", extensions={"KHR_materials_unlit": {}},
-        pbrMetallicRoughness={"metallicFactor": 0.0, "roughnessFactor": 1.0},
+        pbrMetallicRoughness={"metallicFactor": 0.0, "roughnessFactor": 1.0}, doubleSided=True,
     )  # fmt: skip
-    if len(clouds.static.points_world):
-        gltf.node("static", mesh=_cloud(gltf, "static", clouds.static, T_gltf_world, material))
-    moving: dict[int, int] = {}
-    if any(len(cloud.points_world) for cloud in clouds.moving):
+    if len(static.points_world):
+        gltf.node("static", mesh=_part(gltf, "static", static, T_gltf_world, material))
+    nodes: dict[int, int] = {}
+    if any(len(part.points_world) for part in moving):
         group = gltf.node("moving")
-        for t, cloud in enumerate(clouds.moving):
-            if len(cloud.points_world):
-                mesh = _cloud(gltf, f"moving {t:04d}", cloud, T_gltf_world, material)
-                moving[t] = gltf.node(f"moving {t:04d}", group, mesh=mesh)
+        for t, part in enumerate(moving):
+            if len(part.points_world):
+                mesh = _part(gltf, f"moving {t:04d}", part, T_gltf_world, material)
+                nodes[t] = gltf.node(f"moving {t:04d}", group, mesh=mesh)
     T = T_gltf_world @ scene.T_world_camera
     camera = _cameras(gltf, scene, T, material)
     if len(scene) > 1:
-        _animate(gltf, scene, T, camera, moving)
+        _animate(gltf, scene, T, camera, nodes)
     extras = {
         "axes": "y up, right-handed; the first camera looks along -z",
         "unit": scene.unit,
@@ -74,14 +90,18 @@ def glb_bytes(scene: Scene, options: ExportOptions) -> bytes:
     return gltf.to_bytes(extras)
 
 
-def _cloud(gltf: GltfFile, name: str, cloud: PointCloud, T: np.ndarray, material: int) -> int:
-    points = transform_points(T, cloud.points_world)
-    return _mesh(gltf, name, points, linear_colors(cloud.colors), _POINTS, material)
+def _part(gltf: GltfFile, name: str, part: Part, T: np.ndarray, material: int) -> int:
+    points, linear = transform_points(T, part.points_world), linear_colors(part.colors)
+    if part.triangles is None:
+        return _mesh(gltf, name, points, linear, _POINTS, material)
+    index = gltf.accessor(part.triangles.reshape(-1))
+    return _mesh(gltf, name, points, linear, _TRIANGLES, material, index)
 
 
 def _mesh(
-    gltf: GltfFile, name: str, points: np.ndarray, linear: np.ndarray, mode: int, material: int
-) -> int:
+    gltf: GltfFile, name: str, points: np.ndarray, linear: np.ndarray, mode: int, material: int,
+    index: int | None = None,
+) -> int:  # fmt: skip
     # 8 bits of linear light would show steps in dark colours. glTF's alignment needs 4 channels.
     rgba = np.full((len(points), 4), 65535, np.uint16)
     rgba[:, :3] = np.rint(65535 * linear)
@@ -90,6 +110,8 @@ def _mesh(
         "COLOR_0": gltf.accessor(rgba, normalized=True, vertices=True),
     }
     primitive = {"attributes": attributes, "mode": mode, "material": material}
+    if index is not None:
+        primitive["indices"] = index
     return gltf.add("meshes", name=name, primitives=[primitive])
 
 

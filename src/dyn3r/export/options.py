@@ -32,7 +32,7 @@ class ExportOptions:
     neighbour."""
     which: Which = "all"
     """Part of the points that the clouds (ply, glb, usd, rerun) contain."""
-    drop: float = 0.2
+    drop: float = 0.0
     """Share (0..1) of the points that the clouds leave out, the least confident ones. The share
     applies to static and to dynamic points separately."""
     max_points: int | None = None

@@ -31,24 +31,15 @@ def find_up(scene: Scene) -> Upright:
 
 
 def horizontal_axes(
-    scene: Scene, up_world: Float[np.ndarray, " 3"]
+    scene: Scene, up_world: Float[np.ndarray, " 3"], frame: int = 0
 ) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
-    """Unit vectors (right, ahead) that span the horizontal plane, as the first camera sees it."""
-    T = scene.T_world_camera[0]
+    """Unit vectors (right, ahead) that span the horizontal plane, as the frame's camera sees it."""
+    T = scene.T_world_camera[frame]
     ahead = T[:3, 2] - (T[:3, 2] @ up_world) * up_world
     # A camera that looks straight down or up has its ahead in the image's upward direction.
     fallback = -T[:3, 1] + (T[:3, 1] @ up_world) * up_world
     ahead = _unit(ahead if np.linalg.norm(ahead) > 0.2 else fallback, T[:3, 0])
     return np.cross(ahead, up_world), ahead
-
-
-def first_view(scene: Scene, up_world: Float[np.ndarray, " 3"]) -> FirstView:
-    """A view from behind and above the first camera towards the median of the static points."""
-    points = sample_static(scene, 4000)
-    T, unit = scene.T_world_camera[0], scene.median_depth
-    look_at = np.median(points, axis=0) if len(points) else T[:3, 3] + unit * T[:3, 2]
-    _, ahead = horizontal_axes(scene, up_world)
-    return FirstView(T[:3, 3] + unit * (0.30 * up_world - 0.40 * ahead), look_at)
 
 
 def sample_static(scene: Scene, count: int) -> Float[np.ndarray, "k 3"]:

@@ -44,9 +44,10 @@ def view(
 ) -> Viewer:
     """Show a scene, or several side by side, on a web page.
 
-    The page listens on this machine only unless `host` says otherwise. There is no password;
-    another host is logged as a warning. If `port` is taken, the next free one of twenty is used;
-    `Viewer.url` is the address. With `block` the call returns after Ctrl-C, otherwise at once.
+    Every browser has controls and a view of its own. The page listens on this machine only unless
+    `host` says otherwise. There is no password; another host is logged as a warning. If `port` is
+    taken, the next free one of twenty is used; `Viewer.url` is the address. With `block` the call
+    returns after Ctrl-C, otherwise at once.
 
     Args:
         scene: one scene, or several, labelled by `names`. Several are shown upright and scaled to

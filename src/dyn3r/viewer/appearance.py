@@ -25,9 +25,9 @@ class Appearance:
     color: ColorBy = "rgb"
     """rgb; depth (red is near); confidence (bright is high); motion (dynamic pixels red); time of
     the frame (blue is early, red is late)."""
-    drop_static: float = 0.2
+    drop_static: float = 0.0
     """Share (0..1) of the static pixels to leave out, the least confident ones."""
-    drop_moving: float = 0.2
+    drop_moving: float = 0.0
     """Share (0..1) of the dynamic pixels to leave out, the least confident ones."""
     step_static: int = 1
     """Down-sampling of the background: edge length of a voxel in pixel footprints."""
@@ -37,6 +37,8 @@ class Appearance:
     """Dilation of the motion masks in pixels."""
     hide_edges: bool = True
     """Leave out pixels at depth discontinuities. Their depth lies between the two surfaces."""
+    frame_alone: bool = False
+    """Show all points of the current frame, static ones too, and no background of other frames."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -60,7 +62,7 @@ class Visibility:
     """Static points of all frames."""
     moving: bool = True
     """Dynamic points of the current frame."""
-    cameras: bool = True
+    cameras: bool = False
     """Small frustums of all cameras."""
     path: bool = True
     """Line through the camera centres."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dyn3r.viewer.appearance import COLOR_MODES, Appearance, Visibility
+from dyn3r.viewer.legend import legend_html
+from dyn3r.viewer.playback import Playback
+from dyn3r.viewer.scene_nodes import SceneNodes
+from dyn3r.viewer.verdict import verdict_html
 
 _ELEMENTS = ("background", "moving", "cameras", "path", "image", "axes")
 """Fields of `Visibility` with a checkbox each."""
+_HELP = """<div style="font-size:12px;margin:6px 12px;opacity:0.7">drag: turn, right drag: move,
+wheel: zoom, space: play, left and right: step</div>"""
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,13 @@ class Actions:
     appearance_changed: Callable[[], None]
     visibility_changed: Callable[[], None]
     resize_points: Callable[[float], None]
+    resize_frustums: Callable[[float, float], None]
+    """Called with a factor on the size and the width of the lines in pixels."""
     show_filmstrip: Callable[[bool], None]
-    reset_view: Callable[[Any], None]
-    look_through_camera: Callable[[Any], None]
+    reset_view: Callable[[], None]
+    look_through_camera: Callable[[], None]
     follow_camera: Callable[[bool], None]
+    measure: Callable[[bool], None]
     save: Callable[[str, Any], None]
     """Called with `screenshot`, `turntable` or `page`, and the client that asked for the file."""
 
@@ -37,26 +46,57 @@ class Controls:
     """All controls of a page, in folders. Their values are `appearance` and `visibility`."""
 
     def __init__(
-        self, gui: Any, actions: Actions, num_frames: int, choices: Sequence[str],
+        self, gui: Any, actions: Actions, num_frames: int, playback: Playback,
         appearance: Appearance, visibility: Visibility,
     ) -> None:  # fmt: skip
-        """Add the controls to `gui`, viser's `GuiApi`; `choices` are the names of the scenes."""
+        """Add the controls to `gui`, viser's `GuiApi`."""
         self._gui, self._actions = gui, actions
+        leading, choices = playback.leading, playback.choices
         self.menu = gui.add_dropdown("scene", list(choices), initial_value=choices[0])
         self.menu.visible = len(choices) > 1
-        _on_user_change(self.menu, lambda: actions.choose_scene(self.menu.value))
-        with gui.add_folder("time"):
-            self._add_time(num_frames)
-        with gui.add_folder("view"):
-            self._add_view()
-        with gui.add_folder("points"):
-            self._add_points()
-        with gui.add_folder("show"):
-            self._add_visibility(num_frames)
-        with gui.add_folder("save", expand_by_default=False):
-            self._add_save()
+        on_user_change(self.menu, lambda: actions.choose_scene(self.menu.value))
+        self._verdict = gui.add_html(verdict_html(leading.scene))
+        self.legend = gui.add_html(legend_html(leading, appearance))
+        self.state = gui.add_markdown("", visible=False)
+        self._folders = [
+            self._folder("view", self._add_view),
+            self._folder("points", self._add_points),
+            self._folder("show", lambda: self._add_visibility(num_frames)),
+            self._folder("time", lambda: self._add_time(num_frames), expanded=False),
+            self._folder("save", self._add_save, expanded=False),
+        ]
+        self._help = gui.add_html(_HELP)
         self.set_appearance(appearance)
         self.set_visibility(visibility)
+
+    def _folder(self, name: str, fill: Callable[[], None], *, expanded: bool = True) -> Any:
+        folder = self._gui.add_folder(name, expand_by_default=expanded)
+        with folder:
+            fill()
+        return folder
+
+    def remove(self) -> None:
+        """Remove the controls."""
+        for part in (
+            self.menu, self._verdict, self.legend, self.state, *self._folders, self._help,
+        ):  # fmt: skip
+            part.remove()
+
+    def show_legend(self, appearance: Appearance, nodes: SceneNodes) -> None:
+        """Show what the colours mean."""
+        self.legend.content = legend_html(nodes, appearance)
+
+    def show_state(self, text: str) -> None:
+        """Show what is computed or was written; empty: nothing."""
+        self.state.visible, self.state.content = bool(text), text
+
+    def show_progress(self, stage: str, done: int, total: int) -> None:
+        """Show the progress of a longer job."""
+        self.show_state(f"{stage}: {done}/{total}")
+
+    def show_pick(self, text: str) -> None:
+        """Show a measurement."""
+        self.picked.visible, self.picked.content = bool(text), text
 
     @property
     def appearance(self) -> Appearance:
@@ -69,6 +109,7 @@ class Controls:
             step_moving=int(self.step_moving.value),
             mask_dilation=int(self.mask_dilation.value),
             hide_edges=bool(self.edges.value),
+            frame_alone=bool(self.alone.value),
         )
 
     @property
@@ -93,6 +134,7 @@ class Controls:
         ):
             control.value = min(value, control.max)
         self.edges.value = appearance.hide_edges
+        self.alone.value = appearance.frame_alone
 
     def set_visibility(self, visibility: Visibility) -> None:
         """Set the controls to this visibility; values are clamped to the sliders' ranges."""
@@ -104,27 +146,10 @@ class Controls:
         self.up_to_current.value = visibility.up_to_current
         self.trail_length.value = min(visibility.trail_length, self.trail_length.max)
 
-    def set_num_frames(self, num_frames: int) -> None:
-        """Adapt the timeline to a scene of this length."""
-        # The slider rejects a maximum below its value, and a value above its maximum.
-        self.slider.value = 0
-        self.slider.max = max(1, num_frames - 1)
-
-    def show_time(self, frame: int, caption: str, *, playing: bool) -> None:
-        """Set the timeline to this frame."""
-        self.slider.value = frame
-        self.caption.value = caption
-        self.button.label = "pause" if playing else "play"
-
     # --- the folders ----------------------------------------------------------------------------
 
     def _add_time(self, num_frames: int) -> None:
         gui, actions = self._gui, self._actions
-        last = max(1, num_frames - 1)
-        self.slider = gui.add_slider("frame", min=0, max=last, step=1, initial_value=0)
-        self.caption = gui.add_text("shown", "", disabled=True)
-        self.button = gui.add_button("play")
-        steps = gui.add_button_group("step", ("previous", "next"))
         speed = gui.add_slider("speed", min=0.1, max=4.0, step=0.1, initial_value=1.0)
         loop = gui.add_checkbox("loop", initial_value=True)
         self.all_frames = gui.add_checkbox(
@@ -138,25 +163,26 @@ class Controls:
             "background so far", initial_value=False,
             hint="only background points from frames up to the current one",
         )  # fmt: skip
-        _on_user_change(self.slider, lambda: actions.seek(int(self.slider.value)))
-        self.button.on_click(lambda _: actions.play_or_pause())
-        steps.on_click(lambda _: actions.step(1 if steps.value == "next" else -1))
-        _on_user_change(speed, lambda: actions.set_speed(float(speed.value)))
-        _on_user_change(loop, lambda: actions.set_loop(bool(loop.value)))
+        on_user_change(speed, lambda: actions.set_speed(float(speed.value)))
+        on_user_change(loop, lambda: actions.set_loop(bool(loop.value)))
         for control in (self.all_frames, self.frame_stride, self.up_to_current):
-            _on_user_change(control, actions.visibility_changed)
+            on_user_change(control, actions.visibility_changed)
 
     def _add_view(self) -> None:
         gui, actions = self._gui, self._actions
-        gui.add_button("reset view").on_click(lambda event: actions.reset_view(event.client))
-        gui.add_button("look through the camera").on_click(
-            lambda event: actions.look_through_camera(event.client)
-        )
+        gui.add_button("reset view").on_click(lambda _: actions.reset_view())
+        gui.add_button("look through the camera").on_click(lambda _: actions.look_through_camera())
         self.follow = gui.add_checkbox(
             "follow the camera", initial_value=False,
             hint="the viewpoint of the current frame's camera; off restores yours",
         )  # fmt: skip
-        _on_user_change(self.follow, lambda: actions.follow_camera(bool(self.follow.value)))
+        measure = gui.add_checkbox(
+            "measure", initial_value=False,
+            hint="click a point: depth and coordinates; a second one: the distance",
+        )  # fmt: skip
+        self.picked = gui.add_markdown("", visible=False)
+        on_user_change(self.follow, lambda: actions.follow_camera(bool(self.follow.value)))
+        on_user_change(measure, lambda: actions.measure(bool(measure.value)))
 
     def _add_points(self) -> None:
         gui, actions = self._gui, self._actions
@@ -181,12 +207,15 @@ class Controls:
         self.edges = gui.add_checkbox(
             "hide edges", initial_value=True, hint="leave out points at depth discontinuities"
         )
-        _on_user_change(self.size, lambda: actions.resize_points(float(self.size.value)))
+        self.alone = gui.add_checkbox(
+            "frame alone", initial_value=False, hint="no background points of other frames"
+        )
+        on_user_change(self.size, lambda: actions.resize_points(float(self.size.value)))
         for control in (
             self.color, self.drop_static, self.drop_moving, self.step_static, self.step_moving,
-            self.mask_dilation, self.edges,
+            self.mask_dilation, self.edges, self.alone,
         ):  # fmt: skip
-            _on_user_change(control, actions.appearance_changed)
+            on_user_change(control, actions.appearance_changed)
 
     def _add_visibility(self, num_frames: int) -> None:
         gui, actions = self._gui, self._actions
@@ -198,9 +227,15 @@ class Controls:
         self.filmstrip = gui.add_checkbox(
             "filmstrip", initial_value=False, hint="image, depth and mask in a floating panel"
         )
+        size = gui.add_slider("camera size", min=0.2, max=5.0, step=0.1, initial_value=1.0)
+        lines = gui.add_slider("line width", min=1, max=6, step=1, initial_value=2)
+        for control in (size, lines):
+            on_user_change(
+                control, lambda: actions.resize_frustums(float(size.value), float(lines.value))
+            )
         for control in (*self.boxes.values(), self.trail_length):
-            _on_user_change(control, actions.visibility_changed)
-        _on_user_change(self.filmstrip, lambda: actions.show_filmstrip(bool(self.filmstrip.value)))
+            on_user_change(control, actions.visibility_changed)
+        on_user_change(self.filmstrip, lambda: actions.show_filmstrip(bool(self.filmstrip.value)))
 
     def _add_save(self) -> None:
         gui, actions = self._gui, self._actions
@@ -211,9 +246,8 @@ class Controls:
         ):
             button = gui.add_button(label, hint=hint)
             button.on_click(lambda event, kind=kind: actions.save(kind, event.client))
-        self.saving = gui.add_text("state", "", disabled=True, visible=False)
 
 
-def _on_user_change(control: Any, act: Callable[[], None]) -> None:
+def on_user_change(control: Any, act: Callable[[], None]) -> None:
     """Call `act` when a user changes the control. Assignments in code have no client."""
     control.on_update(lambda event: act() if event.client is not None else None)

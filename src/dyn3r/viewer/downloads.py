@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dyn3r.scene import Scene
 from dyn3r.scene.drawing import write_video
 from dyn3r.types import Progress
 from dyn3r.viewer.appearance import Appearance, Visibility
-from dyn3r.viewer.playback import Playback
+from dyn3r.viewer.playback import Playback, PreparedScenes
 from dyn3r.viewer.record import record
 from dyn3r.viewer.splat import SplatRenderer, Viewpoint
 from dyn3r.viewer.turntable import TurntableOptions, render_turntable
@@ -57,7 +55,7 @@ def turntable_file(
 
 
 def page_file(
-    scenes: Sequence[Scene], names: Sequence[str], appearance: Appearance, visibility: Visibility
+    scenes: PreparedScenes, appearance: Appearance, visibility: Visibility, point_size: float
 ) -> tuple[str, bytes]:
     """Name and content of the page as one self-contained HTML file."""
-    return "scene.html", record(scenes, names, appearance, visibility, as_page=True)
+    return "scene.html", record(scenes, appearance, visibility, as_page=True, point_size=point_size)

@@ -13,9 +13,9 @@ MAX_FRUSTUMS = 40
 """Largest number of camera frustums on a page."""
 CAMERA_COLOR = (255, 140, 0)
 """RGB of the camera path and of the current camera."""
-IMAGE_SCALE = 0.07
+IMAGE_SCALE = 0.03
 """Size of the frustum that carries an image, in median depths."""
-_FRUSTUM_DEPTH = 0.05  # in median depths
+_FRUSTUM_DEPTH = 0.025  # in median depths
 
 
 def camera_path_segments(layout: SceneLayout) -> Float[np.ndarray, "k 2 3"]:
@@ -24,9 +24,11 @@ def camera_path_segments(layout: SceneLayout) -> Float[np.ndarray, "k 2 3"]:
     return np.stack([centres[:-1], centres[1:]], axis=1)
 
 
-def frustum_segments(layout: SceneLayout, frames: Sequence[int]) -> Float[np.ndarray, "k 2 3"]:
+def frustum_segments(
+    layout: SceneLayout, frames: Sequence[int], scale: float = 1.0
+) -> Float[np.ndarray, "k 2 3"]:
     """Eight line segments per camera: the frustum's edges, in world coordinates."""
-    depth = _FRUSTUM_DEPTH * layout.unit
+    depth = scale * _FRUSTUM_DEPTH * layout.unit
     segments = []
     for t in frames:
         y = depth * np.tan(layout.fov_y_rad[t] / 2)

@@ -1,4 +1,4 @@
-"""Scene properties for display that no setting changes: captions, first view, cameras, thumbnails.
+"""Scene properties for display that no setting changes: names, first view, cameras, thumbnails.
 
 Plain NumPy without a browser; `scene_nodes` puts the result on a page.
 """
@@ -12,10 +12,15 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from dyn3r.scene import Scene
-from dyn3r.scene.upright import FirstView, find_up, first_view
+from dyn3r.scene.upright import FirstView, find_up, horizontal_axes, sample_static
+from dyn3r.viewer.framing import Window, fit_view, view_axes
 
 DEFAULT_FPS = 10.0
 """Playback speed of scenes without a frame rate, frames per second."""
+FOV_RAD = 0.96
+"""Vertical field of view of the first view: 55 degrees, nearer to a video camera than the 75
+degrees of viser's default."""
+_NUM_SAMPLES = 4000
 _THUMBNAIL_PX = 256  # longer side of a thumbnail
 
 
@@ -27,16 +32,20 @@ class SceneLayout:
     """Number of frames."""
     fps: float
     """Frames per second at speed 1."""
-    captions: tuple[str, ...]
-    """One line per frame: name and time."""
+    names: tuple[str, ...]
+    """Name of each frame."""
+    times: tuple[str, ...]
+    """Time of each frame."""
     up_world: Float[np.ndarray, " 3"]
     """Unit vector in world coordinates that points up."""
-    first_view: FirstView
-    """Initial camera of a browser, world coordinates."""
+    view_axes: Float[np.ndarray, "3 3"]
+    """Right, up and ahead of the first view's camera in world coordinates, as rows."""
+    sample: Float[np.ndarray, "k 3"]
+    """World points that the first view shows: a sample of the static points."""
     unit: float
     """Median depth in scene units; sizes are fractions of it."""
-    point_size: float
-    """World size of a point that closes the gaps between neighbours at the median depth."""
+    spacing: float
+    """Width of a pixel at the median depth, in scene units."""
     T_world_camera: Float[np.ndarray, "n 4 4"]
     """Camera-to-world transforms."""
     fov_y_rad: Float[np.ndarray, " n"]
@@ -46,22 +55,34 @@ class SceneLayout:
     thumbnails: tuple[UInt8[np.ndarray, "_ _ 3"], ...]
     """Down-sampled frames for the image planes of the camera frustums."""
 
+    def first_view(self, window: Window | None = None) -> FirstView:
+        """Camera of a browser at first, world coordinates: the scene in the free part of `window`
+        (None: 16:9, all of it free)."""
+        return fit_view(self.sample, self.view_axes, FOV_RAD, self.unit, window or Window())
+
 
 def scene_layout(scene: Scene) -> SceneLayout:
     """Layout of a scene."""
     h, w = scene.size_hw
     up_world = find_up(scene).up_world
     unit = scene.median_depth
+    _, ahead = horizontal_axes(scene, up_world, frame=len(scene) // 2)
+    sample = sample_static(scene, _NUM_SAMPLES)
+    if len(sample) == 0:
+        middle = scene.T_world_camera[len(scene) // 2]
+        sample = (middle[:3, 3] + unit * middle[:3, 2])[None]
     scale = min(1.0, _THUMBNAIL_PX / max(h, w))
     thumbnail_wh = (max(1, round(w * scale)), max(1, round(h * scale)))
     return SceneLayout(
         num_frames=len(scene),
         fps=scene.fps or DEFAULT_FPS,
-        captions=tuple(f"{name} at {time:.2f} s" for name, time in zip(scene.names, scene.times_s)),
+        names=scene.names,
+        times=tuple(f"{time:.2f} s" for time in scene.times_s),
         up_world=up_world,
-        first_view=first_view(scene, up_world),
+        view_axes=view_axes(ahead, up_world),
+        sample=sample,
         unit=unit,
-        point_size=2.0 * unit / float(np.median(scene.K[:, 0, 0])),
+        spacing=unit / float(np.median(scene.K[:, 0, 0])),
         T_world_camera=scene.T_world_camera,
         fov_y_rad=2 * np.arctan(h / 2 / scene.K[:, 1, 1]),
         aspect=w / h,

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from dyn3r.errors import InputError
 from dyn3r.scene.background import grow, on_grid
 from dyn3r.viewer.frustums import CAMERA_COLOR, IMAGE_SCALE
+from dyn3r.viewer.layout import FOV_RAD
 from dyn3r.viewer.live_frame import LiveFrame, grid_step
-from dyn3r.viewer.packing import PackedCloud, add_cloud, quat_wxyz
-from dyn3r.viewer.page import FOV_RAD, WebPage
+from dyn3r.viewer.packing import PackedCloud, add_cloud, point_size, quat_wxyz
+from dyn3r.viewer.page import WebPage
 from dyn3r.viewer.voxels import VoxelTable
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class LiveOptions:
     """Largest number of background points, and of dynamic points, per frame."""
     keep_frames: int = 300
     """Number of frames on the page; older ones are removed."""
-    drop: float = 0.2
+    drop: float = 0.0
     """Share (0..1) of each frame's pixels to leave out, the least confident ones."""
     mask_margin: int = 2
     """Pixels around dynamic ones that are left out of the background."""
@@ -56,6 +57,8 @@ class _FrameNodes:
     moving: Any
     camera: Any
     centre: Float[np.ndarray, " 3"]
+    clouds: tuple[PackedCloud, PackedCloud]
+    """Clouds of `background` and of `moving`."""
     slots: Int[np.ndarray, " k"]
     """Slots of the voxel table that the frame occupies; freed when it is removed."""
 
@@ -170,8 +173,7 @@ class LiveViewer(WebPage):
         known = frame.depth[frame.depth > 0]
         self._unit = float(np.median(known)) if len(known) else 1.0
         step = grid_step(frame.depth.shape, self.options.points_per_frame)
-        self._footprint = self._unit / float(frame.K[0, 0])
-        self._voxels = VoxelTable(step * self._footprint)
+        self._voxels = VoxelTable(step * self._unit / float(frame.K[0, 0]))
         T, camera = frame.T_world_camera, self.server.initial_camera
         up = -T[:3, 1]
         self.server.scene.set_up_direction(tuple(float(x) for x in up))
@@ -192,18 +194,18 @@ class LiveViewer(WebPage):
         step = grid_step(static.shape, options.points_per_frame)
         points, colors = frame.points(on_grid(static, step, step // 2, step // 2))
         new, slots = self._voxels.insert(points)
-        background = frame.pack(points[new], colors[new], self._unit)
+        background = frame.pack(points[new], colors[new], self._unit, step)
         share = max(dynamic.mean(), 1e-9)
         step = grid_step(dynamic.shape, round(options.points_per_frame / share))
-        moving = on_grid(dynamic, step, step // 2, step // 2)
+        chosen = on_grid(dynamic, step, step // 2, step // 2)
+        moving = frame.pack(*frame.points(chosen), self._unit, step)
         return _FrameNodes(
             time_s,
             self._add_cloud(f"/background/{t}", background, visible=True),
-            self._add_cloud(
-                f"/moving/{t}", frame.pack(*frame.points(moving), self._unit), visible=False
-            ),
+            self._add_cloud(f"/moving/{t}", moving, visible=False),
             self._add_camera(t, frame),
             frame.T_world_camera[:3, 3],
+            (background, moving),
             slots,
         )
 
@@ -225,8 +227,7 @@ class LiveViewer(WebPage):
         )
 
     def _add_cloud(self, name: str, cloud: PackedCloud, *, visible: bool) -> Any:
-        size = self._point_factor * 2.0 * self._footprint
-        return add_cloud(self.server.scene, name, cloud, point_size=size, visible=visible)
+        return add_cloud(self.server.scene, name, cloud, factor=self._point_factor, visible=visible)
 
     def _remove_nodes(self, frame: _FrameNodes) -> None:
         assert self._voxels is not None
@@ -255,8 +256,8 @@ class LiveViewer(WebPage):
         with self._lock, self.server.atomic():
             self._point_factor = factor
             for frame in self._frames:
-                for node in (frame.background, frame.moving):
-                    node.point_size = factor * 2.0 * self._footprint / self._unit
+                for node, cloud in zip((frame.background, frame.moving), frame.clouds):
+                    node.point_size = point_size(cloud, factor)
 
     def _slider_moved(self, event: Any) -> None:
         if event.client is None or self._count == 0:  # an assignment in code

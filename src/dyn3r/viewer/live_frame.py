@@ -79,10 +79,20 @@ class LiveFrame:
         return points, self.image[rows, columns]
 
     def pack(
-        self, points: Float[np.ndarray, "k 3"], colors: UInt8[np.ndarray, "k 3"], unit: float
+        self,
+        points: Float[np.ndarray, "k 3"],
+        colors: UInt8[np.ndarray, "k 3"],
+        unit: float,
+        step: int,
     ) -> PackedCloud:
-        """World points in the wire format, relative to the camera centre, in units of `unit`."""
-        return pack(points, colors, self.T_world_camera[:3, 3], unit)
+        """World points in the wire format, relative to the camera centre, in units of `unit`.
+
+        `step`: spacing in pixels of the grid that they were taken from.
+        """
+        T = self.T_world_camera
+        depth = (points - T[:3, 3]) @ T[:3, 2]
+        typical = float(np.median(depth)) if len(depth) else unit
+        return pack(points, colors, T[:3, 3], unit, step * typical / float(self.K[0, 0]))
 
     def thumbnail(self, max_side: int = 192) -> UInt8[np.ndarray, "_ _ 3"]:
         """Image down-sampled to `max_side` pixels along its longer side."""

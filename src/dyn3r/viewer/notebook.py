@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dyn3r.errors import InputError
 from dyn3r.scene import Scene
 from dyn3r.viewer.appearance import Appearance, Visibility
-from dyn3r.viewer.playback import label_scenes
+from dyn3r.viewer.playback import PreparedScenes, label_scenes
 from dyn3r.viewer.record import record
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ def show(
     if embed:
         if not in_notebook():
             raise InputError("embed=True has no effect outside a notebook")
+        appearance = appearance or Appearance()
         content = record(
-            *label_scenes(scenes, None),
-            appearance or Appearance(),
+            PreparedScenes(*label_scenes(scenes, None), appearance),
+            appearance,
             visibility or Visibility(),
             as_page=True,
         )

@@ -15,6 +15,9 @@ from jaxtyping import Float, Float16, Float32, UInt8
 
 _MAX_COORDINATE = 60000.0
 """Limit of the coordinates, in median depths; half floats end at 65504."""
+POINT_RADIUS = 1.0
+"""Radius of a disc in distances of neighbouring points: discs overlap, also where a surface is
+twice as far away as the median."""
 
 
 class PackedCloud(NamedTuple):
@@ -28,6 +31,8 @@ class PackedCloud(NamedTuple):
     """Camera centre in world coordinates."""
     unit: float
     """Scene units per unit of `points`."""
+    spacing: float
+    """Distance of neighbouring points of a surface at their median depth, in scene units."""
 
     @property
     def world(self) -> Float32[np.ndarray, "k 3"]:
@@ -41,6 +46,7 @@ def pack(
     colors: UInt8[np.ndarray, "k 3"],
     origin: Float[np.ndarray, " 3"],
     unit: float,
+    spacing: float,
 ) -> PackedCloud:
     """World points relative to `origin` (a camera centre) in units of `unit`, as half floats.
 
@@ -50,21 +56,28 @@ def pack(
     assert unit > 0
     if len(points_world) == 0:
         far = np.full((1, 3), _MAX_COORDINATE, np.float16)
-        return PackedCloud(far, np.zeros((1, 3), np.uint8), np.asarray(origin, np.float64), unit)
-    relative = (points_world.astype(np.float64) - origin) / unit
-    half = np.clip(relative, -_MAX_COORDINATE, _MAX_COORDINATE).astype(np.float16)
-    return PackedCloud(half, np.ascontiguousarray(colors), np.asarray(origin, np.float64), unit)
+        colors, half = np.zeros((1, 3), np.uint8), far
+    else:
+        relative = (points_world.astype(np.float64) - origin) / unit
+        half = np.clip(relative, -_MAX_COORDINATE, _MAX_COORDINATE).astype(np.float16)
+    centre = np.asarray(origin, np.float64)
+    return PackedCloud(half, np.ascontiguousarray(colors), centre, unit, spacing)
+
+
+def point_size(cloud: PackedCloud, factor: float) -> float:
+    """viser's size of the points of a cloud: the radius of a disc, in the unit of the cloud."""
+    return factor * POINT_RADIUS * cloud.spacing / cloud.unit
 
 
 def add_cloud(
-    scene_api: Any, name: str, cloud: PackedCloud, *, point_size: float, visible: bool = True
+    scene_api: Any, name: str, cloud: PackedCloud, *, factor: float = 1.0, visible: bool = True
 ) -> Any:
-    """Add a viser node for the cloud and return it; `point_size` is in world units."""
+    """Add a viser node for the cloud and return it; `factor` scales the points."""
     return scene_api.add_point_cloud(
         name,
         cloud.points,
         cloud.colors,
-        point_size=point_size / cloud.unit,
+        point_size=point_size(cloud, factor),
         point_shape="circle",
         point_shading="flat",
         precision="float16",

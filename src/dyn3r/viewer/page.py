@@ -8,6 +8,7 @@ import io
 import logging
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,20 +16,18 @@ from typing import Any
 from dyn3r.errors import InputError
 from dyn3r.io.arguments import check_type
 from dyn3r.io.numbers import checked_whole
-from dyn3r.viewer.access import LOCAL_NAMES, checked_server
+from dyn3r.viewer.access import LOCAL_NAMES, TOKEN_FIELD, checked_server
 
 logger = logging.getLogger(__name__)
-
-FOV_RAD = 0.96
-"""Vertical field of view of the first view: 55 degrees, nearer to a video camera than the 75
-degrees of viser's default."""
 
 
 class WebPage:
     """A viser server and its address. `server` (viser's `ViserServer`) accepts further nodes."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, token: str | None = None) -> None:
         """Start to listen on `host`, at the first free port of `port` and the nineteen after it.
+
+        With a `token`, only browsers that once came with it in the address are answered.
 
         Raises:
             InputError: no port or host to listen on.
@@ -37,18 +36,21 @@ class WebPage:
 
         check_type(host, str, "the host")
         self.host = host
-        if host not in LOCAL_NAMES:
+        self._token = token
+        if host not in LOCAL_NAMES and token is None:
             logger.warning(
                 "listening on %s: every machine that can connect to this one can see and control "
                 "the page, there is no password",
                 host or "all addresses",
             )
-        with _stdout_to_log(), checked_server(host):
+        with _stdout_to_log(), checked_server(host, token):
             self.server: Any = viser.ViserServer(
                 host, free_port(host, port), label="dyn3r", verbose=False
             )
         self.port = int(self.server.get_port())
         self._stopped = threading.Event()
+        # A browser may leave while messages for it are made.
+        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
         logging.getLogger("websockets.server").addFilter(_in_one_line)
         self.server.gui.configure_theme(
             dark_mode=True,
@@ -61,7 +63,8 @@ class WebPage:
     def url(self) -> str:
         """Address of the page for a browser on this machine."""
         host = "localhost" if self.host in ("", "0.0.0.0", "::") else self.host
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        address = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return address if self._token is None else f"{address}/?{TOKEN_FIELD}={self._token}"
 
     def open_in_browser(self) -> bool:
         """Open the page in a new tab of this machine's browser; False if there is none."""

@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from dyn3r.scene import Scene
 from dyn3r.scene.upright import FirstView, horizontal_axes, sample_static
-from dyn3r.viewer.layout import SceneLayout
+from dyn3r.viewer.framing import Window, fit_view
+from dyn3r.viewer.layout import FOV_RAD, SceneLayout
 
 _GAP = 0.25  # between neighbours, in median depths
 _NUM_SAMPLES = 4000  # static points that the extent of a scene is measured with
@@ -31,8 +32,10 @@ class Placement:
         return moved
 
 
+UP = np.array([0.0, 0.0, 1.0])
+"""Unit vector that points up in the common world; viser's own."""
 IDENTITY = Placement(np.eye(3), np.zeros(3))
-"""Placement of a single scene: the common world is the scene's own."""
+"""Placement of a scene before it is placed."""
 
 
 def scale_to_unit_depth(scene: Scene) -> Scene:
@@ -69,18 +72,14 @@ def place_side_by_side(scenes: Sequence[Scene], layouts: Sequence[SceneLayout]) 
     return placements
 
 
-def common_first_view(layouts: Sequence[SceneLayout], placements: Sequence[Placement]) -> FirstView:
-    """First view of scenes side by side, from behind their first cameras, in the common world."""
-    pairs = list(zip(layouts, placements))
-    positions = np.stack([placement(x.first_view.position) for x, placement in pairs])
-    targets = np.stack([placement(x.first_view.look_at) for x, placement in pairs])
-    width = float(np.ptp(positions[:, 0]))
-    # Back, so that all scenes are visible; and to the right, where the controls cover the page.
-    back, aside = np.array([0.0, -0.7 * width, 0.25 * width]), np.array([0.2 * width, 0.0, 0.0])
-    return FirstView(
-        (positions.min(axis=0) + positions.max(axis=0)) / 2 + back + aside,
-        (targets.min(axis=0) + targets.max(axis=0)) / 2 + aside,
-    )
+def common_first_view(
+    layouts: Sequence[SceneLayout], placements: Sequence[Placement], window: Window | None = None
+) -> FirstView:
+    """First view of scenes side by side, in the common world."""
+    points = np.concatenate([place(x.sample) for x, place in zip(layouts, placements)])
+    axes = layouts[0].view_axes @ placements[0].R.T
+    unit = float(np.median([x.unit for x in layouts]))
+    return fit_view(points, axes, FOV_RAD, unit, window or Window())
 
 
 def label_position(scene: Scene, layout: SceneLayout) -> Float[np.ndarray, " 3"]:

@@ -12,15 +12,17 @@ from dyn3r.errors import InputError
 from dyn3r.io.arguments import check_type
 from dyn3r.scene import Scene
 from dyn3r.scene.upright import FirstView
+from dyn3r.types import Progress, no_progress
 from dyn3r.viewer.appearance import Appearance, Visibility
-from dyn3r.viewer.page import FOV_RAD
+from dyn3r.viewer.framing import Window
+from dyn3r.viewer.layout import FOV_RAD, scene_layout
 from dyn3r.viewer.placement import (
-    IDENTITY,
     common_first_view,
     label_position,
     place_side_by_side,
     scale_to_unit_depth,
 )
+from dyn3r.viewer.points import ScenePoints
 from dyn3r.viewer.scene_nodes import SceneNodes
 from dyn3r.viewer.trails import find_trails
 
@@ -28,33 +30,51 @@ SIDE_BY_SIDE = "side by side"
 """Menu entry for all scenes together."""
 
 
-class Playback:
-    """Scenes of a page that show the same frame. The common world of one scene is its own."""
+class PreparedScenes:
+    """Scenes with what all browsers share: names, layouts, placements and selected points."""
 
     def __init__(
-        self, server: Any, scenes: Sequence[Scene], names: Sequence[str],
-        appearance: Appearance, visibility: Visibility,
-    ) -> None:  # fmt: skip
-        """Add the nodes of all scenes to `server`, a viser server. Several get a label each."""
-        self._server = server
+        self, scenes: Sequence[Scene], names: Sequence[str], appearance: Appearance
+    ) -> None:
+        """Prepare the scenes; several are scaled to the same median depth and placed in a row."""
         several = len(scenes) > 1
         self.names = list(names)
-        scenes = [scale_to_unit_depth(scene) for scene in scenes] if several else list(scenes)
+        self.scenes = [scale_to_unit_depth(s) for s in scenes] if several else list(scenes)
+        self.layouts = [scene_layout(scene) for scene in self.scenes]
+        self.points = [ScenePoints(scene, appearance) for scene in self.scenes]
+        self.placements = place_side_by_side(self.scenes, self.layouts)
+
+    @property
+    def title(self) -> str:
+        """Title of the page."""
+        return " | ".join(self.names)
+
+
+class Playback:
+    """Scenes of a page that show the same frame, in a common world with z up."""
+
+    def __init__(
+        self, target: Any, prepared: PreparedScenes, appearance: Appearance, visibility: Visibility
+    ) -> None:
+        """Add the nodes of all scenes to `target`, viser's server or one of its clients."""
+        self._target, self._prepared = target, prepared
+        several = len(prepared.scenes) > 1
+        self.names = prepared.names
         self.scene_nodes = [
-            SceneNodes(server, f"/scene_{i}", scene, appearance, visibility)
-            for i, scene in enumerate(scenes)
+            SceneNodes(target, f"/scene_{i}", layout, points.copy(), visibility)
+            for i, (layout, points) in enumerate(zip(prepared.layouts, prepared.points))
         ]
-        layouts = [nodes.layout for nodes in self.scene_nodes]
-        placements = place_side_by_side(scenes, layouts) if several else [IDENTITY]
-        self._wide_view = (
-            common_first_view(layouts, placements) if several else layouts[0].first_view
-        )
-        for nodes, placement, name in zip(self.scene_nodes, placements, self.names):
+        for nodes, placement, name in zip(self.scene_nodes, prepared.placements, self.names):
+            nodes.set_appearance(appearance)
             nodes.set_placement(placement)
             if several:
                 nodes.set_label(name, label_position(nodes.scene, nodes.layout))
         self.chosen: int | None = None if several else 0
-        self._set_initial_camera()
+
+    def remove(self) -> None:
+        """Remove all nodes from the page."""
+        for nodes in self.scene_nodes:
+            nodes.root.remove()
 
     @property
     def choices(self) -> list[str]:
@@ -86,20 +106,12 @@ class Playback:
         """Median depth of the leading scene, in the common world."""
         return self.leading.layout.unit
 
-    @property
-    def up_world(self) -> Float[np.ndarray, " 3"]:
-        """Unit vector that points up in the common world."""
-        nodes = self.scene_nodes[0]
-        up: np.ndarray = nodes.placement.R @ nodes.layout.up_world
-        return up
-
-    @property
-    def first_view(self) -> FirstView:
-        """Initial camera of a browser, in the common world."""
+    def first_view(self, window: Window | None = None) -> FirstView:
+        """Initial camera of a browser with this window, in the common world."""
         if self.chosen is None:
-            return self._wide_view
+            return common_first_view(self._prepared.layouts, self._prepared.placements, window)
         nodes = self.scene_nodes[self.chosen]
-        view, placement = nodes.layout.first_view, nodes.placement
+        view, placement = nodes.layout.first_view(window), nodes.placement
         return FirstView(placement(view.position), placement(view.look_at))
 
     def T_common_camera(self, t: int) -> Float[np.ndarray, "4 4"]:
@@ -115,38 +127,39 @@ class Playback:
         layout = self.leading.layout
         return float(layout.fov_y_rad[min(t, layout.num_frames - 1)])
 
-    def caption(self, t: int) -> str:
-        """Name and time of frame t of the leading scene."""
-        captions = self.leading.layout.captions
-        return captions[min(t, len(captions) - 1)]
+    def caption(self, t: int) -> tuple[str, str]:
+        """Time and name of frame t of the leading scene."""
+        layout = self.leading.layout
+        t = min(t, layout.num_frames - 1)
+        return layout.times[t], layout.names[t]
 
     def choose(self, index: int | None) -> None:
         """Show one scene alone, or all of them side by side (None)."""
         assert index is not None or len(self.scene_nodes) > 1
         self.chosen = index
-        with self._server.atomic():
+        with self._target.atomic():
             for i, nodes in enumerate(self.scene_nodes):
                 nodes.root.visible = index is None or i == index
-        self._set_initial_camera()
 
     def show_frame(self, t: int) -> None:
         """Show frame t of every visible scene."""
-        with self._server.atomic():
+        with self._target.atomic():
             for nodes in self.visible:
                 nodes.show_frame(t)
 
-    def set_visibility(self, visibility: Visibility) -> None:
+    def set_visibility(self, visibility: Visibility, progress: Progress = no_progress) -> None:
         """Show and hide elements. Trails are computed when they are first shown."""
         for nodes in self.scene_nodes:
             if visibility.trail_length and not nodes.trails:
-                nodes.set_trails(find_trails(nodes.scene))
+                nodes.set_trails(find_trails(nodes.scene, progress=progress))
             nodes.set_visibility(visibility)
 
-    def _set_initial_camera(self) -> None:
-        view, camera = self.first_view, self._server.initial_camera
-        self._server.scene.set_up_direction(tuple(float(x) for x in self.up_world))
-        camera.position, camera.look_at, camera.fov = view.position, view.look_at, FOV_RAD
-        camera.near, camera.far = 0.01 * self.unit, 1000 * self.unit
+
+def set_initial_camera(server: Any, playback: Playback) -> None:
+    """First view of browsers that connect to a server, or that open its recording."""
+    view, camera = playback.first_view(), server.initial_camera
+    camera.position, camera.look_at, camera.fov = view.position, view.look_at, FOV_RAD
+    camera.near, camera.far = 0.01 * playback.unit, 1000 * playback.unit
 
 
 def label_scenes(

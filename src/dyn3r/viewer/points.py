@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
 from dyn3r.scene import Scene
+from dyn3r.scene.agreement import agreement
 from dyn3r.scene.background import choose_static, depth_edges, grow, on_grid
 from dyn3r.scene.drawing import confidence_picture, depth_picture, motion_picture
 from dyn3r.scene.pictures import Limits, find_limits
@@ -30,7 +33,7 @@ _MAX_SAMPLES = 4_000_000  # pixels that a confidence quantile is taken of
 Pixels = tuple[Int[np.ndarray, " _"], ...]
 """Row-major pixel indices, ascending, one array per frame."""
 
-_SELECTION = ("mask_dilation", "hide_edges")
+_SELECTION = ("mask_dilation", "hide_edges", "frame_alone")
 _BACKGROUND_SELECTION = ("drop_static", "step_static", *_SELECTION)
 _MOVING_SELECTION = ("drop_moving", "step_moving", *_SELECTION)
 
@@ -54,8 +57,12 @@ class ScenePoints:
         self.chunks = [range(a, min(a + chunk, n)) for a in range(0, n, chunk)]
         """Frames of each chunk of the background."""
         self._limits: Limits | None = None
-        self._background = select_background(scene, appearance)
+        self._background, self._background_rgb = agreeing_background(scene, appearance)
         self._moving = select_moving(scene, appearance)
+
+    def copy(self) -> ScenePoints:
+        """The same points, whose appearance changes by itself. Arrays are shared."""
+        return copy(self)
 
     def set_appearance(self, appearance: Appearance) -> ChangedClouds:
         """Change the appearance; returns which clouds have other points or colours now."""
@@ -66,25 +73,48 @@ class ScenePoints:
 
         background, moving = differ(_BACKGROUND_SELECTION), differ(_MOVING_SELECTION)
         if background:
-            self._background = select_background(self.scene, appearance)
+            self._background, self._background_rgb = agreeing_background(self.scene, appearance)
         if moving:
             self._moving = select_moving(self.scene, appearance)
         recoloured = old.color != appearance.color
         return ChangedClouds(background or recoloured, moving or recoloured)
 
+    @property
+    def background_pixels(self) -> Pixels:
+        """Pixels of the background of each frame."""
+        return self._background
+
+    @property
+    def moving_pixels(self) -> Pixels:
+        """Dynamic pixels of each frame."""
+        return self._moving
+
     def background(self) -> list[PackedCloud]:
         """Static points, one cloud for each of `chunks`."""
-        return [self._pack(self._background, frames) for frames in self.chunks]
+        return [
+            self._pack(self._background, frames, self._background_rgb) for frames in self.chunks
+        ]
 
     def moving(self) -> list[PackedCloud]:
         """Dynamic points, one cloud per frame."""
         return [self._pack(self._moving, range(t, t + 1)) for t in range(len(self.scene))]
 
-    def _pack(self, pixels: Pixels, frames: range) -> PackedCloud:
-        points = np.concatenate([pixel_points(self.scene, t, pixels[t]) for t in frames])
-        colors = np.concatenate([self._colors(t, pixels[t]) for t in frames])
-        centre = self.scene.T_world_camera[frames[len(frames) // 2], :3, 3]
-        return pack(points, colors, centre, self.unit)
+    def _pack(
+        self, pixels: Pixels, frames: range, rgb: Sequence[UInt8[np.ndarray, "_ 3"]] | None = None
+    ) -> PackedCloud:
+        """Cloud of the pixels of these frames; `rgb`: their colours, if not the images'."""
+        scene = self.scene
+        points = np.concatenate([pixel_points(scene, t, pixels[t]) for t in frames])
+        use_rgb = rgb is not None and self.appearance.color == "rgb"
+        colors = np.concatenate(
+            [rgb[t] if use_rgb and rgb else self._colors(t, pixels[t]) for t in frames]
+        )
+        centre = scene.T_world_camera[frames[len(frames) // 2], :3, 3]
+        depth = np.concatenate([scene.depth[t].reshape(-1)[pixels[t]] for t in frames])
+        typical = float(np.median(depth)) if len(depth) else self.unit
+        step = self.appearance.step_moving if rgb is None else self.appearance.step_static
+        spacing = step * typical / float(np.median(scene.K[list(frames), 0, 0]))
+        return pack(points, colors, centre, self.unit, spacing)
 
     def _colors(self, t: int, pixels: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k 3"]:
         if self.appearance.color == "rgb":
@@ -146,14 +176,33 @@ def select_background(scene: Scene, appearance: Appearance) -> Pixels:
     return tuple(pixels)
 
 
+def agreeing_background(
+    scene: Scene, appearance: Appearance
+) -> tuple[Pixels, tuple[UInt8[np.ndarray, "_ 3"], ...]]:
+    """Static pixels that other frames do not contradict, and the colours the frames agree on."""
+    pixels, colors = [], []
+    if appearance.frame_alone:
+        nothing = np.zeros(0, np.int64), np.zeros((0, 3), np.uint8)
+        return (nothing[0],) * len(scene), (nothing[1],) * len(scene)
+    for t, chosen in enumerate(select_background(scene, appearance)):
+        found = agreement(scene, t, chosen)
+        pixels.append(chosen[found.kept])
+        colors.append(found.colors[found.kept])
+    return tuple(pixels), tuple(colors)
+
+
 def select_moving(scene: Scene, appearance: Appearance) -> Pixels:
-    """Dynamic pixels of each frame, at most 60 000 per frame and two million in all."""
+    """Dynamic pixels of each frame, at most 60 000 per frame and two million in all.
+
+    If each frame is shown alone, all of its pixels are taken instead of the dynamic ones.
+    """
     threshold = confidence_threshold(scene, appearance.drop_moving, moving=True)
     limit = max(1, min(MAX_MOVING_PER_FRAME, MAX_MOVING // len(scene)))
     found = []
     for t in range(len(scene)):
         chosen = scene.select(t, min_confidence=threshold)
-        chosen &= grow(scene.dynamic[t], appearance.mask_dilation)
+        if not appearance.frame_alone:
+            chosen &= grow(scene.dynamic[t], appearance.mask_dilation)
         if appearance.hide_edges:
             chosen &= ~depth_edges(scene.depth[t])
         pixels = np.flatnonzero(on_grid(chosen, appearance.step_moving, 0, 0))

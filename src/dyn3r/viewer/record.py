@@ -10,8 +10,10 @@ from dyn3r.io.arguments import checked_path
 from dyn3r.io.atomic import check_writable, write_bytes
 from dyn3r.scene import Scene
 from dyn3r.viewer.appearance import Appearance, Visibility
+from dyn3r.viewer.legend import legend_html
 from dyn3r.viewer.page import WebPage
-from dyn3r.viewer.playback import Playback, label_scenes
+from dyn3r.viewer.page_script import overlay_legend, set_title
+from dyn3r.viewer.playback import Playback, PreparedScenes, label_scenes, set_initial_camera
 
 _SUFFIXES = (".html", ".htm", ".viser")
 
@@ -44,9 +46,10 @@ def save_recording(
     if target.suffix.lower() not in _SUFFIXES:
         raise OutputError(f"cannot record to {target}: its name must end in .html or .viser")
     check_writable(target, overwrite=overwrite)
+    appearance = appearance or Appearance()
     content = record(
-        *label_scenes(scenes, names),
-        appearance or Appearance(),
+        PreparedScenes(*label_scenes(scenes, names), appearance),
+        appearance,
         visibility or Visibility(),
         as_page=target.suffix.lower() != ".viser",
     )
@@ -55,18 +58,26 @@ def save_recording(
 
 
 def record(
-    scenes: Sequence[Scene],
-    names: Sequence[str],
+    prepared: PreparedScenes,
     appearance: Appearance,
     visibility: Visibility,
     *,
     as_page: bool,
+    point_size: float = 1.0,
 ) -> bytes:
-    """Content of the file of `save_recording`: a page, or viser's recording alone."""
+    """Content of the file of `save_recording`: a page, or viser's recording alone.
+
+    `point_size` scales the points.
+    """
     page = WebPage("127.0.0.1", 0)  # viser records the messages to a client that never connects
     try:
-        playback = Playback(page.server, scenes, names, appearance, visibility)
+        playback = Playback(page.server, prepared, appearance, visibility)
+        set_initial_camera(page.server, playback)
         playback.set_visibility(visibility)
+        for nodes in playback.scene_nodes:
+            nodes.set_point_size(point_size)
+        set_title(page.server, prepared.title)
+        overlay_legend(page.server, legend_html(playback.leading, appearance))
         playback.show_frame(0)
         serializer = page.server.get_scene_serializer()
         for t in range(playback.num_frames):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dyn3r.scene import Scene
 from dyn3r.viewer.appearance import Appearance, Visibility
 from dyn3r.viewer.frustums import (
     CAMERA_COLOR,
@@ -18,8 +17,8 @@ from dyn3r.viewer.frustums import (
     camera_path_segments,
     frustum_segments,
 )
-from dyn3r.viewer.layout import SceneLayout, scene_layout
-from dyn3r.viewer.packing import PackedCloud, add_cloud, quat_wxyz
+from dyn3r.viewer.layout import SceneLayout
+from dyn3r.viewer.packing import add_cloud, point_size, quat_wxyz
 from dyn3r.viewer.placement import IDENTITY, Placement
 from dyn3r.viewer.points import ScenePoints
 from dyn3r.viewer.trails import TrailSegments
@@ -31,27 +30,33 @@ class SceneNodes:
     """Nodes of one scene below one root node."""
 
     def __init__(
-        self, server: Any, root: str, scene: Scene, appearance: Appearance, visibility: Visibility
-    ) -> None:
-        """Create all nodes below the node `root` of a viser server, and show frame 0."""
-        self._api, self._root, self._atomic = server.scene, root, server.atomic
-        self.scene, self.visibility = scene, visibility
-        self.layout: SceneLayout = scene_layout(scene)
-        self.points = ScenePoints(scene, appearance)
+        self, target: Any, root: str, layout: SceneLayout, points: ScenePoints,
+        visibility: Visibility,
+    ) -> None:  # fmt: skip
+        """Create all nodes below the node `root` of viser's server or of one of its clients.
+
+        Frame 0 is shown. The appearance of `points` changes with that of the nodes.
+        """
+        self._api, self._root, self._atomic = target.scene, root, target.atomic
+        self.scene, self.visibility = points.scene, visibility
+        self.layout, self.points = layout, points
         self.placement = IDENTITY
         self.frame = 0
-        self.following = False
+        self.inside = False
+        self._frustum_scale, self._factor = 1.0, 1.0
         self._lock = threading.RLock()
         self.trails: list[Any] = []
         with self._atomic():
             self._add_groups()
+            self.clouds = self.points.background(), self.points.moving()
+            """Clouds of the background's chunks, and of the moving objects' frames."""
             self.background = [
-                self._add_cloud(f"{root}/background/{c}", cloud)
-                for c, cloud in enumerate(self.points.background())
+                add_cloud(self._api, f"{root}/background/{c}", cloud)
+                for c, cloud in enumerate(self.clouds[0])
             ]
             self.moving = [
-                self._add_cloud(f"{root}/moving/{t}", cloud, visible=t == 0)
-                for t, cloud in enumerate(self.points.moving())
+                add_cloud(self._api, f"{root}/moving/{t}", cloud, visible=t == 0)
+                for t, cloud in enumerate(self.clouds[1])
             ]
             self._add_cameras()
             self.images = [self._add_image(t) for t in range(self.layout.num_frames)]
@@ -69,27 +74,44 @@ class SceneNodes:
             self.visibility = visibility
             self._update_visibility()
 
-    def set_following(self, *, enabled: bool) -> None:
-        """Hide cameras, path and images while browsers look through the camera."""
+    def set_inside(self, *, inside: bool) -> None:
+        """Hide cameras, path and images while the browser is at the clip's camera."""
         with self._lock:
-            self.following = enabled
-            self._update_visibility()
+            if inside != self.inside:
+                self.inside = inside
+                self._update_visibility()
 
     def set_appearance(self, appearance: Appearance) -> None:
         """Replace points or colours in the same nodes; only arrays that differ are sent."""
         changed = self.points.set_appearance(appearance)
-        background = self.points.background() if changed.background else []
-        moving = self.points.moving() if changed.moving else []
+        old_static, old_moving = self.clouds
+        self.clouds = (
+            self.points.background() if changed.background else old_static,
+            self.points.moving() if changed.moving else old_moving,
+        )
         with self._lock, self._atomic():
-            for nodes, clouds in ((self.background, background), (self.moving, moving)):
-                for node, cloud in zip(nodes, clouds):
+            for nodes, clouds, is_new in zip((self.background, self.moving), self.clouds, changed):
+                for node, cloud in zip(nodes, clouds if is_new else ()):
                     node.points, node.colors = cloud.points, cloud.colors
+                    node.point_size = point_size(cloud, self._factor)
 
     def set_point_size(self, factor: float) -> None:
-        """Scale the points; 1 closes the gaps between neighbours at the median depth."""
+        """Scale the points; 1 closes the gaps between neighbours."""
         with self._lock, self._atomic():
-            for node in (*self.background, *self.moving):
-                node.point_size = factor * self.layout.point_size / self.layout.unit
+            self._factor = factor
+            for nodes, clouds in zip((self.background, self.moving), self.clouds):
+                for node, cloud in zip(nodes, clouds):
+                    node.point_size = point_size(cloud, factor)
+
+    def set_frustums(self, size: float, thickness: float) -> None:
+        """Scale all frustums, and set the width of their lines and of the path in pixels."""
+        with self._lock, self._atomic():
+            for node in self.images:
+                node.scale, node.thickness = size * IMAGE_SCALE * self.layout.unit, thickness
+            self.path.thickness, self.cameras.thickness = 1.5 * thickness, 0.5 * thickness
+            if size != self._frustum_scale:
+                self._frustum_scale = size
+                self.cameras.points = self._frustums().astype(np.float32)
 
     def set_trails(self, trails: Sequence[TrailSegments]) -> None:
         """Add the trails that `Visibility.trail_length` shows, one element per frame."""
@@ -136,9 +158,9 @@ class SceneNodes:
                 node.visible = i in trails
             self.groups["background"].visible = shown.background
             self.groups["moving"].visible = shown.moving
-            self.groups["images"].visible = shown.image and not self.following
-            self.cameras.visible = shown.cameras and not self.following
-            self.path.visible = shown.path and not self.following
+            self.groups["images"].visible = shown.image and not self.inside
+            self.cameras.visible = shown.cameras and not self.inside
+            self.path.visible = shown.path and not self.inside
             self.axes.visible = shown.axes
 
     def _add_groups(self) -> None:
@@ -151,9 +173,6 @@ class SceneNodes:
         self.axes = self._api.add_frame(
             f"{root}/axes", axes_length=0.1 * unit, axes_radius=0.0015 * unit, visible=False
         )
-
-    def _add_cloud(self, name: str, cloud: PackedCloud, *, visible: bool = True) -> Any:
-        return add_cloud(self._api, name, cloud, point_size=self.layout.point_size, visible=visible)
 
     def _add_image(self, t: int) -> Any:
         layout = self.layout
@@ -174,13 +193,17 @@ class SceneNodes:
 
     def _add_cameras(self) -> None:
         layout, root = self.layout, self._root
-        stride = max(1, -(-layout.num_frames // MAX_FRUSTUMS))
-        frustums = frustum_segments(layout, range(0, layout.num_frames, stride))
-        self.cameras = self._add_lines(f"{root}/cameras", frustums, _GREY, 1.0)
+        self.cameras = self._add_lines(f"{root}/cameras", self._frustums(), _GREY, 1.0)
         path = camera_path_segments(layout)
         if len(path) == 0:  # viser needs a segment: one of length 0
             path = np.repeat(layout.T_world_camera[:1, None, :3, 3], 2, axis=1)
         self.path = self._add_lines(f"{root}/path", path, CAMERA_COLOR, 3.0)
+
+    def _frustums(self) -> np.ndarray:
+        n = self.layout.num_frames
+        return frustum_segments(
+            self.layout, range(0, n, max(1, -(-n // MAX_FRUSTUMS))), self._frustum_scale
+        )
 
     def _add_lines(
         self, name: str, segments: np.ndarray, color: Any, width_px: float, *, visible: bool = True

@@ -11,13 +11,14 @@ from jaxtyping import Float, Int, UInt8
 from dyn3r.scene import Scene
 from dyn3r.viewer.appearance import Appearance
 from dyn3r.viewer.frustums import CAMERA_COLOR, camera_path_segments, frustum_segments
-from dyn3r.viewer.layout import SceneLayout, scene_layout
-from dyn3r.viewer.page import FOV_RAD
+from dyn3r.viewer.layout import FOV_RAD, SceneLayout, scene_layout
+from dyn3r.viewer.packing import PackedCloud
 from dyn3r.viewer.points import ScenePoints
 
 BACKGROUND = (24, 24, 27)
 """RGB of pixels that no point covers."""
 _MAX_RADIUS_PX = 8
+_RADIUS = 1.1  # of a disc, in distances of neighbouring points
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ def render_points(
     T_world_camera: Float[np.ndarray, "4 4"],
     K: Float[np.ndarray, "3 3"],
     size_hw: tuple[int, int],
-    radius: float,
+    radius: float | Float[np.ndarray, " k"],
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Image of the points as discs with a depth buffer.
 
-    The discs have the radius `radius` (world units; at most 8 pixels). The nearest disc of each
+    The discs have the radius `radius` (world units, one for all or one per point; at most 8
+    pixels). The nearest disc of each
     pixel wins by the depth of its centre. Points closer than `radius` to the camera are left out.
     """
     h, w = size_hw
@@ -73,11 +75,12 @@ def render_points(
     image[:] = BACKGROUND
     R, centre = T_world_camera[:3, :3], T_world_camera[:3, 3]
     camera = ((points_world - centre) @ R).astype(np.float32)
-    index = np.flatnonzero(camera[:, 2] > max(radius, 1e-12))
+    radii = np.broadcast_to(np.asarray(radius, np.float32), len(camera))
+    index = np.flatnonzero(camera[:, 2] > np.maximum(radii, 1e-12))
     x, y, z = camera[index].T
     u = np.rint(K[0, 0] * x / z + K[0, 2])
     v = np.rint(K[1, 1] * y / z + K[1, 2])
-    size = np.clip(np.rint(K[1, 1] * radius / z - 0.5), 0, _MAX_RADIUS_PX)
+    size = np.clip(np.rint(K[1, 1] * radii[index] / z - 0.5), 0, _MAX_RADIUS_PX)
     seen = (u >= -size) & (u < w + size) & (v >= -size) & (v < h + size)
     column, row, size = (a[seen].astype(np.int64) for a in (u, v, size))
     nearest = _nearest_points(row, column, size, z[seen], index[seen], size_hw)
@@ -119,6 +122,11 @@ def _disc(r: int) -> list[tuple[int, int]]:
 class _Cloud(NamedTuple):
     points: np.ndarray
     colors: np.ndarray
+    radius: float
+
+
+def _discs(cloud: PackedCloud) -> _Cloud:
+    return _Cloud(cloud.world, cloud.colors, _RADIUS * cloud.spacing)
 
 
 class SplatRenderer:
@@ -130,8 +138,8 @@ class SplatRenderer:
         """Compute all clouds; `cameras`: with the camera path and the current camera."""
         self.layout: SceneLayout = scene_layout(scene)
         points = ScenePoints(scene, appearance or Appearance())
-        self._static = [_Cloud(cloud.world, cloud.colors) for cloud in points.background()]
-        self._moving = [_Cloud(cloud.world, cloud.colors) for cloud in points.moving()]
+        self._static = [_discs(cloud) for cloud in points.background()]
+        self._moving = [_discs(cloud) for cloud in points.moving()]
         self._cameras = cameras
         if cameras:
             self._static.append(self._line_points(camera_path_segments(self.layout)))
@@ -139,7 +147,7 @@ class SplatRenderer:
     @property
     def first_view(self) -> Viewpoint:
         """First view of the page in the browser."""
-        view = self.layout.first_view
+        view = self.layout.first_view()
         return Viewpoint(view.position, view.look_at, self.layout.up_world)
 
     def render(
@@ -157,14 +165,14 @@ class SplatRenderer:
             T_world_camera=viewpoint.T_world_camera,
             K=viewpoint.K(large_hw),
             size_hw=large_hw,
-            radius=0.75 * self.layout.point_size,
+            radius=np.concatenate([np.full(len(c.points), c.radius) for c in clouds]),
         )
         mean: np.ndarray = large.reshape(h, supersampling, w, supersampling, 3).mean(axis=(1, 3))
         return mean.round().astype(np.uint8)
 
     def _line_points(self, segments: Float[np.ndarray, "k 2 3"]) -> _Cloud:
         """Points along line segments."""
-        spacing = 0.7 * self.layout.point_size
+        spacing = 1.4 * self.layout.spacing
         lengths = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
         counts = np.clip(np.ceil(lengths / spacing), 1, 1000).astype(int)
         segment = np.repeat(np.arange(len(segments)), counts)
@@ -172,4 +180,5 @@ class SplatRenderer:
         share = (np.arange(len(segment)) - starts[segment]) / counts[segment]
         a, b = segments[segment, 0], segments[segment, 1]
         points = (a + share[:, None] * (b - a)).astype(np.float32)
-        return _Cloud(points, np.tile(np.array(CAMERA_COLOR, np.uint8), (len(points), 1)))
+        colors = np.tile(np.array(CAMERA_COLOR, np.uint8), (len(points), 1))
+        return _Cloud(points, colors, self.layout.spacing)

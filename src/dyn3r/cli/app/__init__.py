@@ -1,0 +1,58 @@
+"""`dyn3r app`: a video in the browser in, its scene in the browser out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.results import load_models
+from dyn3r.cli.terminal import say
+from dyn3r.io.numbers import checked_whole
+
+
+@dataclass(frozen=True)
+class App:
+    """Open the app in the browser: drop a video, watch its scene appear. Ctrl-C ends it.
+
+    Videos stay on this machine, in a private folder that is removed at the end.
+    """
+
+    port: int = 8090
+    """Port to serve on; the next free one is taken if it is in use."""
+    share_on_lan: Flag = False
+    """Also serve other machines of the network; the address then has a token."""
+    model: str = "compact"
+    """As in `dyn3r run`."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """As in `dyn3r run`."""
+    max_upload_mb: int = 500
+    """Largest video that is accepted, in megabytes."""
+    no_browser: Flag = False
+    """Only print the address; do not open it."""
+    quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
+    """Print only errors and the address."""
+
+    def __call__(self) -> None:
+        """Carry out the command. Raises the errors of `dyn3r.errors`."""
+        from dyn3r.cli.app.page import AppPage
+        from dyn3r.cli.app.uploads import Limits
+
+        checked_whole(self.max_upload_mb, "--max-upload-mb", low=1, high=100_000)
+        with progress_bars(quiet=self.quiet) as progress:
+            model, _ = load_models((self.model, None), self.device, self.precision, progress)
+        page = AppPage(
+            model, port=self.port, share_on_lan=self.share_on_lan,
+            limits=Limits(max_bytes=self.max_upload_mb * 1_000_000),
+        )  # fmt: skip
+        try:
+            say(f"open {page.url}  (Ctrl-C ends it)")
+            if not self.no_browser:
+                page.open_in_browser()
+            page.wait()
+        finally:
+            page.stop()

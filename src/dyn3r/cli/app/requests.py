@@ -1,0 +1,103 @@
+"""What the app asks of a reconstruction, the plan for it, and its scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Bool
+
+from dyn3r.cli.app.uploads import Source
+from dyn3r.network.model import Model
+from dyn3r.options import Options
+from dyn3r.scene import Scene
+from dyn3r.types import Clip, Priors, Progress, RunContext, no_observer
+
+SECONDS_PER_FRAME = 3.5
+"""Seconds per frame of 224x160 pixels, before a run has been measured. Source: the demo clip on two
+cores."""
+_REFERENCE_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Request:
+    """A clip and the options of its reconstruction."""
+
+    source: Source
+    """The clip."""
+    num_frames: int = 48
+    """Largest number of frames; those of a video are spread over all of it."""
+    size: int = 224
+    """Long side of the frames in pixels."""
+    fov_deg: float | None = None
+    """Horizontal field of view, if it is known."""
+    options: Options = field(default_factory=Options)
+    """Options of the method."""
+    masks: Bool[np.ndarray, "n h w"] | None = None
+    """Masks of moving objects of the prepared frames, if they are known."""
+
+    @property
+    def step(self) -> int:
+        """Every how many-th frame of the video is kept."""
+        if self.source.fps <= 0:
+            return 1
+        return max(1, math.ceil(self.source.num_frames / self.num_frames))
+
+    @property
+    def kept(self) -> int:
+        """Number of frames that are kept."""
+        return min(self.num_frames, math.ceil(self.source.num_frames / self.step))
+
+    def expected_s(self, seconds_per_frame: float) -> float:
+        """Expected seconds; `seconds_per_frame`: of the reference size."""
+        return seconds_per_frame * self.kept * (self.size / _REFERENCE_SIZE) ** 2
+
+    def plan(self, seconds_per_frame: float) -> str:
+        """One line: how many frames, and how long it takes."""
+        seconds = self.expected_s(seconds_per_frame)
+        time = f"{max(10, 10 * round(seconds / 10))} s" if seconds < 90 else (
+            f"{round(seconds / 60)} min"
+        )  # fmt: skip
+        return f"{self.kept} of {self.source.num_frames} frames, about {time}"
+
+
+def reconstruct_request(
+    request: Request, model: Model, progress: Progress, show: Callable[[Scene], None]
+) -> Scene:
+    """The scene of a request; `show` gets a rough one first, from feed-forward mode.
+
+    Raises:
+        InputError, GeometryError: as `dyn3r.pipeline.reconstruct`.
+    """
+    from dyn3r.bundle_adjustment.threads import process_settings
+    from dyn3r.io.camera_files import known_field_of_view
+    from dyn3r.io.clip import read_clip
+    from dyn3r.pipeline import reconstruct
+
+    source = request.source
+    clip = read_clip(
+        source.path, fps=source.fps / request.step if request.step > 1 else 0.0,
+        num_frames=request.num_frames, size=request.size, progress=progress,
+    )  # fmt: skip
+    if request.masks is None and not model.is_many_view and len(clip) > 1:
+        show(rough_scene(clip, model, progress))
+    options = request.options
+    if request.fov_deg is not None:
+        priors = Priors(K=known_field_of_view(request.fov_deg, clip).K, fix_K=True)
+        options = replace(options, priors=priors)
+    context = RunContext(progress, no_observer, process_settings)
+    scene = reconstruct(clip, model, options, masks=request.masks, context=context)
+    return replace(scene, metadata={**scene.metadata, "source": source.name})
+
+
+def rough_scene(clip: Clip, model: Model, progress: Progress) -> Scene:
+    """Scene of feed-forward mode: a network pass per frame, no refinement."""
+    from dyn3r.streaming import StreamOptions, scene_from_frames, stream_scene
+
+    results = []
+    for result in stream_scene(clip, model, StreamOptions(reference="middle")):
+        results.append(result)
+        progress("preview", len(results), len(clip))
+    return scene_from_frames(results, fps=clip.fps)

@@ -1,0 +1,117 @@
+"""Uploaded clips: limits, check of the content, a place in a private folder."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dyn3r.errors import InputError
+
+_STEM = "clip"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of an uploaded clip."""
+
+    max_bytes: int = 500_000_000
+    """Size of the file."""
+    max_seconds: float = 1800.0
+    """Length of a video."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip that can be reconstructed."""
+
+    path: Path
+    """A video file, or a folder of images."""
+    name: str
+    """What the user calls it."""
+    num_frames: int
+    """Frames that it has, estimated for videos."""
+    fps: float
+    """Frames per second; 0 for a folder of images."""
+
+
+def describe_source(path: Path, name: str) -> Source:
+    """Frames and rate of a clip. Raises InputError if it is none."""
+    from dyn3r.io.clip import image_files
+    from dyn3r.io.video import open_video, plan_sampling
+
+    if path.is_dir():
+        return Source(path, name, len(image_files(path)), 0.0)
+    with open_video(path) as container:
+        sampling = plan_sampling(container)
+    if not sampling.expected:
+        raise InputError(f"{name} does not say how long it is: convert it to mp4")
+    return Source(path, name, sampling.expected, sampling.rate)
+
+
+def accept_upload(folder: Path, name: str, content: bytes, limits: Limits) -> Source:
+    """Write an uploaded file into a folder, which holds nothing else afterwards.
+
+    What the file is, its content says: a video, or a zip archive of images. Its name is shown only.
+
+    Raises:
+        InputError: too large, too long, or neither of the two.
+    """
+    from dyn3r.io.unpack import unpack
+
+    if len(content) > limits.max_bytes:
+        raise InputError(too_large(limits))
+    path = folder / _STEM
+    path.write_bytes(content)
+    shown = Path(name.replace("\\", "/")).name[:80] or "upload"
+    try:
+        if zipfile.is_zipfile(path):
+            images = folder / "images"
+            unpack(path, images)
+            return describe_source(_only_folder(images), shown)
+        source = describe_source(path, shown)
+    except InputError as problem:
+        # paths of this machine are nobody's business
+        text = str(problem).replace(str(path), shown).replace(str(folder), shown)
+        raise InputError(text) from None
+    if source.num_frames > limits.max_seconds * source.fps:
+        raise InputError(f"{shown} is longer than {limits.max_seconds / 60:.0f} minutes: cut it")
+    return source
+
+
+def too_large(limits: Limits) -> str:
+    """What is said about a file that is too large."""
+    return f"the file is larger than {limits.max_bytes / 1e6:.0f} MB: cut or compress the video"
+
+
+def _only_folder(folder: Path) -> Path:
+    """The folder itself, or the only folder in it: archives often have one around their images."""
+    entries = list(folder.iterdir())
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
+
+
+def limit_uploads(client: Any, limits: Limits, refuse: Callable[[str], None]) -> None:
+    """Refuse uploads of a browser that announce, or turn out to be, more than the limit.
+
+    viser collects an upload in memory, whatever its size.
+    """
+    from viser._messages import FileTransferPart, FileTransferStartUpload
+
+    gui = client.gui
+
+    async def started(_: int, message: Any) -> None:
+        if not 0 <= message.size_bytes <= limits.max_bytes:
+            gui._current_file_upload_states.pop(message.transfer_uuid, None)
+            refuse(too_large(limits))
+
+    async def received(_: int, message: Any) -> None:
+        state = gui._current_file_upload_states.get(message.transfer_uuid)
+        if state is not None and state["transferred_bytes"] > limits.max_bytes:
+            gui._current_file_upload_states.pop(message.transfer_uuid, None)
+            refuse(too_large(limits))
+
+    interface = gui._websock_interface
+    interface.register_handler(FileTransferStartUpload, started)
+    interface.register_handler(FileTransferPart, received)

@@ -1,0 +1,171 @@
+"""Work of one user: the clip, the run, the scene. It outlives a reload of the page."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Bool
+
+from dyn3r.cli.app.jobs import Job, JobQueue
+from dyn3r.cli.app.requests import SECONDS_PER_FRAME, Request, reconstruct_request
+from dyn3r.cli.app.uploads import Source
+from dyn3r.network.model import Model
+from dyn3r.scene import Scene
+from dyn3r.types import Progress
+
+logger = logging.getLogger(__name__)
+
+_MAX_UNDO = 20
+
+
+class Reconstructor:
+    """The model and the queue of the server, and how fast its runs are."""
+
+    def __init__(self, model: Model) -> None:
+        """Start the queue."""
+        self.model = model
+        self.queue = JobQueue()
+        self.seconds_per_frame = SECONDS_PER_FRAME
+
+    def task(
+        self, request: Request, show_rough: Callable[[Scene], None], show: Callable[[Scene], None]
+    ) -> Callable[[Progress], None]:
+        """Task of a job; `show_rough` may get a first scene, `show` gets the final one."""
+
+        def run(progress: Progress) -> None:
+            start = time.monotonic()
+            scene = reconstruct_request(request, self.model, progress, show_rough)
+            per_frame = request.expected_s(1.0)
+            self.seconds_per_frame = (time.monotonic() - start) / max(per_frame, 1e-6)
+            show(scene)
+
+        return run
+
+
+class Page(Protocol):
+    """A page that shows the work."""
+
+    def source_changed(self) -> None:
+        """Another clip was chosen."""
+
+    def job_changed(self, job: Job) -> None:
+        """The job has news."""
+
+    def scene_changed(self, *, is_new: bool) -> None:
+        """Another scene, or (`is_new` False) other masks or a better scene of the same clip."""
+
+
+class Work:
+    """What one user has: a private folder, a clip, a job, a scene with its masks."""
+
+    def __init__(self, reconstructor: Reconstructor, parent: Path) -> None:
+        """Make the private folder below `parent`."""
+        self.reconstructor = reconstructor
+        self.folder = Path(tempfile.mkdtemp(dir=parent))
+        self.source: Source | None = None
+        self.request: Request | None = None
+        self.job: Job | None = None
+        self.scene: Scene | None = None
+        self.is_final = False
+        self.pages: set[Page] = set()
+        self.left_at_s = time.monotonic()
+        """Time at which the last page was closed."""
+        self._is_new = True
+        self._undo: list[Bool[np.ndarray, "n h w"]] = []
+        self._lock = threading.RLock()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job waits or runs."""
+        return self.job is not None and not self.job.is_over
+
+    def new_folder(self) -> Path:
+        """Empty folder for the next clip; the clip before is removed."""
+        self.cancel()
+        shutil.rmtree(self.folder / "clip", ignore_errors=True)
+        (self.folder / "clip").mkdir()
+        return self.folder / "clip"
+
+    def set_source(self, source: Source) -> None:
+        """Choose the clip."""
+        with self._lock:
+            self.cancel()
+            self.source, self.request = source, None
+        self._tell(lambda page: page.source_changed())
+
+    def start(self, request: Request) -> None:
+        """Reconstruct, or wait in line for it."""
+        with self._lock:
+            if self.is_running:
+                return
+            self.request = request
+            self._is_new = request.masks is None
+            task = self.reconstructor.task(
+                request,
+                lambda scene: self._show(job, scene, is_final=False),
+                lambda scene: self._show(job, scene, is_final=True),
+            )
+            job = self.job = Job(task, self._job_changed)
+        self.reconstructor.queue.submit(job)
+
+    def run_again(self) -> None:
+        """Reconstruct the same clip with the masks of the scene."""
+        if self.scene is not None and self.request is not None:
+            self.start(replace(self.request, masks=self.scene.dynamic))
+
+    def cancel(self) -> None:
+        """End the job. A scene that is there stays."""
+        if self.job is not None:
+            self.job.cancel()
+
+    def set_masks(self, masks: Bool[np.ndarray, "n h w"]) -> None:
+        """Change the masks of the scene."""
+        with self._lock:
+            if self.scene is None:
+                return
+            self._undo = [*self._undo[1 - _MAX_UNDO :], self.scene.dynamic]
+            self.scene = replace(self.scene, dynamic=masks)
+        self._tell(lambda page: page.scene_changed(is_new=False))
+
+    def undo_masks(self) -> None:
+        """Take the last change of the masks back."""
+        with self._lock:
+            if self.scene is None or not self._undo:
+                return
+            self.scene = replace(self.scene, dynamic=self._undo.pop())
+        self._tell(lambda page: page.scene_changed(is_new=False))
+
+    def remove(self) -> None:
+        """End the job and remove the private folder."""
+        self.cancel()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _show(self, job: Job, scene: Scene, *, is_final: bool) -> None:
+        """Take over a scene of the job."""
+        with self._lock:
+            if job is not self.job or job.is_over:
+                return
+            # a rough scene has another scale than the final one
+            is_new = self._is_new
+            self.scene, self.is_final = scene, is_final
+            self._undo.clear()
+        self._tell(lambda page: page.scene_changed(is_new=is_new))
+
+    def _job_changed(self, job: Any) -> None:
+        self._tell(lambda page: page.job_changed(job))
+
+    def _tell(self, news: Callable[[Page], None]) -> None:
+        for page in list(self.pages):
+            try:
+                news(page)
+            except Exception:  # a browser that leaves must not end the job
+                logger.warning("a page of the app could not be updated", exc_info=True)

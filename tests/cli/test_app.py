@@ -1,0 +1,419 @@
+"""The app without a browser: queue, progress, uploads, masks, files, work of a user."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.assets.examples import example_clips
+from dyn3r.cli.app import App
+from dyn3r.cli.app.downloads import DOWNLOADS, make_download
+from dyn3r.cli.app.jobs import Job, JobQueue, TotalProgress
+from dyn3r.cli.app.mask_editing import component, follow_all, segments, toggle
+from dyn3r.cli.app.option_controls import option_controls
+from dyn3r.cli.app.page import AppPage
+from dyn3r.cli.app.requests import Request, reconstruct_request
+from dyn3r.cli.app.uploads import Limits, Source, accept_upload, describe_source, limit_uploads
+from dyn3r.cli.app.work import Reconstructor, Work
+from dyn3r.errors import InputError
+from dyn3r.network.model import Model, prepare_model
+from dyn3r.options import RefinementOptions
+from dyn3r.scene import Scene
+from dyn3r.types import no_progress
+from tests.factories import tiny_network, tiny_scene
+from tests.videos import write_video
+
+
+@pytest.fixture(autouse=True)
+def quick_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dyn3r.alignment.align.DEFAULT_PIXELS", 64)
+    monkeypatch.setattr("dyn3r.alignment.gauss_newton.MAX_ITERATIONS", 3)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return prepare_model(tiny_network(), "tiny", device="cpu")
+
+
+# --- progress and queue ---------------------------------------------------------------------------
+
+
+def test_total_progress_never_goes_back_and_ends_below_one():
+    total = TotalProgress()
+    news = [
+        ("reading frames", 3, 6), ("preview", 6, 6), ("first pass", 1, 9), ("comparing flow", 4, 9),
+        ("first pass", 9, 9), ("a new stage", 1, 2), ("multi-view depth", 5, 0),
+        ("multi-view depth", 6, 6),
+    ]  # fmt: skip
+    shares = [total.update(*entry) for entry in news]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.05
+    assert 0.3 < shares[-1] <= 0.99
+
+
+def run_all(*tasks) -> list[Job]:
+    queue = JobQueue()
+    ended = threading.Semaphore(0)
+    jobs = [Job(task, lambda job: job.is_over and ended.release()) for task in tasks]
+    for job in jobs:
+        queue.submit(job)
+    for _ in jobs:
+        assert ended.acquire(timeout=10)
+    queue.stop()
+    return jobs
+
+
+def test_failures_are_one_line_and_do_not_stop_the_queue(caplog):
+    def refuse(_):
+        raise InputError("the clip has one frame")
+
+    def crash(_):
+        raise ZeroDivisionError("secret")
+
+    jobs = run_all(refuse, crash, lambda progress: progress("first pass", 1, 1))
+    assert [job.state for job in jobs] == ["failed", "failed", "finished"]
+    assert jobs[0].error == "the clip has one frame"
+    assert "secret" not in jobs[1].error
+    assert "a job of the app failed" in caplog.text
+    assert jobs[2].share == 1
+
+
+def test_a_second_job_waits_and_both_can_be_cancelled():
+    started, go_on = threading.Event(), threading.Event()
+
+    def work(progress):
+        started.set()
+        go_on.wait(10)
+        progress("first pass", 1, 2)
+        pytest.fail("it was cancelled")
+
+    ended = threading.Semaphore(0)
+    queue = JobQueue()
+    first, second, third = (
+        Job(work, lambda job: job.is_over and ended.release()) for _ in range(3)
+    )
+    for job in (first, second, third):
+        queue.submit(job)
+    assert started.wait(10)
+    assert [job.state for job in (first, second, third)] == ["running", "waiting", "waiting"]
+    assert (second.ahead, third.ahead) == (1, 2)
+    second.cancel()
+    assert second.state == "cancelled"
+    first.cancel()
+    go_on.set()
+    third.cancel()
+    for _ in range(3):
+        assert ended.acquire(timeout=10)
+    assert {job.state for job in (first, second, third)} == {"cancelled"}
+    queue.stop()
+
+
+# --- uploads --------------------------------------------------------------------------------------
+
+
+def test_the_content_says_what_an_upload_is(tmp_path):
+    video = write_video(tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "in").mkdir()
+    source = accept_upload(tmp_path / "in", "../../etc/holiday.txt", video, Limits())
+    assert (source.name, source.num_frames, source.fps) == ("holiday.txt", 6, 10)
+    assert source.path.parent == tmp_path / "in"
+
+
+def images_zip(folder: str = "") -> bytes:
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for t in range(3):
+                with io.BytesIO() as image:
+                    Image.new("RGB", (64, 48), (t, 0, 0)).save(image, format="PNG")
+                    archive.writestr(f"{folder}{t}.png", image.getvalue())
+        return file.getvalue()
+
+
+@pytest.mark.parametrize("inner", ["", "frames/"])
+def test_a_zip_of_images_is_a_clip(tmp_path, inner):
+    source = accept_upload(tmp_path, "frames.zip", images_zip(inner), Limits())
+    assert (source.num_frames, source.fps) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "limits", "message"),
+    [
+        (b"#!/bin/sh\nrm -rf /\n", Limits(), "cannot be read as a video"),
+        (b"#EXTM3U\nfile:///etc/passwd\n", Limits(), "cannot be read as a video"),
+        (b"PK\x05\x06" + 18 * b"\0", Limits(), "is empty"),
+        (b"x" * 11, Limits(max_bytes=10), "larger than 0 MB"),
+    ],
+)
+def test_other_uploads_are_refused_without_a_path_of_this_machine(
+    tmp_path, content, limits, message
+):
+    with pytest.raises(InputError, match=message) as refused:
+        accept_upload(tmp_path, "clip.mp4", content, limits)
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_long_videos_are_refused(tmp_path):
+    video = write_video(tmp_path / "a.mp4", frames=30).read_bytes()
+    with pytest.raises(InputError, match="longer than"):
+        accept_upload(tmp_path, "a.mp4", video, Limits(max_seconds=1.0))
+
+
+def test_uploads_that_announce_or_send_too_much_are_dropped():
+    import asyncio
+
+    handlers, states, said = {}, {"a": {"transferred_bytes": 5}, "b": {"transferred_bytes": 50}}, []
+    interface = SimpleNamespace(register_handler=lambda kind, act: handlers.update({kind: act}))
+    gui = SimpleNamespace(_websock_interface=interface, _current_file_upload_states=states)
+    limit_uploads(SimpleNamespace(gui=gui), Limits(max_bytes=10), said.append)
+    start, part = handlers.values()
+    asyncio.run(part(0, SimpleNamespace(transfer_uuid="a")))
+    asyncio.run(start(0, SimpleNamespace(transfer_uuid="a", size_bytes=10)))
+    assert set(states) == {"a", "b"}
+    asyncio.run(part(0, SimpleNamespace(transfer_uuid="b")))
+    asyncio.run(start(0, SimpleNamespace(transfer_uuid="a", size_bytes=11)))
+    assert states == {}
+    assert len(said) == 2
+
+
+def test_three_examples_are_bundled():
+    sources = [describe_source(path, name) for name, path in example_clips().items()]
+    assert [source.num_frames for source in sources] == [24, 24, 24]
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+def test_the_frames_of_a_video_are_spread_over_all_of_it():
+    request = Request(Source(Path("a.mp4"), "a.mp4", 900, 30.0), num_frames=48)
+    assert (request.step, request.kept) == (19, 48)
+    assert request.plan(2.5) == "48 of 900 frames, about 2 min"
+    images = Request(Source(Path("frames"), "frames", 900, 0.0), num_frames=48)
+    assert (images.step, images.kept) == (1, 48)
+    few = Request(Source(Path("a.mp4"), "a.mp4", 6, 30.0), size=112)
+    assert few.plan(2.0) == "6 of 6 frames, about 10 s"
+
+
+def test_a_request_gives_a_rough_scene_and_a_final_one(tmp_path, model):
+    source = describe_source(write_video(tmp_path / "a.mp4", frames=8), "cat.mp4")
+    request = Request(source, num_frames=4, size=64, fov_deg=60.0)
+    rough: list[Scene] = []
+    scene = reconstruct_request(request, model, no_progress, rough.append)
+    assert [len(s) for s in (*rough, scene)] == [4, 4]
+    np.testing.assert_allclose(scene.times_s, [0, 0.2, 0.4, 0.6])
+    np.testing.assert_allclose(2 * np.arctan(32 / scene.K[0, 0, 0]), np.radians(60), rtol=1e-6)
+    assert scene.metadata["source"] == "cat.mp4"
+    masks = np.zeros(scene.dynamic.shape, bool)
+    masks[:, 5:20, 5:20] = True
+    again = reconstruct_request(
+        Request(source, num_frames=4, size=64, masks=masks), model, no_progress, rough.append
+    )
+    np.testing.assert_array_equal(again.dynamic, masks)
+    assert len(rough) == 1
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+def object_scene() -> Scene:
+    """A red square that moves 3 pixels a frame before a grey wall; nothing is masked."""
+    n, h, w = 5, 64, 96
+    rng = np.random.default_rng(0)
+    images = np.tile(rng.integers(100, 130, (h, w, 1), dtype=np.uint8), (n, 1, 1, 3))
+    depth = np.full((n, h, w), 4.0)
+    for t in range(n):
+        square = (t, slice(20, 44), slice(20 + 3 * t, 44 + 3 * t))
+        images[square] = rng.integers(0, 40, (24, 24, 3), dtype=np.uint8) if t == 0 else (
+            images[0, 20:44, 20:44]
+        )  # fmt: skip
+        images[(*square, 0)] = 230
+        depth[square] = 2.0
+    return tiny_scene(n=n, h=h, w=w, images=images, depth=depth, dynamic=np.zeros((n, h, w), bool))
+
+
+def overlap(mask: np.ndarray, t: int) -> float:
+    """Intersection over union with the square of frame t."""
+    truth = np.zeros_like(mask)
+    truth[20:44, 20 + 3 * t : 44 + 3 * t] = True
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+def test_a_click_adds_the_object_in_all_frames_and_another_one_removes_it():
+    scene = object_scene()
+    pixel = 30 * 96 + 32
+    here = toggle(scene, 1, pixel, whole_clip=False)
+    assert overlap(here[1], 1) > 0.65
+    assert not here[[0, 2, 3, 4]].any()
+    everywhere = toggle(scene, 1, pixel, whole_clip=True)
+    assert min(overlap(everywhere[t], t) for t in range(5)) > 0.6
+    masked = tiny_scene(n=5, h=64, w=96, images=scene.images, depth=scene.depth, dynamic=everywhere)
+    removed = toggle(masked, 3, pixel, whole_clip=True)
+    assert removed.sum() < 0.1 * everywhere.sum()
+
+
+def test_segments_follow_depth_where_colours_are_equal():
+    scene = object_scene()
+    grey = tiny_scene(n=5, h=64, w=96, images=np.full_like(scene.images, 90), depth=scene.depth)
+    labels = segments(grey, 0)
+    inner = labels[24:40, 24:40]
+    assert len(np.unique(inner)) == 1
+    assert labels[5, 5] != inner[0, 0]
+    nothing = tiny_scene(n=5, h=64, w=96, depth=np.zeros((5, 64, 96)))
+    assert segments(nothing, 0).shape == (64, 96)
+
+
+def test_components_and_objects_that_leave():
+    mask = np.zeros((8, 8), bool)
+    mask[1:3, 1:3] = mask[5:7, 5:7] = True
+    assert np.argwhere(component(mask, 6, 6)).min() == 5
+    scene = object_scene()
+    gone = scene.images.copy()
+    gone[3:] = np.random.default_rng(1).integers(0, 255, gone[3:].shape, dtype=np.uint8)
+    changed = tiny_scene(n=5, h=64, w=96, images=gone)
+    square = np.zeros((64, 96), bool)
+    square[20:44, 20:44] = True
+    assert set(follow_all(changed, 0, square)) >= {0, 1, 2}
+
+
+# --- options and files ----------------------------------------------------------------------------
+
+
+class FakeGui:
+    """The part of viser's `GuiApi` that the options use."""
+
+    def __init__(self) -> None:
+        self.controls: dict[str, SimpleNamespace] = {}
+
+    def __getattr__(self, _):
+        def add(label, options=(), initial_value=None):
+            control = SimpleNamespace(value=initial_value, options=options)
+            control.on_update = lambda act: setattr(control, "act", act)
+            self.controls[label] = control
+            return control
+
+        return add
+
+
+def test_controls_are_generated_from_the_options():
+    gui, changes = FakeGui(), []
+    read = option_controls(gui, RefinementOptions(), lambda: changes.append(1))
+    assert read() == RefinementOptions()
+    assert gui.controls["bundle adjustment"].options == ("auto", "on", "off")
+    gui.controls["bundle adjustment"].value = "off"
+    gui.controls["ground correction"].value = False
+    gui.controls["ground correction"].act(None)
+    assert read() == RefinementOptions(bundle_adjustment=False, ground_correction=False)
+    assert changes == [1]
+    read = option_controls(FakeGui(), AlignmentOptions(), lambda: None)
+    assert read() == AlignmentOptions()
+
+
+def test_downloads_open_again(tmp_path):
+    scene = tiny_scene()
+    name, content = make_download("scene", scene, None, no_progress)
+    (tmp_path / name).write_bytes(content)
+    np.testing.assert_array_equal(Scene.load(tmp_path / name).images, scene.images)
+    name, content = make_download("GLB", scene, None, no_progress)
+    assert (name, content[:4]) == ("scene.glb", b"glTF")
+    name, content = make_download("nerfstudio", scene, None, no_progress)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert "nerfstudio/transforms.json" in archive.namelist()
+    assert set(DOWNLOADS) >= {"PLY", "COLMAP", "USD", "rerun", "page", "film"}
+
+
+# --- the work of a user ---------------------------------------------------------------------------
+
+
+class FakePage:
+    def __init__(self) -> None:
+        self.news: list[str] = []
+        self.over = threading.Event()
+
+    def source_changed(self) -> None:
+        self.news.append("source")
+
+    def job_changed(self, job: Job) -> None:
+        if job.is_over:
+            self.news.append(job.state)
+            self.over.set()
+
+    def scene_changed(self, *, is_new: bool) -> None:
+        self.news.append("new scene" if is_new else "scene")
+
+
+def test_the_work_of_a_user(tmp_path, model):
+    reconstructor = Reconstructor(model)
+    work, other = Work(reconstructor, tmp_path), Work(reconstructor, tmp_path)
+    assert work.folder != other.folder
+    page = FakePage()
+    work.pages.add(page)
+    video = write_video(tmp_path / "a.mp4").read_bytes()
+    work.set_source(accept_upload(work.new_folder(), "a.mp4", video, Limits()))
+    work.start(Request(work.source, num_frames=3, size=64))
+    assert page.over.wait(60)
+    assert page.news == ["source", "new scene", "new scene", "finished"]
+    assert work.is_final
+    assert other.scene is None
+    before = work.scene.dynamic.copy()
+    work.set_masks(~before)
+    work.undo_masks()
+    work.undo_masks()  # nothing is left to undo
+    np.testing.assert_array_equal(work.scene.dynamic, before)
+    masks = np.zeros_like(before)
+    masks[:, 10:20, 10:30] = True
+    work.set_masks(masks)
+    page.over.clear()
+    work.run_again()
+    assert page.over.wait(60)
+    np.testing.assert_array_equal(work.scene.dynamic, masks)
+    assert page.news[4:] == ["scene", "scene", "scene", "scene", "finished"]
+    work.remove()
+    assert not work.folder.exists()
+    reconstructor.queue.stop()
+
+
+def test_cancelling_keeps_the_rough_scene(tmp_path, model):
+    reconstructor = Reconstructor(model)
+    work, page = Work(reconstructor, tmp_path), FakePage()
+    work.pages.add(page)
+    page.scene_changed = lambda *, is_new: work.cancel()
+    work.set_source(describe_source(write_video(tmp_path / "a.mp4"), "a"))
+    work.start(Request(work.source, num_frames=3, size=64))
+    assert page.over.wait(60)
+    assert page.news[-1] == "cancelled"
+    assert work.scene is not None
+    assert not work.is_final
+    reconstructor.queue.stop()
+
+
+def test_a_page_that_has_left_does_not_end_the_job(tmp_path, model, caplog):
+    reconstructor = Reconstructor(model)
+    work, page, gone = Work(reconstructor, tmp_path), FakePage(), FakePage()
+    gone.scene_changed = None  # calling it fails
+    work.pages |= {page, gone}
+    work.set_source(describe_source(write_video(tmp_path / "a.mp4"), "a"))
+    work.start(Request(work.source, num_frames=3, size=64))
+    assert page.over.wait(60)
+    assert work.job.state == "finished"
+    assert "could not be updated" in caplog.text
+    reconstructor.queue.stop()
+
+
+def test_the_command_prints_an_address_and_removes_its_folder(monkeypatch, capsys, model):
+    opened: list[AppPage] = []
+    monkeypatch.setattr("dyn3r.cli.app.load_models", lambda *_: (model, None))
+    monkeypatch.setattr(AppPage, "wait", lambda page: opened.append(page))
+    App(port=0, no_browser=True, share_on_lan=True, quiet=True)()
+    (page,) = opened
+    assert "/?token=" in capsys.readouterr().out
+    assert page.stopped
+    assert not page._folder.exists()
+    with pytest.raises(InputError, match="max-upload-mb"):
+        App(max_upload_mb=0)()
