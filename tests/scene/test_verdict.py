@@ -107,6 +107,13 @@ def test_uncertain_depth(truth: Truth, right: Geometry) -> None:
         assert verdict(uncertain, truth).parts["depth"].grade == grade
 
 
+def test_depth_without_parallax_is_doubtful(truth: Truth, right: Geometry) -> None:
+    found = verdict(replace(right, parallax=0.02), truth).parts["depth"]
+    assert found.grade == "doubtful"
+    assert "only rotates" in found.reason
+    assert verdict(replace(right, parallax=0.4), truth).parts["depth"].grade == "good"
+
+
 def test_masks_of_what_does_not_move(truth: Truth, right: Geometry) -> None:
     masks = np.zeros(truth.depth.shape, bool)
     masks[:, 20:40, 30:60] = True

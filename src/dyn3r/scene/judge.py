@@ -7,6 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Bool
 
+from dyn3r.bundle_adjustment import is_rotation_only
 from dyn3r.motion.static_components import StaticTest, static_test
 from dyn3r.scene.flow_agreement import FlowAgreement, flow_agreement
 from dyn3r.scene.verdict import Grade, PartVerdict, Verdict
@@ -73,7 +74,7 @@ def judge_cameras(agreement: FlowAgreement, num_frames: int) -> PartVerdict:
         if share < worst:
             worst, where = share, t
     typical = float(np.median(agreement.static[usable]))
-    grade = _grade(worst < EXPLAINED or typical < EXPLAINED, worst < HARDLY_EXPLAINED)
+    grade = _grade(doubtful=worst < EXPLAINED or typical < EXPLAINED, poor=worst < HARDLY_EXPLAINED)
     return PartVerdict(
         grade,
         f"they explain the flow of {typical:.0%} of the background, and of {worst:.0%} between "
@@ -91,7 +92,7 @@ def judge_focal_length(geometry: Geometry, priors: Priors) -> PartVerdict | None
     if error >= UNKNOWN_FOCAL:
         return PartVerdict("poor", "the clip hardly says anything about it")
     return PartVerdict(
-        _grade(error > GOOD_FOCAL, error > POOR_FOCAL), f"known to about {error:.0%}"
+        _grade(doubtful=error > GOOD_FOCAL, poor=error > POOR_FOCAL), f"known to about {error:.0%}"
     )
 
 
@@ -101,8 +102,11 @@ def judge_depth(geometry: Geometry, masks: Bool[np.ndarray, "n h w"]) -> PartVer
     if not len(sigma):
         return None
     typical = float(np.median(sigma))
+    if is_rotation_only(geometry):
+        reason = "the camera only rotates, so depth is the network's and nothing confirms it"
+        return PartVerdict(_grade(doubtful=True, poor=typical > POOR_DEPTH), reason)
     reason = f"typically known to {typical:.0%}, relative to the rest of the scene"
-    return PartVerdict(_grade(typical > GOOD_DEPTH, typical > POOR_DEPTH), reason)
+    return PartVerdict(_grade(doubtful=typical > GOOD_DEPTH, poor=typical > POOR_DEPTH), reason)
 
 
 def judge_masks(test: StaticTest, masks: Bool[np.ndarray, "n h w"]) -> PartVerdict:
@@ -116,11 +120,12 @@ def judge_masks(test: StaticTest, masks: Bool[np.ndarray, "n h w"]) -> PartVerdi
     reason = f"{called}; a static scene explains the flow of {wrong:.0%} of them"
     small = wrong * masks.mean() < NEGLIGIBLE
     return PartVerdict(
-        _grade(wrong > SOME_STATIC and not small, wrong > MOST_STATIC and not small), reason
+        _grade(doubtful=wrong > SOME_STATIC and not small, poor=wrong > MOST_STATIC and not small),
+        reason,
     )
 
 
-def _grade(doubtful: bool, poor: bool) -> Grade:  # noqa: FBT001 (two thresholds)
+def _grade(*, doubtful: bool, poor: bool) -> Grade:
     return "poor" if poor else "doubtful" if doubtful else "good"
 
 
