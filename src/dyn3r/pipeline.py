@@ -37,6 +37,7 @@ from dyn3r.options import Options, Plan, resolve
 from dyn3r.scene import Scene
 from dyn3r.scene.assemble import assemble
 from dyn3r.scene.finalise import finalise
+from dyn3r.scene.held_frames import priors_of, with_held_frames
 from dyn3r.scene.resume import continuation
 from dyn3r.types import (
     Clip,
@@ -77,6 +78,14 @@ def reconstruct(
     known = masks is not None
     options = options or Options()
     check_type(options, Options, "the options")
+    if clip.unusable is not None and clip.unusable.any():
+        kept = np.flatnonzero(~clip.unusable)
+        scene = reconstruct(
+            replace(clip.part(kept), unusable=None), model,
+            replace(options, priors=priors_of(options.priors, kept)), motion_model=motion_model,
+            masks=None if masks is None else masks[kept], refiner=refiner, context=context,
+        )  # fmt: skip
+        return with_held_frames(scene, clip, kept, options.priors)
     plan = resolve(options, model, clip, motion_model=motion_model, masks_given=known)
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
@@ -93,6 +102,7 @@ def reconstruct(
         geometry, motion = refine(clip, geometry, motion, flow, cue, refiner, plan, context)
     before = geometry if plan.multi_view_depth else None
     geometry = dense_depth(clip, geometry, motion, plan, context)
+    motion = without_overlay(motion, clip)
     with context.stage("finalise"):
         geometry = finalise(geometry, clip, motion.masks, before)
     about = {"plan": plan.to_json(), "pairs": len(pairs), **described(model, motion_model)}
@@ -130,6 +140,23 @@ def resume(
     return rest.append(later)
 
 
+def with_overlay(
+    masks: Bool[np.ndarray, "n h w"] | None, clip: Clip
+) -> Bool[np.ndarray, "n h w"] | None:
+    """Masks of what geometry is not estimated from: dynamic pixels, and overlays of the clip."""
+    if clip.overlay is None:
+        return masks
+    overlay = np.broadcast_to(clip.overlay, clip.images.shape[:3])
+    return overlay if masks is None else masks | overlay
+
+
+def without_overlay(motion: Motion, clip: Clip) -> Motion:
+    """The motion without the overlays of the clip, which do not move."""
+    if clip.overlay is None:
+        return motion
+    return replace(motion, masks=motion.masks & ~clip.overlay)
+
+
 def described(model: Model, motion_model: Model | None) -> dict[str, Any]:
     """Models and device, for metadata."""
     models = {"model": model.about}
@@ -145,8 +172,8 @@ def measured_flow(
     with context.stage("flow"):
         flow = measure_flow(
             clip.images, pairs, flow_estimator(plan.flow_estimator),
-            memory_gb=plan.inference.memory_gb, spill_folder=plan.inference.spill_folder,
-            progress=context.progress,
+            ignored=clip.overlay, memory_gb=plan.inference.memory_gb,
+            spill_folder=plan.inference.spill_folder, progress=context.progress,
         )  # fmt: skip
     context.observe("flow", flow)
     return flow
@@ -178,7 +205,8 @@ def pairwise_geometry(
     assert seen.predictions is not None
     with context.stage("alignment"):
         geometry = align(
-            seen.predictions, dynamic=motion.excluded if motion.has_motion else None,
+            seen.predictions,
+            dynamic=with_overlay(motion.excluded if motion.has_motion else None, clip),
             flow=flow if plan.flow_in_alignment else None, priors=plan.priors,
             options=plan.alignment, progress=context.progress,
         )  # fmt: skip
@@ -320,8 +348,9 @@ def dense_depth(
     if plan.multi_view_depth:
         with context.stage("multi-view depth"):
             geometry = multi_view_depth(
-                geometry, clip.images, dynamic=masks, priors=plan.priors, progress=context.progress
-            )
+                geometry, clip.images, dynamic=with_overlay(masks, clip), priors=plan.priors,
+                progress=context.progress,
+            )  # fmt: skip
     if not plan.ground_contact or masks is None:
         return geometry
     fixed = plan.priors.fixes_depth(geometry.depth.shape)

@@ -147,6 +147,12 @@ class Clip:
     """Frames per second of the frames kept."""
     report: InputReport = field(default_factory=InputReport)
     """What was found in the input, and what was done about it; for people."""
+    unusable: Bool[np.ndarray, " n"] | None = None
+    """True for frames without texture: no depth, and a camera between those of the others."""
+    overlay: Bool[np.ndarray, "h w"] | None = None
+    """True on pixels of logos and displays that stay put in every frame: no motion, no points."""
+    cuts: tuple[int, ...] = ()
+    """Frames with which another shot begins; each shot has a world of its own."""
 
     def __post_init__(self) -> None:
         if len(self.images) == 0:
@@ -161,6 +167,19 @@ class Clip:
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the prepared frames in pixels."""
         return (int(self.images.shape[1]), int(self.images.shape[2]))
+
+    def part(self, rows: slice | Int[np.ndarray, " m"]) -> Clip:
+        """Some of the frames, in order."""
+        index = np.arange(len(self))[rows]
+        shot = np.searchsorted(np.array(self.cuts), index, side="right")
+        return replace(
+            self,
+            images=self.images[rows],
+            names=tuple(self.names[k] for k in index),
+            times_s=self.times_s[rows],
+            unusable=None if self.unusable is None else self.unusable[rows],
+            cuts=tuple(int(k) + 1 for k in np.flatnonzero(np.diff(shot))),
+        )
 
 
 @dataclass(frozen=True)

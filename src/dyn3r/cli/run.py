@@ -88,6 +88,11 @@ class Run:
     """Seconds of the video to skip."""
     size: int | None = None
     """Long side of the frames in pixels, a multiple of 16; default: as the model was trained."""
+    split_cuts: bool = True
+    """Of a clip with cuts, reconstruct the longest shot and name the others; off: all shots as if
+    they were one."""
+    keep_borders: Flag = False
+    """Do not crop bars around the picture (letterbox, pillarbox)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -162,6 +167,7 @@ class Run:
     def _compute(self, models: tuple[Model, Model | None], context: RunContext) -> Scene:
         """The scene of the source."""
         from dyn3r.io.clip import read_clip
+        from dyn3r.io.inspection.cuts import longest_shot
         from dyn3r.scene import Scene
 
         earlier = None if self.resume is None else Scene.load(self.resume)
@@ -171,8 +177,11 @@ class Run:
             num_frames=self.num_frames,
             size=models[0].image_size if self.size is None else self.size,
             start=self.start,
+            crop_borders=not self.keep_borders,
             progress=context.progress,
         )
+        if self.split_cuts:
+            clip = longest_shot(clip)
         options = replace(self.options(), priors=self._priors(clip))
         return self._scene(clip, models, options, earlier, context)
 

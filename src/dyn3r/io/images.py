@@ -12,6 +12,7 @@ import struct
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -36,31 +37,44 @@ BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, st
 """What Pillow's decoders raise on broken files, beside its own errors."""
 
 
+class Window(NamedTuple):
+    """Part of an image in pixels: rows top..bottom, columns left..right, ends excluded."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
 def frame_mapping(
     source_hw: tuple[int, int],
     *,
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
+    picture: Window | None = None,
 ) -> FrameMapping:
     """Resizing and crop of a source image of `source_hw` (height, width) (SPEC 2).
 
     By default the long side becomes `size` and a centre crop makes both sides multiples of 16; a
     square image is cropped to 4:3 unless `square_ok`. With `square_crop` the short side becomes
-    `size` and the centre square is kept: the published 224 model's rule.
+    `size` and the centre square is kept: the published 224 model's rule. `picture`: the part of the
+    image within its bars, which is resized and cropped as if it were the image.
 
     Raises:
         InputError: `size` is no multiple of 16 from 64 to 4096, or the crop would be empty.
     """
     check_size(size)
     height, width = source_hw
-    if min(source_hw) < PATCH:
+    picture = picture or Window(0, 0, width, height)
+    inner_hw = picture.bottom - picture.top, picture.right - picture.left
+    if min(inner_hw) < PATCH:
         raise InputError(
             f"an image of {width}x{height} pixels is too small: "
             f"both sides must have at least {PATCH} pixels"
         )
-    long_side = round(size * max(source_hw) / min(source_hw)) if square_crop else int(size)
-    resized_h, resized_w = (round(side * long_side / max(source_hw)) for side in source_hw)
+    long_side = round(size * max(inner_hw) / min(inner_hw)) if square_crop else int(size)
+    resized_h, resized_w = (round(side * long_side / max(inner_hw)) for side in inner_hw)
     centre_x, centre_y = resized_w // 2, resized_h // 2
     if square_crop:
         half_w = half_h = min(centre_x, centre_y)
@@ -75,6 +89,10 @@ def frame_mapping(
             f"an image of {width}x{height} pixels is too elongated: at size {size} it would be "
             f"{resized_w}x{resized_h} and nothing is left after cropping to multiples of {PATCH}"
         )
+    if inner_hw != source_hw:
+        resized_h, resized_w = (round(side * long_side / max(inner_hw)) for side in source_hw)
+        centre_x = round((picture.left + picture.right) / 2 * resized_w / width)
+        centre_y = round((picture.top + picture.bottom) / 2 * resized_h / height)
     return FrameMapping(
         source_hw=(int(height), int(width)),
         resized_hw=(int(resized_h), int(resized_w)),
