@@ -405,3 +405,47 @@ def test_convergence_is_measured_by_intersection_over_union() -> None:
     assert masks_converged(one, other)
     other[1] = True
     assert not masks_converged(one, other)
+
+
+def test_unusable_frames_are_in_no_pair_and_stay_in_the_timeline(model: Model) -> None:
+    clip = moving_square(5)
+    clip.images[2] = 0
+    unusable = np.arange(5) == 2
+    recorder = Recorder()
+    options = Options(pairs="complete", motion=MotionOptions(cue="none"))
+    scene = reconstruct(
+        replace(clip, unusable=unusable), model, options, context=RunContext(observe=recorder)
+    )
+    assert len(scene) == 5
+    assert scene.names == clip.names
+    assert not scene.depth[2].any()
+    assert (scene.depth[~unusable] > 0).all()
+    assert scene.frame_quality is not None
+    assert scene.frame_quality[2] == 0
+    assert scene.metadata["pairs"] == 4 * 3
+    centres = scene.T_world_camera[:, :3, 3]
+    np.testing.assert_allclose(centres[2], (centres[1] + centres[3]) / 2, atol=1e-9)
+
+
+def test_overlays_have_no_flow_no_motion_and_no_points(refining: Model) -> None:
+    clip = moving_square(4)
+    overlay = np.zeros((48, 64), bool)
+    overlay[8:30, 4:24] = True  # a part of what moves
+    recorder = Recorder()
+    scene = reconstruct(
+        replace(clip, overlay=overlay), refining, Options(motion=MotionOptions(cue="flow")),
+        context=RunContext(observe=recorder),
+    )  # fmt: skip
+    flow: FlowFields = recorder.values["flow"]
+    assert flow.visible is not None
+    assert not flow.visible[:, overlay].any()
+    assert flow.visible.any()
+    assert not scene.dynamic[:, overlay].any()
+    assert not scene.confidence[:, overlay].any()
+    assert (scene.depth > 0).all()
+
+
+def test_a_scene_of_several_shots_says_so(model: Model) -> None:
+    clip = replace(moving_square(4), cuts=(2,))
+    scene = reconstruct(clip, model, Options(motion=MotionOptions(cue="none")))
+    assert any("2 shots in one world" in note for note in scene.notes)
