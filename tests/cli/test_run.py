@@ -12,7 +12,7 @@ from PIL import Image
 import dyn3r.streaming
 import dyn3r.viewer
 from dyn3r.alignment.options import AlignmentOptions
-from dyn3r.cli.run import KnownInputs, Run
+from dyn3r.cli.run import InputOptions, KnownInputs, Run
 from dyn3r.cli.stream import Stream
 from dyn3r.errors import InputError
 from dyn3r.motion.options import MotionOptions
@@ -285,7 +285,7 @@ def test_of_two_shots_the_longest_is_kept_and_the_other_is_named(
     scene = run("one", motion=STATIC, quiet=False)
     assert scene.names == ("frame_3.png", "frame_4.png", "frame_5.png", "frame_6.png")
     assert "--start 0 --num-frames 3" in capsys.readouterr().out
-    both = run("both", motion=STATIC, split_cuts=False)
+    both = run("both", motion=STATIC, input=InputOptions(split_cuts=False))
     assert len(both) == 7
     assert [note.topic for note in both.report.notes] == ["frames", "cuts"]
 
@@ -294,4 +294,7 @@ def test_borders_are_kept_if_asked(run, frames: Path) -> None:
     for file in frames.iterdir():
         Image.fromarray(np.pad(np.asarray(Image.open(file)), [(0, 0), (32, 32), (0, 0)])).save(file)
     assert run("cropped", motion=STATIC).mapping.crop_xy[0] > 15
-    assert run("kept", motion=STATIC, keep_borders=True).mapping.crop_xy == (0, 0)
+    assert run("kept", motion=STATIC, input=InputOptions(keep_borders=True)).mapping.crop_xy == (
+        0,
+        0,
+    )

@@ -50,6 +50,17 @@ class KnownInputs:
 
 
 @dataclass(frozen=True)
+class InputOptions:
+    """What is done about the files as they are (docs/files.md)."""
+
+    split_cuts: bool = True
+    """Of a clip with cuts, reconstruct the longest shot and name the others; off: all shots as if
+    they were one."""
+    keep_borders: Flag = False
+    """Do not crop bars around the picture (letterbox, pillarbox)."""
+
+
+@dataclass(frozen=True)
 class Run:
     """Turn a video, or a folder of images, into a 4D scene.
 
@@ -88,11 +99,6 @@ class Run:
     """Seconds of the video to skip."""
     size: int | None = None
     """Long side of the frames in pixels, a multiple of 16; default: as the model was trained."""
-    split_cuts: bool = True
-    """Of a clip with cuts, reconstruct the longest shot and name the others; off: all shots as if
-    they were one."""
-    keep_borders: Flag = False
-    """Do not crop bars around the picture (letterbox, pillarbox)."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -111,6 +117,7 @@ class Run:
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
     """Print errors only."""
     known: tyro.conf.FlagConversionOff[KnownInputs] = field(default_factory=KnownInputs)
+    input: tyro.conf.OmitArgPrefixes[InputOptions] = field(default_factory=InputOptions)
     motion: tyro.conf.FlagConversionOff[MotionOptions] = field(default_factory=MotionOptions)
     flow: tyro.conf.FlagConversionOff[FlowOptions] = field(default_factory=FlowOptions)
     alignment: tyro.conf.FlagConversionOff[AlignmentOptions] = field(
@@ -177,10 +184,10 @@ class Run:
             num_frames=self.num_frames,
             size=models[0].image_size if self.size is None else self.size,
             start=self.start,
-            crop_borders=not self.keep_borders,
+            crop_borders=not self.input.keep_borders,
             progress=context.progress,
         )
-        if self.split_cuts:
+        if self.input.split_cuts:
             clip = longest_shot(clip)
         options = replace(self.options(), priors=self._priors(clip))
         return self._scene(clip, models, options, earlier, context)
