@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from PIL import Image
 from dyn3r.errors import InputError
 from dyn3r.input_report import InputNote
 from dyn3r.io.arguments import checked_path
+from dyn3r.io.image_folder import FolderImages, folder_images
 from dyn3r.io.images import (
     IMAGE_SUFFIXES,
     FrameStack,
@@ -25,12 +25,10 @@ from dyn3r.io.images import (
     check_same_size,
     check_size,
     frame_mapping,
-    images_in,
-    open_image,
     prepare_image,
     prepare_images,
-    to_rgb,
-    visible_files,
+    read_rgb,
+    white_level,
 )
 from dyn3r.io.inspection.borders import find_borders, in_source
 from dyn3r.io.inspection.inspector import Inspector
@@ -41,8 +39,6 @@ from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 from dyn3r.types import Clip, FrameMapping, Progress, no_progress
 
 __all__ = ["clip_from_images", "match_frames", "prepare_images", "read_clip", "read_masks"]
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_FPS = 24.0
 """Frames per second of folders of images, unless given."""
@@ -162,9 +158,9 @@ def _reader(
 ) -> Callable[[_Crop], Clip]:
     """Function that reads the source with a crop. Raises InputError if there is nothing to read."""
     if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
-        files = image_files(source) if source.is_dir() else [source]
-        chosen = choose_images(source, files, fps, num_frames, start)
-        return partial(_read_images, source, chosen, progress)
+        found = folder_images(source) if source.is_dir() else FolderImages([source], [])
+        chosen = choose_images(source, found.files, fps, num_frames, start)
+        return partial(_read_images, source, chosen, found.notes, progress)
     if not source.is_file():
         raise InputError(f"{source} is a device, pipe or socket, not a file")
     return partial(_read_video, source, fps, num_frames, start, progress)
@@ -195,14 +191,20 @@ class _Frames:
         self._inspector.add(image)
         self.names.append(name)
 
-    def clip(self, times_s: Sequence[float] | np.ndarray, source: Path, rate: float) -> Clip:
+    def clip(
+        self,
+        times_s: Sequence[float] | np.ndarray,
+        source: Path,
+        rate: float,
+        notes: Sequence[InputNote],
+    ) -> Clip:
         assert self._mapping is not None
         names = tuple(map(storable, self.names))
         frames, times = self._stack.stacked(), np.array(times_s, dtype=np.float64)
         clip = Clip(frames, self._mapping, names, times, storable(str(source)), rate)
         h, w = self._mapping.source_hw
         return self._inspector.inspected(
-            _with(clip, InputNote("frames", f"{len(clip)} of {w}x{h} pixels"))
+            _with(clip, InputNote("frames", f"{len(clip)} of {w}x{h} pixels"), *notes)
         )
 
 
@@ -231,23 +233,28 @@ def _read_video(
         where = f" after {start:g} s" if start else ""
         raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
     progress(_STAGE, len(frames), len(frames))
-    return frames.clip(times, source, plan.rate / plan.step)
+    return frames.clip(times, source, plan.rate / plan.step, [])
 
 
 def _read_images(
     source: Path,
     chosen: tuple[list[Path], Float[np.ndarray, " n"], float],
+    notes: Sequence[InputNote],
     progress: Progress,
     crop: _Crop,
 ) -> Clip:
     files, times, rate = chosen
     if len(files) > MAX_FRAMES:
         raise InputError(f"{source} has more than {MAX_FRAMES} images: ask for fewer")
+    white = white_level(files)
+    if white is not None:
+        text = f"16-bit files with values of {white.bit_length()} bits: {white} is white"
+        notes = [*notes, InputNote("pixels", text)]
     frames = _Frames(crop, len(files))
     for done, file in enumerate(files):
-        frames.add(to_rgb(open_image(file)), file.name)
+        frames.add(read_rgb(file, white), file.name)
         progress(_STAGE, done + 1, len(files))
-    return frames.clip(times, source, rate)
+    return frames.clip(times, source, rate, notes)
 
 
 def _with(clip: Clip, *notes: InputNote) -> Clip:
@@ -276,17 +283,6 @@ def choose_images(
     if not chosen:
         raise InputError(f"{source} has {len(files)} images: none is left after {start:g} s")
     return chosen, (first + np.arange(len(chosen))) / rate, float(rate)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images in a folder, in natural order. Raises InputError if there are none."""
-    files, visible = images_in(folder), visible_files(folder)
-    if not files:
-        what = "is empty" if not any(folder.iterdir()) else "has no images in it"
-        raise InputError(f"the folder {folder} {what}")
-    if len(files) < len(visible):
-        logger.warning("%d files of %s are no images: ignored", len(visible) - len(files), folder)
-    return files
 
 
 def frame_name(index: int) -> str:
