@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int
 
 from dyn3r.alignment.align import align
@@ -23,6 +24,7 @@ from dyn3r.bundle_adjustment import (
     is_rotation_only,
 )
 from dyn3r.flow import flow_estimator, measure_flow
+from dyn3r.geometry.cameras import intrinsics
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
 from dyn3r.io.arguments import check_type
 from dyn3r.motion.cue import MotionCue, Pass, motion_cue, relative_inverse
@@ -45,6 +47,7 @@ from dyn3r.types import (
     Geometry,
     GeometrySource,
     Motion,
+    Priors,
     RunContext,
     Tokens,
 )
@@ -78,6 +81,7 @@ def reconstruct(
     known = masks is not None
     options = options or Options()
     check_type(options, Options, "the options")
+    options = replace(options, priors=with_stated_focal(options.priors, clip))
     if clip.unusable is not None and clip.unusable.any():
         kept = np.flatnonzero(~clip.unusable)
         scene = reconstruct(
@@ -138,6 +142,16 @@ def resume(
         rest.clip, model, options, motion_model=motion_model, masks=new_masks, context=context
     )
     return rest.append(later)
+
+
+def with_stated_focal(priors: Priors, clip: Clip) -> Priors:
+    """The priors with the focal length that the file states, unless they have one."""
+    if priors.K is not None or clip.focal_px is None:
+        return priors
+    K = intrinsics(torch.tensor(clip.focal_px, dtype=torch.float64), clip.size_hw).numpy()
+    return replace(
+        priors, K=np.tile(K, (len(clip), 1, 1)), fix_K=True, focal_sigma=clip.focal_sigma
+    )
 
 
 def with_overlay(
@@ -315,8 +329,12 @@ def refine(
     Every adjustment starts from the initial geometry, which is also its prior. The last one, with
     the final masks, is calibrated.
     """
+    priors = plan.priors
+    if priors.focal_sigma > 0:
+        initial = replace(initial, focal_sigma=priors.focal_sigma)
+        priors = replace(priors, fix_K=False)
     adjust, adjust_finally = (
-        partial(f, initial, clip.images, flow, priors=plan.priors, progress=context.progress)
+        partial(f, initial, clip.images, flow, priors=priors, progress=context.progress)
         for f in (bundle_adjust, calibrated_bundle_adjust)
     )
     for _ in range(MAX_ROUNDS if cue.reads_geometry else 0):

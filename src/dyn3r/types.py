@@ -153,6 +153,10 @@ class Clip:
     """True on pixels of logos and displays that stay put in every frame: no motion, no points."""
     cuts: tuple[int, ...] = ()
     """Frames with which another shot begins; each shot has a world of its own."""
+    focal_px: float | None = None
+    """Focal length in pixels of the frames, as the file states it. None: it says nothing."""
+    focal_sigma: float = 0.0
+    """Standard error of the logarithm of `focal_px`."""
 
     def __post_init__(self) -> None:
         if len(self.images) == 0:
@@ -348,6 +352,9 @@ class Priors:
     """True: the given cameras hold to the last digit. False: they are a start."""
     fix_depth: bool = True
     """True: the given depths hold to the last digit. False: they are a start."""
+    focal_sigma: float = 0.0
+    """Standard error of the log focal length of K that is fixed, common to all frames; with bundle
+    adjustment it is then a prior. 0: K is exact."""
 
     def fixes_depth(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "n h w"]:
         """Where, in maps of this shape, depth must not change."""

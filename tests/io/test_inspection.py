@@ -235,3 +235,41 @@ def test_a_line_along_the_motion_is_no_overlay(read) -> None:
     frames = shot(14)
     frames[:, 70:74] = 255
     assert read(frames).overlay is None
+
+
+# --- fields
+
+
+def woven(frames: np.ndarray) -> np.ndarray:
+    """Even rows of each frame, odd rows of the next one."""
+    out = frames[:-1].copy()
+    out[:, 1::2] = frames[1:, 1::2]
+    return out
+
+
+@pytest.mark.parametrize("height", [144, 145])
+def test_interlaced_frames_are_read_from_one_field(read, height: int) -> None:
+    frames = shot(7, hw=(height, 192))
+    smooth = np.stack([cv2.GaussianBlur(frame, (0, 0), 1.5) for frame in frames])
+    clip = read(woven(smooth))
+    assert topics(clip) == ["frames", "fields"]
+    assert clip.mapping.source_hw == (height, 192)
+    errors = np.abs(clip.images[:, :144].astype(int) - smooth[:-1, :144])
+    assert errors.mean() < 2
+    assert np.abs(woven(smooth)[:, :144].astype(int) - smooth[:-1, :144]).mean() > 5
+
+
+def test_film_that_became_television_is_interlaced(read) -> None:
+    frames = shot(11)
+    frames[:10:5] = woven(frames)[::5]
+    frames[1:10:5] = woven(frames)[1::5]
+    assert "fields" in topics(read(frames[:10]))
+
+
+def test_a_still_interlaced_clip_is_not_combed(read) -> None:
+    assert "fields" not in topics(read(woven(shot(5, step=0))))
+
+
+def test_bars_and_fields_together(read) -> None:
+    frames = np.pad(woven(shot(7)), [(0, 0), (0, 0), (40, 40), (0, 0)])
+    assert topics(read(frames, size=272)) == ["frames", "fields", "borders"]

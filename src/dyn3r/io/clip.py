@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -31,7 +31,15 @@ from dyn3r.io.images import (
     white_level,
 )
 from dyn3r.io.inspection.borders import find_borders, in_source
+from dyn3r.io.inspection.file_facts import (
+    FileFacts,
+    images_facts,
+    reading_notes,
+    rotation_notes,
+    video_facts,
+)
 from dyn3r.io.inspection.inspector import Inspector
+from dyn3r.io.inspection.interlacing import one_field
 from dyn3r.io.mask_files import match_frames, read_masks
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.io.text import storable
@@ -86,17 +94,20 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
     check_sampling(fps, num_frames, start)
     check_size(size)
     source = checked_path(path, "the source")
-    crop: dict[str, Any] = {"size": size, "square_ok": square_ok, "square_crop": square_crop}
+    crop = {"size": size, "square_ok": square_ok, "square_crop": square_crop}
     try:
         if not source.exists():
             raise InputError(f"{source} does not exist")
         read = _reader(source, fps, num_frames, start, progress)
-        clip = read(crop)
+        plain = _Preparation(crop)
+        clip, interlaced = read(plain)
         picture = find_borders(clip.images) if crop_borders else None
-        if picture is None:
+        if picture is not None:
+            picture = in_source(picture, clip.mapping)
+        better = _Preparation(crop, picture, one_field=interlaced)
+        if better == plain:
             return clip
-        inner = in_source(picture, clip.mapping)
-        return _noted(read({**crop, "picture": inner}), inner)
+        return _with(read(better).clip, *better.notes(clip.mapping.source_hw))
     except (OSError, ValueError) as error:  # no permission, a name with a NUL in it, ...
         raise InputError(f"{source} cannot be read: {error}") from error
     except MemoryError:
@@ -149,14 +160,41 @@ def check_sampling(fps: float, num_frames: int | None, start: float) -> None:
         checked_whole(num_frames, "the number of frames", low=1, high=MAX_FRAMES)
 
 
-_Crop = dict[str, Any]
-"""Keyword arguments of `frame_mapping`."""
+class _Preparation(NamedTuple):
+    """What is done with every frame."""
+
+    crop: dict[str, Any]
+    """Keyword arguments of `frame_mapping`."""
+    picture: Window | None = None
+    """Its part within bars."""
+    one_field: bool = False
+    """Whether its even rows alone are used."""
+
+    def notes(self, source_hw: tuple[int, int]) -> list[InputNote]:
+        """What differs from the plain preparation."""
+        out = []
+        if self.one_field:
+            text = "interlaced: the even rows are used, and odd ones are made from these"
+            out.append(InputNote("fields", text))
+        if self.picture is not None:
+            (h, w), (left, top, right, bottom) = source_hw, self.picture
+            sides = {"left": left, "right": w - right, "top": top, "bottom": h - bottom}
+            bars = ", ".join(f"{name} {width}" for name, width in sides.items() if width)
+            size = f"{right - left}x{bottom - top} of {w}x{h}"
+            text = f"bars cropped ({bars} pixels): the picture is {size}"
+            out.append(InputNote("borders", text))
+        return out
+
+
+class _Read(NamedTuple):
+    clip: Clip
+    interlaced: bool
 
 
 def _reader(
     source: Path, fps: float, num_frames: int | None, start: float, progress: Progress
-) -> Callable[[_Crop], Clip]:
-    """Function that reads the source with a crop. Raises InputError if there is nothing to read."""
+) -> Callable[[_Preparation], _Read]:
+    """Function that reads the source. Raises InputError if there is nothing to read."""
     if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
         found = folder_images(source) if source.is_dir() else FolderImages([source], [])
         chosen = choose_images(source, found.files, fps, num_frames, start)
@@ -169,9 +207,9 @@ def _reader(
 class _Frames:
     """Frames that are prepared and inspected one by one; all of one size."""
 
-    def __init__(self, crop: _Crop, expected: int) -> None:
+    def __init__(self, how: _Preparation, expected: int) -> None:
         self.names: list[str] = []
-        self._crop, self._expected = crop, expected
+        self._how, self._expected = how, expected
         self._mapping: FrameMapping | None = None
 
     def __len__(self) -> int:
@@ -181,31 +219,34 @@ class _Frames:
         hw = (image.height, image.width)
         if self._mapping is None:
             try:
-                self._mapping = frame_mapping(hw, **self._crop)
+                self._mapping = frame_mapping(hw, **self._how.crop, picture=self._how.picture)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
             self._stack = FrameStack(self._mapping.size_hw, self._expected)
             self._inspector = Inspector(self._mapping)
         check_same_size(self._mapping.source_hw, hw, (self.names or [name])[0], name)
+        if self._how.one_field:
+            image = one_field(image)
         self._stack.append(prepare_image(image, self._mapping))
         self._inspector.add(image)
         self.names.append(name)
 
-    def clip(
+    def read(
         self,
         times_s: Sequence[float] | np.ndarray,
         source: Path,
         rate: float,
-        notes: Sequence[InputNote],
-    ) -> Clip:
+        facts: FileFacts,
+    ) -> _Read:
         assert self._mapping is not None
         names = tuple(map(storable, self.names))
         frames, times = self._stack.stacked(), np.array(times_s, dtype=np.float64)
         clip = Clip(frames, self._mapping, names, times, storable(str(source)), rate)
         h, w = self._mapping.source_hw
-        return self._inspector.inspected(
-            _with(clip, InputNote("frames", f"{len(clip)} of {w}x{h} pixels"), *notes)
-        )
+        clip = _with(clip, InputNote("frames", f"{len(clip)} of {w}x{h} pixels"))
+        left, top, right, bottom = self._how.picture or (0, 0, w, h)
+        clip = facts.about(clip, (bottom - top, right - left))
+        return _Read(self._inspector.inspected(clip), self._inspector.interlaced)
 
 
 def _read_video(
@@ -214,12 +255,14 @@ def _read_video(
     num_frames: int | None,
     start: float,
     progress: Progress,
-    crop: _Crop,
-) -> Clip:
+    how: _Preparation,
+) -> _Read:
     times: list[float] = []
-    with open_video(source) as container:
+    turned = 0
+    with open_video(source) as container, reading_notes() as warned:
+        facts = video_facts(container, source)
         plan = plan_sampling(container, fps=fps, start_s=start, limit=num_frames)
-        frames = _Frames(crop, min(plan.expected or 0, MAX_FRAMES))
+        frames = _Frames(how, min(plan.expected or 0, MAX_FRAMES))
         for sample in sampled_frames(container, plan):
             if len(frames) == MAX_FRAMES:
                 raise InputError(
@@ -228,12 +271,14 @@ def _read_video(
                 )
             frames.add(sample.image, frame_name(sample.index))
             times.append(sample.time_s)
+            turned = sample.turned
             progress(_STAGE, len(frames), max(plan.expected or 0, len(frames)))
     if not times:
         where = f" after {start:g} s" if start else ""
         raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
     progress(_STAGE, len(frames), len(frames))
-    return frames.clip(times, source, plan.rate / plan.step, [])
+    facts = facts._replace(notes=[*facts.notes, *rotation_notes(turned), *warned])
+    return frames.read(times, source, plan.rate / plan.step, facts)
 
 
 def _read_images(
@@ -241,8 +286,8 @@ def _read_images(
     chosen: tuple[list[Path], Float[np.ndarray, " n"], float],
     notes: Sequence[InputNote],
     progress: Progress,
-    crop: _Crop,
-) -> Clip:
+    how: _Preparation,
+) -> _Read:
     files, times, rate = chosen
     if len(files) > MAX_FRAMES:
         raise InputError(f"{source} has more than {MAX_FRAMES} images: ask for fewer")
@@ -250,24 +295,17 @@ def _read_images(
     if white is not None:
         text = f"16-bit files with values of {white.bit_length()} bits: {white} is white"
         notes = [*notes, InputNote("pixels", text)]
-    frames = _Frames(crop, len(files))
+    facts = images_facts(files)
+    facts = facts._replace(notes=[*notes, *facts.notes])
+    frames = _Frames(how, len(files))
     for done, file in enumerate(files):
         frames.add(read_rgb(file, white), file.name)
         progress(_STAGE, done + 1, len(files))
-    return frames.clip(times, source, rate, notes)
+    return frames.read(times, source, rate, facts)
 
 
 def _with(clip: Clip, *notes: InputNote) -> Clip:
     return replace(clip, report=clip.report.adding(*notes))
-
-
-def _noted(clip: Clip, picture: Window) -> Clip:
-    """The clip with a note on the bars that were cropped."""
-    (h, w), (left, top, right, bottom) = clip.mapping.source_hw, picture
-    sides = {"left": left, "right": w - right, "top": top, "bottom": h - bottom}
-    bars = ", ".join(f"{name} {width}" for name, width in sides.items() if width)
-    text = f"bars cropped ({bars} pixels): the picture is {right - left}x{bottom - top} of {w}x{h}"
-    return _with(clip, InputNote("borders", text))
 
 
 def choose_images(

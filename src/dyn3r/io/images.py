@@ -222,14 +222,15 @@ def open_image(path: Path) -> Image.Image:
     try:
         with open_regular(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of large images
-            with Image.open(file, formats=_formats()) as image:
+            with Image.open(file, formats=readable_formats()) as image:
                 image.load()
                 return image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels to be read safely") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
-            f"{path} cannot be read as an image: it is none of {', '.join(_formats())}, or damaged"
+            f"{path} cannot be read as an image: it is damaged, or none of "
+            f"{', '.join(readable_formats())}"
         ) from error
     except BROKEN as error:
         raise InputError(f"{path} cannot be read as an image: {first_line(error)}") from error
@@ -240,7 +241,7 @@ def image_mode(path: Path) -> str | None:
     refused = (InputError, Image.DecompressionBombError, *BROKEN)
     with contextlib.suppress(*refused), warnings.catch_warnings(), open_regular(path) as file:
         warnings.simplefilter("ignore")
-        with Image.open(file, formats=_formats()) as image:
+        with Image.open(file, formats=readable_formats()) as image:
             return image.mode
     return None
 
@@ -253,7 +254,7 @@ def _register_heif(path: Path) -> None:
     pillow_heif.register_heif_opener()
 
 
-def _formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """Formats that this Pillow reads; older ones have no AVIF, HEIF is an extra."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)

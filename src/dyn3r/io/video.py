@@ -48,6 +48,8 @@ class VideoSample:
     """Seconds since the start of the video."""
     image: Image.Image
     """Upright RGB image at source resolution."""
+    turned: int = 0
+    """Degrees clockwise by which it was turned for that."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
         if frame.is_corrupt:
             corrupt += 1
             continue
-        yield VideoSample(index, time_s, _upright(frame))
+        yield VideoSample(index, time_s, _upright(frame), -_quarter_turns(frame) % 360)
         kept += 1
         due_s = time_s + sampling.step / rate if sampling.step > 1 else -math.inf
         if kept == sampling.limit:
@@ -209,8 +211,13 @@ def _upright(frame: VideoFrame) -> Image.Image:
         180: Image.Transpose.ROTATE_180,
         270: Image.Transpose.ROTATE_270,
     }
-    angle = round(getattr(frame, "rotation", 0) / 90) * 90 % 360
+    angle = _quarter_turns(frame)
     return image.transpose(turns[angle]) if angle else image
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """The rotation that the file asks for, in degrees counter-clockwise."""
+    return round(getattr(frame, "rotation", 0) / 90) * 90 % 360
 
 
 def _reason(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dyn3r.input_report import InputNote
 from dyn3r.io.inspection.cuts import MAX_NAMED, find_cuts
+from dyn3r.io.inspection.interlacing import MIN_FRAMES, is_combed
 from dyn3r.io.inspection.neighbours import compare, feature_finder
 from dyn3r.io.inspection.overlays import find_overlays
 from dyn3r.io.inspection.texture import has_texture
@@ -21,6 +22,10 @@ from dyn3r.types import Clip, FrameMapping
 LONG_SIDE_PX = 320
 """Frames are looked at with this long side, or that of the source, so that `--size` changes little
 in what is found."""
+
+
+ALL_FIELDS, SOME_FIELDS = 32, 8
+"""Interlacing is looked for in so many frames at the beginning, then in every so many."""
 
 
 class Inspector:
@@ -35,9 +40,17 @@ class Inspector:
         shrink = min(1.0, LONG_SIDE_PX / (size / scale).max())
         self._size = tuple(np.maximum(np.rint(size / scale * shrink), 1).astype(int).tolist())
         self._greys: list[np.ndarray] = []
+        self._combed: list[bool] = []
+
+    @property
+    def interlaced(self) -> bool:
+        """Whether the frames so far show two moments each."""
+        return bool(np.mean(self._combed) >= MIN_FRAMES)
 
     def add(self, image: Image.Image) -> None:
         """Look at a source image (RGB)."""
+        if len(self._greys) < ALL_FIELDS or len(self._greys) % SOME_FIELDS == 0:
+            self._combed.append(is_combed(np.asarray(image.convert("L"))))
         small = image.resize(self._size, Image.Resampling.BOX, self._box, reducing_gap=2.0)
         self._greys.append(np.asarray(small.convert("L")))
 
