@@ -449,3 +449,19 @@ def test_a_scene_of_several_shots_says_so(model: Model) -> None:
     clip = replace(moving_square(4), cuts=(2,))
     scene = reconstruct(clip, model, Options(motion=MotionOptions(cue="none")))
     assert any("2 shots in one world" in note for note in scene.notes)
+
+
+def test_a_stated_focal_length_is_a_prior(model: Model, refining: Model) -> None:
+    clip = replace(moving_square(3), focal_px=80.0, focal_sigma=0.05)
+    static = MotionOptions(cue="none")
+    kept = reconstruct(clip, model, Options(motion=static))
+    np.testing.assert_allclose(kept.K[:, 0, 0], 80)
+    np.testing.assert_allclose(kept.K[:, :2, 2], [[32, 24]] * 3)
+    # flow of random walls wants another focal length; a surer prior yields less
+    changes = [
+        abs(np.log(reconstruct(stated, refining, Options(motion=static)).K[0, 0, 0] / 80))
+        for stated in (clip, replace(clip, focal_sigma=1e-3))
+    ]
+    assert changes[0] > 10 * changes[1] > 0
+    given = Priors(K=np.tile(np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), (3, 1, 1)))
+    assert reconstruct(clip, refining, Options(motion=static, priors=given)).K[0, 0, 0] == 50

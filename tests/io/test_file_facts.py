@@ -101,10 +101,3 @@ def test_the_focal_length_of_a_video(tmp_path: Path) -> None:
 def test_absurd_focal_lengths_say_nothing(tmp_path: Path, focal: int) -> None:
     clip = read_clip(photo(tmp_path / "a.jpg", shot(1)[0], focal=focal), size=96)
     assert clip.focal_px is None
-
-
-def test_damage_of_a_video_is_in_the_report(tmp_path: Path) -> None:
-    file = video(tmp_path / "a.avi")
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(len(whole) * 0.8)])
-    assert ("frames", True) in notes(file)
