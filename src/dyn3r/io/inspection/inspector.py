@@ -51,8 +51,12 @@ class Inspector:
         """Look at a source image (RGB)."""
         if len(self._greys) < ALL_FIELDS or len(self._greys) % SOME_FIELDS == 0:
             self._combed.append(is_combed(np.asarray(image.convert("L"))))
-        small = image.resize(self._size, Image.Resampling.BOX, self._box, reducing_gap=2.0)
-        self._greys.append(np.asarray(small.convert("L")))
+        self._greys.append(self.small(image))
+
+    def small(self, image: Image.Image) -> UInt8[np.ndarray, "h w"]:
+        """The part of a source image that is looked at, small and grey."""
+        part = image.resize(self._size, Image.Resampling.BOX, self._box, reducing_gap=2.0)
+        return np.asarray(part.convert("L"))
 
     def inspected(self, clip: Clip) -> Clip:
         """The clip with what was found in its frames, and notes on it."""
@@ -66,7 +70,7 @@ class Inspector:
         features = [find(grey) for grey in greys[index]]
         neighbours = [compare(*pair) for pair in pairwise(features)]
         cuts, alone = find_cuts(features, neighbours)
-        notes = [_without_texture(clip.names, unusable)] if unusable.any() else []
+        notes = [without_texture(clip.names, unusable)] if unusable.any() else []
         notes += [_alone(clip.names, index[alone])] if alone.any() else []
         if sum(compared.differ for compared in neighbours) and not cuts and not alone.any():
             notes.append(_far_apart(sum(compared.differ for compared in neighbours)))
@@ -86,7 +90,16 @@ def _noted(clip: Clip, notes: Sequence[InputNote]) -> Clip:
     return replace(clip, report=clip.report.adding(*notes))
 
 
-def _without_texture(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> InputNote:
+def frame_has_texture(image: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether a frame has texture, as an `Inspector` judges it."""
+    h, w = image.shape[:2]
+    mapping = FrameMapping((h, w), (h, w), (0, 0), (h, w))
+    inspector = Inspector(mapping)
+    return has_texture(inspector.small(Image.fromarray(image)))
+
+
+def without_texture(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> InputNote:
+    """The note on frames without texture."""
     chosen = np.flatnonzero(unusable)
     return InputNote(
         "frames",
