@@ -71,7 +71,9 @@ def compare(first: Features, second: Features) -> Comparison:
         nothing = np.zeros((0, 2), np.float32)
         return Comparison(nothing, nothing, 0, judged=False)
     matches = cv2.BFMatcher().knnMatch(first.descriptors, second.descriptors, k=2)
-    good = [best for best, other in matches if best.distance < RATIO * other.distance]
+    clear = [best for best, other in matches if best.distance < RATIO * other.distance]
+    nearest = {m.trainIdx: m for m in sorted(clear, key=lambda m: -m.distance)}
+    good = list(nearest.values())  # one for each feature of the second frame
     here = first.points[[m.queryIdx for m in good]]
     there = second.points[[m.trainIdx for m in good]]
     agreeing = 0
