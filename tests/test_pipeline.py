@@ -24,6 +24,7 @@ from dyn3r.network.model import Model, prepare_model
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.options import Options, RefinementOptions, resolve
 from dyn3r.pipeline import MAX_ROUNDS, reconstruct
+from dyn3r.scene.explanation import Explanation
 from dyn3r.scene.findings import Findings, Recorder, collect_findings
 from dyn3r.types import Clip, FlowFields, Geometry, Motion, Priors, RunContext
 from tests.factories import geometry_of, moving_square, tiny_network
@@ -413,10 +414,11 @@ def test_unusable_frames_are_in_no_pair_and_stay_in_the_timeline(model: Model) -
     unusable = np.arange(5) == 2
     recorder = Recorder()
     options = Options(pairs="complete", motion=MotionOptions(cue="none"))
-    scene = reconstruct(
-        replace(clip, unusable=unusable), model, options, context=RunContext(observe=recorder)
-    )
+    context = RunContext(observe=recorder)
+    scene = reconstruct(replace(clip, unusable=unusable), model, options, context=context)
     assert len(scene) == 5
+    explained = Explanation(collect_findings(recorder, context), scene)
+    assert explained.frames.tolist() == [0, 1, 3, 4]
     assert scene.names == clip.names
     assert not scene.depth[2].any()
     assert (scene.depth[~unusable] > 0).all()
