@@ -229,8 +229,8 @@ def open_image(path: Path) -> Image.Image:
         raise InputError(f"{path} has too many pixels to be read safely") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
-            f"{path} cannot be read as an image: it is damaged, or none of "
-            f"{', '.join(readable_formats())}"
+            f"{path} cannot be read as an image: "
+            f"it is none of {', '.join(readable_formats())}, or damaged"
         ) from error
     except BROKEN as error:
         raise InputError(f"{path} cannot be read as an image: {first_line(error)}") from error
