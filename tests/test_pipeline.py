@@ -453,17 +453,39 @@ def test_a_scene_of_several_shots_says_so(model: Model) -> None:
     assert any("2 shots in one world" in note for note in scene.notes)
 
 
-def test_a_stated_focal_length_is_a_prior(model: Model, refining: Model) -> None:
+@pytest.mark.parametrize(
+    ("factor", "sigma", "expected", "calls"),
+    [(1.0, 0.0, 80, 1), (1.1, 0.05, 80, 2), (1.1, 0.15, 88, 1), (1.5, 0.05, 120, 1)],
+    ids=["exact", "kept where both agree", "less certain than flow", "contradicted"],
+)
+def test_a_stated_focal_length_is_a_prior(
+    refining: Model, monkeypatch: pytest.MonkeyPatch,
+    factor: float, sigma: float, expected: float, calls: int,
+) -> None:  # fmt: skip
+    seen: list[tuple[float | None, bool]] = []
+
+    def adjust(geometry: Geometry, *, priors: Priors, **others: Any) -> Geometry:
+        seen.append((geometry.focal_sigma, priors.fix_K))
+        np.testing.assert_allclose(geometry.K[:, 0, 0], 80)
+        K = geometry.K * np.array([[1 if priors.fix_K else factor], [1], [1]])
+        return replace(geometry, K=K)
+
+    monkeypatch.setattr(dyn3r.pipeline, "calibrated_bundle_adjust", adjust)
+    clip = replace(moving_square(3), focal_px=80.0, focal_sigma=sigma)
+    scene = reconstruct(clip, refining, Options(motion=MotionOptions(cue="none")))
+    np.testing.assert_allclose(scene.K[:, 0, 0], expected)
+    free, fixed = (sigma, False), (None, True)
+    assert seen == ([free, fixed][:calls] if sigma else [fixed])
+    assert any("flow contradicts" in note for note in scene.notes) == (factor == 1.5)
+
+
+def test_given_focal_lengths_win_and_published_recipes_read_none(
+    model: Model, refining: Model
+) -> None:
     clip = replace(moving_square(3), focal_px=80.0, focal_sigma=0.05)
     static = MotionOptions(cue="none")
-    kept = reconstruct(clip, model, Options(motion=static))
-    np.testing.assert_allclose(kept.K[:, 0, 0], 80)
-    np.testing.assert_allclose(kept.K[:, :2, 2], [[32, 24]] * 3)
-    # flow of random walls wants another focal length; a surer prior yields less
-    changes = [
-        abs(np.log(reconstruct(stated, refining, Options(motion=static)).K[0, 0, 0] / 80))
-        for stated in (clip, replace(clip, focal_sigma=1e-3))
-    ]
-    assert changes[0] > 10 * changes[1] > 0
     given = Priors(K=np.tile(np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), (3, 1, 1)))
     assert reconstruct(clip, refining, Options(motion=static, priors=given)).K[0, 0, 0] == 50
+    plain = replace(clip, focal_px=None)
+    stated, unstated = (reconstruct(c, model, Options(motion=static)).K for c in (clip, plain))
+    np.testing.assert_array_equal(stated, unstated)

@@ -55,6 +55,10 @@ from dyn3r.types import (
 MAX_ROUNDS = 3
 """Motion estimates after refinement, at most. Source: masks converge in two (docs/results.md)."""
 
+FLOW_FOCAL_SIGMA = 0.06
+"""Error of the log focal length from flow. Source: root mean square on four development clips at
+160 pixels (docs/results.md)."""
+
 
 def reconstruct(
     clip: Clip,
@@ -81,7 +85,6 @@ def reconstruct(
     known = masks is not None
     options = options or Options()
     check_type(options, Options, "the options")
-    options = replace(options, priors=with_stated_focal(options.priors, clip))
     if clip.unusable is not None and clip.unusable.any():
         kept = np.flatnonzero(~clip.unusable)
         scene = reconstruct(
@@ -91,6 +94,8 @@ def reconstruct(
         )  # fmt: skip
         return with_held_frames(scene, clip, kept, options.priors)
     plan = resolve(options, model, clip, motion_model=motion_model, masks_given=known)
+    if plan.bundle_adjustment:
+        plan = replace(plan, priors=with_stated_focal(plan.priors, clip))
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))
@@ -329,13 +334,8 @@ def refine(
     Every adjustment starts from the initial geometry, which is also its prior. The last one, with
     the final masks, is calibrated.
     """
-    priors = plan.priors
-    if priors.focal_sigma > 0:
-        initial = replace(initial, focal_sigma=priors.focal_sigma)
-        priors = replace(priors, fix_K=False)
-    adjust, adjust_finally = (
-        partial(f, initial, clip.images, flow, priors=priors, progress=context.progress)
-        for f in (bundle_adjust, calibrated_bundle_adjust)
+    adjust = partial(
+        bundle_adjust, initial, clip.images, flow, priors=plan.priors, progress=context.progress
     )
     for _ in range(MAX_ROUNDS if cue.reads_geometry else 0):
         with context.stage("bundle adjustment"):
@@ -351,11 +351,40 @@ def refine(
     with context.stage("mask refinement"):
         motion = refine_masks(clip.images, motion, refiner, context.progress)
     with context.stage("bundle adjustment"):
-        refined = adjust_finally(dynamic=motion.excluded)
+        refined = adjust_finally(clip, initial, motion, flow, plan.priors, context)
     fixed = plan.priors.fixes_depth(refined.depth.shape)
     if plan.ground_correction and is_rotation_only(refined) and not fixed.any():
         refined = correct_ground_tilt(refined, clip.images, motion.masks)
     return refined, motion
+
+
+def adjust_finally(
+    clip: Clip,
+    initial: Geometry,
+    motion: Motion,
+    flow: FlowFields,
+    priors: Priors,
+    context: RunContext,
+) -> Geometry:
+    """The calibrated adjustment, and what becomes of a focal length with a standard error.
+
+    It is a prior of the adjustment. Where the result agrees with it, and it is more certain than
+    what flow says, it is kept.
+    """
+    adjust = partial(
+        calibrated_bundle_adjust, images=clip.images, flow=flow, dynamic=motion.excluded,
+        progress=context.progress,
+    )  # fmt: skip
+    sigma = priors.focal_sigma
+    if sigma == 0 or priors.K is None:
+        return adjust(initial, priors=priors)
+    start = replace(initial, focal_sigma=sigma)
+    refined = adjust(start, priors=replace(priors, fix_K=False))
+    change = float(np.median(np.log(refined.K[:, 0, 0] / priors.K[:, 0, 0])))
+    if abs(change) > 3 * float(np.hypot(sigma, FLOW_FOCAL_SIGMA)):
+        note = f"flow contradicts the focal length that the file states ({change:+.0%}) and decided"
+        return replace(refined, diagnostics=refined.diagnostics.added(note))
+    return adjust(initial, priors=priors) if sigma < FLOW_FOCAL_SIGMA else refined
 
 
 def dense_depth(
