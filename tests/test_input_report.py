@@ -9,9 +9,9 @@ import pytest
 
 from dyn3r.cli.results import report as print_report
 from dyn3r.errors import InputError
-from dyn3r.input_report import MAX_CHARACTERS, MAX_NOTES, InputNote, InputReport
 from dyn3r.io.clip import clip_from_images
 from dyn3r.scene import Scene, summarise
+from dyn3r.types.input_report import MAX_CHARACTERS, MAX_NOTES, InputNote, InputReport
 from tests.factories import tiny_scene
 
 NOTES = (InputNote("frames", "2 of 24 left out"), InputNote("cuts", "one", warning=True))

@@ -23,9 +23,11 @@ from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.options import Options, RefinementOptions, resolve
-from dyn3r.pipeline import MAX_ROUNDS, reconstruct, unit_of
+from dyn3r.pipeline import MAX_ROUNDS, reconstruct
 from dyn3r.scene import summarise
+from dyn3r.scene.explanation import Explanation
 from dyn3r.scene.findings import Findings, Recorder, collect_findings
+from dyn3r.scene.known_cameras import unit_of
 from dyn3r.types import Clip, FlowFields, Geometry, Motion, Priors, RunContext
 from tests.factories import geometry_of, moving_square, tiny_network
 
@@ -422,3 +424,86 @@ def test_convergence_is_measured_by_intersection_over_union() -> None:
     assert masks_converged(one, other)
     other[1] = True
     assert not masks_converged(one, other)
+
+
+def test_unusable_frames_are_in_no_pair_and_stay_in_the_timeline(model: Model) -> None:
+    clip = moving_square(5)
+    clip.images[2] = 0
+    unusable = np.arange(5) == 2
+    recorder = Recorder()
+    options = Options(pairs="complete", motion=MotionOptions(cue="none"))
+    context = RunContext(observe=recorder)
+    scene = reconstruct(replace(clip, unusable=unusable), model, options, context=context)
+    assert len(scene) == 5
+    explained = Explanation(collect_findings(recorder, context), scene)
+    assert explained.frames.tolist() == [0, 1, 3, 4]
+    assert scene.names == clip.names
+    assert not scene.depth[2].any()
+    assert (scene.depth[~unusable] > 0).all()
+    assert scene.frame_quality is not None
+    assert scene.frame_quality[2] == 0
+    assert scene.metadata["pairs"] == 4 * 3
+    centres = scene.T_world_camera[:, :3, 3]
+    np.testing.assert_allclose(centres[2], (centres[1] + centres[3]) / 2, atol=1e-9)
+
+
+def test_overlays_have_no_flow_no_motion_and_no_points(refining: Model) -> None:
+    clip = moving_square(4)
+    overlay = np.zeros((48, 64), bool)
+    overlay[8:30, 4:24] = True  # a part of what moves
+    recorder = Recorder()
+    scene = reconstruct(
+        replace(clip, overlay=overlay), refining, Options(motion=MotionOptions(cue="flow")),
+        context=RunContext(observe=recorder),
+    )  # fmt: skip
+    flow: FlowFields = recorder.values["flow"]
+    assert flow.visible is not None
+    assert not flow.visible[:, overlay].any()
+    assert flow.visible.any()
+    assert not scene.dynamic[:, overlay].any()
+    assert not scene.confidence[:, overlay].any()
+    assert (scene.depth > 0).all()
+
+
+def test_a_scene_of_several_shots_says_so(model: Model) -> None:
+    clip = replace(moving_square(4), cuts=(2,))
+    scene = reconstruct(clip, model, Options(motion=MotionOptions(cue="none")))
+    assert any("2 shots in one world" in note for note in scene.notes)
+
+
+@pytest.mark.parametrize(
+    ("factor", "sigma", "expected", "calls"),
+    [(1.0, 0.0, 80, 1), (1.1, 0.05, 80, 2), (1.1, 0.15, 88, 1), (1.5, 0.05, 120, 1)],
+    ids=["exact", "kept where both agree", "less certain than flow", "contradicted"],
+)
+def test_a_stated_focal_length_is_a_prior(
+    refining: Model, monkeypatch: pytest.MonkeyPatch,
+    factor: float, sigma: float, expected: float, calls: int,
+) -> None:  # fmt: skip
+    seen: list[tuple[float | None, bool]] = []
+
+    def adjust(geometry: Geometry, *, priors: Priors, **others: Any) -> Geometry:
+        seen.append((geometry.focal_sigma, priors.fix_K))
+        np.testing.assert_allclose(geometry.K[:, 0, 0], 80)
+        K = geometry.K * np.array([[1 if priors.fix_K else factor], [1], [1]])
+        return replace(geometry, K=K)
+
+    monkeypatch.setattr(dyn3r.pipeline, "calibrated_bundle_adjust", adjust)
+    clip = replace(moving_square(3), focal_px=80.0, focal_sigma=sigma)
+    scene = reconstruct(clip, refining, Options(motion=MotionOptions(cue="none")))
+    np.testing.assert_allclose(scene.K[:, 0, 0], expected)
+    free, fixed = (sigma, False), (None, True)
+    assert seen == ([free, fixed][:calls] if sigma else [fixed])
+    assert any("flow contradicts" in note for note in scene.notes) == (factor == 1.5)
+
+
+def test_given_focal_lengths_win_and_published_recipes_read_none(
+    model: Model, refining: Model
+) -> None:
+    clip = replace(moving_square(3), focal_px=80.0, focal_sigma=0.05)
+    static = MotionOptions(cue="none")
+    given = Priors(K=np.tile(np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), (3, 1, 1)))
+    assert reconstruct(clip, refining, Options(motion=static, priors=given)).K[0, 0, 0] == 50
+    plain = replace(clip, focal_px=None)
+    stated, unstated = (reconstruct(c, model, Options(motion=static)).K for c in (clip, plain))
+    np.testing.assert_array_equal(stated, unstated)

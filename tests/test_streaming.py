@@ -54,7 +54,8 @@ class KnownWorld:
     """Stands in for the network: perfect pointmaps, every pair in a scale of its own."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
-        self.images = np.zeros((frames, H, W, 3), np.uint8)
+        wall = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
+        self.images = np.tile(wall, (frames, 1, 1, 1))
         self.images[:, 0, 0, 0] = np.arange(frames)  # a frame's number is its first pixel
         self.pairs: list[tuple[int, int]] = []
         monkeypatch.setattr(streaming, "encode_frames", self.encode)
@@ -258,3 +259,23 @@ def test_streams_give_the_frames_of_read_clip(tmp_path: Path, model: Model) -> N
         stream_frames(tmp_path / "text.mp4")
     with pytest.raises(InputError, match="after 100"):
         list(stream_frames(video, start=100.0))
+
+
+@pytest.mark.parametrize("motion", ["none", "flow"])
+def test_black_frames_are_no_reference_and_have_no_depth(
+    model: Model, monkeypatch: pytest.MonkeyPatch, motion: str
+) -> None:
+    world = KnownWorld(monkeypatch, 7)
+    for t in (0, 2, 4):
+        world.images[t] = 0
+        world.images[t, 0, 0, 0] = t
+    results = list(stream_scene(iter(world.images), model, StreamOptions(motion=motion)))
+    assert [r.index for r in results] == list(range(7))
+    assert [r.quality > 0 for r in results] == [False, True, False, True, False, True, True]
+    assert [bool(r.depth.any()) for r in results] == [r.quality > 0 for r in results]
+    assert {pair[0] for pair in world.pairs} == {1}
+    np.testing.assert_array_equal(results[4].T_world_camera, results[3].T_world_camera)
+    metadata = streaming.stream_metadata(model, "x", StreamOptions(), results)
+    assert not any("lost" in note for note in metadata["notes"])
+    scene = scene_from_frames(results, fps=10, metadata=metadata)
+    assert "3 of 7 have no texture" in scene.report.notes[1].text

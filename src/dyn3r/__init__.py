@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         MissingExtraError,
         OutputError,
     )
-    from dyn3r.input_report import InputNote, InputReport
     from dyn3r.io.camera_files import known_field_of_view
     from dyn3r.io.clip import clip_from_images, read_clip, read_masks
     from dyn3r.motion.attention_cue import find_motion
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
         RunContext,
         Tokens,
     )
+    from dyn3r.types.input_report import InputNote, InputReport
 
 _HOME = {
     "dyn3r.alignment.align": ("align",),
@@ -60,7 +60,7 @@ _HOME = {
         "MissingExtraError",
         "OutputError",
     ),
-    "dyn3r.input_report": ("InputNote", "InputReport"),
+    "dyn3r.types.input_report": ("InputNote", "InputReport"),
     "dyn3r.io.camera_files": ("known_field_of_view",),
     "dyn3r.io.clip": ("clip_from_images", "read_clip", "read_masks"),
     "dyn3r.motion.attention_cue": ("find_motion",),

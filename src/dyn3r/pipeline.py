@@ -28,6 +28,7 @@ from dyn3r.io.arguments import check_type
 from dyn3r.motion.cue import MotionCue, Pass, motion_cue, relative_inverse
 from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
+from dyn3r.motion.overlays import with_overlay, without_overlay
 from dyn3r.motion.refiners import mask_refiner
 from dyn3r.motion.static_components import without_static_components
 from dyn3r.mvs import multi_view_depth
@@ -38,7 +39,9 @@ from dyn3r.options import Options, Plan, resolve
 from dyn3r.scene import Scene
 from dyn3r.scene.assemble import assemble
 from dyn3r.scene.finalise import finalise
+from dyn3r.scene.held_frames import priors_of, with_held_frames
 from dyn3r.scene.judge import judge
+from dyn3r.scene.known_cameras import unit_of, with_stated_focal
 from dyn3r.scene.resume import continuation
 from dyn3r.types import (
     Clip,
@@ -80,7 +83,17 @@ def reconstruct(
     known = masks is not None
     options = options or Options()
     check_type(options, Options, "the options")
+    if clip.unusable is not None and clip.unusable.any():
+        kept = np.flatnonzero(~clip.unusable)
+        scene = reconstruct(
+            replace(clip.part(kept), unusable=None), model,
+            replace(options, priors=priors_of(options.priors, kept)), motion_model=motion_model,
+            masks=None if masks is None else masks[kept], refiner=refiner, context=context,
+        )  # fmt: skip
+        return with_held_frames(scene, clip, kept, options.priors)
     plan = resolve(options, model, clip, motion_model=motion_model, masks_given=known)
+    if plan.bundle_adjustment:
+        plan = replace(plan, priors=with_stated_focal(plan.priors, clip))
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))
@@ -97,9 +110,10 @@ def reconstruct(
         geometry, motion = refine(clip, geometry, motion, flow, cue, refiner, plan, context)
     before = geometry if plan.multi_view_depth else None
     geometry = dense_depth(clip, geometry, motion, plan, context)
+    motion = without_overlay(motion, clip)
     with context.stage("finalise"):
         geometry = finalise(geometry, clip, motion.masks, before)
-        verdict = judge(geometry, motion.masks, flow, plan.priors)
+        verdict = judge(geometry, motion.masks, flow, plan.priors, clip.names)
     about = {
         "plan": plan.to_json(), "pairs": len(pairs), **unit_of(plan.priors),
         **described(model, motion_model),
@@ -140,17 +154,6 @@ def resume(
     return rest.append(later)
 
 
-def unit_of(priors: Priors) -> dict[str, str]:
-    """The unit of length, for metadata, where known cameras fix it."""
-    if priors.T_world_camera is None or not priors.fix_T:
-        return {}
-    positions = priors.T_world_camera[:, :3, 3]
-    positions = positions[np.isfinite(positions).all(axis=1)]
-    if len(positions) < 2 or not np.ptp(positions, axis=0).any():
-        return {}
-    return {"unit": "the unit of the known cameras"}
-
-
 def described(model: Model, motion_model: Model | None) -> dict[str, Any]:
     """Models and device, for metadata."""
     models = {"model": model.about}
@@ -166,8 +169,8 @@ def measured_flow(
     with context.stage("flow"):
         flow = measure_flow(
             clip.images, pairs, flow_estimator(plan.flow_estimator),
-            memory_gb=plan.inference.memory_gb, spill_folder=plan.inference.spill_folder,
-            progress=context.progress,
+            ignored=clip.overlay, memory_gb=plan.inference.memory_gb,
+            spill_folder=plan.inference.spill_folder, progress=context.progress,
         )  # fmt: skip
     context.observe("flow", flow)
     return flow
@@ -199,7 +202,8 @@ def pairwise_geometry(
     assert seen.predictions is not None
     with context.stage("alignment"):
         geometry = align(
-            seen.predictions, dynamic=motion.excluded if motion.has_motion else None,
+            seen.predictions,
+            dynamic=with_overlay(motion.excluded if motion.has_motion else None, clip),
             flow=flow if plan.flow_in_alignment else None, priors=plan.priors,
             options=plan.alignment, progress=context.progress,
         )  # fmt: skip
@@ -308,9 +312,8 @@ def refine(
     Every adjustment starts from the initial geometry, which is also its prior. The last one is
     calibrated; what is static with its cameras leaves the masks.
     """
-    adjust, adjust_finally = (
-        partial(f, initial, clip.images, flow, priors=plan.priors, progress=context.progress)
-        for f in (bundle_adjust, calibrated_bundle_adjust)
+    adjust = partial(
+        bundle_adjust, initial, clip.images, flow, priors=plan.priors, progress=context.progress
     )
     for _ in range(MAX_ROUNDS if cue.reads_geometry else 0):
         with context.stage("bundle adjustment"):
@@ -326,7 +329,7 @@ def refine(
     with context.stage("mask refinement"):
         motion = refine_masks(clip.images, motion, refiner, context.progress)
     with context.stage("bundle adjustment"):
-        refined = adjust_finally(dynamic=motion.excluded)
+        refined = adjust_finally(clip, initial, motion, flow, plan.priors, context)
     if cue.known is None:
         with context.stage("motion"):
             motion = without_static_components(motion, refined, flow)
@@ -334,6 +337,36 @@ def refine(
     if plan.ground_correction and is_rotation_only(refined) and not fixed.any():
         refined = correct_ground_tilt(refined, clip.images, motion.masks)
     return refined, motion
+
+
+def adjust_finally(
+    clip: Clip,
+    initial: Geometry,
+    motion: Motion,
+    flow: FlowFields,
+    priors: Priors,
+    context: RunContext,
+) -> Geometry:
+    """The calibrated adjustment, and what becomes of a focal length with a standard error.
+
+    It is a prior of the adjustment. Where the result agrees with it, and it is more certain than
+    what flow says, it is kept.
+    """
+    adjust = partial(
+        calibrated_bundle_adjust, images=clip.images, flow=flow, dynamic=motion.excluded,
+        progress=context.progress,
+    )  # fmt: skip
+    sigma = priors.focal_sigma
+    if sigma == 0 or priors.K is None:
+        return adjust(initial, priors=priors)
+    start = replace(initial, focal_sigma=sigma)
+    refined = adjust(start, priors=replace(priors, fix_K=False))
+    change = float(np.median(np.log(refined.K[:, 0, 0] / priors.K[:, 0, 0])))
+    from_flow = refined.focal_sigma or 0.0
+    if abs(change) > 3 * float(np.hypot(sigma, from_flow)):
+        note = f"flow contradicts the focal length that the file states ({change:+.0%}) and decided"
+        return replace(refined, diagnostics=refined.diagnostics.added(note))
+    return adjust(initial, priors=priors) if sigma < from_flow else refined
 
 
 def dense_depth(
@@ -344,8 +377,9 @@ def dense_depth(
     if plan.multi_view_depth:
         with context.stage("multi-view depth"):
             geometry = multi_view_depth(
-                geometry, clip.images, dynamic=masks, priors=plan.priors, progress=context.progress
-            )
+                geometry, clip.images, dynamic=with_overlay(masks, clip), priors=plan.priors,
+                progress=context.progress,
+            )  # fmt: skip
     if not plan.ground_contact or masks is None:
         return geometry
     fixed = plan.priors.fixes_depth(geometry.depth.shape)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 
 from dyn3r.errors import GeometryError, InputError
@@ -22,12 +24,14 @@ from dyn3r.geometry.registration import solve_camera
 from dyn3r.io.clip import DEFAULT_IMAGE_FPS, frame_name
 from dyn3r.io.frame_stream import StreamedFrame
 from dyn3r.io.images import check_size, prepare_images
+from dyn3r.io.inspection.inspector import frame_has_texture, without_texture
 from dyn3r.motion.flow_residual import flow_residual_motion
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.network.model import Model
 from dyn3r.network.predict import encode_frames, predict_pairs
 from dyn3r.scene.frame_results import FrameResult, scene_from_frames
 from dyn3r.types import Clip, FrameMapping, Tokens, package_version
+from dyn3r.types.input_report import InputNote, InputReport
 
 __all__ = [
     "FrameResult",
@@ -37,6 +41,8 @@ __all__ = [
     "stream_scene",
 ]
 
+MAX_LEAD = 300
+"""At most so many frames are held back until two have texture."""
 MIN_DEPTH = 1e-6
 POINTS_FOR_CAMERA = 4000
 """About as many pixels of a frame are used to find its camera."""
@@ -108,8 +114,9 @@ def stream_scene(
     if options.reference == "middle":
         if not isinstance(frames, Clip):
             raise InputError("the middle frame can only be the reference of a whole clip")
-        middle = len(frames) // 2
-        reference = frames.images[middle], frames.images[max(middle - 1, 0)]
+        usable = frames.images if frames.unusable is None else frames.images[~frames.unusable]
+        middle = len(usable) // 2
+        reference = usable[middle], usable[max(middle - 1, 0)]
     return _run(_prepared(frames, model, options), model, options, reference)
 
 
@@ -122,6 +129,11 @@ class _Prepared:
     time_s: float
     image: np.ndarray
     mapping: FrameMapping
+
+    @cached_property
+    def has_texture(self) -> bool:
+        """Whether depth can be measured in it."""
+        return frame_has_texture(self.image)
 
 
 def _prepared(
@@ -156,27 +168,53 @@ def _run(
     options: StreamOptions,
     reference_and_partner: tuple[np.ndarray, np.ndarray] | None,
 ) -> Iterator[FrameResult]:
-    """Hand over frame by frame; the first is held back until it has a partner."""
-    first, second = next(frames, None), next(frames, None)
-    if first is None:
+    """Hand over frame by frame; the first is held back until it has a partner.
+
+    Frames without texture have no partners and no depth.
+    """
+    waiting = _until_partners(frames)
+    if not waiting:
         raise InputError("there are no frames: at least one is needed")
-    image, partner = reference_and_partner or (first.image, (second or first).image)
+    textured = [frame for frame in waiting if frame.has_texture] or waiting
+    image, partner = reference_and_partner or (textured[0].image, textured[-1].image)
     reference = _Reference(model, image, partner)
     masks = _Masks(options) if options.motion == "flow" else None
-    result = reference.place(first)
-    if second is None:
-        yield result
-        return
-    following = reference.place(second)
+    results = (
+        (frame, reference.place(frame) if frame.has_texture else reference.hold(frame))
+        for frame in chain(waiting, frames)
+    )
     if masks is None:
-        yield from (result, following)
-    else:
-        yield masks.compare(result, [following])
-        masks.past.append(result)
-        yield masks.apply(following)
+        yield from (result for _, result in results)
+        return
+    first: FrameResult | None = None
+    held: list[FrameResult] = []
+    for frame, result in results:
+        if first is None and not masks.past and frame.has_texture:
+            first = result
+        elif first is not None and not frame.has_texture:
+            held.append(result)
+        elif first is not None:
+            yield masks.compare(first, [result])
+            masks.past.append(first)
+            yield from held
+            first, held = None, []
+            yield masks.apply(result)
+        else:
+            yield masks.apply(result) if frame.has_texture else result
+    if first is not None:
+        yield from (first, *held)
+
+
+def _until_partners(frames: Iterator[_Prepared]) -> list[_Prepared]:
+    """Frames up to the second one with texture; all if there are few, MAX_LEAD at most."""
+    out: list[_Prepared] = []
+    textured = 0
     for frame in frames:
-        result = reference.place(frame)
-        yield result if masks is None else masks.apply(result)
+        out.append(frame)
+        textured += frame.has_texture
+        if textured == 2 or len(out) == MAX_LEAD:
+            break
+    return out
 
 
 class _Reference:
@@ -211,6 +249,15 @@ class _Reference:
             depth=depth, confidence=np.where(depth > 0, confidence, 0).astype(np.float32),
             dynamic=np.zeros(self.size_hw, bool), K=self.K, T_world_camera=T_world_camera,
             quality=quality, mapping=frame.mapping,
+        )  # fmt: skip
+
+    def hold(self, frame: _Prepared) -> FrameResult:
+        """A frame without depth, with the camera of the frame before."""
+        unknown = np.zeros(self.size_hw, np.float32)
+        return FrameResult(
+            index=frame.index, name=frame.name, time_s=frame.time_s, image=frame.image,
+            depth=unknown, confidence=unknown, dynamic=np.zeros(self.size_hw, bool), K=self.K,
+            T_world_camera=self.last, quality=0.0, mapping=frame.mapping,
         )  # fmt: skip
 
     def _pair(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -299,7 +346,8 @@ def stream_metadata(
 ) -> dict[str, Any]:
     """Metadata of a Scene from frame-by-frame mode."""
     notes = ["frame-by-frame mode: every frame against one reference, nothing was optimised"]
-    lost = [r.name for r in results if r.quality == 0]
+    blank = np.array([not r.depth.any() for r in results])
+    lost = [r.name for r, empty in zip(results, blank) if r.quality == 0 and not empty]
     if lost:
         notes.append(
             f"lost frames: {len(lost)}, the first is {lost[0]}: too far from the reference"
@@ -311,5 +359,15 @@ def stream_metadata(
         "model": model.about,
         "device": str(model.device),
         "options": asdict(options),
+        "input": _report(results, blank).to_json(),
         "notes": notes,
     }
+
+
+def _report(results: Sequence[FrameResult], blank: Bool[np.ndarray, " n"]) -> InputReport:
+    """The input report: frames read, and those without texture."""
+    h, w = results[0].mapping.source_hw
+    notes = [InputNote("frames", f"{len(results)} of {w}x{h} pixels")]
+    if blank.any():
+        notes.append(without_texture([result.name for result in results], blank))
+    return InputReport(tuple(notes))

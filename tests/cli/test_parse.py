@@ -10,7 +10,7 @@ import pytest
 from dyn3r.cli.main import main
 from dyn3r.cli.parse import parse
 from dyn3r.cli.retired import REMOVED, RETIRED, retired_option
-from dyn3r.cli.run import Run
+from dyn3r.cli.run import InputOptions, Run
 from dyn3r.cli.stream import Stream
 from dyn3r.errors import InputError
 from dyn3r.motion.options import AttentionCueOptions
@@ -151,7 +151,7 @@ def test_few_options_are_at_the_top() -> None:
     top = [field for field in fields(Run) if not is_dataclass(field.default_factory)]
     groups = {field.name for field in fields(Run)} - {field.name for field in top}
     assert len(top) <= 18
-    assert groups == {"known", "motion", "flow", "alignment", "refinement", "inference"}
+    assert groups == {"known", "input", "motion", "flow", "alignment", "refinement", "inference"}
 
 
 @pytest.mark.parametrize("command", [Run, Stream])
@@ -164,7 +164,10 @@ def test_help_names_every_option(
     text = capsys.readouterr().out
     for field in fields(command):
         name = field.name.replace("_", "-")
-        assert name == "source" or f"--{name}" in text or f"--{name}." in text
+        found = name == "source" or f"--{name}" in text or f"--{name}." in text
+        assert found or field.default_factory is InputOptions
+    if command is Run:
+        assert all(name in text for name in ("--no-split-cuts", "--keep-borders"))
     assert "Examples:" in text
 
 

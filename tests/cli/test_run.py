@@ -12,7 +12,7 @@ from PIL import Image
 import dyn3r.streaming
 import dyn3r.viewer
 from dyn3r.alignment.options import AlignmentOptions
-from dyn3r.cli.run import KnownInputs, Run
+from dyn3r.cli.run import InputOptions, KnownInputs, Run
 from dyn3r.cli.stream import Stream
 from dyn3r.errors import InputError
 from dyn3r.motion.options import MotionOptions
@@ -21,6 +21,7 @@ from dyn3r.network.initialise import initialise
 from dyn3r.options import FlowOptions, RefinementOptions
 from dyn3r.scene import Scene
 from tests.factories import tiny_network
+from tests.shots import shot
 
 FAST = AlignmentOptions(pixels=64, iterations=2)
 STATIC = MotionOptions(cue="none")
@@ -274,3 +275,26 @@ def test_the_live_page_closes_where_the_run_fails(checkpoints, tmp_path, monkeyp
     with pytest.raises(InputError, match="video"):
         unknown()
     assert not (tmp_path / "o").exists()
+
+
+def test_of_two_shots_the_longest_is_kept_and_the_other_is_named(
+    run, frames: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for t, image in enumerate(np.concatenate([shot(3, 0), shot(4, 1)])):
+        Image.fromarray(image[:96, :128]).save(frames / f"frame_{t}.png")
+    scene = run("one", motion=STATIC, quiet=False)
+    assert scene.names == ("frame_3.png", "frame_4.png", "frame_5.png", "frame_6.png")
+    assert "--start 0 --num-frames 3" in capsys.readouterr().out
+    both = run("both", motion=STATIC, input=InputOptions(split_cuts=False))
+    assert len(both) == 7
+    assert [note.topic for note in both.report.notes] == ["frames", "cuts"]
+
+
+def test_borders_are_kept_if_asked(run, frames: Path) -> None:
+    for file in frames.iterdir():
+        Image.fromarray(np.pad(np.asarray(Image.open(file)), [(0, 0), (32, 32), (0, 0)])).save(file)
+    assert run("cropped", motion=STATIC).mapping.crop_xy[0] > 15
+    assert run("kept", motion=STATIC, input=InputOptions(keep_borders=True)).mapping.crop_xy == (
+        0,
+        0,
+    )

@@ -192,9 +192,7 @@ def test_bad_images_in_memory(images: object, message: str) -> None:
 # --- folders -------------------------------------------------------------------------------------
 
 
-def test_natural_order_and_what_is_ignored(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_natural_order_and_what_is_ignored(tmp_path: Path) -> None:
     save_pictures(tmp_path, ["frame_1.png", "frame_2.png", "frame_10.PNG", "frame_11.jpg"])
     save_pictures(tmp_path, [".hidden.png"])
     (tmp_path / "notes.txt").write_text("no picture")
@@ -202,7 +200,8 @@ def test_natural_order_and_what_is_ignored(
     assert clip.names == ("frame_1.png", "frame_2.png", "frame_10.PNG", "frame_11.jpg")
     assert numbers_of(clip.images) == [0, 1, 2, 3]
     np.testing.assert_allclose(clip.times_s, np.arange(4) / 12)
-    assert "1 files" in caplog.text
+    text = "left out: 1 of the folder's files are no images (1 .txt; notes.txt)"
+    assert [note.text for note in clip.report.notes][1] == text
 
 
 def test_first_frames_and_start_of_a_folder(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dyn3r.input_report import InputNote
 from dyn3r.io.mask_files import known_masks, read_masks
 from dyn3r.scene import Scene
 from dyn3r.types import Clip, FrameMapping, Lens
+from dyn3r.types.input_report import InputNote
 from tests.factories import tiny_scene
 
 HW = (32, 48)

@@ -139,6 +139,7 @@ def test_rotated_video(tmp_path: Path) -> None:
     assert clip.mapping.source_hw == (96, 64)
     assert clip.images[:, :40].min() > 200
     assert clip.images[:, 56:].max() < 50
+    assert any("turned by 90 degrees clockwise" in note.text for note in clip.report.notes)
 
 
 def test_a_truncated_video_gives_what_is_left_and_a_warning(
@@ -152,6 +153,7 @@ def test_a_truncated_video_gives_what_is_left_and_a_warning(
         clip = read_clip(path, size=96)
     assert 6 <= len(clip) <= 15
     assert "ends early" in caplog.text
+    assert any(note.warning and "ends early" in note.text for note in clip.report.notes)
 
 
 def test_files_that_are_no_videos(tmp_path: Path) -> None:

@@ -10,13 +10,18 @@ from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.schur import depth_inverse, linearise, solve_reduced
 from dyn3r.bundle_adjustment.solver import KERNEL_WIDTH, MIN_DAMPING
 
+SYSTEMATIC = 5.0
+"""The error of a focal length over its standard error from independent errors of flow: about the
+root mean square over development clips (docs/results.md). Errors of flow are correlated between
+pairs."""
+
 
 def focal_sigma(problem: BundleProblem, estimate: Estimate) -> float:
     """Standard error of the log focal length, all cameras and depths unknown; 0: it is known.
 
-    Square root of the last diagonal entry of the inverse of the Fisher information at the robust
-    weights. `problem` has the noise of flow that the residuals suggest. If the information is
-    singular, the prior's.
+    SYSTEMATIC times the square root of the last diagonal entry of the inverse of the Fisher
+    information at the robust weights, and at most the prior's. `problem` has the noise of flow that
+    the residuals suggest.
     """
     if problem.focal_sigma == 0:
         return 0.0
@@ -30,4 +35,4 @@ def focal_sigma(problem: BundleProblem, estimate: Estimate) -> float:
     )
     if column is None or not 0 < float(column[-1]) < math.inf:
         return problem.focal_sigma
-    return math.sqrt(float(column[-1]))
+    return min(SYSTEMATIC * math.sqrt(float(column[-1])), problem.focal_sigma)

@@ -23,7 +23,7 @@ def record(run: Run, weights_sha256: str) -> dict[str, Any]:
     """What decides the scene of a run, by the names of its options, and the model for people."""
     of_run = ("model", "method", "pairs", "fps", "num_frames", "size", "precision")
     out = {name: getattr(run, name) for name in of_run}
-    for stage in ("motion", "flow", "alignment", "refinement", "inference"):
+    for stage in ("input", "motion", "flow", "alignment", "refinement", "inference"):
         values = asdict(getattr(run, stage))
         out |= {f"{stage}.{name}": value for name, value in values.items()}
     kept = {name: value for name, value in out.items() if name not in NOT_COMPARED}

@@ -54,6 +54,17 @@ class KnownInputs:
 
 
 @dataclass(frozen=True)
+class InputOptions:
+    """What is done about the files as they are (docs/files.md)."""
+
+    split_cuts: bool = True
+    """Of a clip with cuts, reconstruct the longest shot and name the others; off: all shots as if
+    they were one."""
+    keep_borders: Flag = False
+    """Do not crop bars around the picture (letterbox, pillarbox)."""
+
+
+@dataclass(frozen=True)
 class Run:
     """Turn a video, or a folder of images, into a 4D scene.
 
@@ -110,6 +121,7 @@ class Run:
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
     """Print errors only."""
     known: tyro.conf.FlagConversionOff[KnownInputs] = field(default_factory=KnownInputs)
+    input: tyro.conf.OmitArgPrefixes[InputOptions] = field(default_factory=InputOptions)
     motion: tyro.conf.FlagConversionOff[MotionOptions] = field(default_factory=MotionOptions)
     flow: tyro.conf.FlagConversionOff[FlowOptions] = field(default_factory=FlowOptions)
     alignment: tyro.conf.FlagConversionOff[AlignmentOptions] = field(
@@ -167,6 +179,7 @@ class Run:
         """The scene of the source."""
         from dyn3r.io.camera_files import without_distortion
         from dyn3r.io.clip import read_clip
+        from dyn3r.io.inspection.cuts import longest_shot
         from dyn3r.scene import Scene
 
         earlier = None if self.resume is None else Scene.load(self.resume)
@@ -176,8 +189,11 @@ class Run:
             num_frames=self.num_frames,
             size=models[0].image_size if self.size is None else self.size,
             start=self.start,
+            crop_borders=not self.input.keep_borders,
             progress=context.progress,
         )
+        if self.input.split_cuts:
+            clip = longest_shot(clip)
         if earlier is not None and earlier.mapping.lens is not None:
             clip = without_distortion(clip, earlier.mapping.lens)
         clip, priors = self._priors(clip)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.flow.estimator import FlowEstimator, MeasuredFlow, PairFlowEstimator
@@ -25,6 +25,7 @@ def measure_flow(
     edges: np.ndarray,  # (m, 2): `undirected_pairs`
     estimator: FlowEstimator,
     *,
+    ignored: Bool[np.ndarray, "h w"] | None = None,
     tolerance_px: float = 3.0,
     memory_gb: float = 2.0,
     spill_folder: str | None = None,
@@ -36,7 +37,8 @@ def measure_flow(
     the result are sorted, with (i, j) and (j, i) next to each other. Flow is stored in half
     precision (relative error 1/2048: 0.03 px for 60 px). `visible` is False where the flow ends
     outside the image or at a point that is not seen there: as the estimator says, or else where
-    flow does not return to within `tolerance_px` (SPEC 6). Beyond `memory_gb` (about 5 bytes per
+    flow does not return to within `tolerance_px` (SPEC 6); and where it begins or ends on a pixel
+    that is `ignored`. Beyond `memory_gb` (about 5 bytes per
     pixel and direction, 11 with `whitening`) the arrays are temporary files in `spill_folder`
     (None: the default of the system), which are deleted with the arrays.
 
@@ -58,6 +60,8 @@ def measure_flow(
         for row, (here, back) in enumerate((both, both[::-1]), start=2 * k):
             flow[row] = here.flow
             visible[row] = _visible(here, back, tolerance_px)
+            if ignored is not None:
+                visible[row] &= ~_touches(ignored, here.flow)
             if whitening is not None:
                 assert here.whitening is not None
                 whitening[row] = here.whitening
@@ -85,6 +89,16 @@ def _visible(
     h, w = here.visible.shape
     x, y = np.arange(w) + here.flow[..., 0], np.arange(h)[:, None] + here.flow[..., 1]
     return here.visible & (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
+
+
+def _touches(
+    pixels: Bool[np.ndarray, "h w"], flow: Float[np.ndarray, "h w 2"]
+) -> Bool[np.ndarray, "h w"]:
+    """Whether flow begins or ends on one of the pixels."""
+    h, w = pixels.shape
+    x = np.rint(np.arange(w) + flow[..., 0]).clip(0, w - 1).astype(int)
+    y = np.rint(np.arange(h)[:, None] + flow[..., 1]).clip(0, h - 1).astype(int)
+    return pixels | pixels[y, x]
 
 
 def undirected_pairs(edges: np.ndarray, num_frames: int) -> Int[np.ndarray, "k 2"]:

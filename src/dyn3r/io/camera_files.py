@@ -17,7 +17,6 @@ from jaxtyping import Float
 
 from dyn3r.errors import InputError
 from dyn3r.geometry.lens import distort, fit_zoom, undistort
-from dyn3r.input_report import InputNote
 from dyn3r.io.arguments import checked_path
 from dyn3r.io.camera_layouts import read_camera_list
 from dyn3r.io.camera_list import CameraList, QuaternionOrder
@@ -25,6 +24,7 @@ from dyn3r.io.matching import Match, Rows, match_rows
 from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, checked_number
 from dyn3r.io.quaternion_order import with_quaternion_order
 from dyn3r.types import Clip, Lens, Priors
+from dyn3r.types.input_report import InputNote
 
 
 class KnownCameras(NamedTuple):
@@ -236,7 +236,14 @@ def without_distortion(clip: Clip, lens: Lens) -> Clip:
     moved = np.nan_to_num(np.linalg.norm(distort(lens, corners) - corners, axis=1))
     text = f"{lens.model} distortion removed from the frames: up to {moved.max():.0f} px"
     report = clip.report.adding(InputNote("lens", f"{text} in a corner of the source"))
-    return replace(clip, images=undistort(clip.images, mapping), mapping=mapping, report=report)
+    overlay = clip.overlay
+    if overlay is not None:
+        grey = np.repeat(np.uint8(255) * overlay[None, ..., None], 3, axis=-1)
+        overlay = undistort(grey, mapping)[0, ..., 0] > 127
+    return replace(
+        clip, images=undistort(clip.images, mapping), mapping=mapping, report=report,
+        overlay=overlay,
+    )  # fmt: skip
 
 
 def _check(

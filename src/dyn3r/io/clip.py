@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
 from dyn3r.errors import InputError
-from dyn3r.input_report import InputReport
 from dyn3r.io.arguments import checked_path
+from dyn3r.io.image_folder import FolderImages, folder_images
 from dyn3r.io.images import (
     IMAGE_SUFFIXES,
     FrameStack,
+    Window,
     check_same_size,
     check_size,
     frame_mapping,
-    images_in,
-    open_image,
     prepare_image,
     prepare_images,
-    to_rgb,
-    visible_files,
+    read_rgb,
+    white_level,
 )
+from dyn3r.io.inspection.borders import find_borders, in_source
+from dyn3r.io.inspection.file_facts import (
+    FileFacts,
+    images_facts,
+    reading_notes,
+    rotation_notes,
+    video_facts,
+)
+from dyn3r.io.inspection.inspector import Inspector
+from dyn3r.io.inspection.interlacing import one_field
 from dyn3r.io.mask_files import match_frames, read_masks
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.io.text import storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames, time_notes
 from dyn3r.types import Clip, FrameMapping, Progress, no_progress
+from dyn3r.types.input_report import InputNote
 
 __all__ = ["clip_from_images", "match_frames", "prepare_images", "read_clip", "read_masks"]
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_FPS = 24.0
 """Frames per second of folders of images, unless given."""
@@ -47,7 +57,7 @@ MAX_START_S = 1e7
 _STAGE = "reading frames"
 
 
-def read_clip(
+def read_clip(  # noqa: PLR0913  all but one are keyword-only
     path: str | Path,
     *,
     fps: float = 0.0,
@@ -56,9 +66,13 @@ def read_clip(
     square_ok: bool = False,
     square_crop: bool = False,
     start: float = 0.0,
+    crop_borders: bool = True,
     progress: Progress = no_progress,
 ) -> Clip:
     """Read a video file, a folder of images (natural order) or one image.
+
+    The frames are inspected: `Clip.report` says what was found, and the other fields hold it
+    (docs/files.md).
 
     Args:
         path: a video in any format FFmpeg reads, a folder, or an image.
@@ -69,6 +83,7 @@ def read_clip(
         square_ok: leave square images square; otherwise they are cropped to 4:3.
         square_crop: short side to `size`, then the centre square (the published 224 model).
         start: seconds of the source to skip.
+        crop_borders: leave out black bars around the picture, which stay the same over the clip.
         progress: called as progress("reading frames", done, total); total is an estimate.
 
     Raises:
@@ -83,15 +98,16 @@ def read_clip(
     try:
         if not source.exists():
             raise InputError(f"{source} does not exist")
-        if source.is_dir():
-            files = image_files(source)
-        elif source.suffix.lower() in IMAGE_SUFFIXES:
-            files = [source]
-        elif source.is_file():
-            return _read_video(source, fps, num_frames, start, crop, progress)
-        else:
-            raise InputError(f"{source} is a device, pipe or socket, not a file")
-        return _read_images(source, files, fps, num_frames, start, crop, progress)
+        read = _reader(source, fps, num_frames, start, progress)
+        plain = _Preparation(crop)
+        clip, interlaced = read(plain)
+        picture = find_borders(clip.images) if crop_borders else None
+        if picture is not None:
+            picture = in_source(picture, clip.mapping)
+        better = _Preparation(crop, picture, one_field=interlaced)
+        if better == plain:
+            return clip
+        return _with(read(better).clip, *better.notes(clip.mapping.source_hw))
     except (OSError, ValueError) as error:  # no permission, a name with a NUL in it, ...
         raise InputError(f"{source} cannot be read: {error}") from error
     except MemoryError:
@@ -129,7 +145,11 @@ def clip_from_images(
     if names is not None and not all(isinstance(name, str) for name in names):
         raise InputError("names of frames must be texts")
     labels = tuple(names) if names is not None else tuple(map(frame_name, range(len(frames))))
-    return Clip(frames, mapping, labels, np.arange(len(frames)) / fps, "memory", float(fps))
+    clip = Clip(frames, mapping, labels, np.arange(len(frames)) / fps, "memory", float(fps))
+    inspector = Inspector(FrameMapping(mapping.size_hw, mapping.size_hw, (0, 0), mapping.size_hw))
+    for frame in frames:
+        inspector.add(Image.fromarray(frame))
+    return inspector.inspected(clip)
 
 
 def check_sampling(fps: float, num_frames: int | None, start: float) -> None:
@@ -140,80 +160,154 @@ def check_sampling(fps: float, num_frames: int | None, start: float) -> None:
         checked_whole(num_frames, "the number of frames", low=1, high=MAX_FRAMES)
 
 
+class _Preparation(NamedTuple):
+    """What is done with every frame."""
+
+    crop: dict[str, Any]
+    """Keyword arguments of `frame_mapping`."""
+    picture: Window | None = None
+    """Its part within bars."""
+    one_field: bool = False
+    """Whether its even rows alone are used."""
+
+    def notes(self, source_hw: tuple[int, int]) -> list[InputNote]:
+        """What differs from the plain preparation."""
+        out = []
+        if self.one_field:
+            text = "interlaced: the even rows are used, and odd ones are made from these"
+            out.append(InputNote("fields", text))
+        if self.picture is not None:
+            (h, w), (left, top, right, bottom) = source_hw, self.picture
+            sides = {"left": left, "right": w - right, "top": top, "bottom": h - bottom}
+            bars = ", ".join(f"{name} {width}" for name, width in sides.items() if width)
+            size = f"{right - left}x{bottom - top} of {w}x{h}"
+            text = f"bars cropped ({bars} pixels): the picture is {size}"
+            out.append(InputNote("borders", text))
+        return out
+
+
+class _Read(NamedTuple):
+    clip: Clip
+    interlaced: bool
+
+
+def _reader(
+    source: Path, fps: float, num_frames: int | None, start: float, progress: Progress
+) -> Callable[[_Preparation], _Read]:
+    """Function that reads the source. Raises InputError if there is nothing to read."""
+    if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
+        found = folder_images(source) if source.is_dir() else FolderImages([source], [])
+        chosen = choose_images(source, found.files, fps, num_frames, start)
+        return partial(_read_images, source, chosen, found.notes, progress)
+    if not source.is_file():
+        raise InputError(f"{source} is a device, pipe or socket, not a file")
+    return partial(_read_video, source, fps, num_frames, start, progress)
+
+
+class _Frames:
+    """Frames that are prepared and inspected one by one; all of one size."""
+
+    def __init__(self, how: _Preparation, expected: int) -> None:
+        self.names: list[str] = []
+        self._how, self._expected = how, expected
+        self._mapping: FrameMapping | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def add(self, image: Image.Image, name: str) -> None:
+        hw = (image.height, image.width)
+        if self._mapping is None:
+            try:
+                self._mapping = frame_mapping(hw, **self._how.crop, picture=self._how.picture)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+            self._stack = FrameStack(self._mapping.size_hw, self._expected)
+            self._inspector = Inspector(self._mapping)
+        check_same_size(self._mapping.source_hw, hw, (self.names or [name])[0], name)
+        if self._how.one_field:
+            image = one_field(image)
+        self._stack.append(prepare_image(image, self._mapping))
+        self._inspector.add(image)
+        self.names.append(name)
+
+    def read(
+        self,
+        times_s: Sequence[float] | np.ndarray,
+        source: Path,
+        rate: float,
+        facts: FileFacts,
+    ) -> _Read:
+        assert self._mapping is not None
+        names = tuple(map(storable, self.names))
+        frames, times = self._stack.stacked(), np.array(times_s, dtype=np.float64)
+        clip = Clip(frames, self._mapping, names, times, storable(str(source)), rate)
+        h, w = self._mapping.source_hw
+        clip = _with(clip, InputNote("frames", f"{len(clip)} of {w}x{h} pixels"))
+        left, top, right, bottom = self._how.picture or (0, 0, w, h)
+        clip = facts.about(clip, (bottom - top, right - left))
+        return _Read(self._inspector.inspected(clip), self._inspector.interlaced)
+
+
 def _read_video(
     source: Path,
     fps: float,
     num_frames: int | None,
     start: float,
-    crop: dict,
     progress: Progress,
-) -> Clip:
-    mapping: FrameMapping | None = None
-    frames: FrameStack | None = None
-    names: list[str] = []
+    how: _Preparation,
+) -> _Read:
     times: list[float] = []
-    moved = 0
-    with open_video(source) as container:
+    moved = turned = 0
+    with open_video(source) as container, reading_notes() as warned:
+        facts = video_facts(container, source)
         plan = plan_sampling(container, fps=fps, start_s=start, limit=num_frames)
+        frames = _Frames(how, min(plan.expected or 0, MAX_FRAMES))
         for sample in sampled_frames(container, plan):
-            hw = (sample.image.height, sample.image.width)
-            names.append(frame_name(sample.index))
-            if mapping is None or frames is None:
-                mapping = frame_mapping(hw, **crop)
-                frames = FrameStack(mapping.size_hw, min(plan.expected or 0, MAX_FRAMES))
-            check_same_size(mapping.source_hw, hw, names[0], names[-1])
             if len(frames) == MAX_FRAMES:
                 raise InputError(
                     f"{source} has more than {MAX_FRAMES} frames: ask for fewer with fps or "
                     "a number of frames"
                 )
-            frames.append(prepare_image(sample.image, mapping))
+            frames.add(sample.image, frame_name(sample.index))
             times.append(sample.time_s)
             moved += sample.is_time_moved
+            turned = sample.turned
             progress(_STAGE, len(frames), max(plan.expected or 0, len(frames)))
-    if mapping is None or frames is None:
+    if not times:
         where = f" after {start:g} s" if start else ""
         raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
     progress(_STAGE, len(frames), len(frames))
-    rate, where = plan.rate / plan.step, storable(str(source))
-    report = InputReport(time_notes(moved))
-    return Clip(frames.stacked(), mapping, tuple(names), np.array(times), where, rate, report)
+    found = [*rotation_notes(turned), *time_notes(moved), *warned]
+    facts = facts._replace(notes=[*facts.notes, *found])
+    return frames.read(times, source, plan.rate / plan.step, facts)
 
 
 def _read_images(
     source: Path,
-    files: list[Path],
-    fps: float,
-    num_frames: int | None,
-    start: float,
-    crop: dict,
+    chosen: tuple[list[Path], Float[np.ndarray, " n"], float],
+    notes: Sequence[InputNote],
     progress: Progress,
-) -> Clip:
-    chosen, times, rate = choose_images(source, files, fps, num_frames, start)
-    if len(chosen) > MAX_FRAMES:
+    how: _Preparation,
+) -> _Read:
+    files, times, rate = chosen
+    if len(files) > MAX_FRAMES:
         raise InputError(f"{source} has more than {MAX_FRAMES} images: ask for fewer")
-    mapping: FrameMapping | None = None
-    frames: FrameStack | None = None
-    for done, file in enumerate(chosen):
-        image = to_rgb(open_image(file))
-        hw = (image.height, image.width)
-        if mapping is None or frames is None:
-            mapping = _named_mapping(file, hw, crop)
-            frames = FrameStack(mapping.size_hw, len(chosen))
-        check_same_size(mapping.source_hw, hw, chosen[0].name, file.name)
-        frames.append(prepare_image(image, mapping))
-        progress(_STAGE, done + 1, len(chosen))
-    assert mapping is not None
-    assert frames is not None
-    names = tuple(storable(f.name) for f in chosen)
-    return Clip(frames.stacked(), mapping, names, times, storable(str(source)), rate)
+    white = white_level(files)
+    if white is not None:
+        text = f"16-bit files with values of {white.bit_length()} bits: {white} is white"
+        notes = [*notes, InputNote("pixels", text)]
+    facts = images_facts(files)
+    facts = facts._replace(notes=[*notes, *facts.notes])
+    frames = _Frames(how, len(files))
+    for done, file in enumerate(files):
+        frames.add(read_rgb(file, white), file.name)
+        progress(_STAGE, done + 1, len(files))
+    return frames.read(times, source, rate, facts)
 
 
-def _named_mapping(file: Path, hw: tuple[int, int], crop: dict) -> FrameMapping:
-    try:
-        return frame_mapping(hw, **crop)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+def _with(clip: Clip, *notes: InputNote) -> Clip:
+    return replace(clip, report=clip.report.adding(*notes))
 
 
 def choose_images(
@@ -229,17 +323,6 @@ def choose_images(
     if not chosen:
         raise InputError(f"{source} has {len(files)} images: none is left after {start:g} s")
     return chosen, (first + np.arange(len(chosen))) / rate, float(rate)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images in a folder, in natural order. Raises InputError if there are none."""
-    files, visible = images_in(folder), visible_files(folder)
-    if not files:
-        what = "is empty" if not any(folder.iterdir()) else "has no images in it"
-        raise InputError(f"the folder {folder} {what}")
-    if len(files) < len(visible):
-        logger.warning("%d files of %s are no images: ignored", len(visible) - len(files), folder)
-    return files
 
 
 def frame_name(index: int) -> str:

@@ -15,8 +15,9 @@ from PIL import Image
 
 from dyn3r.errors import InputError
 from dyn3r.io.arguments import checked_path
-from dyn3r.io.clip import check_sampling, choose_images, frame_name, image_files
-from dyn3r.io.images import IMAGE_SUFFIXES, open_image, to_rgb
+from dyn3r.io.clip import check_sampling, choose_images, frame_name
+from dyn3r.io.image_folder import folder_images
+from dyn3r.io.images import IMAGE_SUFFIXES, read_rgb, white_level
 from dyn3r.io.text import storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames
 
@@ -65,10 +66,11 @@ def stream_frames(
         raise InputError(f"{source} does not exist")
     if not source.is_dir() and source.suffix.lower() not in IMAGE_SUFFIXES:
         return _of_video(source, fps, num_frames, start)
-    files = image_files(source) if source.is_dir() else [source]
+    files = folder_images(source).files if source.is_dir() else [source]
     chosen, times, rate = choose_images(source, files, fps, num_frames, start)
+    white = white_level(chosen)
     frames = (
-        StreamedFrame(to_rgb(open_image(file)), storable(file.name), float(time_s))
+        StreamedFrame(read_rgb(file, white), storable(file.name), float(time_s))
         for file, time_s in zip(chosen, times)
     )
     return FrameStream(frames, rate, len(chosen), storable(str(source)))

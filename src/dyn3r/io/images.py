@@ -10,30 +10,46 @@ import contextlib
 import re
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped, UInt8, UInt16
 from PIL import Image, ImageOps
 
-from dyn3r.errors import InputError
+from dyn3r.errors import InputError, MissingExtraError
 from dyn3r.io.regular_files import open_regular
 from dyn3r.types import FrameMapping
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
-)
+    {
+        ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
+        ".heic", ".heif",
+    }
+)  # fmt: skip
 """Suffixes (lower case) of image files."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Formats of Pillow that are read. Others may start programs (EPS) or are rarely tested."""
 
+DEEP_WHITES = (255, 1023, 4095, 16383)
+"""Largest values of 8, 10, 12 and 14 bits."""
 PATCH = 16
 MIN_SIZE, MAX_SIZE = 64, 4096
 
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error)
 """What Pillow's decoders raise on broken files, beside its own errors."""
+
+
+class Window(NamedTuple):
+    """Part of an image in pixels: rows top..bottom, columns left..right, ends excluded."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
 def frame_mapping(
@@ -42,25 +58,29 @@ def frame_mapping(
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
+    picture: Window | None = None,
 ) -> FrameMapping:
     """Resizing and crop of a source image of `source_hw` (height, width) (SPEC 2).
 
     By default the long side becomes `size` and a centre crop makes both sides multiples of 16; a
     square image is cropped to 4:3 unless `square_ok`. With `square_crop` the short side becomes
-    `size` and the centre square is kept: the published 224 model's rule.
+    `size` and the centre square is kept: the published 224 model's rule. `picture`: the part of the
+    image within its bars, which is resized and cropped as if it were the image.
 
     Raises:
         InputError: `size` is no multiple of 16 from 64 to 4096, or the crop would be empty.
     """
     check_size(size)
     height, width = source_hw
-    if min(source_hw) < PATCH:
+    picture = picture or Window(0, 0, width, height)
+    inner_hw = picture.bottom - picture.top, picture.right - picture.left
+    if min(inner_hw) < PATCH:
         raise InputError(
             f"an image of {width}x{height} pixels is too small: "
             f"both sides must have at least {PATCH} pixels"
         )
-    long_side = round(size * max(source_hw) / min(source_hw)) if square_crop else int(size)
-    resized_h, resized_w = (round(side * long_side / max(source_hw)) for side in source_hw)
+    long_side = round(size * max(inner_hw) / min(inner_hw)) if square_crop else int(size)
+    resized_h, resized_w = (round(side * long_side / max(inner_hw)) for side in inner_hw)
     centre_x, centre_y = resized_w // 2, resized_h // 2
     if square_crop:
         half_w = half_h = min(centre_x, centre_y)
@@ -75,6 +95,10 @@ def frame_mapping(
             f"an image of {width}x{height} pixels is too elongated: at size {size} it would be "
             f"{resized_w}x{resized_h} and nothing is left after cropping to multiples of {PATCH}"
         )
+    if inner_hw != source_hw:
+        resized_h, resized_w = (round(side * long_side / max(inner_hw)) for side in source_hw)
+        centre_x = round((picture.left + picture.right) / 2 * resized_w / width)
+        centre_y = round((picture.top + picture.bottom) / 2 * resized_h / height)
     return FrameMapping(
         source_hw=(int(height), int(width)),
         resized_hw=(int(resized_h), int(resized_w)),
@@ -191,27 +215,96 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         InputError: no regular file, not readable, damaged, of another format, or larger than
             Pillow's decompression-bomb limit.
+        MissingExtraError: a HEIC image, and pillow-heif is not installed.
     """
+    if path.suffix.lower() in (".heic", ".heif"):
+        _register_heif(path)
     try:
         with open_regular(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of large images
-            with Image.open(file, formats=_formats()) as image:
+            with Image.open(file, formats=readable_formats()) as image:
                 image.load()
                 return image
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels to be read safely") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
-            f"{path} cannot be read as an image: it is none of {', '.join(FORMATS)}, or damaged"
+            f"{path} cannot be read as an image: "
+            f"it is none of {', '.join(readable_formats())}, or damaged"
         ) from error
     except BROKEN as error:
         raise InputError(f"{path} cannot be read as an image: {first_line(error)}") from error
 
 
-def _formats() -> tuple[str, ...]:
-    """Formats that this Pillow reads; older ones have no AVIF."""
+def image_mode(path: Path) -> str | None:
+    """Pillow's mode of an image file, from its header; None if it cannot be read."""
+    refused = (InputError, Image.DecompressionBombError, *BROKEN)
+    with contextlib.suppress(*refused), warnings.catch_warnings(), open_regular(path) as file:
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=readable_formats()) as image:
+            return image.mode
+    return None
+
+
+def _register_heif(path: Path) -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise MissingExtraError("pillow-heif", "heic", f"reading {path.name}") from None
+    pillow_heif.register_heif_opener()
+
+
+def readable_formats() -> tuple[str, ...]:
+    """Formats that this Pillow reads; older ones have no AVIF, HEIF is an extra."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def read_rgb(path: Path, white: int | None = None) -> Image.Image:
+    """An image file as `to_rgb` makes it; `white` (see `white_level`) is the largest value."""
+    image = open_image(path)
+    if white is None:
+        return to_rgb(image)
+    values = _deep_values(path, image)
+    assert values is not None  # as white_level found
+    scaled = np.round(values.clip(0, white) * (255 / white)).astype(np.uint8)
+    grey_or_colour = Image.fromarray(scaled)
+    grey_or_colour.info = image.info  # with the EXIF rotation
+    return to_rgb(grey_or_colour)
+
+
+def white_level(files: Sequence[Path]) -> int | None:
+    """Largest value that images of 16 bits can have, if they were made with 8 to 14 bits.
+
+    The smallest 2^bits - 1 that holds the values of all of them; None if that is 16 bits, or if
+    the first file is no 16-bit grey image or 16-bit PNG. Raises InputError as `open_image`.
+    """
+    largest = 0
+    for file in files:
+        values = _deep_values(file, open_image(file))
+        if values is None:
+            return None
+        largest = max(largest, int(values.max()))
+        if largest > DEEP_WHITES[-1]:
+            return None
+    return next((white for white in DEEP_WHITES if largest <= white), None)
+
+
+def _deep_values(path: Path, image: Image.Image) -> UInt16[np.ndarray, "h w *c"] | None:
+    """Values of 16 bits, grey or RGB; None for other images."""
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.format != "PNG":
+        return None
+    with open_regular(path) as file:
+        content = file.read()
+    bits, colours = content[24], content[25]  # of its header, which Pillow has checked
+    if bits != 16 or colours not in (2, 6):
+        return None
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)  # Pillow: 8 bits
+    if values is None or values.dtype != np.uint16:
+        return None
+    return np.ascontiguousarray(values[..., 2::-1])
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

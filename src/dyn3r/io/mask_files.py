@@ -14,13 +14,13 @@ from PIL import Image
 
 from dyn3r.errors import InputError
 from dyn3r.geometry.lens import undistort
-from dyn3r.input_report import InputNote
 from dyn3r.io.archives import open_arrays
 from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import IMAGE_SUFFIXES, images_in, open_image, resize_nearest
 from dyn3r.io.matching import Match, Rows, match_rows
 from dyn3r.io.regular_files import read_text
 from dyn3r.types import Clip, FrameMapping
+from dyn3r.types.input_report import InputNote
 
 MasksMean = Literal["auto", "moving", "static"]
 """What white pixels (labels, opaque pixels) of a mask are."""

@@ -19,9 +19,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from dyn3r.errors import InputError
-from dyn3r.input_report import InputNote
 from dyn3r.io.images import first_line
 from dyn3r.io.regular_files import check_regular
+from dyn3r.types.input_report import InputNote
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -53,6 +53,8 @@ class VideoSample:
     """Upright RGB image at source resolution."""
     is_time_moved: bool = False
     """True if the time stamp in the file is not later than that of the frame before."""
+    turned: int = 0
+    """Degrees clockwise by which it was turned for that."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
         if timed.frame.is_corrupt:
             corrupt += 1
             continue
-        yield VideoSample(timed.index, timed.time_s, _upright(timed.frame), timed.is_moved)
+        yield VideoSample(
+            timed.index, timed.time_s, _upright(timed.frame),
+            is_time_moved=timed.is_moved, turned=-_quarter_turns(timed.frame) % 360,
+        )  # fmt: skip
         kept += 1
         due_s = timed.time_s + sampling.step / rate if sampling.step > 1 else -math.inf
         if kept == sampling.limit:
@@ -257,8 +262,13 @@ def _upright(frame: VideoFrame) -> Image.Image:
         180: Image.Transpose.ROTATE_180,
         270: Image.Transpose.ROTATE_270,
     }
-    angle = round(getattr(frame, "rotation", 0) / 90) * 90 % 360
+    angle = _quarter_turns(frame)
     return image.transpose(turns[angle]) if angle else image
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """The rotation that the file asks for, in degrees counter-clockwise."""
+    return round(getattr(frame, "rotation", 0) / 90) * 90 % 360
 
 
 def _reason(error: BaseException) -> str:

@@ -19,6 +19,10 @@ def assemble(
     estimated = about["plan"]["cue"] != "none"
     notes = [f"motion: {motion.reason}"] if estimated else []
     notes += [] if motion.refinement is None else [motion.refinement]
+    if clip.cuts:
+        notes.append(
+            f"{len(clip.cuts) + 1} shots in one world: their places and scales are guesses"
+        )
     return Scene(
         images=clip.images,
         depth=geometry.depth.astype(np.float32),

@@ -86,12 +86,13 @@ class Explanation:
     def __init__(self, found: Findings, scene: Scene) -> None:
         """Raise InputError for findings of another clip."""
         n = len(found.inverse_depth)
-        if len(scene) < n or scene.size_hw != found.inverse_depth.shape[1:]:
+        self.frames = np.flatnonzero(scene.depth.any(axis=(1, 2)))[-n:]
+        """Frames of the scene that the findings are about: without those that were there before
+        this run (`resume`), and without those that have no texture."""
+        if len(self.frames) < n or scene.size_hw != found.inverse_depth.shape[1:]:
             raise InputError("these findings and this scene are not of the same clip")
         self.found = found
-        self.first = len(scene) - n
-        """Frames of the scene that were there before this run (`resume`)."""
-        self.images, self.masks = scene.images[self.first :], scene.dynamic[self.first :]
+        self.images, self.masks = scene.images[self.frames], scene.dynamic[self.frames]
         self.flow = static_flow(found)
         self.residual: np.ndarray | None = None
         self.flow_limit = self.residual_limit = 1.0
@@ -220,7 +221,7 @@ def write_explanation(
     chosen = np.unique(np.linspace(0, len(drawing) - 1, min(frames, len(drawing))).round())
     names = []
     for t in chosen.astype(int):
-        names.append(f"frame_{drawing.first + t:04d}.png")
+        names.append(f"frame_{drawing.frames[t]:04d}.png")
         write_picture(drawing.picture(int(t)), folder / names[-1])
 
     def pictures() -> Iterator[Picture]:

@@ -26,6 +26,7 @@ def finalise(
     confidence are rounded to what a file in half precision holds, and the rule for `valid` reads
     depth rounded in the same way, so that it gives the same pixels again from the saved scene
     (`dyn3r.scene.visibility_rule.visible`). Confidence is 1 / sigma (20: known to 5 %).
+    Overlays of the clip are not valid.
     """
     depth = geometry.depth.astype(np.float32)
     cameras = geometry.K, geometry.T_world_camera
@@ -37,6 +38,8 @@ def finalise(
         )
     )  # fmt: skip
     valid = visible(depth, *cameras, dynamic, sigma)
+    if clip.overlay is not None:
+        valid &= ~clip.overlay
     confidence = as_stored(np.where(valid, 1 / sigma, 0))
     up = find_up(clip.images, *cameras, depth, valid, dynamic, confidence)
     return replace(

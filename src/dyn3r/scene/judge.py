@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -17,11 +18,8 @@ MIN_VISIBLE = 0.2
 """Share of its pixels that a pair must see of each other. Source: as in bundle adjustment."""
 EXPLAINED, HARDLY_EXPLAINED = 0.5, 0.25
 """Shares of the background: most of it, and hardly any."""
-SYSTEMATIC = 5.0
-"""The error of a focal length over its standard error from independent errors of flow: root mean
-square over development clips (docs/results.md)."""
-GOOD_FOCAL, POOR_FOCAL, UNKNOWN_FOCAL = 0.05, 0.15, 0.5
-"""Relative errors of the focal length: hardly visible, clearly visible, unknown."""
+GOOD_FOCAL, POOR_FOCAL = 0.05, 0.15
+"""Relative errors of the focal length: hardly visible, clearly visible."""
 GOOD_DEPTH, POOR_DEPTH = 0.2, 0.4
 """Standard errors of log depth. Constant depth has about 0.2 to 0.4 (docs/results.md)."""
 SOME_STATIC, MOST_STATIC = 0.25, 0.5
@@ -35,8 +33,11 @@ def judge(
     masks: Bool[np.ndarray, "n h w"],
     flow: FlowFields | None,
     priors: Priors,
+    names: Sequence[str],
 ) -> Verdict | None:
     """Judge a final geometry and its masks by measured flow; None without flow.
+
+    `names`: of the frames, for the reasons.
 
     Cameras are judged by the share of the background whose flow they and the depth explain, the
     focal length by its standard error, depth by its `sigma_log_depth`, masks by how much of what
@@ -48,7 +49,7 @@ def judge(
     agreement = flow_agreement(geometry, masks, flow)
     if not len(agreement.edges):
         return None
-    cameras = judge_cameras(agreement, len(geometry))
+    cameras = judge_cameras(agreement, names)
     parts = {
         "cameras": cameras,
         "focal length": _limited(judge_focal_length(geometry, priors), cameras),
@@ -58,16 +59,17 @@ def judge(
     return Verdict({name: part for name, part in parts.items() if part is not None})
 
 
-def judge_cameras(agreement: FlowAgreement, num_frames: int) -> PartVerdict:
+def judge_cameras(agreement: FlowAgreement, names: Sequence[str]) -> PartVerdict:
     """Judge cameras by the worst pair of successive frames and by the median of all pairs."""
     first, last = agreement.edges.min(1), agreement.edges.max(1)
     usable = (agreement.visible >= MIN_VISIBLE) & np.isfinite(agreement.static)
     worst, where = math.inf, 0
-    for t in range(num_frames - 1):
+    for t in range(len(names) - 1):
         across = usable & (first <= t) & (last > t)
         if not across.any():
             return PartVerdict(
-                "poor", f"frames {t} and {t + 1} hardly show the same place: nothing joins them"
+                "poor",
+                f"{names[t]} and {names[t + 1]} hardly show the same place: nothing joins them",
             )
         successive = across & (first == t) & (last == t + 1)
         share = float(agreement.static[successive if successive.any() else across].min())
@@ -78,7 +80,7 @@ def judge_cameras(agreement: FlowAgreement, num_frames: int) -> PartVerdict:
     return PartVerdict(
         grade,
         f"they explain the flow of {typical:.0%} of the background, and of {worst:.0%} between "
-        f"frames {where} and {where + 1}, where they explain least",
+        f"{names[where]} and {names[where + 1]}, where they explain least",
     )
 
 
@@ -88,12 +90,10 @@ def judge_focal_length(geometry: Geometry, priors: Priors) -> PartVerdict | None
         return PartVerdict("good", "given")
     if geometry.focal_sigma is None:
         return None
-    error = SYSTEMATIC * geometry.focal_sigma
-    if error >= UNKNOWN_FOCAL:
+    error = geometry.focal_sigma
+    if error > POOR_FOCAL:
         return PartVerdict("poor", "the clip hardly says anything about it")
-    return PartVerdict(
-        _grade(doubtful=error > GOOD_FOCAL, poor=error > POOR_FOCAL), f"known to about {error:.0%}"
-    )
+    return PartVerdict("good" if error <= GOOD_FOCAL else "doubtful", f"known to about {error:.0%}")
 
 
 def judge_depth(geometry: Geometry, masks: Bool[np.ndarray, "n h w"]) -> PartVerdict | None:

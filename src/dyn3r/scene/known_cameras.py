@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from dyn3r.errors import InputError
 from dyn3r.io.arguments import checked_path
@@ -53,3 +56,25 @@ def read_cameras(
             f"{path} has lens distortion: take `known_cameras`, which also undistorts the clip"
         )
     return known.priors
+
+
+def unit_of(priors: Priors) -> dict[str, str]:
+    """The unit of length, for metadata, where known cameras fix it."""
+    if priors.T_world_camera is None or not priors.fix_T:
+        return {}
+    positions = priors.T_world_camera[:, :3, 3]
+    positions = positions[np.isfinite(positions).all(axis=1)]
+    if len(positions) < 2 or not np.ptp(positions, axis=0).any():
+        return {}
+    return {"unit": "the unit of the known cameras"}
+
+
+def with_stated_focal(priors: Priors, clip: Clip) -> Priors:
+    """The priors with the focal length that the file states, unless they have one."""
+    if priors.K is not None or clip.focal_px is None:
+        return priors
+    h, w = clip.size_hw
+    K = np.array([[clip.focal_px, 0, w / 2], [0, clip.focal_px, h / 2], [0, 0, 1.0]])
+    return replace(
+        priors, K=np.tile(K, (len(clip), 1, 1)), fix_K=True, focal_sigma=clip.focal_sigma
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -81,9 +81,7 @@ def continuation(
     known = len(earlier) - first
     shared = min(known, max(1, overlap_frames))
     rows = slice(known - shared, None)
-    part = replace(
-        clip, images=clip.images[rows], names=clip.names[rows], times_s=clip.times_s[rows]
-    )
+    part = clip.part(rows)
     priors = _priors(earlier, shared, len(part), shared_focal=shared_focal)
     return Continuation(earlier, part, known - shared, shared, priors)
 

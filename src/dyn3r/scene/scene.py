@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.geometry.pixels import confidence_threshold, median_depth, unproject_pixels
-from dyn3r.input_report import InputReport
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.scene.checks import checked_fields
 from dyn3r.scene.file import read_fields, write_fields
 from dyn3r.scene.verdict import Verdict
 from dyn3r.types import FrameMapping
+from dyn3r.types.input_report import InputReport
 
 Which = Literal["all", "static", "dynamic"]
 

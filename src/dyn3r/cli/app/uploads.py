@@ -39,11 +39,11 @@ class Source:
 
 def describe_source(path: Path, name: str) -> Source:
     """Frames and rate of a clip. Raises InputError if it is none."""
-    from dyn3r.io.clip import image_files
+    from dyn3r.io.image_folder import folder_images
     from dyn3r.io.video import open_video, plan_sampling
 
     if path.is_dir():
-        return Source(path, name, len(image_files(path)), 0.0)
+        return Source(path, name, len(folder_images(path).files), 0.0)
     with open_video(path) as container:
         sampling = plan_sampling(container)
     if not sampling.expected:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.errors import InputError
-from dyn3r.input_report import InputReport
+from dyn3r.types.input_report import InputReport
 
 if TYPE_CHECKING:  # a second saved for everything that needs no network, e.g. `dyn3r view`
     import torch
@@ -186,6 +186,16 @@ class Clip:
     """Frames per second of the frames kept."""
     report: InputReport = field(default_factory=InputReport)
     """What was found in the input, and what was done about it; for people."""
+    unusable: Bool[np.ndarray, " n"] | None = None
+    """True for frames without texture: no depth, and a camera between those of the others."""
+    overlay: Bool[np.ndarray, "h w"] | None = None
+    """True on pixels of logos and displays that stay put in every frame: no motion, no points."""
+    cuts: tuple[int, ...] = ()
+    """Frames with which another shot begins; each shot has a world of its own."""
+    focal_px: float | None = None
+    """Focal length in pixels of the frames, as the file states it. None: it says nothing."""
+    focal_sigma: float = 0.0
+    """Standard error of the logarithm of `focal_px`."""
 
     def __post_init__(self) -> None:
         if len(self.images) == 0:
@@ -200,6 +210,19 @@ class Clip:
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the prepared frames in pixels."""
         return (int(self.images.shape[1]), int(self.images.shape[2]))
+
+    def part(self, rows: slice | Int[np.ndarray, " m"]) -> Clip:
+        """Some of the frames, in order."""
+        index = np.arange(len(self))[rows]
+        shot = np.searchsorted(np.array(self.cuts), index, side="right")
+        return replace(
+            self,
+            images=self.images[rows],
+            names=tuple(self.names[k] for k in index),
+            times_s=self.times_s[rows],
+            unusable=None if self.unusable is None else self.unusable[rows],
+            cuts=tuple(int(k) + 1 for k in np.flatnonzero(np.diff(shot))),
+        )
 
 
 @dataclass(frozen=True)
@@ -368,6 +391,9 @@ class Priors:
     """True: the given cameras hold to the last digit. False: they are a start."""
     fix_depth: bool = True
     """True: the given depths hold to the last digit. False: they are a start."""
+    focal_sigma: float = 0.0
+    """Standard error of the log focal length of K that is fixed, common to all frames; with bundle
+    adjustment it is then a prior. 0: K is exact."""
 
     def fixes_depth(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "n h w"]:
         """Where, in maps of this shape, depth must not change."""

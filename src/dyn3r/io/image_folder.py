@@ -1,0 +1,107 @@
+"""The frames of a folder of images: which files are frames, and what is said about the others."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from dyn3r.errors import InputError
+from dyn3r.io.images import image_mode, images_in, visible_files
+from dyn3r.io.text import storable
+from dyn3r.types.input_report import InputNote
+
+OTHER_MAPS = frozenset(
+    {"depth", "depths", "disp", "disparity", "mask", "masks", "normal", "normals", "conf", "seg"}
+)
+"""Words in the names of images that are no colour images."""
+PHOTO_SUFFIXES = frozenset(
+    {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf", ".exr", ".hdr", ".jxl", ".psd"}
+)
+"""Suffixes (lower case) of photographs that are not read."""
+MAX_NAMED = 4
+"""Most folders that a message names."""
+
+
+class FolderImages(NamedTuple):
+    """The frames of a folder."""
+
+    files: list[Path]
+    """In natural order."""
+    notes: list[InputNote]
+    """What was left out."""
+
+
+def folder_images(folder: Path) -> FolderImages:
+    """The images of a folder that are frames.
+
+    Depth maps and masks beside the images of the same numbers are left out, by their names.
+
+    Raises:
+        InputError: no images (if folders in it have images, they are named), or 16-bit grey images
+            among colour images.
+    """
+    images, visible = images_in(folder), visible_files(folder)
+    if not images:
+        raise InputError(f"the folder {folder} {_why_none(folder)}")
+    maps = [file for file in images if OTHER_MAPS & set(_words(file))]
+    frames = [file for file in images if file not in maps]
+    numbers = {_numbers(file) for file in frames}
+    if not frames or sum(_numbers(file) in numbers for file in maps) <= len(maps) / 2:
+        frames, maps = images, []
+    _check_kinds(folder, frames)
+    notes = [_left_out(maps, "depth maps, masks or the like")] if maps else []
+    others = [file for file in visible if file not in set(images)]
+    photos = [file for file in others if file.suffix.lower() in PHOTO_SUFFIXES]
+    if photos:
+        notes.append(_left_out(photos, "photographs in a format that is not read", warning=True))
+    if len(others) > len(photos):
+        rest = [file for file in others if file not in photos]
+        notes.append(_left_out(rest, "no images"))
+    return FolderImages(frames, notes)
+
+
+def _check_kinds(folder: Path, files: list[Path]) -> None:
+    """Raise InputError if 16-bit grey images (depth maps) are among others."""
+    kinds: dict[bool, Path] = {}
+    for file in files:
+        mode = image_mode(file)
+        if mode is not None:
+            kinds.setdefault(mode.startswith("I"), file)
+    if len(kinds) > 1:
+        raise InputError(
+            f"the folder {folder} mixes 16-bit grey images ({kinds[True].name}) and others "
+            f"({kinds[False].name}): if those are depth maps, give a folder without them"
+        )
+
+
+def _words(file: Path) -> list[str]:
+    return re.findall(r"[a-z]+", file.stem.lower())
+
+
+def _numbers(file: Path) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"[0-9]{1,18}", file.stem))
+
+
+def _left_out(files: list[Path], what: str, *, warning: bool = False) -> InputNote:
+    kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
+    named = ", ".join(f"{count} {storable(kind)}" for kind, count in kinds.most_common(MAX_NAMED))
+    example = storable(min(file.name for file in files))
+    text = f"left out: {len(files)} of the folder's files are {what} ({named}; {example:.80})"
+    return InputNote("frames", text, warning=warning)
+
+
+def _why_none(folder: Path) -> str:
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if not inside:
+        return "is empty"
+    found = [(path, len(images_in(path))) for path in inside if path.is_dir()]
+    named = [f"{path.name}/ ({count} images)" for path, count in found if count]
+    if not named:
+        return "has no images in it"
+    more = " and others" if len(named) > MAX_NAMED else ""
+    return (
+        "has no images in it, but folders that have: give one of them, "
+        f"{', '.join(named[:MAX_NAMED])}{more}"
+    )

@@ -1,0 +1,168 @@
+"""What a file says about its picture: rotation, shape of the pixels, projection, focal length."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from PIL import Image
+
+from dyn3r.io.images import BROKEN, readable_formats
+from dyn3r.io.regular_files import open_regular
+from dyn3r.io.text import storable
+from dyn3r.types import Clip
+from dyn3r.types.input_report import MAX_CHARACTERS, InputNote
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+ORIENTATION, EXIF, FOCAL_35MM = 0x0112, 0x8769, 0xA405
+"""Tags of EXIF: orientation, the block of the camera, focal length in mm on 35 mm film."""
+TURNS = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
+"""Degrees clockwise of EXIF orientations; 2, 4, 5 and 7 are mirrored as well."""
+QUICKTIME_35MM = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
+FILM_DIAGONAL_MM = 43.27
+"""Diagonal of 35 mm film, to which equivalent focal lengths refer (CIPA DCG-001, 2005)."""
+FOCAL_35MM_RANGE = (5.0, 2000.0)
+PHOTO_SIGMA = 0.05
+"""Standard error of the log focal length of a photograph: some makers take the width in place of
+the diagonal (4 % at 4:3), and whole millimetres are given (2 % at 26)."""
+VIDEO_SIGMA = 0.15
+"""The same for a video: its picture is a part of the sensor, and stabilisation crops more."""
+SCANNED_BYTES = 1 << 20
+"""Marks of a projection are looked for in so many bytes at both ends of a file."""
+PANORAMA_MARKS = ((b"GSpherical:",), (b"GPano:ProjectionType",), (b"sv3d", b"proj", b"equi"))
+"""Of spherical pictures, all of one row: Google's metadata of videos, of photographs, and the boxes
+of the newer form for videos."""
+_LOGGER = "dyn3r.io.video"
+
+
+class FileFacts(NamedTuple):
+    """What a file says."""
+
+    notes: list[InputNote]
+    focal_35mm: float | None = None
+    """Focal length in mm on 35 mm film."""
+    focal_sigma: float = math.nan
+    """Standard error of its logarithm."""
+
+    def about(self, clip: Clip, picture_hw: tuple[int, int]) -> Clip:
+        """The clip with what the file says; `picture_hw`: its picture in pixels of the source."""
+        if self.focal_35mm is None:
+            return replace(clip, report=clip.report.adding(*self.notes))
+        source_px = self.focal_35mm * math.hypot(*picture_hw) / FILM_DIAGONAL_MM
+        text = (
+            f"the file states a focal length of {self.focal_35mm:g} mm on 35 mm film: "
+            f"{source_px:.0f} pixels of the source, taken to be right to {self.focal_sigma:.0%}"
+        )
+        return replace(
+            clip,
+            report=clip.report.adding(*self.notes, InputNote("lens", text)),
+            focal_px=source_px * sum(clip.mapping.scale_xy) / 2,
+            focal_sigma=self.focal_sigma,
+        )
+
+
+def images_facts(files: Sequence[Path]) -> FileFacts:
+    """Of images: what the first one says, and the focal length if the last one has the same."""
+    first = _image_facts(files[0])
+    same = len(files) == 1 or _image_facts(files[-1]).focal_35mm == first.focal_35mm
+    return first if same else first._replace(focal_35mm=None)
+
+
+def _image_facts(path: Path) -> FileFacts:
+    """Of an image file; damaged metadata says nothing."""
+    orientation, camera, density = 1, {}, None
+    with contextlib.suppress(Image.DecompressionBombError, *BROKEN), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with open_regular(path) as file, Image.open(file, formats=readable_formats()) as image:
+            exif = image.getexif()
+            orientation, camera = exif.get(ORIENTATION, 1), exif.get_ifd(EXIF)
+            density = image.info.get("dpi") or image.info.get("aspect")
+    notes = [_turned(TURNS[orientation])] if orientation in TURNS else []
+    notes += _pixels(_ratio(density)) + _projection(path)
+    return FileFacts(notes, _focal(camera.get(FOCAL_35MM)), PHOTO_SIGMA)
+
+
+def video_facts(container: InputContainer, path: Path) -> FileFacts:
+    """Of an open video."""
+    stream = container.streams.video[0]
+    metadata = {**container.metadata, **stream.metadata}
+    notes = _pixels(float(stream.sample_aspect_ratio or 1)) + _projection(path)
+    return FileFacts(notes, _focal(metadata.get(QUICKTIME_35MM)), VIDEO_SIGMA)
+
+
+def rotation_notes(clockwise: int) -> list[InputNote]:
+    """The note on a rotation by degrees, if it is one."""
+    return [_turned(clockwise)] if clockwise else []
+
+
+@contextmanager
+def reading_notes() -> Iterator[list[InputNote]]:
+    """Collects the warnings of the video reader, for the report: damage, an early end."""
+    found: list[InputNote] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = storable(record.getMessage())[:MAX_CHARACTERS]
+            found.append(InputNote("frames", text, warning=True))
+
+    collector = Collector(logging.WARNING)
+    logging.getLogger(_LOGGER).addHandler(collector)
+    try:
+        yield found
+    finally:
+        logging.getLogger(_LOGGER).removeHandler(collector)
+
+
+def _turned(clockwise: int) -> InputNote:
+    return InputNote("rotation", f"turned by {clockwise} degrees clockwise, as the file says")
+
+
+def _ratio(density: Any) -> float:
+    """Width of a pixel over its height, from dots per inch (x, y)."""
+    with contextlib.suppress(TypeError, ValueError, ArithmeticError):
+        across, down = (float(value) for value in density)
+        if across > 0 and down > 0:
+            return down / across
+    return 1.0
+
+
+def _pixels(ratio: float) -> list[InputNote]:
+    if not 0.1 < ratio < 10 or abs(ratio - 1) < 0.01:
+        return []
+    text = (
+        f"not square: {ratio:.3f} times as wide as high, and taken for square; convert the source "
+        'first (FFmpeg: -vf "scale=iw*sar:ih,setsar=1")'
+    )
+    return [InputNote("pixels", text, warning=True)]
+
+
+def _projection(path: Path) -> list[InputNote]:
+    with open_regular(path) as file:
+        content = file.read(SCANNED_BYTES)
+        file.seek(0, 2)
+        file.seek(max(len(content), file.tell() - SCANNED_BYTES))
+        content += file.read(SCANNED_BYTES)
+    if not any(all(mark in content for mark in marks) for marks in PANORAMA_MARKS):
+        return []
+    text = (
+        "the file says that it is a 360 degree panorama: its picture is no pinhole image, and the "
+        "result will be wrong; cut out a plain view first (FFmpeg: -vf v360=e:flat)"
+    )
+    return [InputNote("lens", text, warning=True)]
+
+
+def _focal(value: Any) -> float | None:
+    with contextlib.suppress(TypeError, ValueError, ArithmeticError):
+        number = float(value)
+        if FOCAL_35MM_RANGE[0] <= number <= FOCAL_35MM_RANGE[1]:
+            return number
+    return None
