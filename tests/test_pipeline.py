@@ -486,7 +486,7 @@ def test_a_stated_focal_length_is_a_prior(
         seen.append((geometry.focal_sigma, priors.fix_K))
         np.testing.assert_allclose(geometry.K[:, 0, 0], 80)
         K = geometry.K * np.array([[1 if priors.fix_K else factor], [1], [1]])
-        return replace(geometry, K=K)
+        return replace(geometry, K=K, focal_sigma=0.06)
 
     monkeypatch.setattr(dyn3r.pipeline, "calibrated_bundle_adjust", adjust)
     clip = replace(moving_square(3), focal_px=80.0, focal_sigma=sigma)

@@ -21,6 +21,7 @@ from tests.bundle_adjustment.test_solve import dense_precision, problem_of
 def test_it_is_the_marginal_of_all_unknowns() -> None:
     problem, now = problem_of(made_up(4, (48, 64)))
     problem = problem.with_prior(network_prior(problem.prior, problem.uv, (48, 64)))
+    problem = replace(problem, focal_sigma=10.0)
     n, k = now.log_depth.shape
     unknowns = 6 * n + 1
     H = torch.zeros(unknowns + n * k, unknowns + n * k, dtype=torch.float64)
@@ -44,6 +45,7 @@ def test_it_is_the_marginal_of_all_unknowns() -> None:
     wanted = float(covariance[6 * n - 6, 6 * n - 6].sqrt())
     assert SYSTEMATIC * wanted < problem.focal_sigma
     assert focal_sigma(problem, now) == pytest.approx(SYSTEMATIC * wanted, rel=1e-2)
+    assert focal_sigma(replace(problem, focal_sigma=0.01), now) == 0.01  # at most the prior's
     assert focal_sigma(replace(problem, focal_sigma=0.0), now) == 0
 
 

@@ -17,7 +17,7 @@ from .golden_many_view import GOLDEN, golden_many_view, golden_views
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return prepare_model(golden_many_view(), "views", device="cpu")
+    return prepare_model(golden_many_view(), "views", device="cpu", precision="float32")
 
 
 def test_frames_of_the_networks_size_are_not_resized(model: Model) -> None:

@@ -91,7 +91,8 @@ def _run(name: str, arguments: list[str]) -> int:
             if came:  # a library has turned the interrupt into an error of its own
                 return _stopped(came)
             return _failed(problem)
-    return 0
+        # Python drops what is raised in a finaliser: then the command ends when it is done
+        return _stopped(came) if came else 0
 
 
 def _stopped(came: list[int]) -> int:

@@ -96,7 +96,7 @@ def gram_maps(readout: Readout, config: ManyViewConfig, grid_hw: tuple[int, int]
     statistics = {}
     for statistic in statistics_of(config):
         values = _statistic(readout, statistic, config.num_heads)
-        statistics[statistic.name] = values.reshape(-1, *grid_hw).cpu().numpy()
+        statistics[statistic.name] = values.float().reshape(-1, *grid_hw).cpu().numpy()
     return GramMaps(statistics, readout.tokens.float().cpu().numpy())
 
 
