@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dyn3r.flow.dis import DisFlow
-from dyn3r.flow.estimator import MeasuredFlow, check_images
+from dyn3r.flow.estimator import MeasuredFlow, flow_of_pair
 from dyn3r.geometry.warping import round_trip_error_px
 
 MAX_KEYPOINTS = 1000
@@ -74,9 +74,7 @@ class AlignedFlow:
         target: np.ndarray,  # shapes: `check_images`
     ) -> Float[np.ndarray, "h w 2"]:
         """See `FlowEstimator.flow`. Raises InputError for images of different sizes."""
-        check_images(source, target)
-        ((forward, _),) = self.measure(np.stack([source, target]), np.array([[0, 1]]))
-        return forward.flow
+        return flow_of_pair(self, source, target)
 
     def measure(
         self,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch.nn.functional import pad
 
 from dyn3r.flow.dis import DisFlow
-from dyn3r.flow.estimator import MeasuredFlow, check_images
+from dyn3r.flow.estimator import MeasuredFlow, check_images, flow_of_pair
 from dyn3r.flow.network import CELL, FlowNetwork, FlowPrediction, FrameFeatures
 from dyn3r.network.small import load_small
 
@@ -71,9 +71,7 @@ class CompactFlow:
         Raises InputError for images of different sizes, CheckpointError if the weights cannot be
         loaded.
         """
-        check_images(source, target)
-        ((forward, _),) = self.measure(np.stack([source, target]), np.array([[0, 1]]))
-        return forward.flow
+        return flow_of_pair(self, source, target)
 
     def measure(
         self,

@@ -60,6 +60,15 @@ class PairFlowEstimator(FlowEstimator, Protocol):
         ...
 
 
+def flow_of_pair(
+    estimator: PairFlowEstimator, source: np.ndarray, target: np.ndarray
+) -> Float[np.ndarray, "h w 2"]:
+    """Flow between two images by an estimator of pairs. Raises InputError: see `check_images`."""
+    check_images(source, target)
+    ((forward, _),) = estimator.measure(np.stack([source, target]), np.array([[0, 1]]))
+    return forward.flow
+
+
 def check_images(source: np.ndarray, target: np.ndarray) -> None:
     """Raise InputError unless both are RGB images (h, w, 3) of uint8 and of one size."""
     for image in (source, target):

@@ -86,7 +86,8 @@ def judge_cameras(agreement: FlowAgreement, names: Sequence[str]) -> PartVerdict
 
 def judge_focal_length(geometry: Geometry, priors: Priors) -> PartVerdict | None:
     """Judge the focal length by its standard error; None if there is none."""
-    if priors.K is not None and priors.fix_K and np.isfinite(priors.K).any():
+    known = priors.K is not None and priors.fix_K and np.isfinite(priors.K).any()
+    if known and not geometry.focal_sigma:  # flow may have contradicted what a file states
         return PartVerdict("good", "given")
     if geometry.focal_sigma is None:
         return None
