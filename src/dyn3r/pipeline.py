@@ -97,13 +97,26 @@ def reconstruct(
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))
+    return carry_out(clip, (model, motion_model), plan, cue, refiner, context)
+
+
+def carry_out(
+    clip: Clip,
+    models: tuple[Model, Model | None],
+    plan: Plan,
+    cue: MotionCue,
+    refiner: MaskRefiner | None,
+    context: RunContext,
+) -> Scene:
+    """All stages of a plan."""
+    model, motion_model = models
     pairs = make_pairs(plan.pairs, len(clip))
     compared = with_neighbours(pairs, len(clip)) if plan.bundle_adjustment else pairs
     flow = measured_flow(clip, compared, plan, context) if plan.measure_flow else None
     source: GeometrySource = (
         partial(views_geometry, model, cue, refiner, plan)
         if model.is_many_view
-        else partial(pairwise_geometry, (model, motion_model), pairs, cue, refiner, plan)
+        else partial(pairwise_geometry, models, pairs, cue, refiner, plan)
     )
     geometry, motion = source(clip, flow, context)
     if plan.bundle_adjustment and flow is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from dyn3r.errors import InputError
 from dyn3r.flow import AlignedFlow, DisFlow, FlowEstimator, flow_estimator, measure_flow
-from dyn3r.flow.aligned import better, find_keypoints, homography, match_keypoints
+from dyn3r.flow.aligned import better, homography, match_keypoints, root_sift
 from dyn3r.flow.estimator import PairFlowEstimator
 from tests.flow.test_dis import texture
 
@@ -87,7 +87,7 @@ def test_images_that_do_not_match_have_the_flow_of_dense_search() -> None:
 
 def test_keypoints_match_and_give_the_homography() -> None:
     a, b, flow, _ = rotated()
-    here, there = find_keypoints(a), find_keypoints(b)
+    here, there = root_sift(a), root_sift(b)
     assert np.allclose(np.linalg.norm(here.descriptors, axis=1), 1, atol=1e-5)
     uv, to = match_keypoints(here, there)
     assert len(uv) > 30
@@ -96,7 +96,7 @@ def test_keypoints_match_and_give_the_homography() -> None:
     found = homography(here, there)
     assert found is not None
     assert np.abs(displacement(found) - flow).max() < 2
-    assert homography(here, find_keypoints(np.zeros_like(a))) is None
+    assert homography(here, root_sift(np.zeros_like(a))) is None
 
 
 def test_flow_that_returns_is_better() -> None:

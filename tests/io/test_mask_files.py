@@ -150,7 +150,7 @@ def test_masks_of_our_exports_come_back(scene, clip, tmp_path, kind, resolution)
         assert line(known.clip).warning == (share == 12)
 
 
-def test_nothing_and_nearly_everything_is_doubted(scene, clip, tmp_path):
+def test_nothing_and_nearly_everything_gets_a_warning(scene, clip, tmp_path):
     empty = write(tmp_path / "a", replace(scene, dynamic=scene.dynamic & False), grey)
     known = known_masks(empty, clip)
     assert not known.masks.any()

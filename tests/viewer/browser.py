@@ -61,7 +61,9 @@ class Browser:
             self.until(lambda: port_file.exists() and port_file.read_text().strip(), 120)
             port = port_file.read_text().split()[0]
             page = self.until(lambda: self._find_page(port), 60)
-            self._socket = connect(page["webSocketDebuggerUrl"], max_size=None)
+            # no keepalive: a busy machine may hold Chromium up for longer than its 20 seconds
+            url = page["webSocketDebuggerUrl"]
+            self._socket = connect(url, max_size=None, ping_interval=None)
             self.call("Runtime.enable")
             self.call("Page.enable")
         except BaseException:

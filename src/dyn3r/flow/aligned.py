@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from dyn3r.flow.dis import DisFlow
 from dyn3r.flow.estimator import MeasuredFlow, flow_of_pair
+from dyn3r.geometry.keypoints import Keypoints, find_keypoints
 from dyn3r.geometry.warping import round_trip_error_px
 
 MAX_KEYPOINTS = 1000
@@ -40,15 +40,6 @@ MAX_ERROR_PX = 5.0
 """Larger round-trip errors count as this: all are wrong."""
 FRAMES_KEPT = 128
 """Frames whose keypoints are kept in memory, at most 0.5 MB each."""
-
-
-class Keypoints(NamedTuple):
-    """Keypoints of one frame."""
-
-    uv: Float[np.ndarray, "k 2"]
-    """Pixel coordinates."""
-    descriptors: Float[np.ndarray, "k 128"]
-    """RootSIFT: of unit length."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ class AlignedFlow:
 
         @lru_cache(maxsize=FRAMES_KEPT)
         def keypoints(frame: int) -> Keypoints:
-            return find_keypoints(images[frame])
+            return root_sift(images[frame])
 
         for i, j in pairs.tolist():
             there, back = (
@@ -119,18 +110,13 @@ class AlignedFlow:
         )
 
 
-def find_keypoints(image: np.ndarray) -> Keypoints:
-    """SIFT keypoints of an RGB image (h, w, 3) of uint8."""
+def root_sift(image: np.ndarray) -> Keypoints:
+    """Keypoints of an RGB image (h, w, 3) of uint8, with RootSIFT descriptors of unit length."""
     import cv2
 
-    sift = cv2.SIFT.create(nfeatures=MAX_KEYPOINTS, contrastThreshold=CONTRAST)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    points, descriptors = sift.detectAndCompute(grey, None)
-    if descriptors is None:
-        return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-    total = np.maximum(descriptors.sum(1, keepdims=True), 1e-9)
-    uv = np.array([point.pt for point in points], np.float32)
-    return Keypoints(uv, np.sqrt(descriptors / total))
+    found = find_keypoints(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), MAX_KEYPOINTS, CONTRAST)
+    total = np.maximum(found.descriptors.sum(1, keepdims=True), 1e-9)
+    return Keypoints(found.uv, np.sqrt(found.descriptors / total))
 
 
 def match_keypoints(

@@ -79,6 +79,12 @@ def with_neighbours(edges: Int[np.ndarray, "m 2"], num_frames: int) -> Int[np.nd
     return undirected_pairs(np.concatenate([edges, np.array(near).reshape(-1, 2)]), num_frames)
 
 
+def neighbouring_rows(edges: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " k"]:
+    """Return the rows of `edges` whose frames are different and up to NEIGHBOURS apart."""
+    apart = np.abs(edges[:, 0] - edges[:, 1])
+    return np.flatnonzero((apart > 0) & (apart <= NEIGHBOURS))
+
+
 def _visible(
     here: MeasuredFlow, back: MeasuredFlow, tolerance_px: float
 ) -> Bool[np.ndarray, "h w"]:

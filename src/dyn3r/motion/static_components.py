@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from dyn3r.flow.fields import neighbouring_rows
 from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR, flow_sigma_px
 from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.types import FlowFields, Geometry, Motion
 
-NEIGHBOURS = 2
-"""Pairs up to this many frames apart are tested: the flow of the others is less certain."""
 DEPTH_SIGMA = 0.4
 """Standard error of the log depth of a masked pixel: that of the embedded network. 0.2 and 0.6
 give the same masks on 17 of 18 clips (docs/results.md)."""
@@ -79,10 +78,9 @@ def static_test(
     """Test the flow of masked pixels to the neighbouring frames for a static point of one depth."""
     tested = masks[:, ::STRIDE, ::STRIDE]
     test = StaticTest(np.zeros(tested.shape, np.int64), np.zeros(tested.shape, np.int64))
-    apart = np.abs(flow.edges[:, 0] - flow.edges[:, 1])
-    near = (apart > 0) & (apart <= NEIGHBOURS)
+    near = neighbouring_rows(flow.edges)  # the flow of others is less certain
     for i in np.flatnonzero(masks.any((1, 2))):
-        rows = np.flatnonzero(near & (flow.edges[:, 0] == i))
+        rows = near[flow.edges[near, 0] == i]
         if len(rows):
             error, visible = _whitened_errors(rows, geometry, flow)
             static = _within(error, visible & ~tested[i]) & visible

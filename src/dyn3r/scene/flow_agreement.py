@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from dyn3r.flow.fields import neighbouring_rows
 from dyn3r.flow.noise import flow_sigma_px
 from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.types import FlowFields, Geometry
 
-NEIGHBOURS = 2
-"""Pairs up to this many frames apart are compared: the flow of the others is less certain."""
 AGREES = 3.0
 """Largest difference in standard errors of flow that agrees."""
 STRIDE = 2
@@ -24,7 +23,7 @@ class FlowAgreement(NamedTuple):
     """Comparison of measured flow with that of a static scene, a row per directed pair."""
 
     edges: Int[np.ndarray, "m 2"]
-    """Frames of each pair, at most NEIGHBOURS apart."""
+    """Frames of each pair, neighbours: the flow of others is less certain."""
     visible: Float[np.ndarray, " m"]
     """Share of all pixels whose point the other frame shows, as flow says."""
     static: Float[np.ndarray, " m"]
@@ -35,8 +34,7 @@ def flow_agreement(
     geometry: Geometry, masks: Bool[np.ndarray, "n h w"], flow: FlowFields
 ) -> FlowAgreement:
     """Compare the flow of neighbouring frames with the one that depth and cameras induce."""
-    apart = np.abs(flow.edges[:, 0] - flow.edges[:, 1])
-    rows = np.flatnonzero((apart > 0) & (apart <= NEIGHBOURS))
+    rows = neighbouring_rows(flow.edges)
     K, T, depth = (
         torch.from_numpy(np.asarray(x, np.float64))
         for x in (geometry.K, geometry.T_world_camera, geometry.depth)

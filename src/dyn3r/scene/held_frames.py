@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from dyn3r.alignment.view_uncertainty import UNKNOWN_SIGMA
 from dyn3r.scene.scene import Scene
 from dyn3r.types import Clip, Priors
-
-UNKNOWN_SIGMA = 10.0
-"""`sigma_log_depth` where nothing is known, as after the alignment."""
 
 
 def priors_of(priors: Priors, rows: Int[np.ndarray, " m"]) -> Priors:

@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.bundle_adjustment import is_rotation_only
+from dyn3r.bundle_adjustment.measurements import MIN_VISIBLE_SHARE
 from dyn3r.motion.static_components import StaticTest, static_test
 from dyn3r.scene.flow_agreement import FlowAgreement, flow_agreement
 from dyn3r.scene.verdict import Grade, PartVerdict, Verdict
 from dyn3r.types import FlowFields, Geometry, Priors
 
-MIN_VISIBLE = 0.2
-"""Share of its pixels that a pair must see of each other. Source: as in bundle adjustment."""
 EXPLAINED, HARDLY_EXPLAINED = 0.5, 0.25
 """Shares of the background: most of it, and hardly any."""
 GOOD_FOCAL, POOR_FOCAL = 0.05, 0.15
@@ -62,7 +61,7 @@ def judge(
 def judge_cameras(agreement: FlowAgreement, names: Sequence[str]) -> PartVerdict:
     """Judge cameras by the worst pair of successive frames and by the median of all pairs."""
     first, last = agreement.edges.min(1), agreement.edges.max(1)
-    usable = (agreement.visible >= MIN_VISIBLE) & np.isfinite(agreement.static)
+    usable = (agreement.visible >= MIN_VISIBLE_SHARE) & np.isfinite(agreement.static)
     worst, where = math.inf, 0
     for t in range(len(names) - 1):
         across = usable & (first <= t) & (last > t)

@@ -201,7 +201,7 @@ class AppView:
         with self._mask_folder:
             self._edit = gui.add_checkbox(
                 "edit", initial_value=False,
-                hint="click an object: what is still becomes moving, what moves becomes still",
+                hint="click an object: a still one becomes moving, a moving one becomes still",
             )  # fmt: skip
             self._whole = gui.add_checkbox(
                 "in all frames", initial_value=True, hint="follow the object with optical flow"

@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool
 
-from dyn3r.io.inspection.neighbours import Comparison, Features, compare
+from dyn3r.geometry.keypoints import Keypoints
+from dyn3r.io.inspection.neighbours import Comparison, compare
 from dyn3r.types import Clip
 from dyn3r.types.input_report import InputNote
 
@@ -21,7 +22,7 @@ MAX_SHARE = 0.25
 
 
 def find_cuts(
-    features: Sequence[Features], neighbours: Sequence[Comparison]
+    features: Sequence[Keypoints], neighbours: Sequence[Comparison]
 ) -> tuple[tuple[int, ...], Bool[np.ndarray, " n"]]:
     """Frames with which another shot begins, and which frames are alone among others.
 

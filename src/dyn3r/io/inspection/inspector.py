@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+from dyn3r.geometry.keypoints import find_keypoints
 from dyn3r.io.inspection.cuts import MAX_NAMED, find_cuts
 from dyn3r.io.inspection.interlacing import MIN_FRAMES, is_combed
-from dyn3r.io.inspection.neighbours import compare, feature_finder
+from dyn3r.io.inspection.neighbours import MAX_FEATURES, compare
 from dyn3r.io.inspection.overlays import find_overlays
 from dyn3r.io.inspection.texture import has_texture
 from dyn3r.types import Clip, FrameMapping
@@ -66,8 +67,7 @@ class Inspector:
             text = "no frame has enough texture for motion and depth to be measured"
             return _noted(clip, [InputNote("frames", text, warning=True)])
         index = np.flatnonzero(~unusable)
-        find = feature_finder()
-        features = [find(grey) for grey in greys[index]]
+        features = [find_keypoints(grey, MAX_FEATURES) for grey in greys[index]]
         neighbours = [compare(*pair) for pair in pairwise(features)]
         cuts, alone = find_cuts(features, neighbours)
         notes = [without_texture(clip.names, unusable)] if unusable.any() else []

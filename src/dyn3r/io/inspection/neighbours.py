@@ -1,19 +1,20 @@
 """Frames compared: whether they show the same place, and how the picture moves.
 
-Features are matched and verified by a homography. Two images show the same place if more of the
+Keypoints are matched and verified by a homography. Two images show the same place if more of the
 matches agree with one homography than 8 that do so by chance.
-Source: alpha of Brown and Lowe, Automatic Panoramic Image Stitching using Invariant Features,
+Source: alpha of Brown and Lowe, Automatic Panoramic Image Stitching using Invariant Keypoints,
 IJCV 2007.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
+
+from dyn3r.geometry.keypoints import Keypoints
 
 MAX_FEATURES = 500
 RATIO = 0.8
@@ -23,14 +24,6 @@ CHANCE = 8
 MIN_FEATURES = 30
 """A frame with fewer is not judged."""
 INLIER_PX = 3.0
-
-
-class Features(NamedTuple):
-    """Features of a frame."""
-
-    points: Float32[np.ndarray, "k 2"]
-    """Pixel coordinates (x, y)."""
-    descriptors: Float32[np.ndarray, "k 128"]
 
 
 class Comparison(NamedTuple):
@@ -51,22 +44,9 @@ class Comparison(NamedTuple):
         return self.judged and self.agreeing <= CHANCE
 
 
-def feature_finder() -> Callable[[UInt8[np.ndarray, "h w"]], Features]:
-    """Function that finds the features of a grey frame."""
-    sift: Any = cv2.SIFT_create(MAX_FEATURES)  # type: ignore[attr-defined]
-
-    def find(grey: UInt8[np.ndarray, "h w"]) -> Features:
-        points, descriptors = sift.detectAndCompute(grey, None)
-        if descriptors is None:
-            return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-        return Features(np.array([p.pt for p in points], np.float32), descriptors)
-
-    return find
-
-
-def compare(first: Features, second: Features) -> Comparison:
+def compare(first: Keypoints, second: Keypoints) -> Comparison:
     """How well two frames match."""
-    fewest = min(len(first.points), len(second.points))
+    fewest = min(len(first.uv), len(second.uv))
     if fewest < 2:  # the ratio test needs a second best
         nothing = np.zeros((0, 2), np.float32)
         return Comparison(nothing, nothing, 0, judged=False)
@@ -74,8 +54,8 @@ def compare(first: Features, second: Features) -> Comparison:
     clear = [best for best, other in matches if best.distance < RATIO * other.distance]
     nearest = {m.trainIdx: m for m in sorted(clear, key=lambda m: -m.distance)}
     good = list(nearest.values())  # one for each feature of the second frame
-    here = first.points[[m.queryIdx for m in good]]
-    there = second.points[[m.trainIdx for m in good]]
+    here = first.uv[[m.queryIdx for m in good]]
+    there = second.uv[[m.trainIdx for m in good]]
     agreeing = 0
     if len(good) > CHANCE:
         cv2.setRNGSeed(0)
