@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
+from dyn3r.evaluation.depth_detail import contour_f1, flicker
 from dyn3r.evaluation.depth_metrics import DepthErrors, align_depth, depth_errors
 from dyn3r.evaluation.mask_metrics import MaskErrors, mask_errors
 from dyn3r.evaluation.trajectory import TrajectoryErrors, path_length, trajectory_errors
@@ -66,6 +67,10 @@ class Measures:
     """abs rel of the static pixels, at the scale of `depth`; NaN without any."""
     abs_rel_moving: float | None
     """abs rel of the dynamic pixels, at the scale of `depth`; NaN without any."""
+    contour_f1: float | None
+    """Agreement of occluding contours, 0..1, at the resolution of the frames."""
+    flicker: float | None
+    """Median change of a static point's log depth error from one frame to the next."""
     masks: MaskErrors | None
     """Motion masks."""
     focal_error: float | None
@@ -149,8 +154,11 @@ def _measure(
         trajectory = _trajectory(T_world_camera, truth.T_world_camera)
     if truth.dynamic is not None:
         masks = mask_errors(dynamic, truth.dynamic)
-    errors = scale_shift = static = moving = None
+    errors = scale_shift = static = moving = contours = change = None
     if truth.depth is not None:
+        contours = contour_f1(depth, truth.depth)
+        if truth.K is not None and truth.T_world_camera is not None:
+            change = flicker(depth, truth.depth, truth.K, truth.T_world_camera, truth.dynamic)
         known = (depth > 0) & np.isfinite(depth) & (truth.depth > 0)
         median = align_depth(depth[known], truth.depth[known], "median")
         errors = depth_errors(depth, truth.depth, alignment=median)
@@ -169,6 +177,8 @@ def _measure(
         depth_scale_shift=scale_shift,
         abs_rel_static=static,
         abs_rel_moving=moving,
+        contour_f1=contours,
+        flicker=change,
         masks=masks,
         focal_error=focal_error,
     )
@@ -220,6 +230,10 @@ def _table(evaluation: Evaluation) -> str:
         ("depth: share within 25 %, scale and shift", "delta1", "%"),
     )
     lines += rows("depth", ("depth: pixels with a prediction", "coverage", "%"))
+    if scene.contour_f1 is not None:
+        lines.append(row("depth: F1 of contours", scene.contour_f1, baseline.contour_f1))
+    if scene.flicker is not None:
+        lines.append(row("depth: flicker of static points", scene.flicker, baseline.flicker))
     lines += rows(
         "trajectory",
         ("trajectory: ATE (units of ground truth)", "ate", ""),
