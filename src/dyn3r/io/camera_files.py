@@ -186,64 +186,84 @@ def _undistorted(
     listing: CameraList,
     source: Path,
 ) -> tuple[Clip, Float[np.ndarray, "n 3 3"]]:
-    """The clip without the distortion of its lens, and K of the undistorted source."""
+    """The clip without the distortion of its lenses, and K of the undistorted source."""
     known = [t for t, row in enumerate(rows) if row is not None]
-    lenses = {
-        _with_K(listing.lenses[row], K[t]) for t, row in enumerate(rows)
-        if row is not None and listing.lenses
-    }  # fmt: skip
-    if lenses <= {None}:
+    given = [None if row is None or not listing.lenses else listing.lenses[row] for row in rows]
+    lenses = [None if lens is None else _with_K(lens, k) for lens, k in zip(given, K)]
+    if set(lenses) <= {None}:
         return clip, K
     if not np.isfinite(K[known]).all():
         raise InputError(f"{source} has lens distortion without a focal length")
-    if len(lenses) > 1:
-        raise InputError(
-            f"{source} has lens distortion that differs between frames: give all images one "
-            "camera (COLMAP's single_camera), or undistort them first (colmap image_undistorter)"
-        )
-    (lens,) = lenses
-    assert lens is not None
-    clip = without_distortion(clip, lens)
-    assert clip.mapping.lens is not None
-    K[known] = clip.mapping.lens.K
+    clip = without_distortion(clip, *_of_all_frames(lenses, known, K))
+    for t in known:
+        lens = clip.mapping.of_frame(t).lens
+        assert lens is not None
+        K[t] = lens.K
     return clip, K
 
 
-def _with_K(lens: Lens | None, K: Float[np.ndarray, "3 3"]) -> Lens | None:
+def _of_all_frames(
+    lenses: Sequence[Lens | None], known: Sequence[int], K: Float[np.ndarray, "n 3 3"]
+) -> list[Lens]:
+    """A lens of every frame; of one without a camera, that of the nearest frame with one."""
+    nearest = [min(known, key=lambda k, t=t: abs(k - t)) for t in range(len(lenses))]  # type: ignore[misc]
+    plain = Lens("perspective", (1.0, 1.0), (0.0, 0.0))
+    return [lenses[k] or _with_K(plain, K[k]) for k in nearest]
+
+
+def _with_K(lens: Lens, K: Float[np.ndarray, "3 3"]) -> Lens:
     """The lens in the pixels of K."""
-    if lens is None:
-        return None
     (fx, _, cx), (_, fy, cy), _ = K.tolist()
     return replace(lens, focal_xy=(fx, fy), centre_xy=(cx, cy))
 
 
-def without_distortion(clip: Clip, lens: Lens) -> Clip:
-    """The clip with undistorted frames, the lens in its mapping, and a note in its report.
+def without_distortion(clip: Clip, *lenses: Lens) -> Clip:
+    """The clip with undistorted frames, the lenses in its mapping, and a note in its report.
 
-    `lens` belongs to the source; its zoom is chosen so that all pixels of the frames are known. A
-    clip that was undistorted with the same lens stays as it is.
+    `lenses`: one for all frames, or one for each. They belong to the source. Their zoom is chosen
+    so that all pixels of the frames are known. A clip that was undistorted with the same lenses
+    stays as it is.
 
-    Raises InputError if it was undistorted with another one, or for a lens that can't be undone.
+    Raises InputError if it was undistorted with others, or for a lens that can't be undone.
     """
-    lens = fit_zoom(lens, clip.mapping)
-    if clip.mapping.lens == lens:
+    fitted = {lens: fit_zoom(lens, clip.mapping) for lens in dict.fromkeys(lenses)}
+    common = next(iter(fitted.values())) if len(fitted) == 1 else None
+    own = () if common is not None else tuple(fitted[lens] for lens in lenses)
+    mapping = replace(clip.mapping, lens=common, frame_lenses=own)
+    if clip.mapping == mapping:
         return clip
-    if clip.mapping.lens is not None:
+    if clip.mapping.is_undistorted:
         raise InputError("the clip was already undistorted with another lens")
-    mapping = replace(clip.mapping, lens=lens)
-    height, width = mapping.source_hw
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
-    moved = np.nan_to_num(np.linalg.norm(distort(lens, corners) - corners, axis=1))
-    text = f"{lens.model} distortion removed from the frames: up to {moved.max():.0f} px"
-    report = clip.report.adding(InputNote("lens", f"{text} in a corner of the source"))
+    report = clip.report.adding(_lens_note(list(fitted.values()), mapping.source_hw))
     overlay = clip.overlay
-    if overlay is not None:
+    if overlay is not None:  # where any frame has it
         grey = np.repeat(np.uint8(255) * overlay[None, ..., None], 3, axis=-1)
-        overlay = undistort(grey, mapping)[0, ..., 0] > 127
+        shown = [
+            undistort(grey, replace(mapping, lens=lens, frame_lenses=()))
+            for lens in fitted.values()
+        ]
+        overlay = np.max(shown, axis=0)[0, ..., 0] > 127
     return replace(
         clip, images=undistort(clip.images, mapping), mapping=mapping, report=report,
         overlay=overlay,
     )  # fmt: skip
+
+
+def _lens_note(lenses: Sequence[Lens], source_hw: tuple[int, int]) -> InputNote:
+    """What was removed; the largest displacement of a corner of the source."""
+    height, width = source_hw
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
+    moved = [
+        np.nan_to_num(np.linalg.norm(distort(lens, corners) - corners, axis=1)).max()
+        for lens in lenses
+    ]
+    models = " and ".join(sorted({lens.model for lens in lenses}))
+    each = f", {len(lenses)} lenses" if len(lenses) > 1 else ""
+    return InputNote(
+        "lens",
+        f"{models} distortion removed from the frames{each}: up to {max(moved):.0f} px in a corner "
+        "of the source",
+    )
 
 
 def _check(

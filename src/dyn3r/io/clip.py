@@ -219,9 +219,10 @@ class _Frames:
         hw = (image.height, image.width)
         if self._mapping is None:
             try:
-                self._mapping = frame_mapping(hw, **self._how.crop, picture=self._how.picture)
+                mapping = frame_mapping(hw, **self._how.crop, picture=self._how.picture)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
+            self._mapping = replace(mapping, one_field=self._how.one_field)
             self._stack = FrameStack(self._mapping.size_hw, self._expected)
             self._inspector = Inspector(self._mapping)
         check_same_size(self._mapping.source_hw, hw, (self.names or [name])[0], name)

@@ -43,6 +43,12 @@ def make_header(fields: Fields, precision: str) -> dict[str, Any]:
             "resized_hw": [int(x) for x in mapping.resized_hw],
             "crop_xy": [int(x) for x in mapping.crop_xy],
             **({} if mapping.lens is None else {"lens": asdict(mapping.lens)}),
+            **(
+                {"frame_lenses": [asdict(lens) for lens in mapping.frame_lenses]}
+                if mapping.frame_lenses
+                else {}
+            ),
+            **({"one_field": True} if mapping.one_field else {}),
         },
         "fps": fields["fps"],
         "names": list(fields["names"]),
@@ -104,6 +110,10 @@ def parse_header(
         crop_xy=_pair(mapping["crop_xy"], -(2**16)),
         size_hw=(h, w),
         lens=_lens(mapping["lens"]) if mapping.get("lens") is not None else None,
+        frame_lenses=tuple(map(_lens, _list(mapping["frame_lenses"], n)))
+        if "frame_lenses" in mapping
+        else (),
+        one_field={True: True, False: False}[mapping.get("one_field", False)],
     )
     if not {"times_s", "K", "T_world_camera"} <= set(fields):
         raise ValueError("times or cameras are missing")

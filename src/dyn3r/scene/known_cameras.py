@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dyn3r.errors import InputError
+from dyn3r.geometry.lens import distorted_K
 from dyn3r.io.arguments import checked_path
 from dyn3r.io.camera_files import (
     KnownCameras,
@@ -34,11 +35,14 @@ def known_cameras(
     if source.suffix.lower() != ".dyn3r" and not (source / "scene.dyn3r").is_file():
         return read_camera_file(source, clip, fixed=fixed, quaternion=quaternion)
     scene = Scene.load(source)
-    if scene.mapping.lens is not None:
-        if clip.mapping.source_hw != scene.mapping.source_hw:
-            raise InputError(f"{source} was made from images of another size than the clip")
-        clip = without_distortion(clip, scene.mapping.lens)
-    cameras = CameraList(scene.T_world_camera, scene.K_source(), names=scene.names)
+    K, mapping = scene.K_source(), scene.mapping
+    if mapping.is_undistorted and clip.mapping.source_hw != mapping.source_hw:
+        raise InputError(f"{source} was made from images of another size than the clip")
+    if mapping.lens is not None:
+        clip = without_distortion(clip, mapping.lens)
+    if mapping.frame_lenses:
+        K = np.stack([distorted_K(*both) for both in zip(mapping.frame_lenses, K)])
+    cameras = CameraList(scene.T_world_camera, K, names=scene.names, lenses=mapping.frame_lenses)
     return match_cameras(cameras, clip, source, fixed=fixed)
 
 
