@@ -127,14 +127,15 @@ def _note(match: Match, listing: CameraList) -> InputNote:
 
 
 def known_field_of_view(fov_deg: float, clip: Clip, *, fixed: bool = True) -> Priors:
-    """Intrinsics from the horizontal field of view of the source: centred, square pixels.
+    """Intrinsics from the horizontal field of view of the source: centred, square in the frames.
 
     Raises InputError unless 1 <= fov_deg <= 170.
     """
     fov_deg = checked_number(fov_deg, "the field of view in degrees", low=1, high=170)
     height, width = clip.mapping.source_hw
     f_px = width / 2 / math.tan(math.radians(fov_deg) / 2)
-    K = np.array([[f_px, 0, (width - 1) / 2], [0, f_px, (height - 1) / 2], [0, 0, 1]])
+    f_y = f_px * clip.mapping.pixel_aspect
+    K = np.array([[f_px, 0, (width - 1) / 2], [0, f_y, (height - 1) / 2], [0, 0, 1]])
     return Priors(K=clip.mapping.K_from_source(np.tile(K, (len(clip), 1, 1))), fix_K=fixed)
 
 
@@ -169,7 +170,8 @@ def _at_source(
             out[t] = mapping.K_to_source(K[t])  # of the prepared frames
             continue
         scale = source_wh / size
-        if not 0.98 < scale[0] / scale[1] < 1.02:
+        stretch = scale[0] / scale[1] * np.array([1.0, mapping.pixel_aspect])  # or of square pixels
+        if not ((stretch > 0.98) & (stretch < 1.02)).any():
             raise InputError(
                 f"the known cameras are of images of {size[0]:g}x{size[1]:g} pixels, the source "
                 f"has {source_wh[0]:g}x{source_wh[1]:g}"

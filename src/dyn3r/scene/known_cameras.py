@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from dyn3r.errors import InputError
 from dyn3r.geometry.lens import distorted_K
@@ -71,6 +72,20 @@ def unit_of(priors: Priors) -> dict[str, str]:
     if len(positions) < 2 or not np.ptp(positions, axis=0).any():
         return {}
     return {"unit": "the unit of the known cameras"}
+
+
+def K_known_alone(priors: Priors) -> Float[np.ndarray, "n 3 3"] | None:
+    """K, if one holds for all frames and neither cameras nor depth are known; else None.
+
+    Then bundle adjustment alone takes it. The depth of a network lies along the axis of a camera
+    with a focal length of its own; an alignment with another K would take the nearest points on
+    other rays, and bend it.
+    """
+    K = priors.K
+    if K is None or not priors.fix_K or priors.T_world_camera is not None:
+        return None
+    is_one = bool(np.isfinite(K).all()) and np.ptp(K, axis=0).max() == 0
+    return K if is_one and priors.depth is None else None
 
 
 def with_stated_focal(priors: Priors, clip: Clip) -> Priors:

@@ -132,9 +132,11 @@ class FrameMapping:
     lens: Lens | None = None
     """Distortion that was removed; None: the frames are as the source shows them."""
     frame_lenses: tuple[Lens, ...] = ()
-    """Distortion that was removed from each frame, where it is not the same; `lens` is None then."""
+    """Distortion that was removed from each frame, if it differs; `lens` is None then."""
     one_field: bool = False
-    """True: the source is interlaced. Its even rows were used, and odd rows were made from these."""
+    """True: of an interlaced source the even rows were used; odd rows were made from these."""
+    pixel_aspect: float = 1.0
+    """Width of a source pixel over its height; pixels of the frames are square."""
 
     def of_frame(self, t: int) -> FrameMapping:
         """The mapping of frame t, with its own lens if it has one."""

@@ -52,12 +52,20 @@ class FileFacts(NamedTuple):
     """Focal length in mm on 35 mm film."""
     focal_sigma: float = math.nan
     """Standard error of its logarithm."""
+    pixel_aspect: float = 1.0
+    """Width of a pixel over its height; of images after, of videos before their rotation."""
+
+    def upright_aspect(self, turned: int) -> float:
+        """Width over height of the pixels of a video that is turned by so many degrees."""
+        return 1 / self.pixel_aspect if turned % 180 else self.pixel_aspect
 
     def about(self, clip: Clip, picture_hw: tuple[int, int]) -> Clip:
         """The clip with what the file says; `picture_hw`: its picture in pixels of the source."""
         if self.focal_35mm is None:
             return replace(clip, report=clip.report.adding(*self.notes))
-        source_px = self.focal_35mm * math.hypot(*picture_hw) / FILM_DIAGONAL_MM
+        (height, width), aspect = picture_hw, clip.mapping.pixel_aspect
+        source_px = self.focal_35mm * math.hypot(height, width * aspect) / FILM_DIAGONAL_MM
+        scale_x, scale_y = clip.mapping.scale_xy
         text = (
             f"the file states a focal length of {self.focal_35mm:g} mm on 35 mm film: "
             f"{source_px:.0f} pixels of the source, taken to be right to {self.focal_sigma:.0%}"
@@ -65,7 +73,7 @@ class FileFacts(NamedTuple):
         return replace(
             clip,
             report=clip.report.adding(*self.notes, InputNote("lens", text)),
-            focal_px=source_px * sum(clip.mapping.scale_xy) / 2,
+            focal_px=source_px * (scale_x / aspect + scale_y) / 2,
             focal_sigma=self.focal_sigma,
         )
 
@@ -87,16 +95,21 @@ def _image_facts(path: Path) -> FileFacts:
             orientation, camera = exif.get(ORIENTATION, 1), exif.get_ifd(EXIF)
             density = image.info.get("dpi") or image.info.get("aspect")
     notes = [_turned(TURNS[orientation])] if orientation in TURNS else []
-    notes += _pixels(_ratio(density)) + _projection(path)
-    return FileFacts(notes, _focal(camera.get(FOCAL_35MM)), PHOTO_SIGMA)
+    aspect = _aspect(density)
+    notes += _pixels(aspect) + _projection(path)
+    focal = _focal(camera.get(FOCAL_35MM))
+    return FileFacts(
+        notes, focal, PHOTO_SIGMA, 1 / aspect if TURNS.get(orientation, 0) % 180 else aspect
+    )
 
 
 def video_facts(container: InputContainer, path: Path) -> FileFacts:
     """Of an open video."""
     stream = container.streams.video[0]
     metadata = {**container.metadata, **stream.metadata}
-    notes = _pixels(float(stream.sample_aspect_ratio or 1)) + _projection(path)
-    return FileFacts(notes, _focal(metadata.get(QUICKTIME_35MM)), VIDEO_SIGMA)
+    aspect = _plausible(float(stream.sample_aspect_ratio or 1))
+    notes = _pixels(aspect) + _projection(path)
+    return FileFacts(notes, _focal(metadata.get(QUICKTIME_35MM)), VIDEO_SIGMA, aspect)
 
 
 def rotation_notes(clockwise: int) -> list[InputNote]:
@@ -126,23 +139,28 @@ def _turned(clockwise: int) -> InputNote:
     return InputNote("rotation", f"turned by {clockwise} degrees clockwise, as the file says")
 
 
-def _ratio(density: Any) -> float:
+def _aspect(density: Any) -> float:
     """Width of a pixel over its height, from dots per inch (x, y)."""
     with contextlib.suppress(TypeError, ValueError, ArithmeticError):
         across, down = (float(value) for value in density)
         if across > 0 and down > 0:
-            return down / across
+            return _plausible(down / across)
     return 1.0
 
 
-def _pixels(ratio: float) -> list[InputNote]:
-    if not 0.1 < ratio < 10 or abs(ratio - 1) < 0.01:
+def _plausible(aspect: float) -> float:
+    """The aspect of pixels, or 1 where it is absurd or nearly 1."""
+    return aspect if 0.1 < aspect < 10 and abs(aspect - 1) >= 0.01 else 1.0
+
+
+def _pixels(aspect: float) -> list[InputNote]:
+    if aspect == 1:
         return []
     text = (
-        f"not square: {ratio:.3f} times as wide as high, and taken for square; convert the source "
-        'first (FFmpeg: -vf "scale=iw*sar:ih,setsar=1")'
+        f"not square: the file says {aspect:.3f} times as wide as high. Frames are resampled to "
+        "square ones; source resolution stays that of the file"
     )
-    return [InputNote("pixels", text, warning=True)]
+    return [InputNote("pixels", text)]
 
 
 def _projection(path: Path) -> list[InputNote]:

@@ -71,9 +71,10 @@ class Inspector:
         neighbours = [compare(*pair) for pair in pairwise(features)]
         cuts, alone = find_cuts(features, neighbours)
         notes = [without_texture(clip.names, unusable)] if unusable.any() else []
-        notes += [_alone(clip.names, index[alone])] if alone.any() else []
+        if alone.any():
+            notes.append(alone_note([clip.names[k] for k in index[alone]]))
         if sum(compared.differ for compared in neighbours) and not cuts and not alone.any():
-            notes.append(_far_apart(sum(compared.differ for compared in neighbours)))
+            notes.append(far_apart_note(sum(compared.differ for compared in neighbours)))
         notes += [_cut(clip, index[list(cuts)])] if cuts else []
         unusable[index[alone]] = True
         overlay = None if cuts else find_overlays(greys[index], neighbours)
@@ -92,10 +93,14 @@ def _noted(clip: Clip, notes: Sequence[InputNote]) -> Clip:
 
 def frame_has_texture(image: UInt8[np.ndarray, "h w 3"]) -> bool:
     """Whether a frame has texture, as an `Inspector` judges it."""
+    return has_texture(small_grey(image))
+
+
+def small_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "a b"]:
+    """A frame as an `Inspector` looks at it."""
     h, w = image.shape[:2]
     mapping = FrameMapping((h, w), (h, w), (0, 0), (h, w))
-    inspector = Inspector(mapping)
-    return has_texture(inspector.small(Image.fromarray(image)))
+    return Inspector(mapping).small(Image.fromarray(image))
 
 
 def without_texture(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> InputNote:
@@ -108,16 +113,19 @@ def without_texture(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> I
     )
 
 
-def _alone(names: Sequence[str], chosen: np.ndarray) -> InputNote:
+def alone_note(names: Sequence[str]) -> InputNote:
+    """The note on frames of another place among others."""
+    named = listed(names, np.arange(len(names)))
     return InputNote(
         "frames",
-        f"{len(chosen)} show another place than the frames around them ({listed(names, chosen)}): "
+        f"{len(names)} show another place than the frames around them ({named}): "
         "left out as frames without texture are",
         warning=True,
     )
 
 
-def _far_apart(count: int) -> InputNote:
+def far_apart_note(count: int) -> InputNote:
+    """The note on neighbouring frames that are too far apart."""
     return InputNote(
         "frames",
         f"{count} neighbouring frames have too little in common: take frames that are nearer in "
