@@ -94,7 +94,7 @@ def match_cameras(
     listing = with_quaternion_order(listing, clip, match.rows, source)
     T = None if listing.T_world_camera is None else _pick(listing.T_world_camera, match.rows)
     K = None
-    clip = replace(clip, report=clip.report.adding(_note(match, listing)))
+    clip = replace(clip, report=clip.report.adding(_note(match, listing, _broken(match, T))))
     if listing.K is not None:
         with _naming(source):
             K = _at_source(_pick(listing.K, match.rows), match.rows, listing, clip)
@@ -115,13 +115,23 @@ def _naming(source: Path) -> Iterator[None]:
         raise InputError(f"{source}: {problem}") from None
 
 
-def _note(match: Match, listing: CameraList) -> InputNote:
+def _broken(match: Match, T: Float[np.ndarray, "n 4 4"] | None) -> int:
+    """Number of frames whose camera has values that are no numbers."""
+    if T is None:
+        return 0
+    known = np.isfinite(T).all(axis=(1, 2))
+    return sum(row is not None and not known[t] for t, row in enumerate(match.rows))
+
+
+def _note(match: Match, listing: CameraList, broken: int) -> InputNote:
     """How the cameras were matched; a warning where the user should check it."""
     parts = [str(match)]
     if listing.remark:
         parts.append(listing.remark)
     if match.found < len(match.rows):
         parts.append("the others are estimated")
+    if broken:
+        parts.append(f"{broken} of them have values that are no numbers, and are estimated")
     doubtful = match.is_doubtful or 2 * match.found < len(match.rows)
     return InputNote("cameras", "; ".join(parts), warning=doubtful)
 

@@ -80,23 +80,27 @@ class FileFacts(NamedTuple):
 
 def images_facts(files: Sequence[Path]) -> FileFacts:
     """Of images: what the first one says, and the focal length if the last one has the same."""
-    first = _image_facts(files[0])
-    same = len(files) == 1 or _image_facts(files[-1]).focal_35mm == first.focal_35mm
-    return first if same else first._replace(focal_35mm=None)
+    first, last = _image_facts(files[0]), _image_facts(files[-1])
+    turned = [{note for note in facts.notes if note.topic == "rotation"} for facts in (first, last)]
+    if turned[0] != turned[1]:
+        text = "the first and the last image are turned differently, as the files say"
+        first.notes.append(InputNote("rotation", text, warning=True))
+    return first if last.focal_35mm == first.focal_35mm else first._replace(focal_35mm=None)
 
 
 def _image_facts(path: Path) -> FileFacts:
     """Of an image file; damaged metadata says nothing."""
-    orientation, camera, density = 1, {}, None
+    orientation, camera, density, pictures = 1, {}, None, 1
     with contextlib.suppress(Image.DecompressionBombError, *BROKEN), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with open_regular(path) as file, Image.open(file, formats=readable_formats()) as image:
             exif = image.getexif()
             orientation, camera = exif.get(ORIENTATION, 1), exif.get_ifd(EXIF)
             density = image.info.get("dpi") or image.info.get("aspect")
+            pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     notes = [_turned(TURNS[orientation])] if orientation in TURNS else []
     aspect = _aspect(density)
-    notes += _pixels(aspect) + _projection(path)
+    notes += _pixels(aspect) + _projection(path) + _pictures(pictures)
     focal = _focal(camera.get(FOCAL_35MM))
     return FileFacts(
         notes, focal, PHOTO_SIGMA, 1 / aspect if TURNS.get(orientation, 0) % 180 else aspect
@@ -146,6 +150,17 @@ def _aspect(density: Any) -> float:
         if across > 0 and down > 0:
             return _plausible(down / across)
     return 1.0
+
+
+def _pictures(count: int) -> list[InputNote]:
+    """The note on animations and files of several pages."""
+    if count == 1:
+        return []
+    text = (
+        f"an image file holds {count} pictures, of which the first is read: make a video or a "
+        "folder of images of it"
+    )
+    return [InputNote("frames", text, warning=True)]
 
 
 def _plausible(aspect: float) -> float:

@@ -25,6 +25,8 @@ LONG_SIDE_PX = 320
 in what is found."""
 
 
+MANY_REPEATED = 0.1
+"""Repeated frames of this share are a warning: the frame rate is not that of the camera."""
 ALL_FIELDS, SOME_FIELDS = 32, 8
 """Interlacing is looked for in so many frames at the beginning, then in every so many."""
 
@@ -67,10 +69,12 @@ class Inspector:
             text = "no frame has enough texture for motion and depth to be measured"
             return _noted(clip, [InputNote("frames", text, warning=True)])
         index = np.flatnonzero(~unusable)
+        repeated = index[1:][(np.diff(greys[index].astype(np.int16), axis=0) == 0).all((1, 2))]
         features = [find_keypoints(grey, MAX_FEATURES) for grey in greys[index]]
         neighbours = [compare(*pair) for pair in pairwise(features)]
         cuts, alone = find_cuts(features, neighbours)
         notes = [without_texture(clip.names, unusable)] if unusable.any() else []
+        notes += [_repeated(clip.names, repeated, len(index))] if len(repeated) else []
         if alone.any():
             notes.append(alone_note([clip.names[k] for k in index[alone]]))
         if sum(compared.differ for compared in neighbours) and not cuts and not alone.any():
@@ -111,6 +115,13 @@ def without_texture(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> I
         f"{len(chosen)} of {len(names)} have no texture ({listed(names, chosen)}): no depth and no "
         "points there, and cameras between those of the other frames",
     )
+
+
+def _repeated(names: Sequence[str], chosen: np.ndarray, frames: int) -> InputNote:
+    if len(chosen) == frames - 1:
+        return InputNote("frames", "all frames are the same picture", warning=True)
+    text = f"{len(chosen)} are the frame before once more ({listed(names, chosen)})"
+    return InputNote("frames", text, warning=len(chosen) >= MANY_REPEATED * frames)
 
 
 def alone_note(names: Sequence[str]) -> InputNote:
