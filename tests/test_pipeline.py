@@ -12,6 +12,7 @@ import torch
 
 import dyn3r
 import dyn3r.pipeline
+from dyn3r.alignment.align import align
 from dyn3r.errors import InputError
 from dyn3r.motion.attention_cue import AttentionEvidence
 from dyn3r.motion.cue import KnownMotion, MotionCue
@@ -486,7 +487,7 @@ def test_a_stated_focal_length_is_a_prior(
         seen.append((geometry.focal_sigma, priors.fix_K))
         np.testing.assert_allclose(geometry.K[:, 0, 0], 80)
         K = geometry.K * np.array([[1 if priors.fix_K else factor], [1], [1]])
-        return replace(geometry, K=K, focal_sigma=0.06)
+        return replace(geometry, K=K, focal_sigma=0.06, parallax=0.5)
 
     monkeypatch.setattr(dyn3r.pipeline, "calibrated_bundle_adjust", adjust)
     clip = replace(moving_square(3), focal_px=80.0, focal_sigma=sigma)
@@ -495,6 +496,32 @@ def test_a_stated_focal_length_is_a_prior(
     free, fixed = (sigma, False), (None, True)
     assert seen == ([free, fixed][:calls] if sigma else [fixed])
     assert any("flow contradicts" in note for note in scene.notes) == (factor == 1.5)
+
+
+@pytest.mark.parametrize("adjusted", [True, False])
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+def test_a_known_focal_length_does_not_bend_the_depth_of_the_network(
+    refining: Model, monkeypatch: pytest.MonkeyPatch, sigma: float, adjusted: bool
+) -> None:
+    aligned: list[bool] = []
+
+    def seen(*arguments: Any, priors: Priors, **others: Any) -> Geometry:
+        aligned.append(priors.K is not None)
+        return align(*arguments, priors=priors, **others)
+
+    def adjust(geometry: Geometry, *, priors: Priors, **others: Any) -> Geometry:
+        np.testing.assert_allclose(geometry.K[:, 0, 0], 80)
+        return replace(geometry, parallax=0.5 if adjusted else None)
+
+    monkeypatch.setattr(dyn3r.pipeline, "align", seen)
+    monkeypatch.setattr(dyn3r.pipeline, "calibrated_bundle_adjust", adjust)
+    K = np.tile(np.array([[80.0, 0, 32], [0, 80, 24], [0, 0, 1]]), (3, 1, 1))
+    priors = Priors(K=K, focal_sigma=sigma)
+    options = Options(motion=MotionOptions(cue="none"), priors=priors)
+    scene = reconstruct(moving_square(3), refining, options)
+    np.testing.assert_allclose(scene.K, K)
+    # without an adjustment, cameras and depth must go with K
+    assert aligned == ([False] if adjusted else [False, True])
 
 
 def test_given_focal_lengths_win_and_published_recipes_read_none(

@@ -14,10 +14,12 @@ import dyn3r
 from dyn3r import streaming
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.io.frame_stream import stream_frames
+from dyn3r.io.stream_preparation import LEAD_FRAMES, frames_of_stream
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.streaming import StreamOptions, scene_from_frames, stream_scene
 from dyn3r.types import PairPredictions, Tokens
 from tests.factories import tiny_network
+from tests.shots import black, shot
 from tests.videos import write_video
 
 H, W, F = 48, 64, 60.0
@@ -104,7 +106,7 @@ def test_perfect_pointmaps_give_the_true_cameras(
 def test_a_frame_comes_out_before_the_one_after_the_next_is_read(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, read = KnownWorld(monkeypatch, 5), []
+    world, read = KnownWorld(monkeypatch, 12), []
 
     def frames() -> Iterator[np.ndarray]:
         for t, image in enumerate(world.images):
@@ -113,7 +115,7 @@ def test_a_frame_comes_out_before_the_one_after_the_next_is_read(
 
     for t, result in enumerate(stream_scene(frames(), model)):
         assert result.index == t
-        assert len(read) == max(2, t + 1)
+        assert len(read) == max(LEAD_FRAMES, t + 1)
 
 
 def test_a_lost_frame_keeps_the_camera_before_it(
@@ -261,6 +263,88 @@ def test_streams_give_the_frames_of_read_clip(tmp_path: Path, model: Model) -> N
         list(stream_frames(video, start=100.0))
 
 
+def shots_of(frames: np.ndarray, **options) -> list[int]:
+    return [f.shot for f in frames_of_stream(iter(frames), 192, **options)]
+
+
+def test_a_cut_begins_another_shot_at_its_frame() -> None:
+    frames = np.concatenate([shot(10, 0), black(1, 3), shot(9, 1), shot(5, 2)])
+    assert shots_of(frames) == [0] * 11 + [1] * 9 + [2] * 5
+    assert shots_of(frames, split_cuts=False) == [0] * 25
+    *_, last = frames_of_stream(iter(frames), 192)
+    (note,) = [note for note in last.report.notes if note.topic == "cuts"]
+    assert note.text.startswith("2, before frame_000011 (0.458 s), frame_000020 (0.833 s)")
+    assert note.warning
+
+
+def test_a_frame_of_another_place_is_left_out_of_a_stream() -> None:
+    frames = shot(17)
+    frames[10] = shot(1, 1)[0]
+    found = list(frames_of_stream(iter(frames), 192))
+    assert [f.shot for f in found] == [0] * 17
+    assert [f.index for f in found if not f.usable] == [10]
+    assert "1 show another place" in str(found[-1].report)
+
+
+def test_frames_that_are_far_apart_are_no_shots() -> None:
+    frames = np.concatenate([shot(1, seed) for seed in range(12)])
+    found = list(frames_of_stream(iter(frames), 192))
+    assert found[-1].shot == found[3].shot
+    assert "too little in common" in str(found[-1].report)
+
+
+def test_bars_of_the_first_frames_are_cropped_in_a_stream(tmp_path: Path) -> None:
+    frames = np.pad(shot(12), [(0, 0), (0, 0), (40, 40), (0, 0)])
+    for t, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{t}.png")
+    clip = dyn3r.read_clip(tmp_path, size=192)
+    found = list(frames_of_stream(stream_frames(tmp_path), 192))
+    assert found[0].mapping == clip.mapping
+    np.testing.assert_array_equal([f.image for f in found], clip.images)
+    (note,) = [note for note in found[-1].report.notes if note.topic == "borders"]
+    assert note in clip.report.notes
+    (kept, *_) = frames_of_stream(iter(frames), 192, crop_borders=False)
+    assert kept.mapping.resized_hw == (102, 192)
+
+
+def test_interlacing_and_the_shape_of_pixels_hold_in_a_stream(tmp_path: Path) -> None:
+    combed = shot(9, step=12)
+    combed[:, 1::2] = np.roll(combed, -6, axis=2)[:, 1::2]
+    for t, frame in enumerate(combed):
+        Image.fromarray(frame).save(tmp_path / f"{t}.png", dpi=(72, 96))
+    clip = dyn3r.read_clip(tmp_path, size=256)
+    found = list(frames_of_stream(stream_frames(tmp_path), 256))
+    assert clip.mapping.one_field
+    assert clip.mapping.pixel_aspect == pytest.approx(4 / 3)
+    assert found[0].mapping == clip.mapping
+    np.testing.assert_array_equal([f.image for f in found], clip.images)
+    assert {"fields", "pixels"} <= {note.topic for note in found[-1].report.notes}
+
+
+def test_every_shot_of_a_stream_has_a_reference_of_its_own(model: Model) -> None:
+    frames = np.concatenate([shot(9, 0), shot(4, 1)])
+    results = list(stream_scene(iter(frames), model, StreamOptions(size=192)))
+    assert [r.shot for r in results] == [0] * 9 + [1] * 4
+    for start in (0, 9):
+        np.testing.assert_array_equal(results[start].T_world_camera, np.eye(4))
+        assert results[start].quality == 1
+    metadata = streaming.stream_metadata(model, "x", StreamOptions(), results)
+    assert "2 shots, each in a world of its own" in metadata["notes"][-1]
+    scene = scene_from_frames(results, fps=10, metadata=metadata)
+    assert "cuts" in [note.topic for note in scene.report.notes]
+
+
+def test_shots_of_a_clip_have_their_middle_frames_as_references(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = KnownWorld(monkeypatch, 10)
+    clip = replace(dyn3r.clip_from_images(world.images, size=64), cuts=(6,))
+    results = list(stream_scene(clip, model, StreamOptions(reference="middle")))
+    assert {i for i, _ in world.pairs} == {3, 8}
+    for reference in (3, 8):
+        np.testing.assert_array_equal(results[reference].T_world_camera, np.eye(4))
+
+
 @pytest.mark.parametrize("motion", ["none", "flow"])
 def test_black_frames_are_no_reference_and_have_no_depth(
     model: Model, monkeypatch: pytest.MonkeyPatch, motion: str
@@ -278,4 +362,4 @@ def test_black_frames_are_no_reference_and_have_no_depth(
     metadata = streaming.stream_metadata(model, "x", StreamOptions(), results)
     assert not any("lost" in note for note in metadata["notes"])
     scene = scene_from_frames(results, fps=10, metadata=metadata)
-    assert "3 of 7 have no texture" in scene.report.notes[1].text
+    assert "3 of 7 have no texture" in str(scene.report)

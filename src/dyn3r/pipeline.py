@@ -41,7 +41,7 @@ from dyn3r.scene.assemble import assemble
 from dyn3r.scene.finalise import finalise
 from dyn3r.scene.held_frames import priors_of, with_held_frames
 from dyn3r.scene.judge import judge
-from dyn3r.scene.known_cameras import unit_of, with_stated_focal
+from dyn3r.scene.known_cameras import K_known_alone, unit_of, with_stated_focal
 from dyn3r.scene.resume import continuation
 from dyn3r.types import (
     Clip,
@@ -113,14 +113,25 @@ def carry_out(
     pairs = make_pairs(plan.pairs, len(clip))
     compared = with_neighbours(pairs, len(clip)) if plan.bundle_adjustment else pairs
     flow = measured_flow(clip, compared, plan, context) if plan.measure_flow else None
-    source: GeometrySource = (
-        partial(views_geometry, model, cue, refiner, plan)
-        if model.is_many_view
-        else partial(pairwise_geometry, models, pairs, cue, refiner, plan)
-    )
-    geometry, motion = source(clip, flow, context)
+
+    def source(priors: Priors) -> tuple[Geometry, Motion]:
+        given = replace(plan, priors=priors)
+        geometry_source: GeometrySource = (
+            partial(views_geometry, model, cue, refiner, given)
+            if model.is_many_view
+            else partial(pairwise_geometry, models, pairs, cue, refiner, given)
+        )
+        return geometry_source(clip, flow, context)
+
     if plan.bundle_adjustment and flow is not None:
-        geometry, motion = refine(clip, geometry, motion, flow, cue, refiner, plan, context)
+        K = K_known_alone(plan.priors)
+        geometry, motion = source(plan.priors if K is None else replace(plan.priors, K=None))
+        start = geometry if K is None else replace(geometry, K=K)
+        geometry, motion = refine(clip, start, motion, flow, cue, refiner, plan, context)
+        if K is not None and geometry.parallax is None:  # not adjusted: cameras that go with K
+            geometry, motion = source(plan.priors)
+    else:
+        geometry, motion = source(plan.priors)
     before = geometry if plan.multi_view_depth else None
     geometry = dense_depth(clip, geometry, motion, plan, context)
     motion = without_overlay(motion, clip)

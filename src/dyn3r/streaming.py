@@ -8,29 +8,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby, pairwise, repeat
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.flow import FlowEstimator, flow_estimator, measure_flow
 from dyn3r.geometry.cameras import focal_from_points, intrinsics, invert, transform
 from dyn3r.geometry.registration import solve_camera
-from dyn3r.io.clip import DEFAULT_IMAGE_FPS, frame_name
-from dyn3r.io.frame_stream import StreamedFrame
-from dyn3r.io.images import check_size, prepare_images
-from dyn3r.io.inspection.inspector import frame_has_texture, without_texture
+from dyn3r.io.images import check_size
+from dyn3r.io.inspection.inspector import without_texture
+from dyn3r.io.stream_preparation import Frame, PreparedFrame, frames_of_clip, frames_of_stream
 from dyn3r.motion.flow_residual import flow_residual_motion
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.network.model import Model
 from dyn3r.network.predict import encode_frames, predict_pairs
 from dyn3r.scene.frame_results import FrameResult, scene_from_frames
-from dyn3r.types import Clip, FrameMapping, Tokens, package_version
+from dyn3r.types import Clip, Tokens, package_version
 from dyn3r.types.input_report import InputNote, InputReport
 
 __all__ = [
@@ -51,8 +48,6 @@ MIN_INLIERS = 0.2
 FLOW_BACK = (1, 3)
 """Flow is measured to the frames so many before: a short and a longer baseline."""
 
-Frame = StreamedFrame | Image.Image | np.ndarray
-
 
 @dataclass(frozen=True)
 class StreamOptions:
@@ -69,6 +64,10 @@ class StreamOptions:
     """The optical flow estimator."""
     size: int | None = None
     """Long side of the prepared frames in pixels, a multiple of 16; default: as trained."""
+    crop_borders: bool = True
+    """Leave out bars around the picture that the first frames have. A clip has lost them before."""
+    split_cuts: bool = True
+    """Begin again with a new reference and a new world where another shot begins."""
 
     def __post_init__(self) -> None:
         if self.reference not in ("first", "middle"):
@@ -96,8 +95,10 @@ def stream_scene(
 ) -> Iterator[FrameResult]:
     """Depth and camera of every frame, in order, each as soon as its image is there.
 
-    The first result waits for the second frame, as depth wants two views; from then on every frame
-    gives its result at once, after one encoding and one decoded pair. Memory does not grow.
+    The first result waits for eight frames, in which bars and interlacing are looked for (of a clip
+    for the second frame, as depth wants two views). From then on every frame gives its result at
+    once, after one encoding and one decoded pair. Memory does not grow. Where another shot begins,
+    the next frame is waited for, and a new reference and world begin.
 
     Args:
         frames: a clip, or any iterable of images of one size: frames of `stream_frames`, PIL
@@ -110,60 +111,52 @@ def stream_scene(
         GeometryError: while iterating: the reference has no usable depth.
     """
     options = resolve_stream(options or StreamOptions(), model)
-    reference = None
+    references = None
     if options.reference == "middle":
         if not isinstance(frames, Clip):
             raise InputError("the middle frame can only be the reference of a whole clip")
-        usable = frames.images if frames.unusable is None else frames.images[~frames.unusable]
-        middle = len(usable) // 2
-        reference = usable[middle], usable[max(middle - 1, 0)]
-    return _run(_prepared(frames, model, options), model, options, reference)
+        references = list(map(_middle, pairwise((0, *frames.cuts, len(frames))), repeat(frames)))
+    return _run(_prepared(frames, model, options), model, options, references)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A frame as the network wants it."""
-
-    index: int
-    name: str
-    time_s: float
-    image: np.ndarray
-    mapping: FrameMapping
-
-    @cached_property
-    def has_texture(self) -> bool:
-        """Whether depth can be measured in it."""
-        return frame_has_texture(self.image)
+def _middle(bounds: tuple[int, int], clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """The middle frame of a shot and the one before, of those with texture."""
+    shot = clip.part(slice(*bounds))
+    usable = shot.images if shot.unusable is None else shot.images[~shot.unusable]
+    usable = usable if len(usable) else shot.images
+    middle = len(usable) // 2
+    return usable[middle], usable[max(middle - 1, 0)]
 
 
 def _prepared(
     frames: Clip | Iterable[Frame], model: Model, options: StreamOptions
-) -> Iterator[_Prepared]:
+) -> Iterator[PreparedFrame]:
     if isinstance(frames, Clip):
-        for k, image in enumerate(frames.images):
-            yield _Prepared(k, frames.names[k], float(frames.times_s[k]), image, frames.mapping)
-        return
-    first: FrameMapping | None = None
+        return frames_of_clip(frames)
     size = model.image_size if options.size is None else options.size
-    for k, frame in enumerate(frames):
-        if not isinstance(frame, StreamedFrame):
-            frame = StreamedFrame(frame, frame_name(k), k / DEFAULT_IMAGE_FPS)
-        try:
-            images, mapping = prepare_images([frame.image], size=size)
-        except InputError as problem:
-            raise InputError(f"{frame.name}: {problem}") from None
-        first = first or mapping
-        if mapping != first:
-            (h, w), (h0, w0) = mapping.source_hw, first.source_hw
-            raise InputError(
-                f"all frames must have one size, but {frame.name} is {w}x{h} and the first is "
-                f"{w0}x{h0}"
-            )
-        yield _Prepared(k, frame.name, frame.time_s, images[0], mapping)
+    return frames_of_stream(
+        frames, size, crop_borders=options.crop_borders, split_cuts=options.split_cuts
+    )
 
 
 def _run(
-    frames: Iterator[_Prepared],
+    frames: Iterator[PreparedFrame],
+    model: Model,
+    options: StreamOptions,
+    references: Sequence[tuple[np.ndarray, np.ndarray]] | None,
+) -> Iterator[FrameResult]:
+    """All shots. `references`: reference and partner of each; None: its first frames."""
+    came = False
+    for number, shot in groupby(frames, key=lambda frame: frame.shot):
+        came = True
+        reference = None if references is None else references[number]
+        yield from _run_shot(shot, model, options, reference)
+    if not came:
+        raise InputError("there are no frames: at least one is needed")
+
+
+def _run_shot(
+    frames: Iterator[PreparedFrame],
     model: Model,
     options: StreamOptions,
     reference_and_partner: tuple[np.ndarray, np.ndarray] | None,
@@ -173,14 +166,12 @@ def _run(
     Frames without texture have no partners and no depth.
     """
     waiting = _until_partners(frames)
-    if not waiting:
-        raise InputError("there are no frames: at least one is needed")
-    textured = [frame for frame in waiting if frame.has_texture] or waiting
+    textured = [frame for frame in waiting if frame.usable] or waiting
     image, partner = reference_and_partner or (textured[0].image, textured[-1].image)
     reference = _Reference(model, image, partner)
     masks = _Masks(options) if options.motion == "flow" else None
     results = (
-        (frame, reference.place(frame) if frame.has_texture else reference.hold(frame))
+        (frame, reference.place(frame) if frame.usable else reference.hold(frame))
         for frame in chain(waiting, frames)
     )
     if masks is None:
@@ -189,9 +180,9 @@ def _run(
     first: FrameResult | None = None
     held: list[FrameResult] = []
     for frame, result in results:
-        if first is None and not masks.past and frame.has_texture:
+        if first is None and not masks.past and frame.usable:
             first = result
-        elif first is not None and not frame.has_texture:
+        elif first is not None and not frame.usable:
             held.append(result)
         elif first is not None:
             yield masks.compare(first, [result])
@@ -200,18 +191,18 @@ def _run(
             first, held = None, []
             yield masks.apply(result)
         else:
-            yield masks.apply(result) if frame.has_texture else result
+            yield masks.apply(result) if frame.usable else result
     if first is not None:
         yield from (first, *held)
 
 
-def _until_partners(frames: Iterator[_Prepared]) -> list[_Prepared]:
+def _until_partners(frames: Iterator[PreparedFrame]) -> list[PreparedFrame]:
     """Frames up to the second one with texture; all if there are few, MAX_LEAD at most."""
-    out: list[_Prepared] = []
+    out: list[PreparedFrame] = []
     textured = 0
     for frame in frames:
         out.append(frame)
-        textured += frame.has_texture
+        textured += frame.usable
         if textured == 2 or len(out) == MAX_LEAD:
             break
     return out
@@ -233,7 +224,7 @@ class _Reference:
         self.K = intrinsics(f_px.double(), self.size_hw).numpy()
         self.last = np.eye(4)
 
-    def place(self, frame: _Prepared) -> FrameResult:
+    def place(self, frame: PreparedFrame) -> FrameResult:
         """The frame's camera by PnP, and its depth in that camera."""
         if np.array_equal(frame.image, self.image):
             points, confidence = self.points, self.confidence
@@ -248,16 +239,17 @@ class _Reference:
             index=frame.index, name=frame.name, time_s=frame.time_s, image=frame.image,
             depth=depth, confidence=np.where(depth > 0, confidence, 0).astype(np.float32),
             dynamic=np.zeros(self.size_hw, bool), K=self.K, T_world_camera=T_world_camera,
-            quality=quality, mapping=frame.mapping,
+            quality=quality, mapping=frame.mapping, report=frame.report, shot=frame.shot,
         )  # fmt: skip
 
-    def hold(self, frame: _Prepared) -> FrameResult:
+    def hold(self, frame: PreparedFrame) -> FrameResult:
         """A frame without depth, with the camera of the frame before."""
         unknown = np.zeros(self.size_hw, np.float32)
         return FrameResult(
             index=frame.index, name=frame.name, time_s=frame.time_s, image=frame.image,
             depth=unknown, confidence=unknown, dynamic=np.zeros(self.size_hw, bool), K=self.K,
-            T_world_camera=self.last, quality=0.0, mapping=frame.mapping,
+            T_world_camera=self.last, quality=0.0, mapping=frame.mapping, report=frame.report,
+            shot=frame.shot,
         )  # fmt: skip
 
     def _pair(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -352,6 +344,9 @@ def stream_metadata(
         notes.append(
             f"lost frames: {len(lost)}, the first is {lost[0]}: too far from the reference"
         )
+    shots = results[-1].shot + 1
+    if shots > 1:
+        notes.append(f"{shots} shots, each in a world of its own: places and scales do not compare")
     return {
         "dyn3r_version": package_version(),
         "source": source,
@@ -365,9 +360,11 @@ def stream_metadata(
 
 
 def _report(results: Sequence[FrameResult], blank: Bool[np.ndarray, " n"]) -> InputReport:
-    """The input report: frames read, and those without texture."""
+    """The input report: frames read, what was found in them, and those without texture."""
     h, w = results[0].mapping.source_hw
-    notes = [InputNote("frames", f"{len(results)} of {w}x{h} pixels")]
-    if blank.any():
-        notes.append(without_texture([result.name for result in results], blank))
-    return InputReport(tuple(notes))
+    report = InputReport((InputNote("frames", f"{len(results)} of {w}x{h} pixels"),))
+    report = report.adding(*results[-1].report.notes)
+    told = any("no texture" in note.text for note in report.notes)  # of a clip
+    if blank.any() and not told:
+        report = report.adding(without_texture([result.name for result in results], blank))
+    return report

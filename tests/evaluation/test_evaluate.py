@@ -14,9 +14,10 @@ from dyn3r.assets.demo import demo_clip_folder
 from dyn3r.errors import InputError
 from dyn3r.evaluation.evaluate import compare, evaluate
 from dyn3r.evaluation.truth import Truth, read_truth
+from dyn3r.geometry.lens import distort
 from dyn3r.io.clip import read_clip
 from dyn3r.io.images import frame_mapping
-from dyn3r.types import FrameMapping
+from dyn3r.types import FrameMapping, Lens
 
 DEMO = demo_clip_folder()
 
@@ -199,6 +200,33 @@ def test_what_nobody_knows_is_left_out_by_name(
         assert getattr(result.scene, group) == expected
     assert result.table().splitlines()[-1] == f"no truth for: {', '.join(left_out)}"
     json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_the_truth_is_undistorted_as_the_frames_are(tmp_path: Path) -> None:
+    h, w = hw = (96, 128)
+    lenses = tuple(
+        Lens("perspective", (100, 100), (60, 50), (k1,), zoom=zoom)
+        for k1, zoom in ((-0.2, 1.3), (0.1, 1.0))
+    )
+    mapping = replace(frame_mapping(hw, size=128), frame_lenses=lenses)
+    v, u = np.mgrid[:h, :w]
+    depth = np.tile(1 + u + v / 1000, (2, 1, 1)).astype(np.float32)
+    K = np.array([[101.0, 0, 62], [0, 102, 47], [0, 0, 1]])
+    np.savez(tmp_path / "depth.npz", depth=depth)
+    np.savez(tmp_path / "dynamic.npz", mask=depth > 40)
+    np.savez(tmp_path / "camera.npz", K=K, cam2world=np.tile(np.eye(4), (2, 1, 1)))
+    truth = read_truth(tmp_path, mapping, ("frame_000000", "frame_000001"))
+    for t, lens in enumerate(lenses):
+        where = np.array([[20.0, 15], [110, 80], [64, 48]])
+        column, row = where.astype(int).T
+        x, y = distort(lens, where).T
+        np.testing.assert_allclose(truth.depth[t, row, column], 1 + x + y / 1000, atol=0.51)
+        np.testing.assert_array_equal(truth.dynamic[t], truth.depth[t] > 40)
+        # a ray of the source, and the pixel of the undistorted source where it is seen
+        ray = np.array([0.1, -0.2, 1])
+        pixel = truth.K[t] @ ray
+        source = lens.K @ np.array([*((K @ ray)[:2] - [60, 50]) / 100, 1])
+        np.testing.assert_allclose(pixel, source, atol=1e-9)
 
 
 def test_a_folder_without_truth_is_refused(scene: FakeScene, tmp_path: Path) -> None:

@@ -110,3 +110,26 @@ def write_source(folder: Path, n: int = 4) -> Path:
     for t in range(n):
         Image.fromarray(paint(t, *source_xy())).save(folder / f"shot {t}.png")
     return folder
+
+
+def assert_points_are_those_of_the_frame(
+    scene: Scene,
+    t: int,
+    xy: np.ndarray,
+    depth: np.ndarray,
+    colors: np.ndarray,
+    *,
+    moving: bool,
+) -> None:
+    """Points that frame t sees have the colour and depth of their pixels.
+
+    `xy`: corner coordinates in prepared pixels; `depth`: z in the camera.
+    """
+    h, w = scene.size_hw
+    column, row = np.floor(xy).astype(int).T
+    seen = (depth > 0) & (row >= 0) & (row < h) & (column >= 0) & (column < w)
+    seen[seen] &= scene.dynamic[t, row[seen], column[seen]] == moving
+    assert seen.sum() > (100 if moving else 1000)
+    row, column = row[seen], column[seen]
+    assert np.abs(scene.images[t, row, column] - colors[seen].astype(float)).mean() < 2
+    assert np.quantile(np.abs(depth[seen] / scene.depth[t, row, column] - 1), 0.95) < 0.01

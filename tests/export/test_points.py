@@ -17,7 +17,7 @@ from dyn3r.export.clouds import linear_colors
 from dyn3r.export.glb import glb_bytes
 from dyn3r.export.tracks import project
 from dyn3r.scene import Scene
-from tests.export.known_world import known_scene
+from tests.export.known_world import assert_points_are_those_of_the_frame, known_scene
 from tests.factories import tiny_scene
 
 
@@ -145,6 +145,12 @@ def test_glb_is_upright_and_stands_on_the_ground():
     np.testing.assert_allclose(cameras[0]["rotation"], [0, 0, 0, 1], atol=0.015)
 
 
+def in_srgb(linear: np.ndarray) -> np.ndarray:
+    """0..255 of colours in linear light, by the formula of the standard."""
+    small = linear <= 0.0031308
+    return 255 * np.where(small, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
 def test_glb_cameras_project_points_to_their_pixels():
     scene = known_scene()
     document, read = read_glb(glb_bytes(scene, ExportOptions(drop=0.0)))
@@ -180,6 +186,14 @@ def test_glb_cameras_project_points_to_their_pixels():
         shift = np.stack([u, v], axis=1) - (expected + 0.5)
         middle = [w / 2 - scene.K[t, 0, 2] - 0.5, h / 2 - scene.K[t, 1, 2] - 0.5]
         np.testing.assert_allclose(shift, np.tile(middle, (len(shift), 1)), atol=0.01)
+        for name, moving in ((f"moving {t:04d}", True), ("static", False)):
+            attributes = next(m for m in document["meshes"] if m["name"] == name)["primitives"][0]
+            xyz = read(attributes["attributes"]["POSITION"])
+            colors = in_srgb(read(attributes["attributes"]["COLOR_0"])[:, :3] / 65535)
+            world = (xyz - T_gltf_world[:3, 3]) @ T_gltf_world[:3, :3]
+            uv, _ = project(world, scene.K[t], T)
+            depth = -((xyz - places[t]) @ Rotation.from_quat(turns[t]).as_matrix())[:, 2]
+            assert_points_are_those_of_the_frame(scene, t, uv + 0.5, depth, colors, moving=moving)
 
 
 def test_glb_shows_dynamic_points_at_their_time_only():
@@ -214,8 +228,7 @@ def test_glb_is_read_by_trimesh_with_colours_in_linear_light(tmp_path):
     colour = read(mesh["primitives"][0]["attributes"]["COLOR_0"])[0] / 65535
     # sRGB 250 and 20 in linear light, by the formula of the standard.
     np.testing.assert_allclose(colour, [0.9559733, 0.0069954, 0.0069954, 1], atol=1e-5)
-    back = np.where(colour <= 0.0031308, 12.92 * colour, 1.055 * colour ** (1 / 2.4) - 0.055)
-    np.testing.assert_allclose(255 * back[:3], [250, 20, 20], atol=0.05)
+    np.testing.assert_allclose(in_srgb(colour[:3]), [250, 20, 20], atol=0.05)
 
 
 def test_glb_of_one_frame_has_no_animation():
@@ -271,6 +284,12 @@ def test_usd_camera_projects_points_to_their_pixels(tmp_path):
         uv, _ = project(world, scene.K[t], np.linalg.inv(scene.T_world_camera)[t])
         assert seen.sum() > 500
         np.testing.assert_allclose(xy[seen], uv[seen] + 0.5, atol=0.02)
+        count = len(np.array(moving.GetPointsAttr().Get(t)))
+        for cloud, rows in ((moving, slice(count)), (static, slice(count, None))):
+            colors = in_srgb(np.array(cloud.GetDisplayColorAttr().Get(t)))
+            assert_points_are_those_of_the_frame(
+                scene, t, xy[rows], clip[rows, 3], colors, moving=cloud is moving
+            )
 
 
 @pytest.mark.slow

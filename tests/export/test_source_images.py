@@ -19,6 +19,7 @@ from dyn3r.scene.known_cameras import read_cameras
 from dyn3r.types import Clip
 from tests.export.known_world import known_scene, source_xy, write_source
 from tests.factories import tiny_scene
+from tests.shots import shot
 
 
 def clip_of(scene: Scene) -> Clip:
@@ -88,6 +89,48 @@ def test_images_one_frame_off_are_refused(tmp_path):
         list(read_source_images(known_scene(), source))
 
 
+def scene_of(clip: Clip) -> Scene:
+    h, w = clip.size_hw
+    return tiny_scene(
+        n=len(clip), h=h, w=w, images=clip.images, mapping=clip.mapping, times_s=clip.times_s,
+        names=clip.names,
+    )  # fmt: skip
+
+
+def test_one_field_of_interlaced_images_is_used_as_in_the_clip(tmp_path):
+    frames, later = shot(6, step=12), shot(6, step=12)
+    later = np.roll(later, -6, axis=2)  # half a frame later
+    combed = frames.copy()
+    combed[:, 1::2] = later[:, 1::2]
+    for t, frame in enumerate(combed):
+        Image.fromarray(frame).save(tmp_path / f"{t}.png")
+    scene = scene_of(read_clip(tmp_path, size=192, square_ok=True))
+    assert scene.mapping.one_field
+    found = np.stack(list(read_source_images(scene, tmp_path)))
+    np.testing.assert_array_equal(found[:, ::2], frames[:, ::2])
+    assert np.abs(found.astype(float) - frames).mean() < 0.5 * np.abs(combed - 1.0 * frames).mean()
+    saved = scene.save(tmp_path / "a.dyn3r")
+    assert Scene.load(saved).mapping == scene.mapping
+
+
+def test_images_of_12_bits_are_as_bright_as_in_the_clip(tmp_path):
+    grey = shot(4)[..., 0].astype(np.uint16)
+    for t, frame in enumerate(grey):
+        Image.fromarray(frame * 16).save(tmp_path / f"{t}.png")
+    scene = scene_of(read_clip(tmp_path, size=192, square_ok=True))
+    for image, frame in zip(read_source_images(scene, tmp_path), grey, strict=True):
+        assert np.abs(image[..., 0].astype(int) - frame).max() <= 1
+
+
+def test_depth_maps_beside_the_images_are_left_out(tmp_path):
+    for t, frame in enumerate(shot(3)):
+        Image.fromarray(frame).save(tmp_path / f"frame_{t}.png")
+        depth = frame[..., 0].astype(np.uint16) * 100
+        Image.fromarray(depth).save(tmp_path / f"frame_{t}_depth.png")
+    scene = scene_of(read_clip(tmp_path, size=192, square_ok=True))
+    assert len(list(read_source_images(scene, tmp_path))) == 3
+
+
 def write_video(path: Path, stamps: list[int]) -> Path:
     """Grey frames, each with one brighter column, with these time stamps in tenths of a second."""
     packets = []
@@ -112,10 +155,7 @@ def test_equal_time_stamps_become_increasing(tmp_path):
     (note,) = [note for note in clip.report.notes if note.topic == "times"]
     assert note.text == "3 time stamps do not increase: these frames are half a frame later"
     np.testing.assert_allclose(clip.times_s, [0, 0.1, 0.15, 0.2, 0.3, 0.35, 0.4, 0.5], atol=2e-3)
-    scene = tiny_scene(
-        n=8, h=64, w=96, images=clip.images, mapping=clip.mapping, times_s=clip.times_s,
-        names=clip.names,
-    )  # fmt: skip
+    scene = scene_of(clip)
     centres = [
         np.flatnonzero(image[30, :, 1] > 130).mean() for image in read_source_images(scene, video)
     ]

@@ -276,14 +276,37 @@ def test_distortion_that_cannot_be_undone_is_refused(clip, tmp_path):
     path = write_transforms(tmp_path, clip, fl_x=90.0, k1=-1e5)
     with pytest.raises(InputError, match="too strong"):
         known_cameras(path, clip)
-    content = json.loads(write_transforms(tmp_path, clip, fl_x=90.0, k1=-0.1).read_text())
-    content["frames"][2]["k1"] = -0.2
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="differs between frames"):
-        known_cameras(path, clip)
     np.savez(tmp_path / "k.npz", K=np.diag([90.0, 90.0, 1.0]), dist=[0.1, 0, 0, 0])
     with pytest.raises(InputError, match="lens distortion"):
         known_cameras(tmp_path / "k.npz", clip)
+
+
+def test_every_frame_is_undistorted_with_its_own_lens(scene, clip, tmp_path):
+    path = write_transforms(tmp_path, clip, fl_x=90.0, k1=-0.1)
+    content = json.loads(path.read_text())
+    content["frames"][2] |= {"k1": -0.2, "fl_x": 95.0}
+    del content["frames"][1]  # without a camera: the lens of a frame beside it
+    path.write_text(json.dumps(content))
+    known = known_cameras(path, clip)
+    mapping = known.clip.mapping
+    assert mapping.lens is None
+    assert [lens.radial[0] for lens in mapping.frame_lenses] == [-0.1, -0.1, -0.2, -0.1, -0.1]
+    alone = known_cameras(write_transforms(tmp_path, clip, fl_x=95.0, k1=-0.2), clip)
+    np.testing.assert_array_equal(known.clip.images[2], alone.clip.images[2])
+    assert known.priors.K is not None
+    np.testing.assert_allclose(known.priors.K[2], alone.priors.K[2])
+    np.testing.assert_allclose(known.priors.K[0], known.priors.K[4])
+    assert "perspective distortion removed from the frames, 2 lenses" in str(known.clip.report)
+    assert known.clip.part(slice(2, 4)).mapping.frame_lenses == mapping.frame_lenses[2:4]
+
+    scene = replace(
+        scene, mapping=mapping, images=known.clip.images, K=known.priors.K[[0, 0, 2, 3, 4]]
+    )
+    saved = scene.save(tmp_path / "scene.dyn3r")
+    assert Scene.load(saved).mapping == mapping
+    again = known_cameras(saved, clip)
+    np.testing.assert_array_equal(again.clip.images, known.clip.images)
+    np.testing.assert_allclose(again.priors.K, scene.K, atol=1e-9)
 
 
 def test_a_scene_of_undistorted_frames_undistorts_the_next_clip(scene, clip, tmp_path):

@@ -334,7 +334,9 @@ def test_label_pictures_and_arrays(tmp_path: Path) -> None:
 
 def test_bad_masks(tmp_path: Path) -> None:
     clip = video_like_clip([2, 4, 60])
-    with pytest.raises(InputError, match="8 frames where the clip has 3"):
+    with pytest.raises(
+        InputError, match="nothing for 1 of the clip's 3 frames: the first is frame_000060"
+    ):
         read_masks(save_masks(tmp_path / "a", [f"{k:05d}" for k in range(8)]), clip)
     with pytest.raises(InputError, match="50x40 pixels fits neither"):
         read_masks(save_masks(tmp_path / "b", ["0", "1", "2"], (40, 50)), clip)

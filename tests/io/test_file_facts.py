@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from dyn3r.io.camera_files import known_field_of_view
 from dyn3r.io.clip import read_clip
 from dyn3r.io.inspection.file_facts import (
     EXIF,
@@ -19,7 +21,9 @@ from dyn3r.io.inspection.file_facts import (
     PHOTO_SIGMA,
     QUICKTIME_35MM,
     VIDEO_SIGMA,
+    FileFacts,
 )
+from dyn3r.scene.known_cameras import known_cameras
 from tests.shots import shot
 
 
@@ -66,12 +70,65 @@ def test_rotation_is_said(tmp_path: Path, orientation: int, degrees: int) -> Non
     assert f"turned by {degrees} degrees clockwise" in note.text
 
 
-def test_pixels_that_are_not_square_are_said(tmp_path: Path) -> None:
-    Image.fromarray(shot(1)[0]).save(tmp_path / "a.png", dpi=(72, 96))
-    assert notes(tmp_path / "a.png")[1] == ("pixels", True)
-    file = video(tmp_path / "a.mp4", Fraction(16, 11))
-    text = read_clip(file, size=96).report.notes[1].text
-    assert "1.455 times as wide as high" in text
+def test_pixels_that_are_not_square_become_square(tmp_path: Path) -> None:
+    wide = shot(3, hw=(144, 256))
+    for t, frame in enumerate(wide):
+        narrow = Image.fromarray(frame).resize((192, 144), Image.Resampling.LANCZOS)
+        narrow.save(tmp_path / f"{t}.png", dpi=(72, 96))
+    clip = read_clip(tmp_path, size=256)
+    assert clip.mapping.source_hw == (144, 192)
+    assert clip.size_hw == (144, 256)
+    assert np.abs(clip.images.astype(float) - wide).mean() < 6
+    note = clip.report.notes[1]
+    assert (note.topic, note.warning) == ("pixels", False)
+    assert "1.333 times as wide as high" in note.text
+    # the ends of a row lead back to those of the file
+    ends = clip.mapping.to_source(np.array([[-0.5, 0], [255.5, 0]]))[:, 0]
+    np.testing.assert_allclose(ends, [-0.5, 191.5])
+    K = known_field_of_view(60, clip).K
+    assert K is not None
+    np.testing.assert_allclose(K[0, 0, 0], 128 / np.tan(np.radians(30)))
+    np.testing.assert_allclose(K[0, 0, 0], K[0, 1, 1])
+    at_source = clip.mapping.K_to_source(K[0])
+    np.testing.assert_allclose(at_source[1, 1] / at_source[0, 0], 4 / 3)
+
+
+@pytest.mark.parametrize("display", [False, True])
+def test_cameras_of_stored_and_of_square_pixels(tmp_path: Path, display: bool) -> None:
+    for t, frame in enumerate(shot(2)):
+        Image.fromarray(frame).save(tmp_path / f"{t}.png", dpi=(72, 96))
+    width, fx = (256, 200.0) if display else (192, 150.0)
+    frames = [{"file_path": f"{t}.png", "transform_matrix": np.eye(4).tolist()} for t in range(2)]
+    about = {"w": width, "h": 144, "fl_x": fx, "fl_y": 200.0, "frames": frames}
+    (tmp_path / "transforms.json").write_text(json.dumps(about))
+    clip = read_clip(tmp_path, size=256)
+    K = known_cameras(tmp_path, clip).priors.K
+    assert K is not None
+    np.testing.assert_allclose(K[:, [0, 1], [0, 1]], 200)
+
+
+def test_turned_videos_and_photographs_have_turned_pixels(tmp_path: Path) -> None:
+    file = video(tmp_path / "a.mp4", Fraction(4, 3))
+    assert read_clip(file, size=256).mapping.pixel_aspect == pytest.approx(4 / 3)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(shot(1)[0]).save(tmp_path / "a.png", dpi=(72, 96), exif=exif)
+    mapping = read_clip(tmp_path / "a.png", size=256).mapping
+    assert mapping.source_hw == (192, 144)
+    assert mapping.pixel_aspect == pytest.approx(3 / 4)
+    assert mapping.size_hw == (256, 144)
+    facts = FileFacts([], pixel_aspect=4 / 3)
+    assert facts.upright_aspect(90) == facts.upright_aspect(270) == pytest.approx(3 / 4)
+    assert facts.upright_aspect(180) == pytest.approx(4 / 3)
+
+
+def test_the_focal_length_of_pixels_that_are_not_square(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 1
+    exif.get_ifd(EXIF)[FOCAL_35MM] = 26
+    Image.fromarray(shot(1)[0]).save(tmp_path / "a.png", dpi=(72, 96), exif=exif)
+    clip = read_clip(tmp_path / "a.png", size=256)
+    assert clip.focal_px == pytest.approx(26 / 43.27 * np.hypot(256, 144))
 
 
 def test_panoramas_are_recognised(tmp_path: Path) -> None:

@@ -90,6 +90,53 @@ def test_few_bits_in_16_bit_files_are_not_dark(
     np.testing.assert_array_equal(np.asarray(streamed), clip.images[0])
 
 
+def test_images_stored_twice_are_read_once(tmp_path: Path) -> None:
+    for t, frame in enumerate(shot(4)):
+        for suffix in ("jpg", "PNG", "heic"):
+            (tmp_path / f"IMG_{t}.{suffix}").write_bytes(b"broken")
+        Image.fromarray(frame).save(tmp_path / f"IMG_{t}.PNG")
+    (tmp_path / "IMG_3.PNG").unlink()
+    Image.fromarray(shot(4)[3]).save(tmp_path / "IMG_3.jpg", quality=95)
+    for t in range(3):
+        (tmp_path / f"IMG_{t}.heic").unlink()
+    (tmp_path / "IMG_3.heic").unlink()
+    (tmp_path / "IMG_0.jpg").unlink()  # as many of both
+    clip = read_clip(tmp_path, **SIZE)
+    assert clip.names == ("IMG_0.PNG", "IMG_1.PNG", "IMG_2.PNG", "IMG_3.jpg")
+    assert "2 of the folder's files are images again, under another suffix" in texts(clip)[1]
+
+
+def test_missing_numbers_are_said(tmp_path: Path) -> None:
+    numbers = [0, 2, 4, 6, 8, 20, 22, 24]
+    for number, frame in zip(numbers, shot(8)):
+        save(tmp_path, f"frame_{number:04d}.png", frame)
+    note = read_clip(tmp_path, **SIZE).report.notes[1]
+    assert (note.topic, note.warning) == ("times", True)
+    assert "missing after frame_0008.png (frame_0020.png is next)" in note.text
+
+
+@pytest.mark.parametrize("names", [range(0, 40, 5), [3, 7, 8, 15, 29, 31, 32, 50], ["a", "b"]])
+def test_equal_steps_and_times_are_no_missing_numbers(tmp_path: Path, names) -> None:
+    for name, frame in zip(names, shot(8)):
+        save(tmp_path, f"{name}.png", frame)
+    assert len(texts(read_clip(tmp_path, **SIZE))) == 1
+
+
+def test_a_folder_with_a_video_names_it(tmp_path: Path) -> None:
+    (tmp_path / "clip.MOV").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"but a video: give clip\.MOV"):
+        read_clip(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tif", "png"])
+def test_animations_are_said_to_be_read_in_part(tmp_path: Path, suffix: str) -> None:
+    first, *others = map(Image.fromarray, shot(3))
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=others)
+    note = read_clip(tmp_path / f"a.{suffix}", **SIZE).report.notes[1]
+    assert note.warning
+    assert "holds 3 pictures, of which the first is read" in note.text
+
+
 def test_heic_is_named_where_it_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

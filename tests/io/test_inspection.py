@@ -34,7 +34,7 @@ def topics(clip: Clip) -> list[str]:
     return [note.topic for note in clip.report.notes]
 
 
-@pytest.mark.parametrize("step", [0, 2, 9, 40])
+@pytest.mark.parametrize("step", [1, 2, 9, 40])
 def test_nothing_is_found_in_a_clean_shot(read, step: int) -> None:
     clip = read(shot(10, step=step))
     assert topics(clip) == ["frames"]
@@ -73,6 +73,19 @@ def test_a_clip_without_any_texture_stays_whole_with_a_warning(read) -> None:
     clip = read(black(3, 2))
     assert clip.unusable is None
     assert [note.warning for note in clip.report.notes] == [False, True]
+
+
+def test_repeated_frames_are_said(read) -> None:
+    frames = shot(10)
+    frames[3:5] = frames[2]
+    note = read(frames).report.notes[1]
+    assert note.text == "2 are the frame before once more (003.png, 004.png)"
+    assert note.warning
+
+
+def test_frames_of_one_picture_are_said(read) -> None:
+    note = read(shot(5, step=0)).report.notes[1]
+    assert note.text == "all frames are the same picture"
 
 
 # --- borders

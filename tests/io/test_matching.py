@@ -115,7 +115,7 @@ def test_frames_taken_from_a_video_with_another_program():
 def test_every_frame_may_be_wanted():
     rows = numbered("{:05d}.png", range(1, 25))
     assert match(rows, VIDEO, every_frame=True).rows == list(range(8))  # 0 is not there
-    with pytest.raises(InputError, match="4 frames where the clip has 8"):
+    with pytest.raises(InputError, match="nothing for 4 of the clip's 8 frames"):
         match(rows[:4], VIDEO, every_frame=True)
 
 

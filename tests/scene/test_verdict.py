@@ -101,6 +101,22 @@ def test_a_given_focal_length_is_good(truth: Truth, right: Geometry) -> None:
     assert "focal length" not in unknown.parts
 
 
+@pytest.mark.parametrize(("sigma", "grade"), [(0.05, "good"), (0.15, "doubtful")])
+def test_a_stated_focal_length_is_called_so(
+    truth: Truth, right: Geometry, sigma: float, grade: str
+) -> None:
+    masks = np.zeros(truth.depth.shape, bool)
+    stated = Priors(K=truth.K, focal_sigma=sigma)
+    kept = judge(replace(right, focal_sigma=0.0), masks, truth.flow, stated, NAMES)
+    assert kept is not None
+    part = kept.parts["focal length"]
+    assert part.grade == grade
+    assert part.reason == f"stated by the file, and taken to be right to {sigma:.0%}"
+    from_flow = judge(replace(right, focal_sigma=0.02), masks, truth.flow, stated, NAMES)
+    assert from_flow is not None
+    assert from_flow.parts["focal length"].reason == "known to about 2%"
+
+
 def test_uncertain_depth(truth: Truth, right: Geometry) -> None:
     for sigma, grade in ((0.3, "doubtful"), (0.6, "poor")):
         uncertain = replace(right, sigma_log_depth=np.full(truth.depth.shape, sigma))

@@ -194,6 +194,11 @@ class Run:
         )
         if self.input.split_cuts:
             clip = longest_shot(clip)
+        if earlier is not None and earlier.mapping.frame_lenses:
+            raise InputError(
+                f"{self.resume} was made with cameras whose lens distortion differs between "
+                "frames, and that of new frames is not known"
+            )
         if earlier is not None and earlier.mapping.lens is not None:
             clip = without_distortion(clip, earlier.mapping.lens)
         clip, priors = self._priors(clip)

@@ -66,6 +66,10 @@ class Stream:
     """Seconds of the video to skip."""
     size: int | None = None
     """Long side of the frames in pixels, a multiple of 16; default: as the model was trained."""
+    keep_borders: Flag = False
+    """Keep black bars around the picture. They are looked for in the first eight frames."""
+    split_cuts: bool = True
+    """Begin again with a new reference where another shot begins."""
     live: Flag = False
     """Open a page in which the frames appear as they come."""
     port: int = 8080
@@ -98,7 +102,10 @@ class Stream:
     def _options(self) -> StreamOptions:
         from dyn3r.streaming import StreamOptions
 
-        return StreamOptions(motion=self.motion, flow=self.flow, size=self.size)
+        return StreamOptions(
+            motion=self.motion, flow=self.flow, size=self.size,
+            crop_borders=not self.keep_borders, split_cuts=self.split_cuts,
+        )  # fmt: skip
 
     def _open(self) -> FrameStream:
         from dyn3r.io.atomic import check_output_folder

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from dyn3r.datasets.cameras import known_K, known_poses
 from dyn3r.datasets.files import npz_names, read_npz
 from dyn3r.errors import InputError
+from dyn3r.geometry.lens import undistort, undistorted_K
 from dyn3r.io.arguments import checked_path
 from dyn3r.io.images import images_in, resize_nearest
 from dyn3r.io.mask_files import match_frames
@@ -40,6 +41,9 @@ class Truth:
 def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]) -> Truth:
     """Ground truth of the frames `names`, at the resolution of the prepared frames.
 
+    It belongs to the images of the source. Where lens distortion was removed from the frames
+    (`mapping`), it is removed from the truth.
+
     Raises:
         InputError: no truth at all, damaged files, arrays that do not fit together or do not fit
             the source of the frames, frames that cannot be matched.
@@ -54,9 +58,9 @@ def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]
     index = match_frames(_frame_stems(root, total), names, root)
     return Truth(
         depth=None if depth is None else _resized_depth(depth[index], mapping),
-        dynamic=None if dynamic is None else resize_nearest(dynamic[index] > 0, mapping),
+        dynamic=None if dynamic is None else _resized(dynamic[index] > 0, mapping),
         T_world_camera=None if poses is None else known_poses(poses, root / "camera.npz")[index],
-        K=None if K is None else _intrinsics(root, K, total, mapping)[index],
+        K=None if K is None else _intrinsics(root, K, total, index, mapping),
     )
 
 
@@ -88,16 +92,31 @@ def _check_source(root: Path, maps: np.ndarray | None, mapping: FrameMapping) ->
 
 def _resized_depth(depth: np.ndarray, mapping: FrameMapping) -> np.ndarray:
     known = np.nan_to_num(depth.astype(np.float32), posinf=0.0, neginf=0.0)
-    return resize_nearest(known, mapping)
+    return _resized(known, mapping)
 
 
-def _intrinsics(root: Path, K: np.ndarray, total: int, mapping: FrameMapping) -> np.ndarray:
+def _resized(
+    maps: Shaped[np.ndarray, "n H W"], mapping: FrameMapping
+) -> Shaped[np.ndarray, "n h w"]:
+    resized = resize_nearest(maps, mapping)
+    if resized.dtype == np.bool_:
+        return undistort(resized.astype(np.uint8), mapping, nearest=True) > 0
+    return undistort(resized, mapping, nearest=True)
+
+
+def _intrinsics(
+    root: Path, K: np.ndarray, total: int, index: list[int], mapping: FrameMapping
+) -> Float[np.ndarray, "n 3 3"]:
     if K.shape not in ((3, 3), (total, 3, 3)):
         raise InputError(
             f"K in {root / 'camera.npz'} must be (3,3) or ({total},3,3), not {K.shape}"
         )
-    every = known_K(np.broadcast_to(K, (total, 3, 3)), root / "camera.npz")
-    return mapping.K_from_source(every)
+    every = known_K(np.broadcast_to(K, (total, 3, 3)), root / "camera.npz")[index]
+    undistorted = [
+        k if lens is None else undistorted_K(lens, k)
+        for k, lens in ((k, mapping.of_frame(t).lens) for t, k in enumerate(every))
+    ]
+    return mapping.K_from_source(np.stack(undistorted))
 
 
 def _frame_stems(root: Path, total: int) -> list[str]:

@@ -92,7 +92,7 @@ def _write_images(
         logger.warning(
             "colmap: no images written, as the source images were not given (--source); "
             "the model is for %simages of %dx%d pixels named %s, ...",
-            "" if scene.mapping.lens is None else "undistorted ",
+            "undistorted " if scene.mapping.is_undistorted else "",
             *size_hw(scene, size)[::-1],
             names[0],
         )

@@ -13,7 +13,9 @@ from PIL import Image
 
 from dyn3r.errors import InputError
 from dyn3r.geometry.lens import source_undistorter
-from dyn3r.io.images import IMAGE_SUFFIXES, images_in, open_image, prepare_image, to_rgb
+from dyn3r.io.image_folder import folder_images
+from dyn3r.io.images import IMAGE_SUFFIXES, prepare_image, read_rgb, white_level
+from dyn3r.io.inspection.interlacing import one_field
 from dyn3r.io.mask_files import match_frames
 from dyn3r.scene import Scene
 
@@ -24,10 +26,12 @@ SourceImage = UInt8[np.ndarray, "source_h source_w 3"]
 
 
 def read_source_images(scene: Scene, source: Path) -> Iterator[SourceImage]:
-    """Yield the upright RGB source image of every frame, undistorted, in order, one at a time.
+    """Yield the upright RGB source image of every frame, in order, one at a time.
 
-    The files of a folder are matched with the frames by name, by order or by number
-    (`match_frames`); the frames of a video by time. Every image is compared with the scene's.
+    They are read as for the clip: one field of interlaced ones, values of 16 bits on the same
+    scale, without lens distortion. The files of a folder are matched with the frames by name, by
+    order or by number (`match_frames`); the frames of a video by time. Every image is compared with
+    the scene's.
 
     Raises:
         InputError: a missing source, frames that are not in it, or images of another size or
@@ -39,11 +43,15 @@ def read_source_images(scene: Scene, source: Path) -> Iterator[SourceImage]:
     height, width = scene.mapping.source_hw
     undistorted = source_undistorter(scene.mapping)
     for t, (name, image) in enumerate(zip(scene.names, images, strict=True)):
+        if scene.mapping.frame_lenses:
+            undistorted = source_undistorter(scene.mapping.of_frame(t))
         if image.shape[:2] != (height, width):
             raise InputError(
                 f"{source} is not what the scene was made from: {name} has "
                 f"{image.shape[1]}x{image.shape[0]} pixels, not {width}x{height}"
             )
+        if scene.mapping.one_field:
+            image = np.asarray(one_field(Image.fromarray(image)))
         image = undistorted(image)
         _check_content(scene, t, image, source)
         yield image
@@ -79,18 +87,18 @@ def _brightness(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h4 w4
 
 
 def _from_folder(scene: Scene, folder: Path) -> Iterator[SourceImage]:
-    files = images_in(folder)
-    if not files:
-        raise InputError(f"the folder {folder} has no images in it")
-    for k in match_frames([f.name for f in files], scene.names, folder):
-        yield np.asarray(to_rgb(open_image(files[k])))
+    files = folder_images(folder).files
+    chosen = [files[k] for k in match_frames([f.name for f in files], scene.names, folder)]
+    white = white_level(chosen)
+    for file in chosen:
+        yield np.asarray(read_rgb(file, white))
 
 
 def _from_file(scene: Scene, file: Path) -> Iterator[SourceImage]:
     if file.suffix.lower() in IMAGE_SUFFIXES:
         if len(scene) > 1:
             raise InputError(f"{file} is one image, but the scene has {len(scene)} frames")
-        yield np.asarray(to_rgb(open_image(file)))
+        yield np.asarray(read_rgb(file, white_level([file])))
         return
     yield from _from_video(scene, file)
 

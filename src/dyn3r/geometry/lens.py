@@ -64,6 +64,22 @@ def _largest_radius(lens: Lens) -> float:
     return float(_RADIUS[falling[0]] if len(falling) else _RADIUS[-1])
 
 
+def undistorted_K(lens: Lens, K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+    """Intrinsics of the source -> intrinsics of the undistorted source."""
+    out = np.array(K, dtype=np.float64)
+    out[:2, :2] *= lens.zoom
+    out[:2, 2] = lens.centre_xy + lens.zoom * (out[:2, 2] - lens.centre_xy)
+    return out
+
+
+def distorted_K(lens: Lens, K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+    """Intrinsics of the undistorted source -> intrinsics of the source."""
+    out = np.array(K, dtype=np.float64)
+    out[:2, :2] /= lens.zoom
+    out[:2, 2] = lens.centre_xy + (out[:2, 2] - lens.centre_xy) / lens.zoom
+    return out
+
+
 def fit_zoom(lens: Lens, mapping: FrameMapping) -> Lens:
     """The lens with the smallest zoom, 1 or more, for which all pixels of the frames are known.
 
@@ -100,7 +116,18 @@ def sampling_positions(
 def undistort(
     images: Shaped[np.ndarray, "n h w *channels"], mapping: FrameMapping, *, nearest: bool = False
 ) -> Shaped[np.ndarray, "n h w *channels"]:
-    """Prepared frames without the distortion of `mapping.lens`; `nearest`: for masks."""
+    """Prepared frames without the distortion of their lenses; `nearest`: for masks and depth.
+
+    Frames of a mapping without a lens stay as they are.
+    """
+    if mapping.frame_lenses:
+        frames = [
+            undistort(images[t : t + 1], mapping.of_frame(t), nearest=nearest)
+            for t in range(len(images))
+        ]
+        return np.concatenate(frames)
+    if mapping.lens is None:
+        return images
     return _sampled(images, _grid(mapping.size_hw, mapping), nearest=nearest)
 
 

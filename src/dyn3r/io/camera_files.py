@@ -94,7 +94,7 @@ def match_cameras(
     listing = with_quaternion_order(listing, clip, match.rows, source)
     T = None if listing.T_world_camera is None else _pick(listing.T_world_camera, match.rows)
     K = None
-    clip = replace(clip, report=clip.report.adding(_note(match, listing)))
+    clip = replace(clip, report=clip.report.adding(_note(match, listing, _broken(match, T))))
     if listing.K is not None:
         with _naming(source):
             K = _at_source(_pick(listing.K, match.rows), match.rows, listing, clip)
@@ -115,26 +115,37 @@ def _naming(source: Path) -> Iterator[None]:
         raise InputError(f"{source}: {problem}") from None
 
 
-def _note(match: Match, listing: CameraList) -> InputNote:
+def _broken(match: Match, T: Float[np.ndarray, "n 4 4"] | None) -> int:
+    """Number of frames whose camera has values that are no numbers."""
+    if T is None:
+        return 0
+    known = np.isfinite(T).all(axis=(1, 2))
+    return sum(row is not None and not known[t] for t, row in enumerate(match.rows))
+
+
+def _note(match: Match, listing: CameraList, broken: int) -> InputNote:
     """How the cameras were matched; a warning where the user should check it."""
     parts = [str(match)]
     if listing.remark:
         parts.append(listing.remark)
     if match.found < len(match.rows):
         parts.append("the others are estimated")
+    if broken:
+        parts.append(f"{broken} of them have values that are no numbers, and are estimated")
     doubtful = match.is_doubtful or 2 * match.found < len(match.rows)
     return InputNote("cameras", "; ".join(parts), warning=doubtful)
 
 
 def known_field_of_view(fov_deg: float, clip: Clip, *, fixed: bool = True) -> Priors:
-    """Intrinsics from the horizontal field of view of the source: centred, square pixels.
+    """Intrinsics from the horizontal field of view of the source: centred, square in the frames.
 
     Raises InputError unless 1 <= fov_deg <= 170.
     """
     fov_deg = checked_number(fov_deg, "the field of view in degrees", low=1, high=170)
     height, width = clip.mapping.source_hw
     f_px = width / 2 / math.tan(math.radians(fov_deg) / 2)
-    K = np.array([[f_px, 0, (width - 1) / 2], [0, f_px, (height - 1) / 2], [0, 0, 1]])
+    f_y = f_px * clip.mapping.pixel_aspect
+    K = np.array([[f_px, 0, (width - 1) / 2], [0, f_y, (height - 1) / 2], [0, 0, 1]])
     return Priors(K=clip.mapping.K_from_source(np.tile(K, (len(clip), 1, 1))), fix_K=fixed)
 
 
@@ -169,7 +180,8 @@ def _at_source(
             out[t] = mapping.K_to_source(K[t])  # of the prepared frames
             continue
         scale = source_wh / size
-        if not 0.98 < scale[0] / scale[1] < 1.02:
+        stretch = scale[0] / scale[1] * np.array([1.0, mapping.pixel_aspect])  # or of square pixels
+        if not ((stretch > 0.98) & (stretch < 1.02)).any():
             raise InputError(
                 f"the known cameras are of images of {size[0]:g}x{size[1]:g} pixels, the source "
                 f"has {source_wh[0]:g}x{source_wh[1]:g}"
@@ -186,64 +198,84 @@ def _undistorted(
     listing: CameraList,
     source: Path,
 ) -> tuple[Clip, Float[np.ndarray, "n 3 3"]]:
-    """The clip without the distortion of its lens, and K of the undistorted source."""
+    """The clip without the distortion of its lenses, and K of the undistorted source."""
     known = [t for t, row in enumerate(rows) if row is not None]
-    lenses = {
-        _with_K(listing.lenses[row], K[t]) for t, row in enumerate(rows)
-        if row is not None and listing.lenses
-    }  # fmt: skip
-    if lenses <= {None}:
+    given = [None if row is None or not listing.lenses else listing.lenses[row] for row in rows]
+    lenses = [None if lens is None else _with_K(lens, k) for lens, k in zip(given, K)]
+    if set(lenses) <= {None}:
         return clip, K
     if not np.isfinite(K[known]).all():
         raise InputError(f"{source} has lens distortion without a focal length")
-    if len(lenses) > 1:
-        raise InputError(
-            f"{source} has lens distortion that differs between frames: give all images one "
-            "camera (COLMAP's single_camera), or undistort them first (colmap image_undistorter)"
-        )
-    (lens,) = lenses
-    assert lens is not None
-    clip = without_distortion(clip, lens)
-    assert clip.mapping.lens is not None
-    K[known] = clip.mapping.lens.K
+    clip = without_distortion(clip, *_of_all_frames(lenses, known, K))
+    for t in known:
+        lens = clip.mapping.of_frame(t).lens
+        assert lens is not None
+        K[t] = lens.K
     return clip, K
 
 
-def _with_K(lens: Lens | None, K: Float[np.ndarray, "3 3"]) -> Lens | None:
+def _of_all_frames(
+    lenses: Sequence[Lens | None], known: Sequence[int], K: Float[np.ndarray, "n 3 3"]
+) -> list[Lens]:
+    """A lens of every frame; of one without a camera, that of the nearest frame with one."""
+    nearest = [min(known, key=lambda k, t=t: abs(k - t)) for t in range(len(lenses))]  # type: ignore[misc]
+    plain = Lens("perspective", (1.0, 1.0), (0.0, 0.0))
+    return [lenses[k] or _with_K(plain, K[k]) for k in nearest]
+
+
+def _with_K(lens: Lens, K: Float[np.ndarray, "3 3"]) -> Lens:
     """The lens in the pixels of K."""
-    if lens is None:
-        return None
     (fx, _, cx), (_, fy, cy), _ = K.tolist()
     return replace(lens, focal_xy=(fx, fy), centre_xy=(cx, cy))
 
 
-def without_distortion(clip: Clip, lens: Lens) -> Clip:
-    """The clip with undistorted frames, the lens in its mapping, and a note in its report.
+def without_distortion(clip: Clip, *lenses: Lens) -> Clip:
+    """The clip with undistorted frames, the lenses in its mapping, and a note in its report.
 
-    `lens` belongs to the source; its zoom is chosen so that all pixels of the frames are known. A
-    clip that was undistorted with the same lens stays as it is.
+    `lenses`: one for all frames, or one for each. They belong to the source. Their zoom is chosen
+    so that all pixels of the frames are known. A clip that was undistorted with the same lenses
+    stays as it is.
 
-    Raises InputError if it was undistorted with another one, or for a lens that can't be undone.
+    Raises InputError if it was undistorted with others, or for a lens that can't be undone.
     """
-    lens = fit_zoom(lens, clip.mapping)
-    if clip.mapping.lens == lens:
+    fitted = {lens: fit_zoom(lens, clip.mapping) for lens in dict.fromkeys(lenses)}
+    common = next(iter(fitted.values())) if len(fitted) == 1 else None
+    own = () if common is not None else tuple(fitted[lens] for lens in lenses)
+    mapping = replace(clip.mapping, lens=common, frame_lenses=own)
+    if clip.mapping == mapping:
         return clip
-    if clip.mapping.lens is not None:
+    if clip.mapping.is_undistorted:
         raise InputError("the clip was already undistorted with another lens")
-    mapping = replace(clip.mapping, lens=lens)
-    height, width = mapping.source_hw
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
-    moved = np.nan_to_num(np.linalg.norm(distort(lens, corners) - corners, axis=1))
-    text = f"{lens.model} distortion removed from the frames: up to {moved.max():.0f} px"
-    report = clip.report.adding(InputNote("lens", f"{text} in a corner of the source"))
+    report = clip.report.adding(_lens_note(list(fitted.values()), mapping.source_hw))
     overlay = clip.overlay
-    if overlay is not None:
+    if overlay is not None:  # where any frame has it
         grey = np.repeat(np.uint8(255) * overlay[None, ..., None], 3, axis=-1)
-        overlay = undistort(grey, mapping)[0, ..., 0] > 127
+        shown = [
+            undistort(grey, replace(mapping, lens=lens, frame_lenses=()))
+            for lens in fitted.values()
+        ]
+        overlay = np.max(shown, axis=0)[0, ..., 0] > 127
     return replace(
         clip, images=undistort(clip.images, mapping), mapping=mapping, report=report,
         overlay=overlay,
     )  # fmt: skip
+
+
+def _lens_note(lenses: Sequence[Lens], source_hw: tuple[int, int]) -> InputNote:
+    """What was removed; the largest displacement of a corner of the source."""
+    height, width = source_hw
+    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
+    moved = [
+        np.nan_to_num(np.linalg.norm(distort(lens, corners) - corners, axis=1)).max()
+        for lens in lenses
+    ]
+    models = " and ".join(sorted({lens.model for lens in lenses}))
+    each = f", {len(lenses)} lenses" if len(lenses) > 1 else ""
+    return InputNote(
+        "lens",
+        f"{models} distortion removed from the frames{each}: up to {max(moved):.0f} px in a corner "
+        "of the source",
+    )
 
 
 def _check(

@@ -99,12 +99,12 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
         if not source.exists():
             raise InputError(f"{source} does not exist")
         read = _reader(source, fps, num_frames, start, progress)
-        plain = _Preparation(crop)
+        plain = Preparation(crop)
         clip, interlaced = read(plain)
         picture = find_borders(clip.images) if crop_borders else None
         if picture is not None:
             picture = in_source(picture, clip.mapping)
-        better = _Preparation(crop, picture, one_field=interlaced)
+        better = Preparation(crop, picture, one_field=interlaced)
         if better == plain:
             return clip
         return _with(read(better).clip, *better.notes(clip.mapping.source_hw))
@@ -160,7 +160,7 @@ def check_sampling(fps: float, num_frames: int | None, start: float) -> None:
         checked_whole(num_frames, "the number of frames", low=1, high=MAX_FRAMES)
 
 
-class _Preparation(NamedTuple):
+class Preparation(NamedTuple):
     """What is done with every frame."""
 
     crop: dict[str, Any]
@@ -169,6 +169,13 @@ class _Preparation(NamedTuple):
     """Its part within bars."""
     one_field: bool = False
     """Whether its even rows alone are used."""
+
+    def mapping(self, source_hw: tuple[int, int], pixel_aspect: float = 1.0) -> FrameMapping:
+        """The mapping of frames of this size. Raises InputError as `frame_mapping` does."""
+        mapping = frame_mapping(
+            source_hw, **self.crop, picture=self.picture, pixel_aspect=pixel_aspect
+        )
+        return replace(mapping, one_field=self.one_field)
 
     def notes(self, source_hw: tuple[int, int]) -> list[InputNote]:
         """What differs from the plain preparation."""
@@ -193,7 +200,7 @@ class _Read(NamedTuple):
 
 def _reader(
     source: Path, fps: float, num_frames: int | None, start: float, progress: Progress
-) -> Callable[[_Preparation], _Read]:
+) -> Callable[[Preparation], _Read]:
     """Function that reads the source. Raises InputError if there is nothing to read."""
     if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
         found = folder_images(source) if source.is_dir() else FolderImages([source], [])
@@ -207,7 +214,7 @@ def _reader(
 class _Frames:
     """Frames that are prepared and inspected one by one; all of one size."""
 
-    def __init__(self, how: _Preparation, expected: int) -> None:
+    def __init__(self, how: Preparation, expected: int) -> None:
         self.names: list[str] = []
         self._how, self._expected = how, expected
         self._mapping: FrameMapping | None = None
@@ -215,11 +222,11 @@ class _Frames:
     def __len__(self) -> int:
         return len(self.names)
 
-    def add(self, image: Image.Image, name: str) -> None:
+    def add(self, image: Image.Image, name: str, pixel_aspect: float) -> None:
         hw = (image.height, image.width)
         if self._mapping is None:
             try:
-                self._mapping = frame_mapping(hw, **self._how.crop, picture=self._how.picture)
+                self._mapping = self._how.mapping(hw, pixel_aspect)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
             self._stack = FrameStack(self._mapping.size_hw, self._expected)
@@ -255,7 +262,7 @@ def _read_video(
     num_frames: int | None,
     start: float,
     progress: Progress,
-    how: _Preparation,
+    how: Preparation,
 ) -> _Read:
     times: list[float] = []
     moved = turned = 0
@@ -269,7 +276,8 @@ def _read_video(
                     f"{source} has more than {MAX_FRAMES} frames: ask for fewer with fps or "
                     "a number of frames"
                 )
-            frames.add(sample.image, frame_name(sample.index))
+            aspect = facts.upright_aspect(sample.turned)
+            frames.add(sample.image, frame_name(sample.index), aspect)
             times.append(sample.time_s)
             moved += sample.is_time_moved
             turned = sample.turned
@@ -288,22 +296,28 @@ def _read_images(
     chosen: tuple[list[Path], Float[np.ndarray, " n"], float],
     notes: Sequence[InputNote],
     progress: Progress,
-    how: _Preparation,
+    how: Preparation,
 ) -> _Read:
     files, times, rate = chosen
     if len(files) > MAX_FRAMES:
         raise InputError(f"{source} has more than {MAX_FRAMES} images: ask for fewer")
-    white = white_level(files)
-    if white is not None:
-        text = f"16-bit files with values of {white.bit_length()} bits: {white} is white"
-        notes = [*notes, InputNote("pixels", text)]
+    white, depth_notes = white_note(files)
     facts = images_facts(files)
-    facts = facts._replace(notes=[*notes, *facts.notes])
+    facts = facts._replace(notes=[*notes, *depth_notes, *facts.notes])
     frames = _Frames(how, len(files))
     for done, file in enumerate(files):
-        frames.add(read_rgb(file, white), file.name)
+        frames.add(read_rgb(file, white), file.name, facts.pixel_aspect)
         progress(_STAGE, done + 1, len(files))
     return frames.read(times, source, rate, facts)
+
+
+def white_note(files: Sequence[Path]) -> tuple[int | None, list[InputNote]]:
+    """`white_level`, and a note on it. Raises InputError as that function does."""
+    white = white_level(files)
+    if white is None:
+        return None, []
+    text = f"16-bit files with values of {white.bit_length()} bits: {white} is white"
+    return white, [InputNote("pixels", text)]
 
 
 def _with(clip: Clip, *notes: InputNote) -> Clip:

@@ -6,7 +6,7 @@ Frames, names and times are those of `read_clip`, at source resolution.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +15,13 @@ from PIL import Image
 
 from dyn3r.errors import InputError
 from dyn3r.io.arguments import checked_path
-from dyn3r.io.clip import check_sampling, choose_images, frame_name
-from dyn3r.io.image_folder import folder_images
-from dyn3r.io.images import IMAGE_SUFFIXES, read_rgb, white_level
+from dyn3r.io.clip import check_sampling, choose_images, frame_name, white_note
+from dyn3r.io.image_folder import FolderImages, folder_images
+from dyn3r.io.images import IMAGE_SUFFIXES, read_rgb
+from dyn3r.io.inspection.file_facts import images_facts, rotation_notes, video_facts
 from dyn3r.io.text import storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames
+from dyn3r.types.input_report import InputReport
 
 
 class StreamedFrame(NamedTuple):
@@ -31,6 +33,8 @@ class StreamedFrame(NamedTuple):
     """As in `Clip.names`."""
     time_s: float
     """Seconds since the start of the source."""
+    pixel_aspect: float = 1.0
+    """Width of its pixels over their height."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class FrameStream:
     """Estimated number of frames; None if the source does not say."""
     source: str
     """The path it was opened from."""
+    report: InputReport = field(default_factory=InputReport)
+    """What the file says, and what was left out of a folder."""
 
     def __iter__(self) -> Iterator[StreamedFrame]:
         """Iterate over the frames."""
@@ -66,28 +72,33 @@ def stream_frames(
         raise InputError(f"{source} does not exist")
     if not source.is_dir() and source.suffix.lower() not in IMAGE_SUFFIXES:
         return _of_video(source, fps, num_frames, start)
-    files = folder_images(source).files if source.is_dir() else [source]
-    chosen, times, rate = choose_images(source, files, fps, num_frames, start)
-    white = white_level(chosen)
+    found = folder_images(source) if source.is_dir() else FolderImages([source], [])
+    chosen, times, rate = choose_images(source, found.files, fps, num_frames, start)
+    white, notes = white_note(chosen)
+    facts = images_facts(chosen)
     frames = (
-        StreamedFrame(read_rgb(file, white), storable(file.name), float(time_s))
+        StreamedFrame(read_rgb(file, white), storable(file.name), float(time_s), facts.pixel_aspect)
         for file, time_s in zip(chosen, times)
     )
-    return FrameStream(frames, rate, len(chosen), storable(str(source)))
+    report = InputReport((*found.notes, *notes, *facts.notes))
+    return FrameStream(frames, rate, len(chosen), storable(str(source)), report)
 
 
 def _of_video(source: Path, fps: float, num_frames: int | None, start: float) -> FrameStream:
     with open_video(source) as container:
+        facts = video_facts(container, source)
         plan = plan_sampling(container, fps=fps, start_s=start, limit=num_frames)
+        first = next(sampled_frames(container, plan), None)
+    if first is None:
+        where = f" after {start:g} s" if start else ""
+        raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
+    aspect = facts.upright_aspect(first.turned)
 
     def frames() -> Iterator[StreamedFrame]:
-        came = False
         with open_video(source) as container:
             for sample in sampled_frames(container, plan):
-                came = True
-                yield StreamedFrame(sample.image, frame_name(sample.index), sample.time_s)
-        if not came:
-            where = f" after {start:g} s" if start else ""
-            raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
+                yield StreamedFrame(sample.image, frame_name(sample.index), sample.time_s, aspect)
 
-    return FrameStream(frames(), plan.rate / plan.step, plan.expected, storable(str(source)))
+    report = InputReport((*rotation_notes(first.turned), *facts.notes))
+    where = storable(str(source))
+    return FrameStream(frames(), plan.rate / plan.step, plan.expected, where, report)

@@ -12,7 +12,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -59,13 +59,15 @@ def frame_mapping(
     square_ok: bool = False,
     square_crop: bool = False,
     picture: Window | None = None,
+    pixel_aspect: float = 1.0,
 ) -> FrameMapping:
     """Resizing and crop of a source image of `source_hw` (height, width) (SPEC 2).
 
     By default the long side becomes `size` and a centre crop makes both sides multiples of 16; a
     square image is cropped to 4:3 unless `square_ok`. With `square_crop` the short side becomes
     `size` and the centre square is kept: the published 224 model's rule. `picture`: the part of the
-    image within its bars, which is resized and cropped as if it were the image.
+    image within its bars, which is resized and cropped as if it were the image. `pixel_aspect`:
+    width of its pixels over their height; those of the frames are square.
 
     Raises:
         InputError: `size` is no multiple of 16 from 64 to 4096, or the crop would be empty.
@@ -79,8 +81,9 @@ def frame_mapping(
             f"an image of {width}x{height} pixels is too small: "
             f"both sides must have at least {PATCH} pixels"
         )
-    long_side = round(size * max(inner_hw) / min(inner_hw)) if square_crop else int(size)
-    resized_h, resized_w = (round(side * long_side / max(inner_hw)) for side in inner_hw)
+    shape = inner_hw[0], inner_hw[1] * pixel_aspect
+    long_side = round(size * max(shape) / min(shape)) if square_crop else int(size)
+    resized_h, resized_w = (round(side * long_side / max(shape)) for side in shape)
     centre_x, centre_y = resized_w // 2, resized_h // 2
     if square_crop:
         half_w = half_h = min(centre_x, centre_y)
@@ -96,7 +99,8 @@ def frame_mapping(
             f"{resized_w}x{resized_h} and nothing is left after cropping to multiples of {PATCH}"
         )
     if inner_hw != source_hw:
-        resized_h, resized_w = (round(side * long_side / max(inner_hw)) for side in source_hw)
+        whole = height, width * pixel_aspect
+        resized_h, resized_w = (round(side * long_side / max(shape)) for side in whole)
         centre_x = round((picture.left + picture.right) / 2 * resized_w / width)
         centre_y = round((picture.top + picture.bottom) / 2 * resized_h / height)
     return FrameMapping(
@@ -104,6 +108,7 @@ def frame_mapping(
         resized_hw=(int(resized_h), int(resized_w)),
         crop_xy=(int(centre_x - half_w), int(centre_y - half_h)),
         size_hw=(int(2 * half_h), int(2 * half_w)),
+        pixel_aspect=float(pixel_aspect),
     )
 
 
@@ -135,13 +140,14 @@ def prepare_images(
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
+    pixel_aspect: float = 1.0,
 ) -> tuple[UInt8[np.ndarray, "n h w 3"], FrameMapping]:
     """Prepare images in memory, or from a generator, one at a time.
 
     Args:
         images: PIL images (their EXIF rotation is applied) or arrays (H,W), (H,W,3) or (H,W,4)
             of uint8 or uint16, RGB order; all of one size.
-        size, square_ok, square_crop: see `frame_mapping`.
+        size, square_ok, square_crop, pixel_aspect: see `frame_mapping`.
 
     Returns:
         The frames and the mapping back to the images' pixels (the same for all).
@@ -152,13 +158,17 @@ def prepare_images(
     """
     if not isinstance(images, Iterable):
         raise InputError(f"images must be a list or an array, not {type(images).__name__}")
+    options: dict[str, Any] = {
+        "size": size, "square_ok": square_ok, "square_crop": square_crop,
+        "pixel_aspect": pixel_aspect,
+    }  # fmt: skip
     mapping: FrameMapping | None = None
     frames = []
     for index, image in enumerate(images):
-        rgb = to_rgb(image if isinstance(image, Image.Image) else _from_array(image, index))
+        rgb = as_rgb(image, index)
         hw = (rgb.height, rgb.width)
         if mapping is None:
-            mapping = frame_mapping(hw, size=size, square_ok=square_ok, square_crop=square_crop)
+            mapping = frame_mapping(hw, **options)
         check_same_size(mapping.source_hw, hw, "image 0", f"image {index}")
         frames.append(prepare_image(rgb, mapping))
     if mapping is None:
@@ -333,6 +343,14 @@ def _deep_grey_to_8_bit(grey: np.ndarray) -> UInt8[np.ndarray, "h w"]:
     elif grey.dtype == np.uint16 or largest > 255:
         values = values / 257
     return np.round(values.clip(0, 255)).astype(np.uint8)
+
+
+def as_rgb(image: Image.Image | np.ndarray, index: int) -> Image.Image:
+    """`to_rgb` of an image, or of an array as `prepare_images` takes it; `index` is for messages.
+
+    Raises InputError for arrays of another shape or type.
+    """
+    return to_rgb(image if isinstance(image, Image.Image) else _from_array(image, index))
 
 
 def _from_array(array: np.ndarray, index: int) -> Image.Image:

@@ -147,10 +147,11 @@ def _note(
 def _marked_in_files(files: Sequence[Path], mapping: FrameMapping) -> Bool[np.ndarray, "n h w"]:
     """Marked pixels of images."""
     colors, alphas = [], []
-    for file in files:
+    for t, file in enumerate(files):
         color, alpha = _color_and_alpha(open_image(file))
-        colors.append(_onto_frames(color, mapping, file))
-        alphas.append(colors[-1] if alpha is None else _onto_frames(alpha, mapping, file))
+        own = mapping.of_frame(t)
+        colors.append(_onto_frames(color, own, file))
+        alphas.append(colors[-1] if alpha is None else _onto_frames(alpha, own, file))
     alpha = np.stack(alphas)
     varies = any(alphas[k] is not colors[k] for k in range(len(files)))
     if varies and (alpha < 0.5).any() and (alpha >= 0.5).any():
@@ -222,8 +223,6 @@ def _onto_frames(
     hw = levels.shape[-2:]
     if hw == mapping.source_hw:
         resized = resize_nearest(levels, mapping)
-        if mapping.lens is None:
-            return resized
         stack = resized.reshape(-1, *resized.shape[-2:])
         return undistort(stack, mapping, nearest=True).reshape(resized.shape)
     if hw == mapping.size_hw:

@@ -90,7 +90,10 @@ def match_rows(
     _check_names(readings, rows.count, source)
     if every_frame:
         readings += _by_order(rows, names)
+        partial = max(readings, key=lambda reading: reading.found, default=None)
         readings = [reading for reading in readings if reading.found == len(names)]
+        if partial is not None and not readings:
+            raise _incomplete(partial, names, source)
     if not readings:
         raise InputError(
             f"{source} holds {rows.count} frames where the clip has {len(names)}, and they can't "
@@ -159,6 +162,14 @@ def _ambiguous(
     advice: str = "Take the images that it was made from as the source, or give it their names",
 ) -> InputError:
     return InputError(f"{source} fits the clip in two ways: {first} and {second}. {advice}")
+
+
+def _incomplete(match: Match, names: Sequence[str], source: Path) -> InputError:
+    first = names[match.rows.index(None)]
+    return InputError(
+        f"{source} has nothing for {len(names) - match.found} of the clip's {len(names)} frames: "
+        f"the first is {first} ({match.how})"
+    )
 
 
 def _used(match: Match) -> int:

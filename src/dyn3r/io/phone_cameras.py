@@ -1,4 +1,4 @@
-"""Cameras of programs that record with a phone: Polycam and Record3D; others are named.
+"""Cameras of programs that record with a phone: Polycam and Record3D; other programs are named.
 
 Both have the axes of ARKit, which are OpenGL's: x right, y up, z backward; camera to world.
 """
@@ -21,6 +21,12 @@ _OTHERS = {
     "odometry.csv": "Stray Scanner",
     "*.traj": "ARKitScenes",
     "frame_00000.json": "ARKit (3D Scanner App)",
+    "*.xml": "Agisoft Metashape",
+    "reconstruction.json": "OpenSfM",
+    "poses_bounds.npy": "LLFF",
+    "bundle.out": "Bundler",
+    "*.fbx": "a 3D program (FBX)",
+    "*.abc": "a 3D program (Alembic)",
     "*.r3d": "Record3D that is packed (unpack it as a zip archive, and give its metadata)",
 }
 

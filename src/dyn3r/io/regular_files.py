@@ -53,7 +53,7 @@ def read_text(path: Path, *, limit: int = MAX_TEXT_BYTES) -> str:
     if len(content) > limit:
         raise InputError(f"{path} has more than {limit / 1e6:g} MB: it is too large for its kind")
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError:
         raise InputError(f"{path} cannot be read as text: it is no UTF-8") from None
 

@@ -77,6 +77,8 @@ def _check(fields: Fields) -> None:
             f"images of a scene must be uint8 (n,h,w,3), not {images.dtype} {images.shape}"
         )
     n, h, w = images.shape[:3]
+    if len(fields["mapping"].frame_lenses) not in (0, n):
+        raise InputError(f"a scene of {n} frames needs {n} lenses, if each frame has its own")
     _check_maps(fields, n, h, w)
     if fields["dynamic"].dtype != np.bool_:
         raise InputError(f"dynamic of a scene must be bool, not {fields['dynamic'].dtype}")

@@ -43,6 +43,13 @@ def make_header(fields: Fields, precision: str) -> dict[str, Any]:
             "resized_hw": [int(x) for x in mapping.resized_hw],
             "crop_xy": [int(x) for x in mapping.crop_xy],
             **({} if mapping.lens is None else {"lens": asdict(mapping.lens)}),
+            **(
+                {"frame_lenses": [asdict(lens) for lens in mapping.frame_lenses]}
+                if mapping.frame_lenses
+                else {}
+            ),
+            **({"one_field": True} if mapping.one_field else {}),
+            **({"pixel_aspect": mapping.pixel_aspect} if mapping.pixel_aspect != 1 else {}),
         },
         "fps": fields["fps"],
         "names": list(fields["names"]),
@@ -104,6 +111,11 @@ def parse_header(
         crop_xy=_pair(mapping["crop_xy"], -(2**16)),
         size_hw=(h, w),
         lens=_lens(mapping["lens"]) if mapping.get("lens") is not None else None,
+        frame_lenses=tuple(map(_lens, _list(mapping["frame_lenses"], n)))
+        if "frame_lenses" in mapping
+        else (),
+        one_field={True: True, False: False}[mapping.get("one_field", False)],
+        pixel_aspect=_pixel_aspect(mapping.get("pixel_aspect", 1.0)),
     )
     if not {"times_s", "K", "T_world_camera"} <= set(fields):
         raise ValueError("times or cameras are missing")
@@ -136,6 +148,12 @@ def _lens(value: Any) -> Lens:
         (focal[0], focal[1]), (centre[0], centre[1]), numbers("radial"), numbers("denominator"),
         (tangential[0], tangential[1]), number(value["zoom"]),
     )  # fmt: skip
+
+
+def _pixel_aspect(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.1 <= value <= 10:
+        raise ValueError("the aspect of the pixels is out of range")
+    return float(value)
 
 
 def _pair(value: Any, low: int) -> Size:

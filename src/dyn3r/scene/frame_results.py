@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from dyn3r.errors import InputError
 from dyn3r.scene.scene import Scene
 from dyn3r.types import FrameMapping
+from dyn3r.types.input_report import InputReport
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class FrameResult:
     which keeps the camera of the frame before."""
     mapping: FrameMapping
     """Prepared pixels <-> source pixels; the same for all frames."""
+    report: InputReport = field(default_factory=InputReport)
+    """What was found in the input up to this frame."""
+    shot: int = 0
+    """Number of the shot; each has a world of its own, the camera of its reference."""
 
 
 def scene_from_frames(

@@ -54,6 +54,7 @@ def with_held_frames(
     return replace(
         scene,
         images=clip.images,
+        mapping=clip.mapping,
         names=clip.names,
         times_s=clip.times_s,
         T_world_camera=T,

@@ -49,9 +49,10 @@ def judge(
     if not len(agreement.edges):
         return None
     cameras = judge_cameras(agreement, names)
+    focal = judge_focal_length(geometry, priors)
     parts = {
         "cameras": cameras,
-        "focal length": _limited(judge_focal_length(geometry, priors), cameras),
+        "focal length": focal if _keeps_focal(geometry, priors) else _limited(focal, cameras),
         "depth": _limited(judge_depth(geometry, masks), cameras),
         "masks": judge_masks(static_test(masks, geometry, flow), masks),
     }
@@ -85,15 +86,22 @@ def judge_cameras(agreement: FlowAgreement, names: Sequence[str]) -> PartVerdict
 
 def judge_focal_length(geometry: Geometry, priors: Priors) -> PartVerdict | None:
     """Judge the focal length by its standard error; None if there is none."""
-    known = priors.K is not None and priors.fix_K and np.isfinite(priors.K).any()
-    if known and not geometry.focal_sigma:  # flow may have contradicted what a file states
-        return PartVerdict("good", "given")
+    if _keeps_focal(geometry, priors):
+        error = priors.focal_sigma
+        reason = f"stated by the file, and taken to be right to {error:.0%}" if error else "given"
+        return PartVerdict(_grade(doubtful=error > GOOD_FOCAL, poor=error > POOR_FOCAL), reason)
     if geometry.focal_sigma is None:
         return None
     error = geometry.focal_sigma
     if error > POOR_FOCAL:
         return PartVerdict("poor", "the clip hardly says anything about it")
     return PartVerdict("good" if error <= GOOD_FOCAL else "doubtful", f"known to about {error:.0%}")
+
+
+def _keeps_focal(geometry: Geometry, priors: Priors) -> bool:
+    """Whether the focal length is the known one; flow may contradict what a file states."""
+    known = priors.K is not None and priors.fix_K and bool(np.isfinite(priors.K).any())
+    return known and not geometry.focal_sigma
 
 
 def judge_depth(geometry: Geometry, masks: Bool[np.ndarray, "n h w"]) -> PartVerdict | None:
@@ -131,6 +139,6 @@ def _grade(*, doubtful: bool, poor: bool) -> Grade:
 
 def _limited(part: PartVerdict | None, cameras: PartVerdict) -> PartVerdict | None:
     """Return `part`, at most doubtful if the cameras that it follows from are poor."""
-    if part is None or part.grade != "good" or part.reason == "given" or cameras.grade != "poor":
+    if part is None or part.grade != "good" or cameras.grade != "poor":
         return part
     return PartVerdict("doubtful", f"{part.reason}, if the cameras were right")

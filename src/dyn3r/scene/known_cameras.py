@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from dyn3r.errors import InputError
+from dyn3r.geometry.lens import distorted_K
 from dyn3r.io.arguments import checked_path
 from dyn3r.io.camera_files import (
     KnownCameras,
@@ -34,11 +36,14 @@ def known_cameras(
     if source.suffix.lower() != ".dyn3r" and not (source / "scene.dyn3r").is_file():
         return read_camera_file(source, clip, fixed=fixed, quaternion=quaternion)
     scene = Scene.load(source)
-    if scene.mapping.lens is not None:
-        if clip.mapping.source_hw != scene.mapping.source_hw:
-            raise InputError(f"{source} was made from images of another size than the clip")
-        clip = without_distortion(clip, scene.mapping.lens)
-    cameras = CameraList(scene.T_world_camera, scene.K_source(), names=scene.names)
+    K, mapping = scene.K_source(), scene.mapping
+    if mapping.is_undistorted and clip.mapping.source_hw != mapping.source_hw:
+        raise InputError(f"{source} was made from images of another size than the clip")
+    if mapping.lens is not None:
+        clip = without_distortion(clip, mapping.lens)
+    if mapping.frame_lenses:
+        K = np.stack([distorted_K(*both) for both in zip(mapping.frame_lenses, K)])
+    cameras = CameraList(scene.T_world_camera, K, names=scene.names, lenses=mapping.frame_lenses)
     return match_cameras(cameras, clip, source, fixed=fixed)
 
 
@@ -67,6 +72,20 @@ def unit_of(priors: Priors) -> dict[str, str]:
     if len(positions) < 2 or not np.ptp(positions, axis=0).any():
         return {}
     return {"unit": "the unit of the known cameras"}
+
+
+def K_known_alone(priors: Priors) -> Float[np.ndarray, "n 3 3"] | None:
+    """K, if one holds for all frames and neither cameras nor depth are known; else None.
+
+    Then bundle adjustment alone takes it. The depth of a network lies along the axis of a camera
+    with a focal length of its own; an alignment with another K would take the nearest points on
+    other rays, and bend it.
+    """
+    K = priors.K
+    if K is None or not priors.fix_K or priors.T_world_camera is not None:
+        return None
+    is_one = bool(np.isfinite(K).all()) and np.ptp(K, axis=0).max() == 0
+    return K if is_one and priors.depth is None else None
 
 
 def with_stated_focal(priors: Priors, clip: Clip) -> Priors:

@@ -116,8 +116,9 @@ class FrameMapping:
 
     A source picture is resized to `resized_hw`, then the window of `size_hw` whose top-left pixel
     is `crop_xy` is cut out. Pixel centres are integers on both sides:
-    u_prepared = (u_source + 0.5) * scale_x - 0.5 - crop_x. With a `lens` the source pixels here are
-    those of the undistorted source; `dyn3r.geometry.lens.distort` goes on to the source itself.
+    u_prepared = (u_source + 0.5) * scale_x - 0.5 - crop_x. The pixels of the frames are square;
+    where those of the source are not, the two scales differ. With a `lens` the source pixels here
+    are those of the undistorted source; `dyn3r.geometry.lens.distort` goes on to the source itself.
     """
 
     source_hw: tuple[int, int]
@@ -130,6 +131,23 @@ class FrameMapping:
     """Height and width of the prepared frames; multiples of 16."""
     lens: Lens | None = None
     """Distortion that was removed; None: the frames are as the source shows them."""
+    frame_lenses: tuple[Lens, ...] = ()
+    """Distortion that was removed from each frame, if it differs; `lens` is None then."""
+    one_field: bool = False
+    """True: of an interlaced source the even rows were used; odd rows were made from these."""
+    pixel_aspect: float = 1.0
+    """Width of a source pixel over its height; pixels of the frames are square."""
+
+    def of_frame(self, t: int) -> FrameMapping:
+        """The mapping of frame t, with its own lens if it has one."""
+        if not self.frame_lenses:
+            return self
+        return replace(self, lens=self.frame_lenses[t], frame_lenses=())
+
+    @property
+    def is_undistorted(self) -> bool:
+        """Whether lens distortion was removed."""
+        return self.lens is not None or bool(self.frame_lenses)
 
     @property
     def scale_xy(self) -> tuple[float, float]:
@@ -215,9 +233,12 @@ class Clip:
         """Some of the frames, in order."""
         index = np.arange(len(self))[rows]
         shot = np.searchsorted(np.array(self.cuts), index, side="right")
+        lenses = self.mapping.frame_lenses
+        kept = tuple(lenses[k] for k in index) if lenses else ()
         return replace(
             self,
             images=self.images[rows],
+            mapping=replace(self.mapping, frame_lenses=kept),
             names=tuple(self.names[k] for k in index),
             times_s=self.times_s[rows],
             unusable=None if self.unusable is None else self.unusable[rows],

@@ -32,7 +32,7 @@ def find_cuts(
     n = len(features)
     alone = np.zeros(n, bool)
     differ = [compared.differ for compared in neighbours]
-    if sum(differ) > max(2, MAX_SHARE * n):
+    if too_far_apart(sum(differ), n):
         return (), alone
 
     def match(first: int, second: int) -> bool:
@@ -46,6 +46,11 @@ def find_cuts(
         elif not (match(t - 2, t) or match(t - 1, t + 1)):
             cuts.append(t)
     return tuple(cuts), alone
+
+
+def too_far_apart(differing: int, frames: int) -> bool:
+    """Whether so many of the frames differ from the one before that cuts can't be told."""
+    return differing > max(2, MAX_SHARE * frames)
 
 
 def longest_shot(clip: Clip) -> Clip:

@@ -52,12 +52,20 @@ class FileFacts(NamedTuple):
     """Focal length in mm on 35 mm film."""
     focal_sigma: float = math.nan
     """Standard error of its logarithm."""
+    pixel_aspect: float = 1.0
+    """Width of a pixel over its height; of images after, of videos before their rotation."""
+
+    def upright_aspect(self, turned: int) -> float:
+        """Width over height of the pixels of a video that is turned by so many degrees."""
+        return 1 / self.pixel_aspect if turned % 180 else self.pixel_aspect
 
     def about(self, clip: Clip, picture_hw: tuple[int, int]) -> Clip:
         """The clip with what the file says; `picture_hw`: its picture in pixels of the source."""
         if self.focal_35mm is None:
             return replace(clip, report=clip.report.adding(*self.notes))
-        source_px = self.focal_35mm * math.hypot(*picture_hw) / FILM_DIAGONAL_MM
+        (height, width), aspect = picture_hw, clip.mapping.pixel_aspect
+        source_px = self.focal_35mm * math.hypot(height, width * aspect) / FILM_DIAGONAL_MM
+        scale_x, scale_y = clip.mapping.scale_xy
         text = (
             f"the file states a focal length of {self.focal_35mm:g} mm on 35 mm film: "
             f"{source_px:.0f} pixels of the source, taken to be right to {self.focal_sigma:.0%}"
@@ -65,38 +73,47 @@ class FileFacts(NamedTuple):
         return replace(
             clip,
             report=clip.report.adding(*self.notes, InputNote("lens", text)),
-            focal_px=source_px * sum(clip.mapping.scale_xy) / 2,
+            focal_px=source_px * (scale_x / aspect + scale_y) / 2,
             focal_sigma=self.focal_sigma,
         )
 
 
 def images_facts(files: Sequence[Path]) -> FileFacts:
     """Of images: what the first one says, and the focal length if the last one has the same."""
-    first = _image_facts(files[0])
-    same = len(files) == 1 or _image_facts(files[-1]).focal_35mm == first.focal_35mm
-    return first if same else first._replace(focal_35mm=None)
+    first, last = _image_facts(files[0]), _image_facts(files[-1])
+    turned = [{note for note in facts.notes if note.topic == "rotation"} for facts in (first, last)]
+    if turned[0] != turned[1]:
+        text = "the first and the last image are turned differently, as the files say"
+        first.notes.append(InputNote("rotation", text, warning=True))
+    return first if last.focal_35mm == first.focal_35mm else first._replace(focal_35mm=None)
 
 
 def _image_facts(path: Path) -> FileFacts:
     """Of an image file; damaged metadata says nothing."""
-    orientation, camera, density = 1, {}, None
+    orientation, camera, density, pictures = 1, {}, None, 1
     with contextlib.suppress(Image.DecompressionBombError, *BROKEN), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with open_regular(path) as file, Image.open(file, formats=readable_formats()) as image:
             exif = image.getexif()
             orientation, camera = exif.get(ORIENTATION, 1), exif.get_ifd(EXIF)
             density = image.info.get("dpi") or image.info.get("aspect")
+            pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     notes = [_turned(TURNS[orientation])] if orientation in TURNS else []
-    notes += _pixels(_ratio(density)) + _projection(path)
-    return FileFacts(notes, _focal(camera.get(FOCAL_35MM)), PHOTO_SIGMA)
+    aspect = _aspect(density)
+    notes += _pixels(aspect) + _projection(path) + _pictures(pictures)
+    focal = _focal(camera.get(FOCAL_35MM))
+    return FileFacts(
+        notes, focal, PHOTO_SIGMA, 1 / aspect if TURNS.get(orientation, 0) % 180 else aspect
+    )
 
 
 def video_facts(container: InputContainer, path: Path) -> FileFacts:
     """Of an open video."""
     stream = container.streams.video[0]
     metadata = {**container.metadata, **stream.metadata}
-    notes = _pixels(float(stream.sample_aspect_ratio or 1)) + _projection(path)
-    return FileFacts(notes, _focal(metadata.get(QUICKTIME_35MM)), VIDEO_SIGMA)
+    aspect = _plausible(float(stream.sample_aspect_ratio or 1))
+    notes = _pixels(aspect) + _projection(path)
+    return FileFacts(notes, _focal(metadata.get(QUICKTIME_35MM)), VIDEO_SIGMA, aspect)
 
 
 def rotation_notes(clockwise: int) -> list[InputNote]:
@@ -126,23 +143,39 @@ def _turned(clockwise: int) -> InputNote:
     return InputNote("rotation", f"turned by {clockwise} degrees clockwise, as the file says")
 
 
-def _ratio(density: Any) -> float:
+def _aspect(density: Any) -> float:
     """Width of a pixel over its height, from dots per inch (x, y)."""
     with contextlib.suppress(TypeError, ValueError, ArithmeticError):
         across, down = (float(value) for value in density)
         if across > 0 and down > 0:
-            return down / across
+            return _plausible(down / across)
     return 1.0
 
 
-def _pixels(ratio: float) -> list[InputNote]:
-    if not 0.1 < ratio < 10 or abs(ratio - 1) < 0.01:
+def _pictures(count: int) -> list[InputNote]:
+    """The note on animations and files of several pages."""
+    if count == 1:
         return []
     text = (
-        f"not square: {ratio:.3f} times as wide as high, and taken for square; convert the source "
-        'first (FFmpeg: -vf "scale=iw*sar:ih,setsar=1")'
+        f"an image file holds {count} pictures, of which the first is read: make a video or a "
+        "folder of images of it"
     )
-    return [InputNote("pixels", text, warning=True)]
+    return [InputNote("frames", text, warning=True)]
+
+
+def _plausible(aspect: float) -> float:
+    """The aspect of pixels, or 1 where it is absurd or nearly 1."""
+    return aspect if 0.1 < aspect < 10 and abs(aspect - 1) >= 0.01 else 1.0
+
+
+def _pixels(aspect: float) -> list[InputNote]:
+    if aspect == 1:
+        return []
+    text = (
+        f"not square: the file says {aspect:.3f} times as wide as high. Frames are resampled to "
+        "square ones; source resolution stays that of the file"
+    )
+    return [InputNote("pixels", text)]
 
 
 def _projection(path: Path) -> list[InputNote]:

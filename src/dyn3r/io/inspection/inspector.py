@@ -25,6 +25,8 @@ LONG_SIDE_PX = 320
 in what is found."""
 
 
+MANY_REPEATED = 0.1
+"""Repeated frames of this share are a warning: the frame rate is not that of the camera."""
 ALL_FIELDS, SOME_FIELDS = 32, 8
 """Interlacing is looked for in so many frames at the beginning, then in every so many."""
 
@@ -67,13 +69,16 @@ class Inspector:
             text = "no frame has enough texture for motion and depth to be measured"
             return _noted(clip, [InputNote("frames", text, warning=True)])
         index = np.flatnonzero(~unusable)
+        repeated = index[1:][(np.diff(greys[index].astype(np.int16), axis=0) == 0).all((1, 2))]
         features = [find_keypoints(grey, MAX_FEATURES) for grey in greys[index]]
         neighbours = [compare(*pair) for pair in pairwise(features)]
         cuts, alone = find_cuts(features, neighbours)
         notes = [without_texture(clip.names, unusable)] if unusable.any() else []
-        notes += [_alone(clip.names, index[alone])] if alone.any() else []
+        notes += [_repeated(clip.names, repeated, len(index))] if len(repeated) else []
+        if alone.any():
+            notes.append(alone_note([clip.names[k] for k in index[alone]]))
         if sum(compared.differ for compared in neighbours) and not cuts and not alone.any():
-            notes.append(_far_apart(sum(compared.differ for compared in neighbours)))
+            notes.append(far_apart_note(sum(compared.differ for compared in neighbours)))
         notes += [_cut(clip, index[list(cuts)])] if cuts else []
         unusable[index[alone]] = True
         overlay = None if cuts else find_overlays(greys[index], neighbours)
@@ -92,10 +97,14 @@ def _noted(clip: Clip, notes: Sequence[InputNote]) -> Clip:
 
 def frame_has_texture(image: UInt8[np.ndarray, "h w 3"]) -> bool:
     """Whether a frame has texture, as an `Inspector` judges it."""
+    return has_texture(small_grey(image))
+
+
+def small_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "a b"]:
+    """A frame as an `Inspector` looks at it."""
     h, w = image.shape[:2]
     mapping = FrameMapping((h, w), (h, w), (0, 0), (h, w))
-    inspector = Inspector(mapping)
-    return has_texture(inspector.small(Image.fromarray(image)))
+    return Inspector(mapping).small(Image.fromarray(image))
 
 
 def without_texture(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> InputNote:
@@ -108,16 +117,26 @@ def without_texture(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> I
     )
 
 
-def _alone(names: Sequence[str], chosen: np.ndarray) -> InputNote:
+def _repeated(names: Sequence[str], chosen: np.ndarray, frames: int) -> InputNote:
+    if len(chosen) == frames - 1:
+        return InputNote("frames", "all frames are the same picture", warning=True)
+    text = f"{len(chosen)} are the frame before once more ({listed(names, chosen)})"
+    return InputNote("frames", text, warning=len(chosen) >= MANY_REPEATED * frames)
+
+
+def alone_note(names: Sequence[str]) -> InputNote:
+    """The note on frames of another place among others."""
+    named = listed(names, np.arange(len(names)))
     return InputNote(
         "frames",
-        f"{len(chosen)} show another place than the frames around them ({listed(names, chosen)}): "
+        f"{len(names)} show another place than the frames around them ({named}): "
         "left out as frames without texture are",
         warning=True,
     )
 
 
-def _far_apart(count: int) -> InputNote:
+def far_apart_note(count: int) -> InputNote:
+    """The note on neighbouring frames that are too far apart."""
     return InputNote(
         "frames",
         f"{count} neighbouring frames have too little in common: take frames that are nearer in "
