@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils.checkpoint import checkpoint
 
 from dyn3r.network.layers import EncoderBlock
 from dyn3r.network.many_view.reference_view import (
@@ -80,6 +82,9 @@ class PatchProjection(nn.Module):
 class ViewTransformer(nn.Module):
     """Transformer over the tokens of all views."""
 
+    checkpointing = False
+    """Compute activations again in the backward pass, in place of keeping them."""
+
     def __init__(self, config: ManyViewConfig) -> None:
         """Create the layers for the sizes of `config`."""
         super().__init__()
@@ -128,9 +133,9 @@ class ViewTransformer(nn.Module):
             back = torch.tensor(order).argsort()
             if config.is_global(i):
                 reader = _Reader(readout, i, back, views)
-                x = _attend_globally(block, x, rope, keep, reader)
+                x = self.run(_attend_globally, block, x, rope, keep, reader)
             else:
-                local = x = _attend_locally(block, x, rope, keep)
+                local = x = self.run(_attend_locally, block, x, rope, keep)
             if readout is not None and i == config.alt_start - 1:
                 readout.tokens = x[back][:, 1:]
             if i in config.out_layers:
@@ -140,6 +145,14 @@ class ViewTransformer(nn.Module):
             if after_block is not None:
                 after_block(i)
         return Features(tuple(dense), camera, chosen)
+
+    def run(self, part: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
+        """Run a part, with its activations kept or, in training, computed again."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(
+                part, *inputs, use_reentrant=False, preserve_rng_state=False, **settings
+            )
+        return part(*inputs, **settings)
 
     def _tokens(
         self, images: Float[Tensor, "s 3 h w"], grid_hw: tuple[int, int]

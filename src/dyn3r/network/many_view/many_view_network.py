@@ -47,6 +47,12 @@ class ManyViewNetwork(nn.Module):
 
     float32_parts = ("head", "cam_enc", "cam_dec")
     """Parts that run in float32 in any case."""
+    unused_parts = tuple(
+        f"head.scratch.output_conv{part}."
+        for level in range(3)
+        for part in (f"1_aux.{level}", f"2_aux.{level}.0", f"2_aux.{level}.5")
+    )
+    """Ray outputs that published files hold and nothing reads (their shared norm is read)."""
 
     def __init__(self, config: ManyViewConfig) -> None:
         """Create the layers for the sizes of `config`; their weights are random."""
@@ -56,6 +62,15 @@ class ManyViewNetwork(nn.Module):
         self.head = DualDpt(config)
         self.cam_enc = CameraEncoder(config.embed_dim)
         self.cam_dec = CameraDecoder(2 * config.embed_dim)
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass, in place of being kept."""
+        return self.backbone.pretrained.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, value: bool) -> None:
+        self.backbone.pretrained.checkpointing = value
 
     def forward(
         self,
@@ -116,7 +131,8 @@ class ManyViewNetwork(nn.Module):
         with torch.autocast(features.camera.device.type, enabled=False):
             for dense in zip(*(torch.split(level, views_at_once) for level in features.dense)):
                 levels = [level.float() for level in dense]
-                parts.append(self.head(levels, grid, size_hw, rays=rays))
+                run = self.backbone.pretrained.run
+                parts.append(run(self.head, levels, grid, size_hw, rays=rays))
         return join_maps(parts)
 
 
