@@ -24,7 +24,7 @@ from dyn3r.network.many_view.ray_cameras import cameras_from_rays
 from dyn3r.network.many_view.view_cameras import decode_cameras
 from dyn3r.training.batches import _Batches, batch_loader
 from dyn3r.training.group import Group
-from dyn3r.training.options import TrainOptions
+from dyn3r.training.options import RECIPES, TrainOptions
 from dyn3r.training.run_log import read_log
 from dyn3r.training.run_state import frozen_parts, restore
 from dyn3r.training.sets.sources import load_set, parse_data
@@ -282,6 +282,14 @@ def test_pictures_and_scores_without_depth(
     assert torch.isfinite(loss)
 
 
+def test_the_recipe_says_what_the_paper_does() -> None:
+    """2 to 18 views, frames of 504 pixels, gradient weight 1 (Depth Anything 3, 3.3 and 4)."""
+    recipe = RECIPES["da3"]
+    assert (recipe.views, recipe.shape_weight, recipe.nearness) == (18, 1, 0)
+    assert {patch_size(size)[1] for size in recipe.sizes_hw} == {504}
+    VIEWS.check(recipe)
+
+
 def test_options_of_pairs_are_refused(options: TrainOptions, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nearness"):
         train(tmp_path / "run", replace(options, nearness=0.5))
@@ -317,7 +325,7 @@ def test_the_command_checks_trains_and_the_result_runs(
              "--data-workers", "0", "--precision", "float32"]  # fmt: skip
     assert main([*words, "--check"]) == 0
     said = capsys.readouterr().out
-    assert "2 samples of 3, 3 views" in said
+    assert "step: 1 x (3 + 3) views" in said
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["check.png"]
     assert main(words) == 0
     capsys.readouterr()

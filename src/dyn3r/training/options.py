@@ -217,7 +217,24 @@ RECIPES: dict[str, TrainOptions] = {
         confidence_weight=0.2,
         ema_decay=0,
         precision="tf32",
-    )
+    ),
+    "da3": TrainOptions(
+        freeze_encoder=True,
+        epochs=10,
+        warmup_epochs=0.5,
+        scenes_per_step=1,
+        accumulate=16,
+        views=18,
+        checkpointing=True,
+        sizes_hw=((288, 512), (384, 512), (336, 512)),
+        coarse_sizes_hw=((288, 512),),
+        coarse_share=0,
+        learning_rate=2e-5,
+        final_learning_rate=1e-6,
+        shape_weight=1.0,
+        confidence_weight=0.2,
+    ),
 }
-"""Published recipes by name. Source: docs/design/DATASETS.md, 3.0: 32 pairs a step. `clip_norm` is
-ours: no clipping is published."""
+"""Recipes by name. `monst3r` is published (docs/design/DATASETS.md, 3.0: 32 pairs a step); its
+`clip_norm` is ours, as no clipping is published. `da3` fine-tunes many-view networks: losses and
+the range of views are published, the schedule is ours, as no fine-tuning is published."""

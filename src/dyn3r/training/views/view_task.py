@@ -120,8 +120,7 @@ class ViewTask:
 
     def items(self, batch: ViewBatch) -> str:
         """What the batch holds, in words."""
-        views = ", ".join(str(len(sample.images)) for sample in batch.samples)
-        return f"{len(batch.samples)} samples of {views} views"
+        return f"({' + '.join(str(len(sample.images)) for sample in batch.samples)}) views"
 
     def save_published(self, folder: Path, network: nn.Module) -> None:
         """Write the folder `published`: `config.json` and `model.safetensors`."""
