@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dyn3r.alignment.many_view import KeptStates, many_view_geometry
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.cli.run import Run
 from dyn3r.errors import InputError
@@ -185,3 +186,22 @@ def test_the_command_takes_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "scene.dyn3r").is_file()
     assert (tmp_path / "out" / "explain" / "reasons.txt").is_file()
     assert load_model(folder, device="cpu").recommendation.cue == "flow"
+
+
+def test_a_second_pass_from_kept_states_gives_the_same_cameras(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, options = moving_square(6), AlignmentOptions(window=4)
+    dynamic = np.zeros((6, 48, 64), bool)
+    dynamic[:, 10:26, 10:30] = True
+    kept, none = KeptStates(), KeptStates(most_bytes=0)
+    for states in (kept, none):
+        many_view_geometry(model, clip, options=options, kept=states)
+    assert (len(kept.by_window), len(none.by_window)) == (2, 0)
+    whole, _ = many_view_geometry(model, clip, options=options, dynamic=dynamic, kept=none)
+    encoded: list[int] = []
+    network = model.many_view
+    monkeypatch.setattr(network, "encode", lambda *_: encoded.append(1))
+    second, _ = many_view_geometry(model, clip, options=options, dynamic=dynamic, kept=kept)
+    assert not encoded
+    np.testing.assert_array_equal(second.T_world_camera, whole.T_world_camera)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dyn3r.alignment.align import align
-from dyn3r.alignment.many_view import many_view_geometry, with_cameras_of
+from dyn3r.alignment.many_view import KeptStates, many_view_geometry, with_cameras_of
 from dyn3r.bundle_adjustment import (
     bundle_adjust,
     calibrated_bundle_adjust,
@@ -235,7 +235,7 @@ def views_geometry(
     """The many-view geometry source: all frames at once, then motion; a second pass for cameras."""
     estimate = partial(
         many_view_geometry, model, clip, priors=plan.priors, options=plan.alignment,
-        progress=context.progress,
+        kept=KeptStates() if plan.second_pass else None, progress=context.progress,
     )  # fmt: skip
     with context.stage("first pass"):
         geometry, attention = estimate(attention=plan.reads_attention)

@@ -12,7 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dyn3r.network.many_view.backbone import Features, Masking, Readout, ViewTransformer
+from dyn3r.network.many_view.backbone import (
+    Encoded,
+    Features,
+    Masking,
+    Readout,
+    ViewTransformer,
+)
 from dyn3r.network.many_view.dual_dpt import DualDpt, ViewMaps
 from dyn3r.network.many_view.view_cameras import CameraDecoder, CameraEncoder
 from dyn3r.network.many_view.view_config import VIEW_PATCH, ManyViewConfig
@@ -97,19 +103,37 @@ class ManyViewNetwork(nn.Module):
         images: Float[Tensor, "s 3 h w"],
         reference: str,
         camera_code: Float[Tensor, "s 9"] | None = None,
+        *,
         masking: Masking | None = None,
         readout: Readout | None = None,
         after_block: Callable[[int], None] | None = None,
+        encoded: Encoded | None = None,
     ) -> Features:
-        """Map images to the features of the backbone; see `ViewTransformer.forward`."""
+        """Map images to the features of the backbone; see `ViewTransformer.forward`.
+
+        encoded: result of `encode` for the same arguments, which is then not computed again.
+        """
+        if encoded is None:
+            encoded = self.encode(images, reference, camera_code, after_block)
         tokens = None
         if camera_code is not None:
             with torch.autocast(images.device.type, enabled=False):
                 tokens = self.cam_enc(camera_code.float())
         found: Features = self.backbone.pretrained(
-            images, reference, tokens, masking, readout, after_block
+            images, encoded, tokens, masking, readout, after_block
         )
         return found
+
+    def encode(
+        self,
+        images: Float[Tensor, "s 3 h w"],
+        reference: str,
+        camera_code: Float[Tensor, "s 9"] | None = None,
+        after_block: Callable[[int], None] | None = None,
+    ) -> Encoded:
+        """Apply the blocks that see one view each; see `ViewTransformer.encode`."""
+        order = reference if camera_code is None else None
+        return self.backbone.pretrained.encode(images, order, after_block)
 
     def cameras(self, features: Features) -> Float[Tensor, "s 9"]:
         """Map features to camera codes."""
