@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 from dyn3r.alignment.many_view import KeptStates, many_view_geometry
 from dyn3r.alignment.options import AlignmentOptions
@@ -96,7 +97,9 @@ def test_vggt4d_reads_attention_and_takes_cameras_from_a_second_pass(model: Mode
     once = reconstruct(
         clip, model, Options(method="vggt4d", motion=MotionOptions(second_pass=False))
     )
-    np.testing.assert_array_equal(once.dynamic, scene.dynamic)
+    assert any("clusters of moving points" in note for note in scene.metadata["notes"])
+    margin = maximum_filter(once.dynamic, (1, 7, 7))
+    assert not (scene.dynamic & ~margin).any()  # objects may go, none is added
     np.testing.assert_array_equal(once.depth, scene.depth)
     np.testing.assert_array_equal(once.K, scene.K)
     assert np.abs(once.T_world_camera - scene.T_world_camera).max() > 1e-3

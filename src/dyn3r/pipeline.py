@@ -30,6 +30,7 @@ from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
 from dyn3r.motion.overlays import with_overlay, without_overlay
 from dyn3r.motion.refiners import mask_refiner
+from dyn3r.motion.static_clusters import without_static_clusters
 from dyn3r.motion.static_components import without_static_components
 from dyn3r.mvs import multi_view_depth
 from dyn3r.network.model import Model
@@ -243,10 +244,14 @@ def views_geometry(
     context.observe("pass", seen)
     with context.stage("motion"):
         motion = cue.known or cue.detect(seen, flow, context)
-    if plan.second_pass and motion.has_motion and plan.priors.T_world_camera is None:
-        with context.stage("second pass"):
-            static, _ = estimate(dynamic=motion.masks)
-        geometry = with_cameras_of(geometry, static, motion.masks)
+    if plan.second_pass and motion.has_motion:
+        if plan.priors.T_world_camera is None:
+            with context.stage("second pass"):
+                static, _ = estimate(dynamic=motion.masks)
+            geometry = with_cameras_of(geometry, static, motion.masks)
+        if plan.cue == "attention":
+            with context.stage("motion"):
+                motion = without_static_clusters(motion, clip.images, geometry)
     if not plan.bundle_adjustment:
         with context.stage("mask refinement"):
             motion = refine_masks(clip.images, motion, refiner, context.progress)
