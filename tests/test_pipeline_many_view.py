@@ -165,7 +165,7 @@ def test_what_has_no_effect_is_refused(model: Model) -> None:
             resolve(Options(), both[0], clip, motion_model=both[1])
     with pytest.raises(InputError, match="no effect with a many-view"):
         resolve(Options(flow=FlowOptions(in_alignment=True)), model, clip)
-    with pytest.raises(InputError, match="no pointmaps of pairs"):
+    with pytest.raises(InputError, match="streaming needs a two-view network: views"):
         list(stream_scene(clip, model))
 
 
