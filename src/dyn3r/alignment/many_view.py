@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.view_uncertainty import (
+    camera_sigma,
     camera_terms,
     depth_sigma,
     neighbour_agreement,
@@ -86,6 +87,7 @@ def many_view_geometry(
         determined=np.ones(len(clip), bool),
         focal_sigma=focal_sigma,
         depth_sigma=depth_sigma(apart),
+        camera_sigma=camera_sigma(views),
         diagnostics=Diagnostics(notes=notes, terms=camera_terms(views)),
     )
     return geometry, statistics
