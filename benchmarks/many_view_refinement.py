@@ -6,7 +6,8 @@ The published weights of many-view networks could not be run where dyn3r is deve
 predictions are simulated: true depth and cameras of clips with ground truth (the layout of the
 bundled one), with errors. Log depth gets a smooth error of the given standard deviation in every
 frame and a scale of its own (20 % of it); cameras get errors of 0.3 degrees and of 1 % of the
-length of the path; the focal length is 3 % off, and 1 % more in every frame. The table compares the
+length of the path; the focal length is 3 % off, and 1 % more in every frame. The two statements of
+the network about its cameras differ as much. The table compares the
 prediction, after bundle adjustment, after multi-view depth too, and with ground contact. It says
 what the stages do to errors of this kind, not how good a network is.
 """
@@ -61,13 +62,13 @@ def simulated(clip: Clip, folder: Path, depth_error: float) -> Any:
     T[:, :3, 3] += PATH_SHARE * path * random.normal(size=(n, 3)) / 3**0.5
     log_focal = np.log(truth.K[:, 0, 0]) + FOCAL + FOCAL_OF_FRAME * random.normal(size=n)
     focal = np.exp(log_focal)[:, None] * [1.0, 1.0]
+    moved = PATH_SHARE * path / np.median(depth)
+    disagreement = np.tile([ROTATION_DEG, FOCAL_OF_FRAME, moved], (n, 1))
 
     def predict(model: Any, images: np.ndarray, **more: Any) -> ViewPrediction:
         assert len(images) == n, "one window"
         confidence = np.full(depth.shape, 2, np.float32)
-        return ViewPrediction(
-            T, focal, depth.astype(np.float32), confidence, np.full((n, 3), FOCAL_OF_FRAME)
-        )
+        return ViewPrediction(T, focal, depth.astype(np.float32), confidence, disagreement)
 
     return predict
 

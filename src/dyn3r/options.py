@@ -234,7 +234,10 @@ def _check_family(
 ) -> None:
     """Refuse what the family of the network does not have."""
     if motion_model is not None and (model.is_many_view or motion_model.is_many_view):
-        raise InputError("a motion model needs two-view networks for geometry and for motion")
+        raise InputError(
+            "a motion model needs two-view networks for geometry and for motion; give masks of "
+            "another run instead (--save-masks, --masks)"
+        )
     if not model.is_many_view and method == "vggt4d":
         raise InputError(f"method vggt4d needs a many-view network, and {model.name} is none")
     if model.is_many_view and method not in MANY_VIEW_METHODS:

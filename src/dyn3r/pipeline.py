@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dyn3r.alignment.align import align
-from dyn3r.alignment.many_view import many_view_geometry, with_cameras_of
+from dyn3r.alignment.many_view import KeptStates, many_view_geometry, with_cameras_of
 from dyn3r.bundle_adjustment import (
     bundle_adjust,
     calibrated_bundle_adjust,
@@ -30,6 +30,7 @@ from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
 from dyn3r.motion.overlays import with_overlay, without_overlay
 from dyn3r.motion.refiners import mask_refiner
+from dyn3r.motion.static_clusters import without_static_clusters
 from dyn3r.motion.static_components import without_static_components
 from dyn3r.mvs import multi_view_depth
 from dyn3r.network.model import Model
@@ -246,7 +247,7 @@ def views_geometry(
     """The many-view geometry source: all frames at once, then motion; a second pass for cameras."""
     estimate = partial(
         many_view_geometry, model, clip, priors=plan.priors, options=plan.alignment,
-        progress=context.progress,
+        kept=KeptStates() if plan.second_pass else None, progress=context.progress,
     )  # fmt: skip
     with context.stage("first pass"):
         geometry, attention = estimate(attention=plan.reads_attention)
@@ -254,10 +255,14 @@ def views_geometry(
     context.observe("pass", seen)
     with context.stage("motion"):
         motion = cue.known or cue.detect(seen, flow, context)
-    if plan.second_pass and motion.has_motion and plan.priors.T_world_camera is None:
-        with context.stage("second pass"):
-            static, _ = estimate(dynamic=motion.masks)
-        geometry = with_cameras_of(geometry, static, motion.masks)
+    if plan.second_pass and motion.has_motion:
+        if plan.priors.T_world_camera is None:
+            with context.stage("second pass"):
+                static, _ = estimate(dynamic=motion.masks)
+            geometry = with_cameras_of(geometry, static, motion.masks)
+        if plan.cue == "attention":
+            with context.stage("motion"):
+                motion = without_static_clusters(motion, clip.images, geometry)
     if not plan.bundle_adjustment:
         with context.stage("mask refinement"):
             motion = refine_masks(clip.images, motion, refiner, context.progress)

@@ -82,7 +82,15 @@ class StreamOptions:
 
 
 def resolve_stream(options: StreamOptions, model: Model) -> StreamOptions:
-    """The options with "auto" decided by the model's recommendation."""
+    """The options with "auto" decided by the model's recommendation.
+
+    Raises InputError for a many-view network.
+    """
+    if model.is_many_view:
+        raise InputError(
+            f"streaming needs a two-view network: {model.name} is a many-view network, which sees "
+            "all frames at once (dyn3r run)"
+        )
     if options.motion != "auto":
         return options
     return replace(options, motion="none" if model.recommendation.cue == "attention" else "flow")

@@ -17,8 +17,10 @@ from dyn3r.alignment.many_view import many_view_geometry, registered, with_camer
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.view_uncertainty import (
     DEPTH_FLOOR,
+    ROTATION_FLOOR_DEG,
     SHARED,
     UNKNOWN_SIGMA,
+    camera_sigma,
     camera_terms,
     depth_sigma,
     neighbour_agreement,
@@ -292,6 +294,17 @@ def test_the_standard_error_of_depth_follows_the_disagreement() -> None:
     apart = np.array([0.04, UNKNOWN_SIGMA, 0.06, 0.05])
     assert depth_sigma(apart) == pytest.approx(np.hypot(DEPTH_FLOOR, SHARED * 0.05))
     assert depth_sigma(np.array([UNKNOWN_SIGMA])) is None
+
+
+def test_the_standard_errors_of_cameras_follow_the_two_statements(world: World) -> None:
+    """Known factors and floors; the centre in the unit of the depth."""
+    alike = views(np.full((5, 2), 60.0), world)
+    unit = float(np.median(world.depth[:5]))
+    assert camera_sigma(alike) == pytest.approx((np.radians(ROTATION_FLOOR_DEG), 0.05 * unit))
+    apart = replace(alike, disagreement=np.tile([2.0, 0.1, 0.3], (5, 1)))
+    turned, moved = camera_sigma(apart)
+    assert turned == pytest.approx(np.radians(np.hypot(1, SHARED * 2)))
+    assert moved == pytest.approx(unit * np.hypot(0.05, SHARED * 0.3))
 
 
 def test_cameras_of_a_second_pass_in_the_unit_of_the_first(world: World) -> None:

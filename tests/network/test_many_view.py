@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dyn3r.errors import InputError
-from dyn3r.network.many_view.backbone import Masking
-from dyn3r.network.many_view.many_view_network import ManyViewNetwork, Views
+from dyn3r.network.many_view.backbone import Encoded, Masking
+from dyn3r.network.many_view.many_view_network import Views
 from dyn3r.network.many_view.reference_view import choose_reference
 from dyn3r.network.many_view.view_cameras import (
     decode_cameras,
@@ -176,25 +178,35 @@ def test_parts_processed_at_once_do_not_matter(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(parts.code, whole.code, rtol=1e-5, atol=1e-5)
 
 
-def masked(network: ManyViewNetwork, images: torch.Tensor, masking: Masking) -> torch.Tensor:
-    return network.features(images, "first", masking=masking).dense[3]
-
-
 def test_masked_tokens_reach_no_other_token() -> None:
-    """Whatever a masked patch shows, the other tokens are the same, if it is masked everywhere."""
+    """Whatever a masked patch holds after the encoder, others are the same if it is never a key."""
     network, images = golden_many_view(), golden_views()
     keep = torch.ones(3, 36, dtype=torch.bool)
     keep[1, 1:9] = False
-    everywhere = Masking(keep, tuple(range(10)))
-    changed = images.clone()
-    changed[1, :, :14, :98] = 1.0  # the first seven patches of view 1: masked
-    plain, other = (masked(network, x, everywhere) for x in (images, changed))
+    encoded = network.encode(images, "first")
+    tokens = torch.where(keep[..., None], encoded.tokens, 0.5)
+    changed = replace(encoded, tokens=tokens)
+
+    def last(state: Encoded, layers: tuple[int, ...]) -> torch.Tensor:
+        masking = Masking(keep, layers)
+        return network.features(images, "first", masking=masking, encoded=state).dense[3]
+
+    plain, other = (last(state, tuple(range(10))) for state in (encoded, changed))
     others = keep[:, 1:]
     torch.testing.assert_close(other[others], plain[others], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(other[~others], plain[~others], rtol=1e-2)
-    early = Masking(keep, (2, 3))
-    plain, other = (masked(network, x, early) for x in (images, changed))
+    plain, other = (last(state, (2, 3)) for state in (encoded, changed))
     assert not torch.allclose(other[others], plain[others], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("reference", ["saddle_balanced", "first"])
+def test_a_second_pass_from_the_kept_state_is_the_whole_pass(reference: str) -> None:
+    network, images = golden_many_view(), golden_views()
+    whole = network.features(images, reference)
+    again = network.features(images, reference, encoded=network.encode(images, reference))
+    assert again.reference == whole.reference
+    for one, two in zip((*whole.dense, whole.camera), (*again.dense, again.camera)):
+        assert torch.equal(one, two)
 
 
 def test_nothing_masked_changes_nothing() -> None:

@@ -18,9 +18,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from dyn3r.errors import CheckpointError, InputError
+from dyn3r.errors import CheckpointError, InputError, OutputError
 from dyn3r.network.checkpoints.catalogue import PUBLISHED
 from dyn3r.network.checkpoints.convert import convert_checkpoint
+from dyn3r.network.checkpoints.files import write_checkpoint
 from dyn3r.network.checkpoints.hub import download
 from dyn3r.network.checkpoints.reader import describe_checkpoint, load_network
 from dyn3r.network.checkpoints.recommendation import Recommendation
@@ -31,6 +32,7 @@ from tests.factories import tiny_network
 
 from .golden_many_view import (
     SHARED,
+    TINY,
     golden_views,
     listed,
     published_config,
@@ -220,11 +222,56 @@ def test_a_small_file_that_asks_for_much_uses_no_memory(tmp_path: Path) -> None:
     assert peak_growth(lambda: refused(folder, "weights are missing")) < 64
 
 
+def test_conversion_to_one_file_and_back_to_the_published_folder(tmp_path: Path) -> None:
+    folder = save_folder(tmp_path / "hub")
+    ours, back = tmp_path / "out.safetensors", tmp_path / "back"
+    convert_checkpoint(folder, ours)
+    convert_checkpoint(ours, back)
+    before = load_network(folder)[0]
+    assert load_network(ours)[0].config == before.config
+    for place in (ours, back):
+        for name, weight in load_network(place)[0].state_dict().items():
+            assert torch.equal(weight, before.state_dict()[name]), name
+    assert json.loads((back / "config.json").read_text())["config"] == tiny_config()["config"]
+    assert load_network(ours)[1].items() >= {"stereo": "off", "converted_from": "hub"}.items()
+    convert_checkpoint(folder, tmp_path / "half.safetensors", half=True)
+    half = load_network(tmp_path / "half.safetensors")[0].state_dict()
+    assert {weight.dtype for weight in half.values()} == {torch.float16}
+    for target, message in (("x.pth", "is a folder"), ("half", "leave out half")):
+        with pytest.raises(CheckpointError, match=message):
+            convert_checkpoint(folder, tmp_path / target, half=True)
+        assert not (tmp_path / target).exists()
+    with pytest.raises(OutputError, match="exists"):
+        convert_checkpoint(ours, back)
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_our_published_configuration_has_the_published_text(size: str) -> None:
+    text = json.dumps(SIZES[size][0].to_published(f"da3-{size}"), indent=2).encode()
+    assert hashlib.sha256(text).hexdigest() == PUBLISHED[f"da3-{size}"].sha256["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surprise": 1}, "unknown entries surprise"),
+        ({"depth": 97}, "out of range"),
+        ({"image_size": 5000}, "size of the frames"),
+        ({"out_layers": "abcd"}, "not four whole numbers"),
+        ({"features": 0.5}, "no whole number"),
+    ],
+)
+def test_our_own_files_with_hostile_sizes_are_refused(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    config = {**TINY.to_dict(), **change}
+    write_checkpoint(tmp_path / "a.safetensors", {"w": torch.ones(2)}, config, {})
+    with pytest.raises(CheckpointError, match=message):
+        load_network(tmp_path / "a.safetensors")
+
+
 def test_nothing_that_needs_pairs_takes_it(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "hub")
-    with pytest.raises(CheckpointError, match="many-view network; a two-view network"):
-        convert_checkpoint(folder, tmp_path / "out.safetensors")
-    assert not (tmp_path / "out.safetensors").exists()
     with pytest.raises(InputError, match="no pointmaps of pairs"):
         _ = load_model(folder, device="cpu").two_view
     with pytest.raises(InputError, match="it sees pairs of frames only"):

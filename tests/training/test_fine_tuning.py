@@ -120,11 +120,6 @@ def test_options_that_need_data_or_a_model_say_so(option: str, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
-def test_many_view_networks_are_refused(options: TrainOptions, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="only two-view networks can be trained"):
-        train(tmp_path, replace(options, model="da3-small"))
-
-
 def test_wrong_data_leaves_no_folder(options: TrainOptions, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         train(tmp_path / "run", replace(options, data=("folder:nowhere",)))

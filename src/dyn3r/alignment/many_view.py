@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.view_uncertainty import (
+    camera_sigma,
     camera_terms,
     depth_sigma,
     neighbour_agreement,
@@ -29,6 +30,7 @@ from dyn3r.alignment.view_windows import (
     view_windows,
 )
 from dyn3r.geometry.registration import Similarity, rotation_and_scale
+from dyn3r.network.many_view.backbone import Encoded
 from dyn3r.network.many_view.gram_statistics import GramMaps
 from dyn3r.network.model import Model
 from dyn3r.network.predict_views import (
@@ -49,6 +51,7 @@ def many_view_geometry(
     options: AlignmentOptions | None = None,
     dynamic: Bool[np.ndarray, "n h w"] | None = None,
     attention: bool = False,
+    kept: KeptStates | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Geometry, GramMaps | None]:
     """Cameras and depth of all frames from a many-view network; statistics of its attention.
@@ -58,13 +61,16 @@ def many_view_geometry(
     Known cameras, intrinsics and depth are put in exactly; the rest is registered to them. Without
     known cameras the first camera is the world. The focal length is the median over the frames
     (`options.shared_focal`). Its standard error is `focal_sigma`, that of log depth `depth_sigma`.
-    `dynamic`, `attention`: see `predict_views`.
+    `dynamic`, `attention`: see `predict_views`. `kept`: filled by the first pass over a clip, and
+    spares a second one with the same priors the image encoder.
 
     Raises GeometryError for network output that is not finite.
     """
     priors, options = priors or Priors(), options or AlignmentOptions()
     predict = partial(predict_views, model, attention=attention)
-    views, statistics = placed_views(predict, clip, priors, options, dynamic, progress)
+    views, statistics = placed_views(
+        predict, clip, priors, options, dynamic, kept or KeptStates(0), progress
+    )
     views = registered(from_first_camera(views), priors)
     K, focal_sigma, notes = shared_intrinsics(views, priors, shared=options.shared_focal)
     agreement, apart = neighbour_agreement(views, K)
@@ -81,9 +87,26 @@ def many_view_geometry(
         determined=np.ones(len(clip), bool),
         focal_sigma=focal_sigma,
         depth_sigma=depth_sigma(apart),
+        camera_sigma=camera_sigma(views),
         diagnostics=Diagnostics(notes=notes, terms=camera_terms(views)),
     )
     return geometry, statistics
+
+
+@dataclass
+class KeptStates:
+    """States of the windows of a clip after the image encoder, for a second pass."""
+
+    most_bytes: int = 1 << 30
+    """Further states are not kept; their windows are encoded again."""
+    by_window: dict[int, Encoded] = field(default_factory=dict)
+
+    def keep(self, window: int, state: Encoded | None) -> None:
+        """Keep the state of a window, if there is room."""
+        if state is None or window in self.by_window:
+            return
+        if state.nbytes + sum(s.nbytes for s in self.by_window.values()) <= self.most_bytes:
+            self.by_window[window] = state
 
 
 def with_cameras_of(
@@ -106,6 +129,7 @@ def placed_views(
     priors: Priors,
     options: AlignmentOptions,
     dynamic: Bool[np.ndarray, "n h w"] | None,
+    kept: KeptStates,
     progress: Progress,
 ) -> tuple[PlacedViews, GramMaps | None]:
     """All frames in the world of the first window, or in that of the known cameras."""
@@ -115,21 +139,23 @@ def placed_views(
     parts: list[PlacedViews] = []
     statistics: list[GramMaps] = []
     before: PlacedViews | None = None
-    for number, ((first, end), kept) in enumerate(zip(windows, kept_frames(windows, n))):
+    for number, ((first, end), own) in enumerate(zip(windows, kept_frames(windows, n))):
         rows = slice(first, end)
         seen = predict(
             clip.images[rows],
             given=None if given is None else given[rows],
             dynamic=None if dynamic is None else dynamic[rows],
+            encoded=kept.by_window.get(number),
             progress=partial(_part_of, progress, number, len(windows)),
         )  # fmt: skip
+        kept.keep(number, seen.encoded)
         views = PlacedViews.of(seen)
         if given is not None:
             views = registered(views, _of_frames(priors, rows))
         elif before is not None:
             shared = windows[number - 1][1] - first
             views = views.moved(join_windows(before[slice(-shared, None)], views[slice(0, shared)]))
-        mine = slice(kept[0] - first, kept[1] - first)
+        mine = slice(own[0] - first, own[1] - first)
         parts.append(views[mine])
         if seen.attention is not None:
             statistics.append(seen.attention[mine])

@@ -6,12 +6,14 @@ its rays and cameras, and of neighbouring frames about the same surface.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
 from dyn3r.alignment.components import AGREEMENT_TOLERANCE
 from dyn3r.alignment.view_windows import PlacedViews, square_K
-from dyn3r.geometry.pixels import unproject_pixels
+from dyn3r.geometry.pixels import median_depth, unproject_pixels
 from dyn3r.types import Priors
 
 FOCAL_FLOOR = 0.02
@@ -28,6 +30,9 @@ SHARED, DEPTH_FLOOR = 4.24, 0.02
 """Standard error of log depth per unit of the median disagreement of neighbouring frames, which
 share errors, and its least value. Source: as for the final depth, fitted to errors on synthetic
 clips (`dyn3r.scene.depth_uncertainty`)."""
+ROTATION_FLOOR_DEG, CENTRE_FLOOR = 1.0, 0.05
+"""Least standard errors of a camera: rotation, and centre in median depths. Source: set, not
+fitted, as `FOCAL_FLOOR`."""
 UNKNOWN_SIGMA = 10.0
 """`Geometry.sigma_log_depth` where no other frame can be compared."""
 
@@ -73,6 +78,18 @@ def camera_terms(views: PlacedViews) -> dict[str, float]:
     differ: a lower bound of their errors, as one network makes both."""
     names = ("camera_disagreement_deg", "focal_disagreement_log", "center_disagreement_depths")
     return dict(zip(names, np.median(views.disagreement, axis=0).tolist()))
+
+
+def camera_sigma(views: PlacedViews) -> tuple[float, float]:
+    """Standard errors of rotation (radians) and centre (unit of length) of a camera.
+
+    The disagreement of the two statements, times the factor that depth has, as both have seen the
+    same images; and a floor for errors that they share.
+    """
+    apart = np.median(views.disagreement, axis=0)
+    turned = math.hypot(math.radians(ROTATION_FLOOR_DEG), SHARED * math.radians(apart[0]))
+    moved = math.hypot(CENTRE_FLOOR, SHARED * float(apart[2]))
+    return turned, moved * median_depth(views.depth)
 
 
 def neighbour_agreement(

@@ -75,6 +75,8 @@ def solve_calibrated(
     starts = {"network depth": resected}
     if int(problem.fixed.sum()) < 2:
         starts["constant depth"] = _from_constant_depth(problem, initial, progress)
+        if problem.camera_prior is not None:
+            starts["stated cameras"] = initial
     found = {name: _with_noise(problem, start, options, progress) for name, start in starts.items()}
     costs = comparable_costs(list(found.values()))
     best = min(zip(costs, found))[1]
@@ -134,6 +136,8 @@ def _cost(problem: BundleProblem, estimate: Estimate, weights: list) -> float:
     weighted = replace(problem, measurements=measurements)
     focal = float(estimate.log_focal / problem.focal_sigma) ** 2 if problem.focal_sigma > 0 else 0
     prior = problem.prior.robust_cost(estimate.log_depth)
+    if problem.camera_prior is not None:
+        prior += problem.camera_prior.cost(estimate.R, estimate.t)
     return flow_cost(weighted, estimate) + prior + focal + log_noise
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dyn3r.bundle_adjustment.camera_prior import CameraPrior
 from dyn3r.bundle_adjustment.depth_prior import DepthPrior
 
 BATCH_MEASUREMENTS = 12_000
@@ -49,6 +50,8 @@ class BundleProblem:
     """Standard error of the log of the common factor of the focal lengths; 0: they are known."""
     fixed: Bool[Tensor, " n"]
     """Cameras that are known."""
+    camera_prior: CameraPrior | None = None
+    """Prior of the cameras; None: flow alone places them."""
 
     def with_prior(self, prior: DepthPrior) -> BundleProblem:
         """The problem with another prior; what is computed from the measurements is kept."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from dyn3r.bundle_adjustment.camera_prior import CameraPrior
 from dyn3r.bundle_adjustment.depth_prior import KNOWN_DEPTH_SIGMA, independent_prior
 from dyn3r.bundle_adjustment.measurements import dilate_masks, flow_measurements, regular_grid
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
@@ -60,8 +61,16 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
         ),
         focal_sigma=0.0 if K_known else options.focal_sigma,
         fixed=torch.from_numpy(fixed),
+        camera_prior=stated_camera_prior(geometry, initial),
     )
     return problem, initial
+
+
+def stated_camera_prior(geometry: Geometry, initial: Estimate) -> CameraPrior | None:
+    """Prior of the initial cameras, where the geometry states their standard errors."""
+    if geometry.camera_sigma is None:
+        return None
+    return CameraPrior(initial.R, initial.t, *geometry.camera_sigma)
 
 
 def estimate_of(geometry: Geometry, uv: Int[np.ndarray, "k 2"]) -> Estimate:

@@ -86,6 +86,9 @@ def linearise(problem: BundleProblem, estimate: Estimate, width: float) -> Linea
     if problem.focal_sigma > 0:
         prior[-1] = problem.focal_sigma**-2
         gradient[-1] += estimate.log_focal * prior[-1]
+    if problem.camera_prior is not None:
+        prior[:-1] = problem.camera_prior.precision.repeat(n)
+        gradient[:-1] += problem.camera_prior.gradient(estimate.R, estimate.t).flatten()
     return LinearSystem(
         blocks=blocks,
         prior=prior,

@@ -147,6 +147,7 @@ def rotation_only_fit(
     """
     far = torch.full_like(initial.log_depth, float(initial.log_depth.max()) + FAR_LOG_DEPTH)
     distant = problem.with_prior(independent_prior(far, torch.full_like(far, 1e-4)))
+    distant = replace(distant, camera_prior=None)
     initial = replace(initial, log_depth=far.clone())
     return minimise(distant, initial, ROTATION_ONLY_ITERATIONS, progress=progress).estimate
 
@@ -154,7 +155,8 @@ def rotation_only_fit(
 def flow_cost(problem: BundleProblem, estimate: Estimate) -> float:
     """`total_cost` without the priors, at KERNEL_WIDTH."""
     without_depth = problem.with_prior(problem.prior.with_mean(estimate.log_depth))
-    return total_cost(replace(without_depth, focal_sigma=0.0), estimate, KERNEL_WIDTH)
+    without_priors = replace(without_depth, focal_sigma=0.0, camera_prior=None)
+    return total_cost(without_priors, estimate, KERNEL_WIDTH)
 
 
 def total_cost(problem: BundleProblem, estimate: Estimate, width: float) -> float:
@@ -162,6 +164,8 @@ def total_cost(problem: BundleProblem, estimate: Estimate, width: float) -> floa
     total = problem.prior.cost(estimate.log_depth)
     if problem.focal_sigma > 0:
         total += float(estimate.log_focal / problem.focal_sigma) ** 2
+    if problem.camera_prior is not None:
+        total += problem.camera_prior.cost(estimate.R, estimate.t)
     for measured in problem.batches:
         found = residuals(problem, estimate, measured, derivatives="none")
         squared = torch.where(found.in_front, squared_length(found.error), BEHIND_CAMERA_ERROR)

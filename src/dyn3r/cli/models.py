@@ -96,14 +96,14 @@ class Download:
 class Convert:
     """Convert a published checkpoint to dyn3r's own format: one file, no pickle, with metadata.
 
-    Or, where OUT ends in .pth, a two-view network to the published format, which the programs of
-    DUSt3R and MonST3R read.
+    Or to the published format, which the original programs read: a two-view network where OUT ends
+    in .pth, a many-view network where OUT has no suffix, as a folder.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IN")]
     """A published .pth, a hub folder, a dyn3r checkpoint, or a model's name."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """The .safetensors (or .pth) file to write."""
+    """The .safetensors (or .pth) file, or folder, to write."""
     half: Flag = False
     """Store half precision (float16): half the size, nearly the same results."""
     overwrite: Flag = False
@@ -121,7 +121,8 @@ class Convert:
                 progress=progress,
             )  # fmt: skip
         if not self.quiet:
-            say(f"wrote {self.target} ({_bytes(self.target.stat().st_size)})")
+            size = _bytes(self.target.stat().st_size) if self.target.is_file() else "a folder"
+            say(f"wrote {self.target} ({size})")
             say(f"  licence: {about.get('licence', 'not known; it is that of the source')}")
 
 

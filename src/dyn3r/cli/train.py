@@ -1,4 +1,4 @@
-"""`dyn3r train`: two-view networks on the synthetic world or on data sets."""
+"""`dyn3r train`: geometry networks on the synthetic world or on data sets."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from dyn3r.training.options import RECIPES, TrainOptions
 
 @dataclass(frozen=True)
 class Train:
-    """Train a two-view network on the synthetic world or on data sets, or resume a run.
+    """Train a network on the synthetic world or on data sets, or resume a run.
 
     Fine-tuning as MonST3R does it: dyn3r train FOLDER --recipe monst3r --model dust3r-512-dpt
     --data pointodyssey:PATH tartanair:PATH spring:PATH waymo:PATH
+
+    A many-view network on your own data: dyn3r train FOLDER --recipe da3 --model da3-small
+    --data folder:PATH
 
     `dyn3r train flow FOLDER` trains the network of optical flow.
     """
@@ -29,8 +32,9 @@ class Train:
     """The run's folder: state, log, options and the resulting model.safetensors."""
     minutes: float | None = None
     """Stop after this many minutes, with everything saved."""
-    recipe: Literal["none", "monst3r"] = "none"
-    """Published values of the options, which the other options may change."""
+    recipe: Literal["none", "monst3r", "da3"] = "none"
+    """Values of the options, which the other options may change. `monst3r`: the published ones of
+    MonST3R; `da3`: for many-view networks."""
     check: Flag = False
     """Take one step on the first batch without training: draw the batch of each data set in
     FOLDER/check.png, and print sizes, speed, memory and the days that the run would take."""

@@ -12,6 +12,10 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from dyn3r.network.rope import rotate
 
+FEW_TOKENS = 1024
+"""Up to so many tokens, attention is written out when training on a CPU. Beyond, its memory grows
+too large. Source: run time of both passes on 2 cores."""
+
 
 def attend(
     q: Float[Tensor, "b heads n d"],
@@ -29,7 +33,8 @@ def attend(
         if len(keep) == 1:  # leaving keys out is cheaper than masking them
             return scaled_dot_product_attention(q, k[:, :, keep[0]], v[:, :, keep[0]])
         return scaled_dot_product_attention(q, k, v, keep[:, None, None])
-    if q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
+    training = torch.is_grad_enabled() and q.requires_grad
+    if training and q.device.type == "cpu" and q.shape[2] <= FEW_TOKENS:
         weights: Tensor = (q @ (k * q.shape[-1] ** -0.5).transpose(-1, -2)).softmax(-1)
         return weights.to(v.dtype) @ v
     return scaled_dot_product_attention(q, k, v)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dyn3r.errors import GeometryError, InputError
-from dyn3r.network.many_view.backbone import Masking
+from dyn3r.network.many_view.backbone import Encoded, Masking
 from dyn3r.network.many_view.dual_dpt import ViewMaps
 from dyn3r.network.many_view.gram_statistics import GramMaps, gram_maps, readout_for
 from dyn3r.network.many_view.ray_cameras import camera_disagreement, cameras_from_rays
@@ -52,6 +52,8 @@ class ViewPrediction:
     centre in median depths of the frame."""
     attention: GramMaps | None = None
     """Statistics of the attention, if they were asked for."""
+    encoded: Encoded | None = None
+    """State from which a second pass over the same frames may start."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def predict_views(
     dynamic: Bool[np.ndarray, "s h w"] | None = None,
     attention: bool = False,
     reference: ReferenceChoice = VIDEO_REFERENCE,
+    encoded: Encoded | None = None,
     progress: Progress = no_progress,
 ) -> ViewPrediction:
     """Run the network once on all frames.
@@ -83,8 +86,10 @@ def predict_views(
     The frames are resized to the largest multiple of 14 that is not above their longer side;
     depth and focal lengths are those of the frames as they were given. given: see `GivenCameras`;
     the cameras that are returned are still predictions. dynamic: patches with a dynamic pixel are
-    left out of keys and values up to the first block that sees other views (early masking of
-    VGGT4D, arXiv 2511.19971). attention: whether its statistics are computed.
+    left out of keys and values in the first blocks after the image encoder, up to the first that
+    sees other views (early masking of VGGT4D, arXiv 2511.19971). attention: whether its statistics
+    are computed. encoded: of an earlier call for the same frames and cameras; the image encoder is
+    then not run again.
 
     Raises InputError for frames below one patch, GeometryError for output that is not finite.
     """
@@ -98,9 +103,16 @@ def predict_views(
     readout = readout_for(network.config) if attention else None
     steps = network.config.depth + 1
     with torch.inference_mode(), model.autocast():
+        inputs = normalised(views.images).to(model.device)
+
+        def after_block(block: int) -> None:
+            progress(STAGE, block + 1, steps)
+
+        if encoded is None:
+            encoded = network.encode(inputs, reference, code, after_block)
         features = network.features(
-            normalised(views.images).to(model.device), reference, code, masking, readout,
-            lambda block: progress(STAGE, block + 1, steps),
+            inputs, reference, code, masking=masking, readout=readout,
+            after_block=after_block, encoded=encoded,
         )  # fmt: skip
         at_once = VIEWS_AT_ONCE.get(model.device.type, 4)
         maps = network.decode(features, net_hw, rays=True, views_at_once=at_once)
@@ -119,6 +131,7 @@ def predict_views(
         _at_size(maps.confidence, size_hw),
         _disagreement(maps, T, focal_xy, size_hw).numpy(),
         statistics,
+        encoded,
     )
 
 
@@ -148,10 +161,11 @@ def token_keep(
 
 
 def _masking(model: Model, dynamic: Bool[np.ndarray, "s h w"], net_hw: tuple[int, int]) -> Masking:
-    """Early masking: up to the first block that sees other views."""
+    """Early masking: after the image encoder, up to the first block that sees other views."""
+    config = model.many_view.config
     keep = token_keep(dynamic, (net_hw[0] // VIEW_PATCH, net_hw[1] // VIEW_PATCH))
-    first_global = model.many_view.config.global_layers[0]
-    return Masking(torch.from_numpy(keep).to(model.device), tuple(range(first_global + 1)))
+    layers = tuple(range(config.alt_start, config.global_layers[0] + 1))
+    return Masking(torch.from_numpy(keep).to(model.device), layers)
 
 
 def _given_code(given: GivenCameras, size_hw: tuple[int, int]) -> Float[Tensor, "s 9"]:

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.training.options import TrainOptions
-from dyn3r.training.pairs import PairBatch, mirrored, sample_pairs
-from dyn3r.training.sets.mixture import Mixture, held_out_batch, sample_batch
+from dyn3r.training.pair_task import PAIRS
+from dyn3r.training.sets.mixture import Mixture
 from dyn3r.training.sets.sources import LoadedSet, load_set, parse_data, split_held_out
+from dyn3r.training.task import Batch, Task
 
 HELD_OUT_PAIRS = 4
 """Pairs of a held-out batch of data."""
@@ -32,9 +33,9 @@ def frame_size(options: TrainOptions, index: int, key: int) -> tuple[int, int]:
 class _Batches:
     """Batches of the synthetic world: a pure function of the options, the index and the rank."""
 
-    def __init__(self, options: TrainOptions, rank: int = 0) -> None:
+    def __init__(self, options: TrainOptions, rank: int = 0, task: Task = PAIRS) -> None:
         """Prepare the batches of one process; worlds are created when first needed."""
-        self.options = options
+        self.options, self.task = options, task
         self.seed = options.seed + 1_000_003 * rank
         self.worlds: dict[tuple[int, int], Any] = {}
         self.rendered: tuple[tuple[int, tuple[int, int]], Any] | None = None
@@ -43,22 +44,24 @@ class _Batches:
         """Return the number of batches."""
         return self.options.steps * self.options.accumulate
 
-    def __getitem__(self, index: int) -> PairBatch:
-        """Render a batch, or take other pairs of the scenes rendered last."""
+    def __getitem__(self, index: int) -> Batch:
+        """Render a batch, or take the scenes rendered last in another way."""
         return self.batch(index, frame_size(self.options, index, index // self.options.reuse))
 
-    def batch(self, index: int, size: tuple[int, int]) -> PairBatch:
+    def batch(self, index: int, size: tuple[int, int]) -> Batch:
         """Render batch `index` with a frame size."""
         options = self.options
         group, repetition = divmod(index, options.reuse)
         if self.rendered is None or self.rendered[0] != (group, size):
             if size not in self.worlds:
-                self.worlds[size] = _world(options, size, options.frames_per_scene, self.seed)
+                self.worlds[size] = _world(
+                    options, size, self.task.frames_of_scene(options), self.seed
+                )
             sample = self.worlds[size].sample(options.scenes_per_step, group)
             self.rendered = ((group, size), sample)
         seed = self.seed * 7919 + index
-        pairs = sample_pairs(self.rendered[1], options.pairs_per_scene, seed=seed)
-        return mirrored(pairs) if repetition % 2 else pairs
+        scenes = self.rendered[1]
+        return self.task.of_scenes(scenes, options, seed, mirror=repetition % 2 == 1)
 
 
 def _world(options: TrainOptions, size_hw: tuple[int, int], frames: int, seed: int) -> Any:
@@ -78,7 +81,7 @@ class _SceneGroups(Dataset):
         """Group `batches` from `first_batch` on."""
         self.batches, self.first_batch = batches, first_batch
 
-    def __getitem__(self, group: int) -> list[PairBatch]:
+    def __getitem__(self, group: int) -> list[Batch]:
         """Return the batches that share the scenes of `group`."""
         reuse = self.batches.options.reuse
         start, end = max(group * reuse, self.first_batch), (group + 1) * reuse
@@ -93,13 +96,13 @@ class _SetBatches(Dataset):
     first batch.
     """
 
-    def __init__(self, options: TrainOptions, rank: int, processes: int) -> None:
+    def __init__(self, options: TrainOptions, rank: int, processes: int, task: Task) -> None:
         """Prepare the batches of one process."""
-        self.options, self.rank, self.processes = options, rank, processes
+        self.options, self.rank, self.processes, self.task = options, rank, processes, task
         self.mixture: Mixture | None = None
-        self.synthetic = _Batches(options)
+        self.synthetic = _Batches(options, task=task)
 
-    def __getitem__(self, index: int) -> list[PairBatch] | InputError:
+    def __getitem__(self, index: int) -> list[Batch] | InputError:
         """Read a batch. An error is returned, so that a worker passes it on as it is."""
         options = self.options
         number = index * self.processes + self.rank
@@ -110,18 +113,19 @@ class _SetBatches(Dataset):
         try:
             if self.mixture is None:
                 self.mixture = Mixture(training_sets(options), options.seed)
-            batch = sample_batch(
-                self.mixture, number - rendered, options.scenes_per_step, size,
-                flow=options.matching_weight > 0,
-            )  # fmt: skip
+            batch = self.task.of_sets(self.mixture, number - rendered, options, size)
         except Dyn3rError as error:
             return InputError(str(error))
         return [batch]
 
 
 def batch_loader(
-    options: TrainOptions, first_step: int, rank: int = 0, processes: int = 1
-) -> Iterator[PairBatch]:
+    options: TrainOptions,
+    first_step: int,
+    rank: int = 0,
+    processes: int = 1,
+    task: Task = PAIRS,
+) -> Iterator[Batch]:
     """Yield the batches in order from `first_step` on, made by `options.data_workers` processes.
 
     `options.accumulate` batches belong to each step. They do not depend on the number of workers.
@@ -131,9 +135,9 @@ def batch_loader(
     dataset: Dataset
     order: Iterable[int]
     if options.data:
-        dataset, order = _SetBatches(options, rank, processes), range(first, last)
+        dataset, order = _SetBatches(options, rank, processes, task), range(first, last)
     else:
-        dataset = _SceneGroups(_Batches(options, rank), first)
+        dataset = _SceneGroups(_Batches(options, rank, task), first)
         order = range(first // options.reuse, math.ceil(last / options.reuse))
     workers = 1 if options.data_workers is None else options.data_workers
     loader = DataLoader(
@@ -169,31 +173,34 @@ class HeldOut:
     """Held-out pairs of one data set, or of scenes of the synthetic world."""
 
     name: str
-    batches: Callable[[], Iterable[PairBatch]]
+    batches: Callable[[], Iterable[Batch]]
     """Makes the batches, the same every time."""
 
 
-def held_out(options: TrainOptions) -> list[HeldOut]:
+def held_out(options: TrainOptions, task: Task = PAIRS) -> list[HeldOut]:
     """Return the held-out parts of every data set, or of the synthetic world. Raises InputError."""
     if not options.data:
-        rendered = held_out_batches(options)
+        rendered = held_out_batches(options, task=task)
         return [HeldOut("synthetic", lambda: rendered)]
     return [
-        HeldOut(f"{s.spec.name}/{s.spec.path.name}", partial(_read_held_out, s, options))
+        HeldOut(f"{s.spec.name}/{s.spec.path.name}", partial(_read_held_out, s, options, task))
         for s in held_out_sets(options)
     ]
 
 
-def _read_held_out(loaded: LoadedSet, options: TrainOptions) -> Iterator[PairBatch]:
-    """Read pairs spread evenly over a set."""
+def _read_held_out(loaded: LoadedSet, options: TrainOptions, task: Task) -> Iterator[Batch]:
+    """Read pairs, or samples that begin with them, spread evenly over a set."""
     there = len(loaded.pairs)
     count = min(options.validation_pairs, there)
     rows = np.unique(np.linspace(0, there - 1, count).round().astype(int)).tolist()
     for k in range(0, len(rows), HELD_OUT_PAIRS):
-        yield held_out_batch(loaded, rows[k : k + HELD_OUT_PAIRS], options.sizes_hw[0])
+        yield task.held_out(loaded, rows[k : k + HELD_OUT_PAIRS], options)
 
 
-def held_out_batches(options: TrainOptions, count: int = 2) -> list[PairBatch]:
+def held_out_batches(options: TrainOptions, count: int = 2, task: Task = PAIRS) -> list[Batch]:
     """Render scenes that no run trains on, the same for all runs: 8 scenes, 32 pairs a batch."""
-    world = _world(replace(options, dynamic_share=0.5), options.sizes_hw[0], 4, 987_654_321)
-    return [sample_pairs(world.sample(8, step), 4, seed=step) for step in range(count)]
+    options = replace(options, dynamic_share=0.5, pairs_per_scene=4)
+    world = _world(options, options.sizes_hw[0], 4, 987_654_321)
+    return [
+        task.of_scenes(world.sample(8, step), options, step, mirror=False) for step in range(count)
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from dyn3r.scene.drawing import Picture, depth_picture, draw_text, motion_pictur
 from dyn3r.training.batches import held_out_batches, training_sets
 from dyn3r.training.group import Group
 from dyn3r.training.options import TrainOptions
+from dyn3r.training.pair_validation import frame_picture
 from dyn3r.training.pairs import PairBatch
-from dyn3r.training.run_state import restore
-from dyn3r.training.sets.mixture import Mixture, sample_batch
+from dyn3r.training.run_state import RunState, restore
+from dyn3r.training.sets.mixture import Mixture
 from dyn3r.training.sets.sources import LoadedSet
-from dyn3r.training.trainer import add_gradients
-from dyn3r.training.validation import frame_picture
+from dyn3r.training.task import Batch, Task
+from dyn3r.training.tasks import task_of
 
 SHOWN_PAIRS, MATCHES = 2, 24
 PICTURE = "check.png"
@@ -34,33 +36,43 @@ def check_run(folder: Path, options: TrainOptions, *, device: str = "cpu") -> li
     group = Group(device)
     try:
         options = options.for_run(group.size)
-        lines, batches = _read_batches(options)
-        lines += _measure_step(folder, options, group, batches[-1][1])
+        sets = training_sets(options)  # wrong data is refused before a model is downloaded
+        state = restore(folder, options, group)
+        task = task_of(state.network)
+        task.check(options)
+        lines, batches, largest = _read_batches(options, sets, task)
+        lines += _measure_step(state, options, task, group.device, largest)
     finally:
         group.leave()
     write_picture(_picture(batches), folder / PICTURE, overwrite=True)
     return [*lines, f"picture: {folder / PICTURE}"]
 
 
-def _read_batches(options: TrainOptions) -> tuple[list[str], list[tuple[str, PairBatch]]]:
-    """Read the first batch of each data set; a line about each."""
-    if not options.data:
-        batch = held_out_batches(options, count=1)[0]
-        return [f"synthetic world: {_about(batch)}"], [("synthetic", batch)]
+def _read_batches(
+    options: TrainOptions, sets: list[LoadedSet], task: Task
+) -> tuple[list[str], list[tuple[str, PairBatch]], Batch]:
+    """Read the first batch of each data set: a line about each, what is drawn, the largest batch.
+
+    The largest batch, of the last set, has the most views that a sample can have.
+    """
+    if not sets:
+        batch = held_out_batches(options, count=1, task=task)[0]
+        pairs = task.as_pairs(batch)
+        return [f"synthetic world: {_about(pairs)}"], [("synthetic", pairs)], batch
     lines, batches = [], []
-    for loaded in training_sets(options):
+    with_matches = replace(options, matching_weight=1.0)
+    for loaded in sets:
         started = time.monotonic()
-        batch = sample_batch(
-            Mixture([loaded], options.seed), 0, options.scenes_per_step, options.sizes_hw[0],
-            flow=True,
-        )  # fmt: skip
-        seconds = time.monotonic() - started
+        mixture = Mixture([loaded], options.seed)
+        batch = task.of_sets(mixture, 0, with_matches, options.sizes_hw[0])
+        seconds, pairs = time.monotonic() - started, task.as_pairs(batch)
         lines.append(
-            f"{loaded.spec.name}: {_about_set(loaded)}; {_about(batch)}; "
-            f"{seconds:.2f} s to read a batch of {options.scenes_per_step} pairs"
+            f"{loaded.spec.name}: {_about_set(loaded)}; {_about(pairs)}; "
+            f"{seconds:.2f} s to read a batch of {options.scenes_per_step} {task.unit}"
         )
-        batches.append((loaded.spec.name, batch))
-    return lines, batches
+        batches.append((loaded.spec.name, pairs))
+    rows = np.arange(options.scenes_per_step) % len(sets[-1].pairs)
+    return lines, batches, task.held_out(sets[-1], rows.tolist(), options)
 
 
 def _about_set(loaded: LoadedSet) -> str:
@@ -80,23 +92,24 @@ def _about(batch: PairBatch) -> str:
     )
 
 
-def _measure_step(folder: Path, options: TrainOptions, group: Group, batch: PairBatch) -> list[str]:
+def _measure_step(
+    state: RunState, options: TrainOptions, task: Task, device: str, batch: Batch
+) -> list[str]:
     """Take one step; lines about weights, time and memory."""
-    state = restore(folder, options, group)
     state.network.train()
     trained = sum(p.numel() for p in state.network.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in state.network.parameters()) - trained
     for _ in range(2):  # the first one also prepares kernels and memory
         started = time.monotonic()
-        losses = add_gradients(state, batch, options, group.device, options.accumulate)
+        losses = task.add_gradients(state.network, batch, options, device, options.accumulate)
         per_batch = time.monotonic() - started
     state.optimiser.step()
     per_step = options.accumulate * per_batch
     days = options.steps * per_step / 86400
     return [
         f"network: {trained / 1e6:.1f} M weights are trained, {frozen / 1e6:.1f} M frozen",
-        f"step: {options.accumulate} x {len(batch.first)} directed pairs, {per_step:.1f} s on "
-        f"{group.device}, loss {losses['loss']:.3f}; at most {_peak_memory_gb(group.device):.1f} "
+        f"step: {options.accumulate} x {task.items(batch)}, {per_step:.1f} s on "
+        f"{device}, loss {losses['loss']:.3f}; at most {_peak_memory_gb(device):.1f} "
         "GB of memory",
         f"run: {options.steps} steps, {days:.2g} days if data comes fast enough",
     ]

@@ -49,10 +49,11 @@ class TrainOptions:
     """Size of the network. A checkpoint that only lacks the position embedding or the detail
     pyramid is extended to it; any other checkpoint keeps its own size."""
     model: str | None = None
-    """Two-view network to fine-tune: a name that `dyn3r models` lists, or a checkpoint; None:
+    """Network to fine-tune: a name that `dyn3r models` lists, or a checkpoint; None:
     random weights."""
     freeze_encoder: bool = False
-    """Train decoders, heads and the encoder's last norm only, as in the fine-tuning of MonST3R."""
+    """Train decoders, heads and the encoder's last norm only, as in the fine-tuning of MonST3R. Of
+    a many-view network: all but the blocks before the first that knows of other views."""
     data: tuple[str, ...] = ()
     """Data sets to train on in place of the synthetic world: `NAME:PATH` or
     `PAIRS_PER_EPOCH@NAME:PATH`. Names: pointodyssey, tartanair, spring, waymo, sintel, folder
@@ -73,6 +74,9 @@ class TrainOptions:
     scenes_per_step: int = 8
     """Scenes in a batch; more give less noisy gradients and cost more. Of `data`: pairs of frames
     in a batch, each given in both orders."""
+    views: int = 8
+    """Of many-view networks: the most views in a sample, which is drawn in place of a pair and has
+    2 to this many; of the synthetic world: frames rendered per scene."""
     accumulate: int = 1
     """Batches per step, whose gradients are averaged."""
     checkpointing: bool = False
@@ -87,7 +91,7 @@ class TrainOptions:
         (160, 224), (128, 176), (144, 224), (224, 160), (176, 128), (192, 192),
     )  # fmt: skip
     """Frame sizes, one sampled per batch; multiples of 16. Of `data`: turned to the orientation of
-    the batch's first image."""
+    the batch's first image. Of many-view networks: rounded down to multiples of 14."""
     coarse_sizes_hw: tuple[tuple[int, int], ...] = ((96, 128), (80, 128), (128, 96), (112, 112))
     """Frame sizes of the first part of the run, which costs less."""
     coarse_share: float = 0.6
@@ -110,11 +114,13 @@ class TrainOptions:
     """Decay of the exponential moving average of the weights, which is the result; 0: the weights
     themselves."""
     matching_weight: float = 0.1
-    """Weight of the matching loss on the first head of `matching_layers`; 0: off."""
+    """Weight of the matching loss on the first head of `matching_layers`; 0: off. Two-view
+    networks only."""
     matching_layers: tuple[int, ...] = (2, 3, 4, 5)
     """Decoder layers whose first head is supervised with correspondences."""
     shape_weight: float = 1.0
-    """Weight of the shape loss (ratios between neighbouring depths); 0: off."""
+    """Weight of the shape loss (ratios between neighbouring depths); of many-view networks: of the
+    gradient term (1 as published); 0: off."""
     confidence_weight: float = 0.2
     """Weight of the confidence term (alpha of DUSt3R's equation 4). Where errors, in units of the
     mean distance, stay above it, confidence falls to its minimum of 1."""
@@ -142,7 +148,7 @@ class TrainOptions:
         rules: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
             ("steps scenes_per_step pairs_per_scene reuse evaluate_every accumulate "
              "validation_pairs", lambda x: x >= 1, "1 or more"),
-            ("frames_per_scene", lambda x: x >= 2, "2 or more"),
+            ("frames_per_scene views", lambda x: x >= 2, "2 or more"),
             ("warmup_steps epochs warmup_epochs", lambda x: x >= 0, "0 or more"),
             ("data_workers", lambda x: x is None or x >= 0, "0 or more"),
             ("coarse_share dynamic_share ema_decay",
@@ -211,7 +217,24 @@ RECIPES: dict[str, TrainOptions] = {
         confidence_weight=0.2,
         ema_decay=0,
         precision="tf32",
-    )
+    ),
+    "da3": TrainOptions(
+        freeze_encoder=True,
+        epochs=10,
+        warmup_epochs=0.5,
+        scenes_per_step=1,
+        accumulate=16,
+        views=18,
+        checkpointing=True,
+        sizes_hw=((288, 512), (384, 512), (336, 512)),
+        coarse_sizes_hw=((288, 512),),
+        coarse_share=0,
+        learning_rate=2e-5,
+        final_learning_rate=1e-6,
+        shape_weight=1.0,
+        confidence_weight=0.2,
+    ),
 }
-"""Published recipes by name. Source: docs/design/DATASETS.md, 3.0: 32 pairs a step. `clip_norm` is
-ours: no clipping is published."""
+"""Recipes by name. `monst3r` is published (docs/design/DATASETS.md, 3.0: 32 pairs a step); its
+`clip_norm` is ours, as no clipping is published. `da3` fine-tunes many-view networks: losses and
+the range of views are published, the schedule is ours, as no fine-tuning is published."""

@@ -17,12 +17,13 @@ logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
 PANELS = {
-    "loss": "pointmap loss (running mean)",
+    "loss": "loss (running mean)",
     "shape": "shape loss",
     "matching": "matching loss, nats",
-    "held_out_loss": "held out: pointmap loss",
-    "held_out_abs_rel": "held out: abs rel of view 1",
-    "held_out_point_error": "held out: point error of view 2",
+    "held_out_loss": "held out: loss",
+    "held_out_abs_rel": "held out: abs rel of depth",
+    "held_out_point_error": "held out: point error",
+    "held_out_rotation_deg": "held out: rotation error, degrees",
     "lr": "learning rate",
     "waiting": "share of time spent waiting for data",
 }

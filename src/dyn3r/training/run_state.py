@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from dyn3r.errors import CheckpointError, InputError
+from dyn3r.errors import InputError
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.io.regular_files import check_regular
 from dyn3r.network.checkpoints.files import write_torch
 from dyn3r.network.checkpoints.locate import locate
-from dyn3r.network.checkpoints.reader import load_two_view, save_network
+from dyn3r.network.checkpoints.reader import load_network, save_network
 from dyn3r.network.initialise import grow, initialise
+from dyn3r.network.many_view.many_view_network import ManyViewNetwork
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.training.group import Group
 from dyn3r.training.options import TrainOptions
@@ -31,20 +32,35 @@ model on the development clips (docs/results.md)."""
 
 RESULT = "model.safetensors"
 """Name of the result in the folder of a run."""
-KEPT_FACTS = ("licence", "paper", "repository", *RECOMMENDATION)
+KEPT_FACTS = ("licence", "paper", "repository", "stereo", *RECOMMENDATION)
 """Facts of a model that its fine-tuned successor keeps."""
-MANY_VIEW = "da3-"
-"""Start of the names of models that are refused before a download."""
 FROZEN = ("mask_token", "patch_embed.", "enc_blocks.", "enc_position.", "detail.")
-"""What `freeze_encoder` does not train; the encoder's last norm is trained, as published."""
+"""What `freeze_encoder` does not train in a two-view network; the encoder's last norm is trained,
+as published."""
+
+Network = PointmapNetwork | ManyViewNetwork
+
+
+def frozen_parts(network: Network, *, freeze_encoder: bool) -> tuple[str, ...]:
+    """Starts of the names of weights that are not trained.
+
+    In a many-view network: what nothing reads, and with `freeze_encoder` all that comes before the
+    first block that knows of other views.
+    """
+    if isinstance(network, PointmapNetwork):
+        return FROZEN if freeze_encoder else ()
+    blocks = [f"blocks.{i}." for i in range(network.config.alt_start)]
+    encoder = ["cls_token", "pos_embed", "patch_embed.", *blocks]
+    frozen = tuple(f"backbone.pretrained.{part}" for part in encoder)
+    return network.unused_parts + (frozen if freeze_encoder else ())
 
 
 @dataclass
 class RunState:
     """Everything that changes during a run."""
 
-    network: PointmapNetwork
-    average: PointmapNetwork
+    network: Network
+    average: Network
     """Exponential moving average of the weights: the result."""
     optimiser: torch.optim.Optimizer
     facts: dict[str, str]
@@ -64,10 +80,10 @@ def restore(folder: Path, options: TrainOptions, group: Group) -> RunState:
     network, facts = _starting_network(options)
     network.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.checkpointing = options.checkpointing
-    if options.freeze_encoder:
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(not name.startswith(FROZEN))
-    average = PointmapNetwork(network.config).to(group.device)
+    frozen = frozen_parts(network, freeze_encoder=options.freeze_encoder)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen))
+    average = _another(network).to(group.device)
     average.load_state_dict(network.state_dict())
     average.requires_grad_(requires_grad=False)
     state = RunState(network, average, _optimiser(network, options), facts)
@@ -77,26 +93,30 @@ def restore(folder: Path, options: TrainOptions, group: Group) -> RunState:
     return state
 
 
-def _starting_network(options: TrainOptions) -> tuple[PointmapNetwork, dict[str, str]]:
+def _another(network: Network) -> Network:
+    """A network of the same family and size."""
+    if isinstance(network, PointmapNetwork):
+        return PointmapNetwork(network.config)
+    return ManyViewNetwork(network.config)
+
+
+def _starting_network(options: TrainOptions) -> tuple[Network, dict[str, str]]:
     """Return the network of a new run, random or the model to fine-tune, and facts about it."""
     if options.model is None:
         network = PointmapNetwork(options.network)
         initialise(network, options.seed)
         return network, RECOMMENDATION
-    if options.model.startswith(MANY_VIEW):
-        raise CheckpointError(
-            f"{options.model} is a many-view network; only two-view networks can be trained"
-        )
     entry = locate(options.model)
-    network, facts = load_two_view(entry.path)
+    loaded, facts = load_network(entry.path)
     facts = {name: facts[name] for name in KEPT_FACTS if name in facts}
     facts |= {name: entry.facts[name] for name in KEPT_FACTS if name in entry.facts}
     facts["fine_tuned_from"] = Path(entry.name).name
-    network = grow(network, options.network, options.seed)
-    return network.float().requires_grad_(requires_grad=True), facts
+    if isinstance(loaded, PointmapNetwork):
+        loaded = grow(loaded, options.network, options.seed)
+    return loaded.float().requires_grad_(requires_grad=True), facts
 
 
-def _optimiser(network: PointmapNetwork, options: TrainOptions) -> torch.optim.Optimizer:
+def _optimiser(network: Network, options: TrainOptions) -> torch.optim.Optimizer:
     """Create AdamW with weight decay on matrices only."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -156,13 +176,16 @@ def save(folder: Path, state: RunState, options: TrainOptions, group: Group) -> 
         "seconds": state.seconds,
     }
     write_torch(folder / "state.pt", content, overwrite=True)
-    pairs_per_scene = 2 if options.data else options.pairs_per_scene
-    pairs_per_step = group.size * options.accumulate * options.scenes_per_step * pairs_per_scene
+    samples = state.step * group.size * options.accumulate * options.scenes_per_step
+    if isinstance(state.network, PointmapNetwork):
+        seen = {"pairs": str(samples * (2 if options.data else options.pairs_per_scene))}
+    else:
+        seen = {"samples": str(samples)}
     facts = {
         "steps": str(state.step),
         "train_seconds": f"{state.seconds:.0f}",
         **state.facts,
-        "pairs": str(state.step * pairs_per_step),
+        **seen,
     }
     if options.data:
         names = dict.fromkeys(parse_data(text).name for text in options.data)

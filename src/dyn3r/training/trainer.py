@@ -1,4 +1,4 @@
-"""Training of the pointmap network on the synthetic world or on data; resumable from one folder."""
+"""Training of a network on the synthetic world or on data; resumable from one folder."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dyn3r.errors import InputError
 from dyn3r.io.atomic import write_json
-from dyn3r.network.checkpoints.published_writer import published_layout, save_published
-from dyn3r.network.network import Decoded, PointmapNetwork
 from dyn3r.training.batches import batch_loader, held_out, training_sets
 from dyn3r.training.group import Group
-from dyn3r.training.losses import matching_loss, pointmap_loss, shape_loss
 from dyn3r.training.options import TrainOptions, check_minutes
-from dyn3r.training.pairs import PairBatch
 from dyn3r.training.run_log import LOG, TensorBoard, append_log, plot_logs
 from dyn3r.training.run_state import RESULT, RunState, restore, save
 from dyn3r.training.synthetic.photographs import check_photographs
+from dyn3r.training.task import Batch
+from dyn3r.training.tasks import task_of
 from dyn3r.training.validation import evaluate_sets, write_validation_pictures
 from dyn3r.types import Progress, no_progress
 
@@ -50,9 +48,10 @@ def train(
     Stops after `options.steps` steps (or `options.epochs`) or after `minutes` of wall-clock time,
     whichever comes first, and saves everything; another call resumes there. The folder holds
     `state.pt` (weights, averages, optimiser, step), `log.jsonl` (one line every 50 steps) and
-    `log.png`, `options.json`, `validation/` (pictures of held-out pairs), `model.safetensors` (the
-    averaged weights, loadable by `load_model`) and, for a network of the published layout at the
-    end of a run, `model.pth`.
+    `log.png`, `options.json`, `validation/` (pictures of held-out data), `model.safetensors` (the
+    averaged weights, loadable by `load_model`) and, at the end of a run, the same in the published
+    layout: `model.pth` of a two-view network that has one, the folder `published` of a many-view
+    network.
 
     Under `torchrun` every process renders or reads batches of its own on its own GPU, and gradients
     are averaged; the first process writes the folder. Raises InputError for a folder that is a file
@@ -92,15 +91,17 @@ def _run(
     if group.leads:  # wrong data is refused before a model is downloaded
         training_sets(options)
     state = restore(folder, options, group)
+    task = task_of(state.network)
+    task.check(options)
     recorder = None
     if group.leads:
-        recorder = _Recorder(folder, options, group, state.step)
+        recorder = _Recorder(folder, options, group, state)
         folder.mkdir(parents=True, exist_ok=True)  # not before a refusal
         write_json(folder / "options.json", asdict(options), overwrite=True)
         if state.step == 0 and options.model is not None:
             recorder.evaluate(state)  # what fine-tuning starts from
     started = time.monotonic()
-    batches = batch_loader(options, state.step, group.rank, processes=group.size)
+    batches = batch_loader(options, state.step, group.rank, processes=group.size, task=task)
     try:
         while state.step < options.steps:
             step_started = time.monotonic()
@@ -128,11 +129,11 @@ def _run(
 class _Recorder:
     """Writes the log, evaluates and saves at intervals; used by the first process alone."""
 
-    def __init__(self, folder: Path, options: TrainOptions, group: Group, first_step: int) -> None:
+    def __init__(self, folder: Path, options: TrainOptions, group: Group, state: RunState) -> None:
         """Render or open the held-out data. Raises InputError, MissingExtraError."""
         self.folder, self.options, self.group = folder, options, group
-        self.held_out = held_out(options)
-        self.tensorboard = TensorBoard(folder, first_step) if options.tensorboard else None
+        self.held_out = held_out(options, task_of(state.network))
+        self.tensorboard = TensorBoard(folder, state.step) if options.tensorboard else None
         self.running: dict[str, float] = {}
         self.last_save = time.monotonic()
         if not self.held_out:
@@ -153,8 +154,8 @@ class _Recorder:
             if (self.folder / LOG).is_file():  # saved before the first line otherwise
                 plot_logs([self.folder], self.folder / "log.png")
             self.last_save = time.monotonic()
-        if state.step >= options.steps and published_layout(state.average.config):
-            save_published(self.folder / "model.pth", state.average, overwrite=True)
+        if state.step >= options.steps:
+            task_of(state.average).save_published(self.folder, state.average)
 
     def evaluate(self, state: RunState) -> None:
         """Evaluate the averaged weights on what is held out, and draw some of it."""
@@ -171,7 +172,7 @@ class _Recorder:
 
 
 def _step(
-    state: RunState, batches: list[PairBatch], options: TrainOptions, group: Group
+    state: RunState, batches: list[Batch], options: TrainOptions, group: Group
 ) -> dict[str, float]:
     """Take one optimiser step; returns the mean losses of the batches of this process."""
     rate = _rate(state.step, options)
@@ -179,9 +180,11 @@ def _step(
         parameters["lr"] = rate
     state.network.train()
     losses: dict[str, float] = {}
+    task, count = task_of(state.network), len(batches)
     for batch in batches:
-        for name, value in add_gradients(state, batch, options, group.device, len(batches)).items():
-            losses[name] = losses.get(name, 0.0) + value / len(batches)
+        found = task.add_gradients(state.network, batch, options, group.device, count)
+        for name, value in found.items():
+            losses[name] = losses.get(name, 0.0) + value / count
     group.average_gradients(state.network.parameters())
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
     if torch.isfinite(norm):
@@ -192,62 +195,6 @@ def _step(
     state.optimiser.zero_grad(set_to_none=True)
     losses["gradient"] = float(norm) if torch.isfinite(norm) else 0.0
     return losses
-
-
-def add_gradients(
-    state: RunState, batch: PairBatch, options: TrainOptions, device: str, count: int
-) -> dict[str, float]:
-    """Add the gradients of one of `count` batches; returns its losses."""
-    batch = batch.to(device)
-    kind = torch.device(device).type
-    with torch.autocast(kind, torch.bfloat16, enabled=options.precision == "bfloat16"):
-        decoded = forward_pairs(state.network, batch, options)
-    loss, losses = _losses(decoded, batch, options)
-    (loss / count).backward()
-    return losses
-
-
-def _losses(
-    decoded: Decoded, batch: PairBatch, options: TrainOptions
-) -> tuple[Tensor, dict[str, float]]:
-    """Compute the weighted sum of the losses, and the value of each."""
-    points = (decoded.points1, decoded.conf1, decoded.points2, decoded.conf2)
-    regression = pointmap_loss(
-        points,  # type: ignore[arg-type]
-        (batch.points1, batch.points2),
-        (batch.valid1, batch.valid2),
-        options.confidence_weight,
-        options.nearness,
-    )
-    loss, losses = regression, {"loss": float(regression.detach())}
-    if options.shape_weight > 0:
-        shape = shape_loss(decoded.points1, batch.points1, batch.valid1)  # type: ignore[arg-type]
-        shape = shape + shape_loss(decoded.points2, batch.points2, batch.valid2)  # type: ignore[arg-type]
-        loss = loss + options.shape_weight * shape
-        losses["shape"] = float(shape.detach())
-    if decoded.logits:
-        matching = torch.stack(
-            [
-                matching_loss(first[:, 0], batch.flow12, batch.visible12)
-                + matching_loss(second[:, 0], batch.flow21, batch.visible21)
-                for first, second in decoded.logits
-            ]
-        ).mean()
-        loss = loss + options.matching_weight * matching
-        losses["matching"] = float(matching.detach())
-    return loss, losses
-
-
-def forward_pairs(network: PointmapNetwork, batch: PairBatch, options: TrainOptions) -> Decoded:
-    """Encode the frames of a batch once and decode its pairs."""
-    tokens = network.encode(batch.images)
-    return network.decode(
-        tokens[batch.first],
-        tokens[batch.second],
-        scores=False,
-        logit_layers=options.matching_layers if options.matching_weight > 0 else (),
-        heads_autocast=options.precision == "bfloat16",
-    )
 
 
 def _rate(step: int, options: TrainOptions) -> float:
@@ -262,9 +209,7 @@ def _rate(step: int, options: TrainOptions) -> float:
 
 
 @torch.no_grad()
-def _update_average(
-    average: PointmapNetwork, network: PointmapNetwork, decay: float, step: int
-) -> None:
+def _update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Update the exponential moving average of the weights; its window is shorter at first.
 
     Decay 0: the average is the weights themselves. Frozen weights stay bit for bit.

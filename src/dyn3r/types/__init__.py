@@ -478,6 +478,9 @@ class Geometry:
     """Standard error of the log focal length, where the geometry source states it."""
     depth_sigma: float | None = None
     """Standard error of log depth over the clip, where the geometry source states it."""
+    camera_sigma: tuple[float, float] | None = None
+    """Standard errors of a camera relative to the first, where the geometry source states them:
+    rotation in radians, centre in the unit of length."""
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
 
     def __len__(self) -> int:

@@ -309,19 +309,30 @@ def write_checkpoint(
     OutputError if the file exists and `overwrite` is False, or can't be written. Raises
     CheckpointError for a configuration that `read_checkpoint` would refuse.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     assert not {FORMAT_KEY, CONFIG_KEY} & set(metadata), "these names are reserved"
     facts = {FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(checked_config(dict(config))), **metadata}
     facts = {name: storable(value) for name, value in facts.items()}
+    write_tensors(path, tensors, facts, overwrite=overwrite)
+
+
+def write_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a safetensors file atomically. Raises OutputError as `atomic_file` does."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     _check_tensors(plain)
     with atomic_file(path, overwrite=overwrite) as part:
         part.touch()
         mode = part.stat().st_mode
         try:
-            save_file(plain, part, facts)
+            save_file(plain, part, dict(metadata))
         except SafetensorError as error:  # the disk is full
             raise OSError(str(error)) from None
         os.chmod(part, mode)  # safetensors makes the file readable by its owner only

@@ -18,10 +18,12 @@ from dyn3r.network.checkpoints.files import (
     read_hub_files,
     write_checkpoint,
 )
-from dyn3r.network.checkpoints.many_view_reader import (
+from dyn3r.network.checkpoints.many_view_files import (
     RECOMMENDED,
     describe_many_view,
+    holds_many_view,
     load_many_view,
+    save_many_view,
 )
 from dyn3r.network.checkpoints.strict import check_weights
 from dyn3r.network.config import NetworkConfig, has_retired_head
@@ -36,8 +38,9 @@ _RETIRED_TENSOR = re.compile(r"downstream_head[12]\.dpt\.motion\.")
 def describe_checkpoint(path: str | Path) -> list[str]:
     """Describe a checkpoint file in lines of text. Raises CheckpointError."""
     content = read_checkpoint(path)
-    if _holds_many_view(content):
+    if holds_many_view(content):
         lines = describe_many_view(load_many_view(content, Path(path)))
+        lines += [f"{name:<11} {value}" for name, value in _own_facts(content).items()]
         return _about_weights(path, content, content.tensors) + lines
     config, tensors = _config(content, path), _current_tensors(content)
     lines = [
@@ -70,6 +73,11 @@ def facts_of(content: CheckpointContent) -> dict[str, str]:
     return {name: str(v) for name, v in content.extras.items() if name not in hidden}
 
 
+def _own_facts(content: CheckpointContent) -> dict[str, str]:
+    """Facts of our own layout; the metadata of published files holds none."""
+    return facts_of(content) if content.origin == "dyn3r-safetensors" else {}
+
+
 def _config(content: CheckpointContent, path: str | Path) -> NetworkConfig:
     """Read the configuration of any layout; `path` is for messages."""
     try:
@@ -96,8 +104,8 @@ def load_network(path: str | Path) -> tuple[PointmapNetwork | ManyViewNetwork, d
     missing, unknown or misshapen weights.
     """
     content = read_checkpoint(path)
-    if _holds_many_view(content):
-        return load_many_view(content, Path(path)), dict(RECOMMENDED)
+    if holds_many_view(content):
+        return load_many_view(content, Path(path)), {**RECOMMENDED, **_own_facts(content)}
     with torch.device("meta"):
         network = PointmapNetwork(_config(content, path))
     tensors = _complete(_current_tensors(content), network)
@@ -112,11 +120,6 @@ def load_two_view(path: str | Path) -> tuple[PointmapNetwork, dict[str, str]]:
     if not isinstance(network, PointmapNetwork):
         raise CheckpointError(f"{path} is a many-view network; a two-view network is needed here")
     return network, facts
-
-
-def _holds_many_view(content: CheckpointContent) -> bool:
-    """Whether a file has the layout of published many-view networks."""
-    return content.origin == "hub-folder" and is_many_view(content.config)
 
 
 def check_hub_weights(weights: Path, config: Path | None) -> None:
@@ -169,7 +172,7 @@ def _twin(name: str) -> str | None:
 
 def save_network(
     path: str | Path,
-    network: PointmapNetwork,
+    network: PointmapNetwork | ManyViewNetwork,
     facts: Mapping[str, str],
     *,
     dtype: torch.dtype = torch.float32,
@@ -180,6 +183,9 @@ def save_network(
     facts: free text entries (training steps, licence, date). dtype: precision of the stored
     weights. Raises OutputError if the file exists and `overwrite` is False.
     """
+    if isinstance(network, ManyViewNetwork):
+        save_many_view(path, network, facts, dtype=dtype, overwrite=overwrite)
+        return
     tensors = {
         name: tensor.detach().to("cpu", dtype).contiguous()
         for name, tensor in network.state_dict().items()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils.checkpoint import checkpoint
 
 from dyn3r.network.layers import EncoderBlock
 from dyn3r.network.many_view.reference_view import (
@@ -63,6 +65,25 @@ class Features:
     """Index of the reference view; -1 with fewer than three views or with given cameras."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Views after the blocks that see one view each: a second pass over them may start here."""
+
+    tokens: Float[Tensor, "s n c"]
+    """Class and patch tokens, the reference view first."""
+    dense: tuple[Float[Tensor, "s p d"], ...]
+    """Patch tokens of the output blocks among these, views in their original order."""
+    order: list[int]
+    """Order of the views in `tokens`."""
+    reference: int
+    """See `Features`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        return sum(x.numel() * x.element_size() for x in (self.tokens, *self.dense))
+
+
 class PatchProjection(nn.Module):
     """Linear embedding of 14x14 pixels as one token."""
 
@@ -79,6 +100,9 @@ class PatchProjection(nn.Module):
 
 class ViewTransformer(nn.Module):
     """Transformer over the tokens of all views."""
+
+    checkpointing = False
+    """Compute activations again in the backward pass, in place of keeping them."""
 
     def __init__(self, config: ManyViewConfig) -> None:
         """Create the layers for the sizes of `config`."""
@@ -97,57 +121,90 @@ class ViewTransformer(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "s 3 h w"],
-        reference: str,
+        encoded: Encoded,
         camera_tokens: Float[Tensor, "s c"] | None = None,
         masking: Masking | None = None,
         readout: Readout | None = None,
         after_block: Callable[[int], None] | None = None,
     ) -> Features:
-        """Map normalised images to features.
+        """Map views that were encoded to features; `images` give the size.
 
-        reference: see `choose_reference`. camera_tokens: of given cameras; the order of the views
-        is then kept. masking: tokens that are no keys. readout: filled on the way. after_block:
-        called with the number of every block that is done.
+        camera_tokens: of given cameras. masking: tokens that are no keys. readout: filled on the
+        way. after_block: called with the number of every block that is done.
         """
-        config, views = self.config, len(images)
-        grid = (images.shape[-2] // VIEW_PATCH, images.shape[-1] // VIEW_PATCH)
-        ropes = self._ropes(grid, views, images.device)
-        x = self._tokens(images, grid)
-        chosen, order = -1, list(range(views))
-        local, dense, camera = x, [], x
-        for i, block in enumerate(self.blocks):
-            assert isinstance(block, EncoderBlock)
-            if i == config.alt_start - 1 and views >= FEWEST_VIEWS and camera_tokens is None:
-                chosen = choose_reference(x[:, 0], reference)
-                order = reference_first(chosen, views)
-                x = x[order]
-            if i == config.alt_start:
-                x = self._with_camera_tokens(x, camera_tokens)
-            rope = ropes[config.is_global(i)] if i >= config.rope_start else None
+        ropes = self._ropes(_grid(images), len(images), images.device)
+        order, back = encoded.order, torch.tensor(encoded.order).argsort()
+        local, dense, camera = encoded.tokens, list(encoded.dense), encoded.tokens[:, 0]
+        x = self._with_camera_tokens(encoded.tokens, camera_tokens)
+        if readout is not None:
+            readout.tokens = encoded.tokens[back][:, 1:]
+        for i in range(self.config.alt_start, self.config.depth):
+            block, rope = self.blocks[i], self._rope_of(i, ropes)
             keep = None if masking is None or i not in masking.layers else masking.keep[order]
-            back = torch.tensor(order).argsort()
-            if config.is_global(i):
-                reader = _Reader(readout, i, back, views)
-                x = _attend_globally(block, x, rope, keep, reader)
+            if self.config.is_global(i):
+                reader = _Reader(readout, i, back, len(images))
+                x = self.run(_attend_globally, block, x, rope, keep, reader)
             else:
-                local = x = _attend_locally(block, x, rope, keep)
-            if readout is not None and i == config.alt_start - 1:
-                readout.tokens = x[back][:, 1:]
-            if i in config.out_layers:
-                # rows of the original order; the norm acts on the second half only
-                dense.append(torch.cat([local[:, 1:], self.norm(x[:, 1:])], dim=-1)[back])
+                local = x = self.run(_attend_locally, block, x, rope, keep)
+            if i in self.config.out_layers:
+                dense.append(self._dense(local, x)[back])
                 camera = torch.cat([local[:, 0], x[:, 0]], dim=-1)[back]
             if after_block is not None:
                 after_block(i)
-        return Features(tuple(dense), camera, chosen)
+        return Features(tuple(dense), camera, encoded.reference)
 
-    def _tokens(
-        self, images: Float[Tensor, "s 3 h w"], grid_hw: tuple[int, int]
-    ) -> Float[Tensor, "s n c"]:
+    def encode(
+        self,
+        images: Float[Tensor, "s 3 h w"],
+        reference: str | None,
+        after_block: Callable[[int], None] | None = None,
+    ) -> Encoded:
+        """Apply the blocks that see one view each to normalised images.
+
+        reference: see `choose_reference`; None keeps the order of the views, as given cameras ask.
+        """
+        views, config = len(images), self.config
+        rope = self._ropes(_grid(images), views, images.device)[0]
+        chosen, order, dense = -1, list(range(views)), []
+        x = self._tokens(images)
+        for i in range(config.alt_start):
+            if i == config.alt_start - 1 and views >= FEWEST_VIEWS and reference is not None:
+                chosen = choose_reference(x[:, 0], reference)
+                order = reference_first(chosen, views)
+                x = x[order]
+            block_rope = rope if i >= config.rope_start else None
+            x = self.run(_attend_locally, self.blocks[i], x, block_rope, None)
+            if i in config.out_layers:
+                dense.append(self._dense(x, x)[torch.tensor(order).argsort()])
+            if after_block is not None:
+                after_block(i)
+        return Encoded(x, tuple(dense), order, chosen)
+
+    def _dense(
+        self, local: Float[Tensor, "s n c"], x: Float[Tensor, "s n c"]
+    ) -> Float[Tensor, "s p d"]:
+        """Patch tokens of an output block; the norm acts on the second half only."""
+        return torch.cat([local[:, 1:], self.norm(x[:, 1:])], dim=-1)
+
+    def _rope_of(self, block: int, ropes: tuple[Tensor, Tensor]) -> Tensor | None:
+        """Rotary table of a block."""
+        if block < self.config.rope_start:
+            return None
+        return ropes[self.config.is_global(block)]
+
+    def run(self, part: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
+        """Run a part, with its activations kept or, in training, computed again."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(
+                part, *inputs, use_reentrant=False, preserve_rng_state=False, **settings
+            )
+        return part(*inputs, **settings)
+
+    def _tokens(self, images: Float[Tensor, "s 3 h w"]) -> Float[Tensor, "s n c"]:
         """Class token and patch tokens of every view, with their position codes."""
         patches = self.patch_embed(images).float()
         first = self.cls_token.expand(len(patches), -1, -1)
-        return torch.cat([first, patches], dim=1) + self.position_codes(grid_hw)
+        return torch.cat([first, patches], dim=1) + self.position_codes(_grid(images))
 
     def position_codes(self, grid_hw: tuple[int, int]) -> Float[Tensor, "1 n c"]:
         """Learned codes of the class token and of a patch grid, resampled from the trained grid.
@@ -187,6 +244,11 @@ class ViewTransformer(nn.Module):
         return local, alike.repeat(1, views, 1)
 
 
+def _grid(images: Float[Tensor, "s 3 h w"]) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    return int(images.shape[-2]) // VIEW_PATCH, int(images.shape[-1]) // VIEW_PATCH
+
+
 @dataclass(frozen=True)
 class Masking:
     """Tokens that are left out of keys and values (early masking of VGGT4D)."""
@@ -194,7 +256,7 @@ class Masking:
     keep: Bool[Tensor, "s n"]
     """False: not a key. The camera token, which comes first, must be kept."""
     layers: tuple[int, ...]
-    """Blocks in which this holds."""
+    """Blocks in which this holds, of those from `alt_start` on."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dyn3r.network.many_view.backbone import Features, Masking, Readout, ViewTransformer
+from dyn3r.network.many_view.backbone import (
+    Encoded,
+    Features,
+    Masking,
+    Readout,
+    ViewTransformer,
+)
 from dyn3r.network.many_view.dual_dpt import DualDpt, ViewMaps
 from dyn3r.network.many_view.view_cameras import CameraDecoder, CameraEncoder
 from dyn3r.network.many_view.view_config import VIEW_PATCH, ManyViewConfig
@@ -47,6 +53,12 @@ class ManyViewNetwork(nn.Module):
 
     float32_parts = ("head", "cam_enc", "cam_dec")
     """Parts that run in float32 in any case."""
+    unused_parts = tuple(
+        f"head.scratch.output_conv{part}."
+        for level in range(3)
+        for part in (f"1_aux.{level}", f"2_aux.{level}.0", f"2_aux.{level}.5")
+    )
+    """Ray outputs that published files hold and nothing reads (their shared norm is read)."""
 
     def __init__(self, config: ManyViewConfig) -> None:
         """Create the layers for the sizes of `config`; their weights are random."""
@@ -56,6 +68,15 @@ class ManyViewNetwork(nn.Module):
         self.head = DualDpt(config)
         self.cam_enc = CameraEncoder(config.embed_dim)
         self.cam_dec = CameraDecoder(2 * config.embed_dim)
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass, in place of being kept."""
+        return self.backbone.pretrained.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, value: bool) -> None:
+        self.backbone.pretrained.checkpointing = value
 
     def forward(
         self,
@@ -82,19 +103,37 @@ class ManyViewNetwork(nn.Module):
         images: Float[Tensor, "s 3 h w"],
         reference: str,
         camera_code: Float[Tensor, "s 9"] | None = None,
+        *,
         masking: Masking | None = None,
         readout: Readout | None = None,
         after_block: Callable[[int], None] | None = None,
+        encoded: Encoded | None = None,
     ) -> Features:
-        """Map images to the features of the backbone; see `ViewTransformer.forward`."""
+        """Map images to the features of the backbone; see `ViewTransformer.forward`.
+
+        encoded: result of `encode` for the same arguments, which is then not computed again.
+        """
+        if encoded is None:
+            encoded = self.encode(images, reference, camera_code, after_block)
         tokens = None
         if camera_code is not None:
             with torch.autocast(images.device.type, enabled=False):
                 tokens = self.cam_enc(camera_code.float())
         found: Features = self.backbone.pretrained(
-            images, reference, tokens, masking, readout, after_block
+            images, encoded, tokens, masking, readout, after_block
         )
         return found
+
+    def encode(
+        self,
+        images: Float[Tensor, "s 3 h w"],
+        reference: str,
+        camera_code: Float[Tensor, "s 9"] | None = None,
+        after_block: Callable[[int], None] | None = None,
+    ) -> Encoded:
+        """Apply the blocks that see one view each; see `ViewTransformer.encode`."""
+        order = reference if camera_code is None else None
+        return self.backbone.pretrained.encode(images, order, after_block)
 
     def cameras(self, features: Features) -> Float[Tensor, "s 9"]:
         """Map features to camera codes."""
@@ -116,7 +155,8 @@ class ManyViewNetwork(nn.Module):
         with torch.autocast(features.camera.device.type, enabled=False):
             for dense in zip(*(torch.split(level, views_at_once) for level in features.dense)):
                 levels = [level.float() for level in dense]
-                parts.append(self.head(levels, grid, size_hw, rays=rays))
+                run = self.backbone.pretrained.run
+                parts.append(run(self.head, levels, grid, size_hw, rays=rays))
         return join_maps(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from dyn3r.errors import CheckpointError
 
 VIEW_PATCH = 14
 """Side of a patch in pixels."""
+OWN_KEY = "many_view"
+"""Entry that tells our own configurations from those of two-view networks."""
 ROOT_CLASS = "DepthAnything3Net"
 """Class of the network in a published config.json."""
 
@@ -23,7 +26,7 @@ _ENTRIES = {
 _SIZES = ("embed_dim", "depth", "num_heads")
 _NAMED = {"vits": (384, 12, 6), "vitb": (768, 12, 12)}
 """Width, blocks and attention heads of the backbones whose weights are under Apache-2.0."""
-_LARGEST_WIDTH, _LARGEST_DEPTH = 4096, 96
+_LARGEST_WIDTH, _LARGEST_DEPTH, _LARGEST_SIDE = 4096, 96, 4096
 CAMERA_HEADS = 16
 """Attention heads of the camera encoder, whatever its width."""
 
@@ -74,6 +77,8 @@ class ManyViewConfig:
             or any(channels % 4 for channels in self.out_channels)
         ):
             raise refused("a width does not split as the layers require")
+        if not VIEW_PATCH <= self.image_size <= _LARGEST_SIDE:
+            raise refused("the size of the frames is out of range")
         if not 2 <= self.alt_start < self.depth or min(starts) < 0 or max(starts) > self.depth:
             raise refused("a starting block is out of range")
         if sorted(set(self.out_layers)) != list(self.out_layers) or not (
@@ -89,6 +94,47 @@ class ManyViewConfig:
     def global_layers(self) -> tuple[int, ...]:
         """Blocks that attend over the tokens of all views."""
         return tuple(i for i in range(self.depth) if self.is_global(i))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: what the metadata of our own files holds."""
+        return {OWN_KEY: True, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ManyViewConfig:
+        """Read the output of `to_dict`. Raises CheckpointError for unknown or wrong entries."""
+        values = {name: value for name, value in values.items() if name != OWN_KEY}
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise refused(f"unknown entries {', '.join(unknown):.80}")
+        fours = ("out_layers", "out_channels")
+        return cls(
+            **{n: _four(v, n) if n in fours else _whole(v, n) for n, v in values.items()}  # type: ignore[arg-type]
+        )
+
+    def to_published(self, model_name: str) -> dict[str, Any]:
+        """The object of a published `config.json`."""
+        width = self.embed_dim
+        sizes = {name: getattr(self, name) for name in _SIZES}
+        named = [name for name, size in _NAMED.items() if size == tuple(sizes.values())]
+        net = {"name": named[0]} if named else {"name": next(iter(_NAMED)), **sizes}
+        starts = {name: getattr(self, name) for name in ("alt_start", "qknorm_start", "rope_start")}
+        head = {"dim_in": 2 * width, "output_dim": 2, "features": self.features}
+        return {
+            "model_name": model_name,
+            "config": {
+                **_label("da3", ROOT_CLASS),
+                "net": {
+                    **_label("dinov2.dinov2", _CLASSES["net"]), **net,
+                    "out_layers": list(self.out_layers), **starts, "cat_token": True,
+                },
+                "head": {
+                    **_label("dualdpt", _CLASSES["head"]), **head,
+                    "out_channels": list(self.out_channels),
+                },
+                "cam_enc": {**_label("cam_enc", _CLASSES["cam_enc"]), "dim_out": width},
+                "cam_dec": {**_label("cam_dec", _CLASSES["cam_dec"]), "dim_in": 2 * width},
+            },
+        }  # fmt: skip
 
     @classmethod
     def from_published(cls, config: Mapping[str, Any]) -> ManyViewConfig:
@@ -126,6 +172,12 @@ class ManyViewConfig:
 def is_many_view(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is laid out as that of a many-view network."""
     return "model_name" in config and isinstance(config.get("config"), dict)
+
+
+def _label(module: str, name: str) -> dict[str, Any]:
+    """Class of a part, as the published program writes it."""
+    path = f"depth_anything_3.model.{module}"
+    return {"__object__": {"path": path, "name": name, "args": "as_params"}}
 
 
 def refused(reason: str) -> CheckpointError:

@@ -64,8 +64,13 @@ def prepare_views(
 
 def normalised(images: UInt8[np.ndarray, "s h w 3"]) -> Float[Tensor, "s 3 h w"]:
     """Images with ImageNet's mean and standard deviation removed, channels first."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2) / 255
-    return (x - x.new_tensor(MEAN)[:, None, None]) / x.new_tensor(STD)[:, None, None]
+    return standardised(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2) / 255)
+
+
+def standardised(images: Float[Tensor, "s 3 h w"]) -> Float[Tensor, "s 3 h w"]:
+    """Images of 0..1 with ImageNet's mean and standard deviation removed."""
+    mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    return (images - mean) / std
 
 
 def _resized(

@@ -78,9 +78,18 @@ class LoadedSet:
     def views(self, row: int) -> tuple[View, View]:
         """Read both views of a pair. Raises InputError for missing or damaged files."""
         a, i, b, j = (int(x) for x in self.pairs[row])
-        return self._view(a, i), self._view(b, j)
+        return self.view(a, i), self.view(b, j)
 
-    def _view(self, sequence_index: int, frame: int) -> View:
+    def has_pose(self, sequence_index: int, frame: int) -> bool:
+        """Whether there is such a frame, and its pose is known or read later."""
+        sequence = self.sequences[sequence_index]
+        if not 0 <= frame < len(sequence):
+            return False
+        T = sequence.T_world_camera
+        return T is None or bool(np.isfinite(T[frame]).all())
+
+    def view(self, sequence_index: int, frame: int) -> View:
+        """Read one frame with its truth. Raises InputError for missing or damaged files."""
         rule, sequence = RULES[self.spec.name], self.sequences[sequence_index]
         assert sequence.depth is not None
         image, depth = sequence.image(frame), sequence.depth(frame)

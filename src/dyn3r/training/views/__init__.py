@@ -1,0 +1,1 @@
+"""Training of many-view networks: samples of N views, losses, evaluation."""
