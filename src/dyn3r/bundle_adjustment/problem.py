@@ -30,6 +30,16 @@ class Measurements:
     weight: Float[Tensor, "m k"]
     """Weight of each measurement; 0 for those that are not visible or dynamic."""
 
+    @cached_property
+    def uv_rows(self) -> Float[Tensor, "2 m k"]:
+        """`uv` with the samples along the last axis, which arithmetic is fastest on."""
+        return self.uv.movedim(-1, 0).contiguous()
+
+    @cached_property
+    def whiten_columns(self) -> Float[Tensor, "2 m 2 k"]:
+        """The columns of `whiten` with the samples along the last axis."""
+        return self.whiten.permute(3, 0, 2, 1).contiguous()
+
 
 @dataclass(frozen=True)
 class BundleProblem:
