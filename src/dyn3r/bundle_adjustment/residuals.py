@@ -102,9 +102,7 @@ def _by_point(
     return a, b, -torch.addcmul(a * slope[:, None, 0], b, slope[:, None, 1])
 
 
-def _along(
-    columns: Sequence[Tensor] | Tensor, x: Float[Tensor, "m c k"]
-) -> Float[Tensor, "m 2 k"]:
+def _along(columns: Sequence[Tensor] | Tensor, x: Float[Tensor, "m c k"]) -> Float[Tensor, "m 2 k"]:
     """Sum of the columns (m 2 k) times the coordinates of x."""
     total = columns[0] * x[:, None, 0]
     for c in range(1, len(columns)):
