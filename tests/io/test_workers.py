@@ -8,7 +8,14 @@ import time
 import pytest
 
 from dyn3r.errors import InputError
-from dyn3r.io.workers import at_most, available_cores, kept_results, ordered_map, workers
+from dyn3r.io.workers import (
+    at_most,
+    available_cores,
+    kept_results,
+    ordered_map,
+    use_threads,
+    workers,
+)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -67,3 +74,21 @@ def test_kept_results_are_computed_once() -> None:
     kept = kept_results(compute, 4)
     assert list(ordered_map(kept, [1, 1, 1, 2, 2, 1], 4)) == [10, 10, 10, 20, 20, 10]
     assert sorted(calls) == [1, 2]
+
+
+def test_one_limit_bounds_every_library() -> None:
+    import cv2
+    import torch
+
+    from dyn3r.io import workers as module
+
+    before = (list(module._limit), torch.get_num_threads(), cv2.getNumThreads())
+    try:
+        use_threads(1)
+        assert (workers(), torch.get_num_threads(), cv2.getNumThreads()) == (1, 1, 1)
+        with pytest.raises(InputError):
+            use_threads(0)
+    finally:
+        module._limit[:] = before[0]
+        torch.set_num_threads(before[1])
+        cv2.setNumThreads(before[2])

@@ -186,10 +186,10 @@ class BatchWorker:
 
     def prepare(self, threads: int | None) -> None:
         """Load the model."""
-        import torch
+        from dyn3r.io.workers import use_threads
 
         if threads is not None:
-            torch.set_num_threads(threads)
+            use_threads(threads)
         b = self.batch
         self.models = load_models((b.model, None), b.device, b.precision, no_progress)
 

@@ -117,6 +117,8 @@ class Run:
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the transformer; auto: bfloat16 where the hardware multiplies it fast."""
+    threads: int = 0
+    """Cores that may be used; 0: all."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None
     """An earlier result for the beginning of the source: only later frames are computed, in the
     same world. Use the same --fps and --size."""
@@ -147,9 +149,12 @@ class Run:
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.io.atomic import check_output_folder
+        from dyn3r.io.workers import use_threads
 
         started = time.monotonic()
         self._check()
+        if self.threads != 0:
+            use_threads(self.threads)
         check_output_folder(self.output, overwrite=self.overwrite)
         with progress_bars(quiet=self.quiet) as progress:
             models = load_models(

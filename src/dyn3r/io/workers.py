@@ -36,6 +36,22 @@ def workers() -> int:
     return _limit[-1] if _limit else available_cores()
 
 
+def use_threads(count: int) -> None:
+    """Let this process compute on at most `count` threads from now on: ours, PyTorch's, OpenCV's.
+
+    For programs that own their process. Raises InputError for a number below 1.
+    """
+    import cv2
+    import torch
+
+    if count < 1:
+        raise InputError("the number of threads must be 1 or more")
+    count = min(count, available_cores())
+    _limit[:] = [count]
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
 @contextmanager
 def at_most(count: int) -> Iterator[None]:
     """Context in which `ordered_map` uses at most `count` threads of the cores there are; 0: all.
