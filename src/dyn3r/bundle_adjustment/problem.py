@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dyn3r.bundle_adjustment.depth_prior import DepthPrior
 
-BATCH_MEASUREMENTS = 12_000
+BATCH_MEASUREMENTS = 32_000
 """Measurements that are processed at once, about 1 KB each. Source: run time."""
 
 
