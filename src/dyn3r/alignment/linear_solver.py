@@ -72,8 +72,10 @@ def elimination(indices: list[Tensor], free: Bool[Tensor, " size"]) -> list[Fron
         done = last[front] == step
         pivots, rest = np.flatnonzero(done), np.flatnonzero(~done)
         parts = (pivots, rest, front[pivots], front[rest])
-        used, rows = (torch.from_numpy(x).to(device) for x in (used, row_of[unknowns]))
-        out.append(Front(used, rows, len(front), *(torch.from_numpy(x).to(device) for x in parts)))
+        entries, rows, *rest_of = (
+            torch.from_numpy(x).to(device) for x in (used, row_of[unknowns], *parts)
+        )
+        out.append(Front(entries, rows, len(front), *rest_of))
         front = front[rest]
         row_of[front] = np.arange(len(front))
     return out

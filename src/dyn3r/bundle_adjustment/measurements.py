@@ -124,8 +124,9 @@ def _texture_covariance(image: np.ndarray, uv: np.ndarray) -> Float[np.ndarray, 
         total = cv2.boxFilter(product.mean(-1), -1, side, normalize=False)
         tensor.append(total[uv[:, 1], uv[:, 0]].astype(np.float64) / BRIGHTNESS_SIGMA**2)
     uu, cross, vv = tensor[0] + 1e-4, tensor[1], tensor[2] + 1e-4
-    return np.stack([vv, -cross, -cross, uu], -1).reshape(-1, 2, 2) / (
-        (uu * vv - cross * cross)[:, None, None]
+    return (
+        np.stack([vv, -cross, -cross, uu], -1).reshape(-1, 2, 2)
+        / ((uu * vv - cross * cross)[:, None, None])
     )
 
 

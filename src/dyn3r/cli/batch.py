@@ -74,7 +74,7 @@ class Batch:
     num_frames: int | None = None
     """Number of frames, spread evenly over the video."""
     every: int | None = None
-    """Keep every so-manieth frame; default: as many as give at most 90."""
+    """Keep every N-th frame; default: so that at most 90 are kept."""
     all_frames: Flag = False
     """Keep all frames."""
     size: int | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_FRAMES = 90
 """Frames of a longer source that are used unless other ones are asked for. Source: they take
 minutes on a laptop."""
-FLOW_PAIRS_PER_FRAME = 30.0
+FLOW_PAIRS_PER_FRAME = 33.0
 """Time of all stages but the network for a frame, in units of the time that flow takes for a pair.
 Source: measured on the bundled clip (docs/speed.md)."""
 

@@ -107,8 +107,8 @@ class Run:
     end: float | None = None
     """Seconds from the beginning of the video at which to end."""
     every: int | None = None
-    """Keep every so-manieth frame. Default: all up to 90, of more than 90 so many that at most 90
-    are kept."""
+    """Keep every N-th frame. Default: all of up to 90 frames; of more, every N-th so that at most
+    90 are kept."""
     all_frames: Flag = False
     """Keep all frames, however many."""
     size: int | None = None

@@ -15,6 +15,7 @@ def induced_flow(
     T_world_camera1: Float[Tensor, "*batch 4 4"],
     K2: Float[Tensor, "*batch 3 3"],
     T_world_camera2: Float[Tensor, "*batch 4 4"],
+    *,
     stride: int = 1,
 ) -> Float[Tensor, "*batch hs ws 2"]:
     """Displacement (u, v) in pixels of a static scene from camera 1 to camera 2 (SPEC 6).

@@ -47,6 +47,10 @@ class BackgroundEvidence:
     """RGB, 0..255, in the frame with the median difference (the lower of two), corrected to the
     exposure of this frame and blurred as by `smoothed`."""
 
+    def part(self, rows: slice) -> BackgroundEvidence:
+        """Some of the frames."""
+        return BackgroundEvidence(self.color_difference[rows], self.colour[rows])
+
 
 def background_evidence(
     images: UInt8[np.ndarray, "n h w 3"],

@@ -118,7 +118,7 @@ def _induced(
     K, T = (torch.from_numpy(np.asarray(x)).double() for x in (geometry.K, geometry.T_world_camera))
     depth = torch.from_numpy(geometry.depth[flow.edges[rows[:1], 0]]).double() * scale
     every = depth.expand(len(rows), *depth.shape[1:])
-    return np.asarray(induced_flow(every, K[i], T[i], K[j], T[j], STRIDE).numpy())
+    return np.asarray(induced_flow(every, K[i], T[i], K[j], T[j], stride=STRIDE).numpy())
 
 
 def _within(
