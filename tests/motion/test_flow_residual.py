@@ -267,7 +267,8 @@ def test_normal_equations_against_plain_least_squares() -> None:
     points = rng.standard_normal((1, 60, 4))
     points[..., 2] = 1
     target, weight = rng.standard_normal((1, 60, 2)), rng.random((1, 60))
-    P = _solve(_products(points, target), weight)[0]
+    coordinates_first = (x.transpose(0, 2, 1) for x in (points, target))
+    P = _solve(_products(*coordinates_first), weight)[0]
     rows, right = [], []
     for x, y, w in zip(points[0], target[0], weight[0]):
         zero = np.zeros(4)

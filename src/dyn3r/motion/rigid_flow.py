@@ -74,14 +74,16 @@ def fit_static_flow(
     h, w = (int(s) for s in flow.shape[1:3])
     stride = max(1, round((h * w / SAMPLES) ** 0.5))
     pick = np.s_[:, stride // 2 :: stride, stride // 2 :: stride]
-    grid = centred_grid((h, w))[None][pick].reshape(1, -1, 2)
-    target = grid + flow[pick].reshape(len(flow), -1, 2).astype(np.float64) / (w / 2)
+    # coordinates first: arithmetic along many samples is faster than along two coordinates
+    grid = centred_grid((h, w))[None][pick].reshape(-1, 2).T
+    moved = flow[pick].reshape(len(flow), -1, 2).transpose(0, 2, 1).astype(np.float64)
+    target = grid + moved / (w / 2)
     ok = usable[pick].reshape(len(flow), -1)
     enough = ok.sum(1) * stride**2 >= MIN_PIXELS
     ok = ok | ~enough[:, None]  # keeps the equations solvable; the result is replaced by NaN
-    points = np.empty((*target.shape[:2], 4))
-    points[..., :2], points[..., 2] = grid, 1.0
-    points[..., 3] = inverse_depth[pick].reshape(len(flow), -1) - 1
+    points = np.empty((len(flow), 4, target.shape[2]))
+    points[:, :2], points[:, 2] = grid, 1.0
+    points[:, 3] = inverse_depth[pick].reshape(len(flow), -1) - 1
     P = _reweighted(points, target, ok, noise_px / (w / 2))
     P[~enough] = np.nan
     return P
@@ -158,9 +160,9 @@ def _distance(
     P: np.ndarray, points: np.ndarray, target: np.ndarray
 ) -> tuple[Float[np.ndarray, "k s"], Float[np.ndarray, "k s"]]:
     """Distance of each mapped point from its target, and the projective denominator."""
-    ends = points @ P.transpose(0, 2, 1)
-    ends_xy = ends[..., :2] / np.maximum(ends[..., 2:], MIN_DENOMINATOR)
-    return length_of(ends_xy - target), ends[..., 2]
+    ends = P @ points
+    off = ends[:, :2] / np.maximum(ends[:, 2:], MIN_DENOMINATOR) - target
+    return np.sqrt(off[:, 0] ** 2 + off[:, 1] ** 2), ends[:, 2]
 
 
 def _geometric_weight(denominator: np.ndarray) -> np.ndarray:
@@ -169,24 +171,24 @@ def _geometric_weight(denominator: np.ndarray) -> np.ndarray:
 
 
 def _products(
-    points: Float[np.ndarray, "k s 4"], target: Float[np.ndarray, "k s 2"]
-) -> Float[np.ndarray, "k s 40"]:
+    points: Float[np.ndarray, "k 4 s"], target: Float[np.ndarray, "k 2 s"]
+) -> Float[np.ndarray, "k 40 s"]:
     """What the normal equations sum with weights: products of the coordinates of each point, once,
     times x and y of its target, and times x^2 + y^2."""
-    pairs = points[..., _FIRST] * points[..., _SECOND]
-    x, y = target[..., :1], target[..., 1:]
-    return np.concatenate([pairs, x * pairs, y * pairs, (x * x + y * y) * pairs], -1)
+    pairs = points[:, _FIRST] * points[:, _SECOND]
+    x, y = target[:, :1], target[:, 1:]
+    return np.concatenate([pairs, x * pairs, y * pairs, (x * x + y * y) * pairs], 1)
 
 
 def _solve(
-    products: Float[np.ndarray, "k s 40"], weight: Float[np.ndarray, "k s"]
+    products: Float[np.ndarray, "k 40 s"], weight: Float[np.ndarray, "k s"]
 ) -> Float[np.ndarray, "k 3 4"]:
     """Weighted linear least squares for P with P[2, 2] = 1: 11 unknowns per pair.
 
     The unknowns are the first row, the second row, and entries 0, 1, 3 of the third.
     """
     third, count = [0, 1, 3], len(products)
-    sums = (weight[:, None] @ products).reshape(count, 4, len(_FIRST))
+    sums = (products @ weight[..., None]).reshape(count, 4, len(_FIRST))
     matrices = np.empty((count, 4, 4, 4))
     matrices[:, :, _FIRST, _SECOND] = matrices[:, :, _SECOND, _FIRST] = sums
     plain, *once, twice = np.moveaxis(matrices, 1, 0)
