@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import pytest
 
@@ -23,6 +24,14 @@ class Shown:
     def overall(self, text: str, share: float) -> None:
         self.lines.append(text)
         self.shares.append(share)
+
+
+@dataclass
+class Plan:
+    measure_flow: bool = True
+    second_pass: bool = False
+    bundle_adjustment: bool = False
+    multi_view_depth: bool = True
 
 
 @pytest.fixture
@@ -54,11 +63,10 @@ STAGES = (
 def test_stages_are_counted_and_the_share_never_falls(clock: list[float]) -> None:
     shown = Shown()
     overall = Overall(shown)
-    overall._stages = tuple(s for s in module.SHARES if s in (*STAGES, "reading frames",
-                                                              "writing results"))  # fmt: skip
+    overall.observe("plan", Plan(bundle_adjustment=True))
     run(overall, clock, STAGES)
-    assert shown.lines[0].startswith("stage 1 of 10: reading frames")
-    assert shown.lines[-1].startswith("stage 10 of 10: writing results")
+    assert shown.lines[0].startswith("stage 1 of 9: reading frames")
+    assert shown.lines[-1].startswith("stage 9 of 9: writing results")
     assert shown.shares == sorted(shown.shares)
     assert shown.shares[-1] > 0.95
 
@@ -76,15 +84,12 @@ def test_time_left_follows_what_was_expected_then_what_it_took(clock: list[float
 
 
 def test_a_plan_has_its_own_stages() -> None:
-    class Plan:
-        measure_flow = second_pass = bundle_adjustment = multi_view_depth = True
-
-    every = stages_of(Plan())
+    every = stages_of(Plan(bundle_adjustment=True, second_pass=True))
     assert every[0] == "reading frames"
     assert {"flow", "second pass", "bundle adjustment", "multi-view depth"} <= set(every)
-    Plan.measure_flow = Plan.bundle_adjustment = Plan.multi_view_depth = False
-    assert stages_of(Plan()) == (
-        "reading frames", "first pass", "motion", "second pass", "alignment", "mask refinement",
+    plain = Plan(measure_flow=False, multi_view_depth=False, second_pass=True)
+    assert stages_of(plain) == (
+        "reading frames", "first pass", "motion", "second pass", "mask refinement", "alignment",
         "finalise", "writing results",
     )  # fmt: skip
 

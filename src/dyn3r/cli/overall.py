@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 READING, WRITING = "reading frames", "writing results"
 SHARES = {
     READING: 2, "flow": 10, "first pass": 20, "motion": 6, "second pass": 15,
-    "predicting points": 20, "alignment": 7, "bundle adjustment": 40, "mask refinement": 2,
+    "predicting points": 20, "mask refinement": 2, "alignment": 7, "bundle adjustment": 42,
     "multi-view depth": 7, "finalise": 2, WRITING: 3,
 }  # fmt: skip
 """Typical share of the time of each stage, in the order in which they begin. Those of a plan count
 relative to each other. Source: the bundled clip (docs/speed.md)."""
 ADJUSTMENTS = 3
-"""Times that bundle adjustment usually runs; motion is estimated in between."""
+"""Times that bundle adjustment usually runs; motion is estimated and masks are refined in between,
+which counts as a part of it."""
 SHOWN_FROM = 0.03
 """Share of the whole from which the time left is shown."""
 
@@ -105,6 +106,7 @@ def stages_of(plan: Plan) -> tuple[str, ...]:
     absent: Mapping[str, Any] = {
         "flow": plan.measure_flow, "second pass": plan.second_pass, "predicting points": False,
         "bundle adjustment": plan.bundle_adjustment, "multi-view depth": plan.multi_view_depth,
+        "mask refinement": not plan.bundle_adjustment,
     }  # fmt: skip
     return tuple(stage for stage in SHARES if absent.get(stage, True))
 
