@@ -31,9 +31,9 @@ def test_it_is_the_marginal_of_all_unknowns() -> None:
         for row, (i, j) in enumerate(zip(measured.source.tolist(), measured.target.tolist())):
             for sample in range(k):
                 J = torch.zeros(2, len(H), dtype=torch.float64)
-                J[:, 6 * i : 6 * i + 6] += found.J[row, sample, :, :6]
-                J[:, 6 * j : 6 * j + 6] += found.J[row, sample, :, 6:12]
-                J[:, 6 * n] = found.J[row, sample, :, 12]
+                J[:, 6 * i : 6 * i + 6] += found.derivatives.all()[row, sample, :, :6]
+                J[:, 6 * j : 6 * j + 6] += found.derivatives.all()[row, sample, :, 6:12]
+                J[:, 6 * n] = found.derivatives.all()[row, sample, :, 12]
                 J[:, unknowns + i * k + sample] = found.J_depth[row, sample]
                 H += w[row, sample] * J.T @ J
     H[6 * n, 6 * n] += problem.focal_sigma**-2

@@ -284,7 +284,7 @@ def test_of_two_shots_the_longest_is_kept_and_the_other_is_named(
         Image.fromarray(image[:96, :128]).save(frames / f"frame_{t}.png")
     scene = run("one", motion=STATIC, quiet=False)
     assert scene.names == ("frame_3.png", "frame_4.png", "frame_5.png", "frame_6.png")
-    assert "--start 0 --num-frames 3" in capsys.readouterr().out
+    assert "--start 0 --end 0.085" in capsys.readouterr().out
     both = run("both", motion=STATIC, input=InputOptions(split_cuts=False))
     assert len(both) == 7
     assert [note.topic for note in both.report.notes] == ["frames", "cuts"]

@@ -161,15 +161,15 @@ def test_a_cut_is_found_at_its_frame(read) -> None:
     assert part.names[0] == "006.png"
     assert len(part) == 9
     assert part.cuts == ()
-    assert "--start 0 --num-frames 6; --start 1.5 --num-frames 5" in part.report.notes[2].text
+    assert "--start 0 --end 0.502; --start 1.5 --end 1.902" in part.report.notes[2].text
 
 
 def test_the_command_that_is_named_reads_the_other_shot(read, tmp_path: Path) -> None:
     read(np.concatenate([shot(6, 0), shot(9, 1)]))
     named = longest_shot(read_clip(tmp_path, size=192)).report.notes[-1].text.split()
     start = float(named[named.index("--start") + 1])
-    count = int(named[named.index("--num-frames") + 1])
-    assert read_clip(tmp_path, size=192, start=start, num_frames=count).names[-1] == "005.png"
+    end = float(named[named.index("--end") + 1])
+    assert read_clip(tmp_path, size=192, start=start, end=end).names[-1] == "005.png"
 
 
 def test_a_cut_behind_black_frames_is_found(read) -> None:

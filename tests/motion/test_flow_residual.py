@@ -21,7 +21,7 @@ from dyn3r.motion.flow_residual import (
 from dyn3r.motion.guided_filter import guided_filter_grey
 from dyn3r.motion.masks import motion_from_masks
 from dyn3r.motion.options import FlowCueOptions
-from dyn3r.motion.rigid_flow import _solve, fit_static_flow, nearest_static_flow
+from dyn3r.motion.rigid_flow import _products, _solve, fit_static_flow, nearest_static_flow
 from dyn3r.motion.rigid_residual import mean_inverse_depth
 from dyn3r.types import FlowFields, PairPredictions
 
@@ -267,7 +267,8 @@ def test_normal_equations_against_plain_least_squares() -> None:
     points = rng.standard_normal((1, 60, 4))
     points[..., 2] = 1
     target, weight = rng.standard_normal((1, 60, 2)), rng.random((1, 60))
-    P = _solve(points, target, weight)[0]
+    coordinates_first = (x.transpose(0, 2, 1) for x in (points, target))
+    P = _solve(_products(*coordinates_first), weight)[0]
     rows, right = [], []
     for x, y, w in zip(points[0], target[0], weight[0]):
         zero = np.zeros(4)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.alignment.linear_solver import Block, solve
+from dyn3r.alignment.linear_solver import Block, Front, elimination, solve
 from dyn3r.alignment.normal_equations import (
     FrameTerms,
     ParameterLayout,
@@ -124,7 +124,7 @@ def assemble_blocks(
     layout: ParameterLayout,
     views: list[Tensor],
 ) -> tuple[list[Block], Float[Tensor, "m 3"]]:
-    """Normal equations at a state, a block per frame, and the centroids of the pairs.
+    """Normal equations at a state, blocks in the order of time, and the centroids of the pairs.
 
     `views[t]` are the views that show frame t. The last block is the constraint on the scales.
     """
@@ -140,8 +140,13 @@ def assemble_blocks(
     if options.depth_prior_weight > 0:
         anchor, prior_curvature = depth_anchor(state, problem)
         prior_slope = prior_curvature * (state.depth - anchor)
+    movements: list[Block] = []
+    if options.smoothness_weight > 0 and layout.num_frames > 1:
+        T, tw = state.T_world_camera, options.translation_weight
+        movements = movement_blocks(T, options.smoothness_weight, tw)
     blocks = []
     for frame in range(layout.num_frames):
+        blocks += movements[frame - 1 : frame] if frame else []
         rows = views[frame]
         if len(rows) == 0:
             continue
@@ -159,9 +164,6 @@ def assemble_blocks(
         own = layout.frames(torch.tensor([frame], device=device))[0]
         free = ~problem.fixed.depth[frame]
         blocks.append(eliminate_depth(own, terms, prior_curvature[frame], prior_slope[frame], free))
-    if options.smoothness_weight > 0 and layout.num_frames > 1:
-        T, tw = state.T_world_camera, options.translation_weight
-        blocks += movement_blocks(T, options.smoothness_weight, tw)
     blocks.append(scale_block(layout, seen.scale_term, device))
     return blocks, centroids.double()
 
@@ -233,10 +235,13 @@ def minimise(
     state = with_fitted_depth(state)
     seen, damping, small = evaluate(state, problem), INITIAL_DAMPING, 0
     report(seen.objective)
+    steps: list[Front] | None = None
     for _ in range(iterations):
         blocks, centroids = assemble_blocks(state, problem, seen, layout, views)
+        if steps is None:
+            steps = elimination([block.index for block in blocks if block.H.dim() == 2], free)
         while damping < MAX_DAMPING:
-            step = solve(blocks, layout.size, free, damping)
+            step = solve(blocks, layout.size, free, damping, steps)
             candidate = with_fitted_depth(apply_step(state, step, layout, centroids))
             evaluation = evaluate(candidate, problem)
             if evaluation.objective < seen.objective:

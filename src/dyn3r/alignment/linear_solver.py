@@ -1,15 +1,24 @@
-"""Linear system of a Gauss-Newton step: dense Cholesky or conjugate gradients."""
+"""Linear system of a Gauss-Newton step: Cholesky by the frontal method, or conjugate gradients.
+
+The matrix is a sum of small blocks, one for every frame. They are added in order, and an unknown is
+eliminated as soon as no later block contains it. At any time only the unknowns that are shared by
+earlier and later blocks are in memory, the front. If frames are coupled with those near them in
+time, and the blocks are in the order of time, time and memory are linear in the number of frames.
+If all frames are coupled, the front is the whole matrix. Source: Irons 1970, "A frontal solution
+program for finite element analysis".
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-DENSE_LIMIT = 4000
-"""Free unknowns up to which the system is solved densely. Source: run time and memory."""
+MAX_FRONT = 4000
+"""Unknowns of a front up to which the system is factorised. Source: run time and memory."""
 MAX_CG_ITERATIONS, CG_TOLERANCE = 300, 1e-8
 """Limit of the conjugate gradient iterations, and the squared preconditioned residual at which they
 end, relative to the initial one. Source: steps agree with Cholesky to 0.2 % of the largest."""
@@ -26,20 +35,67 @@ class Block:
     """Gradient."""
 
 
+@dataclass(frozen=True)
+class Front:
+    """One step of the elimination: a block is added, then unknowns are eliminated."""
+
+    used: Int[Tensor, " e"]
+    """Entries of the block whose unknowns are free."""
+    rows: Int[Tensor, " e"]
+    """Their rows in the front."""
+    size: int
+    """Unknowns in the front after the block is added."""
+    pivots: Int[Tensor, " p"]
+    """Rows of the unknowns that no later block contains."""
+    rest: Int[Tensor, " r"]
+    """The other rows, which are kept for the next step in this order."""
+    pivot_unknowns: Int[Tensor, " p"]
+    rest_unknowns: Int[Tensor, " r"]
+
+
+def elimination(indices: list[Tensor], free: Bool[Tensor, " size"]) -> list[Front]:
+    """The steps for blocks over the unknowns `indices` (one vector for each block)."""
+    device, is_free = free.device, free.cpu().numpy()
+    of_blocks = [index.cpu().numpy() for index in indices]
+    last = np.full(len(is_free), -1)
+    for step, index in enumerate(of_blocks):
+        last[index] = step
+    row_of = np.full(len(is_free), -1)
+    front = np.zeros(0, np.int64)
+    out = []
+    for step, index in enumerate(of_blocks):
+        used = np.flatnonzero(is_free[index])
+        unknowns = index[used]
+        new = np.unique(unknowns[row_of[unknowns] < 0])
+        row_of[new] = len(front) + np.arange(len(new))
+        front = np.concatenate([front, new])
+        done = last[front] == step
+        pivots, rest = np.flatnonzero(done), np.flatnonzero(~done)
+        parts = (pivots, rest, front[pivots], front[rest])
+        entries, rows, *rest_of = (
+            torch.from_numpy(x).to(device) for x in (used, row_of[unknowns], *parts)
+        )
+        out.append(Front(entries, rows, len(front), *rest_of))
+        front = front[rest]
+        row_of[front] = np.arange(len(front))
+    return out
+
+
 def solve(
     blocks: list[Block],
     size: int,
     free: Bool[Tensor, " size"],
     damping: float,
-    dense_limit: int = DENSE_LIMIT,
+    steps: list[Front] | None = None,
 ) -> Float[Tensor, " size"]:
     """Minimiser of the sum of the blocks with Levenberg-Marquardt damping; 0 where not free.
 
-    Systems of more than `dense_limit` free unknowns are solved by conjugate gradients.
+    `steps`: the `elimination` of the blocks that are no diagonals, if it is known from an earlier
+    solution. Where a front has more than MAX_FRONT unknowns, conjugate gradients are used.
     """
     device = free.device
     b = torch.zeros(size, dtype=torch.float64, device=device)
-    diagonal = torch.zeros_like(b)
+    diagonal, coupled = torch.zeros_like(b), [block for block in blocks if block.H.dim() == 2]
     for block in blocks:
         b.index_add_(0, block.index, block.b)
         own = block.H if block.H.dim() == 1 else block.H.diagonal()
@@ -47,30 +103,53 @@ def solve(
     # An unknown that no block determines does not move.
     floor = 1e-9 * diagonal.max().clamp_min(1e-300)
     extra = damping * diagonal.clamp_min(0) + floor
-    if int(free.sum()) <= dense_limit:
-        return _solve_dense(blocks, b, extra, free)
-    return _solve_gradients(blocks, b, diagonal + extra, extra, free)
-
-
-def _solve_dense(
-    blocks: list[Block], b: Tensor, extra: Tensor, free: Tensor
-) -> Float[Tensor, " size"]:
-    H = torch.zeros(len(b), len(b), dtype=torch.float64, device=b.device)
+    steps = elimination([block.index for block in coupled], free) if steps is None else steps
+    if max((front.size for front in steps), default=0) > MAX_FRONT:
+        return _solve_gradients(blocks, b, diagonal + extra, extra, free)
     for block in blocks:
-        part = torch.diag(block.H) if block.H.dim() == 1 else block.H
-        H.index_put_((block.index[:, None], block.index[None]), part, accumulate=True)
-    H.diagonal().add_(extra)
-    keep = torch.nonzero(free)[:, 0]
-    H, right = H[keep][:, keep], -b[keep]
-    factor, failed = torch.linalg.cholesky_ex(H)
-    boost = float(H.diagonal().max()) * 1e-9
-    while int(failed) != 0 and boost < float(H.diagonal().max()) * 10:
-        H.diagonal().add_(boost)
-        factor, failed = torch.linalg.cholesky_ex(H)
-        boost *= 10
-    step = torch.zeros_like(b)
-    step[keep] = torch.cholesky_solve(right[:, None], factor)[:, 0]
-    return step
+        if block.H.dim() == 1:
+            extra.index_add_(0, block.index, block.H)
+    boost, largest = 0.0, float(diagonal.max())
+    step = _eliminated(coupled, steps, -b, extra, free)
+    while step is None and boost < largest * 10:
+        boost = 10 * boost or largest * 1e-9
+        step = _eliminated(coupled, steps, -b, extra + boost, free)
+    return torch.zeros_like(b) if step is None else step
+
+
+def _eliminated(
+    blocks: list[Block], steps: list[Front], right: Tensor, diagonal: Tensor, free: Tensor
+) -> Float[Tensor, " size"] | None:
+    """Solution with `diagonal` added to the blocks; None if that is not positive definite."""
+    right = right.clone()
+    solution = torch.where(free, right / diagonal, torch.zeros_like(right))
+    matrix = right.new_zeros(0, 0)
+    eliminated, failures = [], []
+    for block, front in zip(blocks, steps):
+        before, matrix = matrix, right.new_zeros(front.size, front.size)
+        matrix[: len(before), : len(before)] = before
+        part = block.H[front.used[:, None], front.used[None]].to(matrix.dtype)
+        matrix.index_put_((front.rows[:, None], front.rows[None]), part, accumulate=True)
+        pivots, rest = front.pivots, front.rest
+        own = matrix[pivots[:, None], pivots[None]]
+        own.diagonal().add_(diagonal[front.pivot_unknowns])
+        factor, failed = torch.linalg.cholesky_ex(own)
+        both = torch.cat(
+            [matrix[pivots[:, None], rest[None]], right[front.pivot_unknowns, None]], 1
+        )
+        both = torch.linalg.solve_triangular(factor, both, upper=False)
+        across, value = both[:, :-1], both[:, -1]
+        matrix = matrix[rest[:, None], rest[None]] - across.T @ across
+        right[front.rest_unknowns] -= across.T @ value
+        eliminated.append((front, factor, across, value))
+        failures.append(failed)
+    if failures and int(torch.stack(failures).amax()):
+        return None
+    for front, factor, across, value in reversed(eliminated):
+        remaining = value - across @ solution[front.rest_unknowns]
+        own = torch.linalg.solve_triangular(factor.T, remaining[:, None], upper=True)
+        solution[front.pivot_unknowns] = own[:, 0]
+    return solution
 
 
 def _solve_gradients(

@@ -26,6 +26,7 @@ from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, depth_sigmas
 from dyn3r.bundle_adjustment.residuals import residuals, robust_weight
 from dyn3r.bundle_adjustment.schur import MAX_LOG_DEPTH_STEP, linearise
 from dyn3r.bundle_adjustment.solver import Solution
+from dyn3r.io.workers import ordered_map
 from dyn3r.types import Progress
 
 STAGE = "depth from flow"
@@ -60,19 +61,23 @@ def adjust_dense_depth(
     )
     coarse_information = linearise(problem, solution.estimate, solution.width).information
     prior, depth = options.depth_sigma**-2, geometry.depth.astype(np.float32)
-    for i, image in enumerate(inputs.images):
-        progress(STAGE, i, n)
-        fine.measurements[i] = flow_measurements(inputs.flow, image, i, grid, inputs.dynamic)
+
+    def log_change(i: int) -> Float[np.ndarray, "h w"]:
+        image = inputs.images[i]
+        measured = flow_measurements(inputs.flow, image, i, grid, inputs.dynamic)
+        alone = replace(fine, measurements=[measured if k == i else None for k in range(n)])
         coarse = _coarse_change(problem, solution.estimate, coarse_information, i, (h, w))
         log_depth = (before[i] + coarse[at_grid]).expand_as(before)
         initial = replace(solution.estimate, log_depth=log_depth)
-        sample_depth, information = depth_of_samples(fine, initial, i, solution.width)
-        fine.measurements[i] = None  # memory
+        sample_depth, information = depth_of_samples(alone, initial, i, solution.width)
         change, known = joint_bilateral_upsample(sample_depth - before[i], information, grid, image)
         change = change * known / (known + prior)
         smooth = smooth_solve(change, known + prior, smoothness_weights(image), coarse.float())
-        depth[i] *= np.exp(smooth.numpy().clip(-MAX_LOG_CHANGE, MAX_LOG_CHANGE))
-    progress(STAGE, n, n)
+        return np.asarray(smooth.numpy().clip(-MAX_LOG_CHANGE, MAX_LOG_CHANGE))
+
+    for i, change in enumerate(ordered_map(log_change, range(n))):
+        depth[i] *= np.exp(change)
+        progress(STAGE, i + 1, n)
     return np.where(inputs.priors.fixes_depth(depth.shape), geometry.depth, depth)
 
 

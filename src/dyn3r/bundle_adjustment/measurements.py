@@ -119,17 +119,26 @@ def _texture_covariance(image: np.ndarray, uv: np.ndarray) -> Float[np.ndarray, 
     values = image.astype(np.float32)
     du, dv = cv2.Scharr(values, -1, 1, 0) / 32, cv2.Scharr(values, -1, 0, 1) / 32
     side = (2 * PATCH_RADIUS_PX + 1, 2 * PATCH_RADIUS_PX + 1)
-    tensor = np.empty((len(uv), 2, 2))
-    for a, b, product in ((0, 0, du * du), (0, 1, du * dv), (1, 1, dv * dv)):
+    tensor = []
+    for product in (du * du, du * dv, dv * dv):
         total = cv2.boxFilter(product.mean(-1), -1, side, normalize=False)
-        tensor[:, a, b] = tensor[:, b, a] = total[uv[:, 1], uv[:, 0]] / BRIGHTNESS_SIGMA**2
-    return np.asarray(np.linalg.inv(tensor + 1e-4 * np.eye(2)))
+        tensor.append(total[uv[:, 1], uv[:, 0]].astype(np.float64) / BRIGHTNESS_SIGMA**2)
+    uu, cross, vv = tensor[0] + 1e-4, tensor[1], tensor[2] + 1e-4
+    return (
+        np.stack([vv, -cross, -cross, uu], -1).reshape(-1, 2, 2)
+        / ((uu * vv - cross * cross)[:, None, None])
+    )
 
 
 def _whitening(texture: np.ndarray, variance: np.ndarray) -> Float[np.ndarray, "m k 2 2"]:
-    """W with W^T W the inverse of the covariance."""
-    covariance = texture[None] + variance[..., None, None] * np.eye(2)
-    return np.asarray(np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2))
+    """W, upper triangular, with W^T W the inverse of the covariance: in closed form."""
+    uu, cross, vv = texture[:, 0, 0] + variance, texture[:, 0, 1], texture[:, 1, 1] + variance
+    determinant = uu * vv - cross * cross
+    out = np.zeros((*variance.shape, 2, 2))
+    out[..., 0, 0] = np.sqrt(vv / determinant)
+    out[..., 0, 1] = -cross / np.sqrt(vv * determinant)
+    out[..., 1, 1] = 1 / np.sqrt(vv)
+    return out
 
 
 def dilate_masks(masks: Bool[np.ndarray, "n h w"], margin: float) -> Bool[np.ndarray, "n h w"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,10 +11,36 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
+from dyn3r.geometry.cameras import cross_matrix
 
 MIN_DEPTH_SHARE = 1e-3
 """Points nearer to the other camera than this share of the median depth of their frame have no
 weight."""
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Derivatives of residuals, single precision.
+
+    A change of the source camera moves the points like a change of the target camera:
+    J_source = -J_target transport. So only the latter are stored.
+    """
+
+    J: Float[Tensor, "m 7 2 k"]
+    """By the target camera (6: translation, rotation) and the log focal length."""
+    transport: Float[Tensor, "m 6 6"]
+    """Adjoint of the relative pose of each pair, float64."""
+
+    def expansion(self) -> Float[Tensor, "m 7 13"]:
+        """E in J_all = J E: by the source camera, the target camera and the log focal length."""
+        E = self.transport.new_zeros(len(self.transport), 7, 13)
+        E[:, :6, :6] = -self.transport
+        E[:, torch.arange(7), torch.arange(6, 13)] = 1
+        return E
+
+    def all(self) -> Float[Tensor, "m k 2 13"]:
+        """By the source camera (6), the target camera (6) and the log focal length, float64."""
+        return torch.einsum("mark,mac->mkrc", self.J.double(), self.expansion())
 
 
 @dataclass(frozen=True)
@@ -24,9 +51,8 @@ class Residuals:
     """Predicted minus measured position."""
     in_front: Bool[Tensor, "m k"]
     """Whether the point is in front of the other camera."""
-    J: Float[Tensor, "m k 2 13"] | None
-    """By the source camera (6: translation, rotation), the target camera (6) and the log focal
-    length."""
+    derivatives: Derivatives | None
+    """By cameras and log focal length."""
     J_depth: Float[Tensor, "m k 2"] | None
     """By the log depth."""
 
@@ -41,63 +67,68 @@ def residuals(
     """Residuals of measurements, with derivatives by all unknowns, by depth alone, or without."""
     i, j, focal = measured.source, measured.target, problem.focal * estimate.log_focal.exp()
     frames, row = torch.unique(i, return_inverse=True)
-    bearing = (problem.uv - problem.center[frames, None]) / focal[frames, None]
     depth = estimate.log_depth[frames].exp()
-    X_i = (torch.cat([bearing, torch.ones_like(bearing[..., :1])], -1) * depth[..., None])[row]
+    bearing = (problem.uv.T - problem.center[frames, :, None]) / focal[frames, :, None]
+    X_i = torch.cat([bearing * depth[:, None], depth[:, None]], 1)[row]
     R = estimate.R[j] @ estimate.R[i].transpose(-1, -2)
-    rotated = X_i @ R.transpose(-1, -2)
-    X = rotated + (estimate.t[j] - (R @ estimate.t[i][..., None])[..., 0])[:, None]
+    t = estimate.t[j] - (R @ estimate.t[i][..., None])[..., 0]
+    X = torch.baddbmm(t[..., None], R, X_i)
     nearest = (MIN_DEPTH_SHARE * depth.median(dim=1).values)[row, None]
-    in_front = X[..., 2] > nearest
-    z = torch.maximum(X[..., 2], nearest)[..., None]
-    slope, scale = X[..., :2] / z, focal[j][:, None]
-    predicted = slope * scale + problem.center[j][:, None]
-    error = _matvec(measured.whiten, predicted - measured.uv)
+    in_front = X[:, 2] > nearest
+    z = torch.maximum(X[:, 2], nearest)[:, None]
+    slope, scale = X[:, :2] / z, focal[j][..., None]
+    off = torch.addcmul(problem.center[j][..., None], slope, scale) - measured.uv_rows.movedim(0, 1)
+    W = measured.whiten_columns
+    error = torch.addcmul(W[0] * off[:, None, 0], W[1], off[:, None, 1]).movedim(1, -1)
     if derivatives == "none":
         return Residuals(error, in_front, None, None)
     # single precision suffices for the direction of a step and is twice as fast
-    whiten, slope, R, X, X_i = (x.float() for x in (measured.whiten, slope, R, X, X_i))
-    J_point = whiten * (scale / z).float()[..., None, :]
-    J_point = torch.cat([J_point, -_matvec(J_point, slope)[..., None]], -1)
-    J_depth = _matvec(J_point, rotated.float())
+    by_point = _by_point(W.float(), (scale / z).float(), slope.float())
+    J_depth = _along(by_point, torch.bmm(R, X_i).float())
     if derivatives == "depth":
-        return Residuals(error, in_front, None, J_depth)
-    J_source = -(J_point.flatten(1, 2) @ R).view_as(J_point)
-    sideways = X_i[..., :2] @ R[..., :2].transpose(-1, -2)
-    J_focal = _matvec(whiten, slope * scale.float()) - _matvec(J_point, sideways)
-    J = torch.cat(
-        [
-            J_source,
-            _cross_rows(X_i, J_source),
-            J_point,
-            _cross_rows(X, J_point),
-            J_focal[..., None],
-        ],
-        -1,
-    )
-    return Residuals(error, in_front, J, J_depth)
+        return Residuals(error, in_front, None, J_depth.movedim(1, -1))
+    sideways = torch.bmm(R[..., :2], X_i[:, :2]).float()
+    by_focal = _along(W.float(), (slope * scale).float()) - _along(by_point, sideways)
+    J = torch.stack([*by_point, *_cross(X.float(), by_point), by_focal], 1)
+    found = Derivatives(J, _transport(R, t))
+    return Residuals(error, in_front, found, J_depth.movedim(1, -1))
 
 
-def _matvec(rows: Float[Tensor, "m k 2 d"], x: Float[Tensor, "m k d"]) -> Float[Tensor, "m k 2"]:
-    """Matrix-vector products; for so few columns faster than `sum` or batched products."""
-    out = rows[..., 0] * x[..., None, 0]
-    for d in range(1, x.shape[-1]):
-        out = out + rows[..., d] * x[..., None, d]
+def _by_point(
+    W: Float[Tensor, "2 m 2 k"], scale: Float[Tensor, "m 2 k"], slope: Float[Tensor, "m 2 k"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Derivatives (m 2 k) by the three coordinates of the point in the target camera."""
+    a, b = W[0] * scale[:, None, 0], W[1] * scale[:, None, 1]
+    return a, b, -torch.addcmul(a * slope[:, None, 0], b, slope[:, None, 1])
+
+
+def _along(columns: Sequence[Tensor] | Tensor, x: Float[Tensor, "m c k"]) -> Float[Tensor, "m 2 k"]:
+    """Sum of the columns (m 2 k) times the coordinates of x."""
+    total = columns[0] * x[:, None, 0]
+    for c in range(1, len(columns)):
+        total = torch.addcmul(total, columns[c], x[:, None, c])
+    return total
+
+
+def _cross(
+    X: Float[Tensor, "m 3 k"], by_point: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """X x derivative by the point: the derivatives by a rotation."""
+    (x, y, z), (a, b, c) = X[:, :, None].unbind(1), by_point
+    return y * c - z * b, z * a - x * c, x * b - y * a
+
+
+def _transport(R: Float[Tensor, "m 3 3"], t: Float[Tensor, "m 3"]) -> Float[Tensor, "m 6 6"]:
+    """Adjoint of the poses x -> R x + t, for changes (translation, rotation)."""
+    out = R.new_zeros(len(R), 6, 6)
+    out[:, :3, :3] = out[:, 3:, 3:] = R
+    out[:, :3, 3:] = cross_matrix(t) @ R
     return out
 
 
 def squared_length(error: Float[Tensor, "m k 2"]) -> Float[Tensor, "m k"]:
     """|error|^2."""
     return error[..., 0] ** 2 + error[..., 1] ** 2
-
-
-def _cross_rows(
-    X: Float[Tensor, "m k 3"], rows: Float[Tensor, "m k 2 3"]
-) -> Float[Tensor, "m k 2 3"]:
-    """X x row for each of the rows."""
-    x, y, z = X[:, :, None].unbind(-1)
-    a, b, c = rows.unbind(-1)
-    return torch.stack([y * c - z * b, z * a - x * c, x * b - y * a], -1)
 
 
 def robust_weight(measured: Measurements, found: Residuals, width: float) -> Float[Tensor, "m k"]:

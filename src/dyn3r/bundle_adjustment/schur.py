@@ -30,8 +30,8 @@ class FrameBlock:
     """Indices: the camera of this frame, the other cameras, the log focal length."""
     cameras: Float[Tensor, "m 13 13"]
     """Per pair, by this camera, the other camera and the log focal length."""
-    mixed: Float[Tensor, "k l"]
-    """By log depth and unknown; single precision suffices and takes half the memory."""
+    mixed: Float[Tensor, "l k"]
+    """By unknown and log depth; single precision suffices and takes half the memory."""
 
 
 @dataclass(frozen=True)
@@ -61,28 +61,29 @@ def linearise(problem: BundleProblem, estimate: Estimate, width: float) -> Linea
     blocks: list[FrameBlock | None] = [None] * n
     for measured in problem.batches:
         found, m = residuals(problem, estimate, measured), len(measured.target)
-        assert found.J is not None
-        assert found.J_depth is not None
-        w = robust_weight(measured, found, width)[..., None].float()
-        weighted, error = found.J * w[..., None], found.error.float()
-        J, across = found.J.reshape(m, -1, 13), weighted.reshape(m, -1, 13).transpose(1, 2)
-        H = (across @ J).double()
+        by, J_depth = found.derivatives, found.J_depth
+        assert by is not None
+        assert J_depth is not None
+        J_depth, error = J_depth.movedim(-1, 1), found.error.movedim(-1, 1).float()
+        w = robust_weight(measured, found, width)[:, None].float()
+        weighted, E = by.J * w[:, None], by.expansion()
+        J, across = by.J.view(m, 7, -1), weighted.view(m, 7, -1)
+        H = E.transpose(1, 2) @ torch.bmm(across, J.transpose(1, 2)).double() @ E
         H = (H + H.transpose(1, 2)) / 2  # exactly symmetric, whichever half a solver reads
-        slope = (across @ error.reshape(m, -1, 1))[..., 0].double()
-        weighted_depth = w * found.J_depth
-        information.index_add_(
-            0, measured.source, _sum_of_two(weighted_depth * found.J_depth).double()
-        )
+        slope = torch.bmm(across, error.reshape(m, -1, 1))[..., 0].double()
+        slope = (E.transpose(1, 2) @ slope[..., None])[..., 0]
+        weighted_depth = w * J_depth
+        information.index_add_(0, measured.source, _sum_of_two(weighted_depth * J_depth).double())
         depth_gradient.index_add_(0, measured.source, _sum_of_two(weighted_depth * error).double())
         for total, value in ((gradient, slope), (diagonal, H.diagonal(dim1=1, dim2=2))):
             cameras = total[:-1].view(n, 6)
             cameras.index_add_(0, measured.source, value[:, :6])
             cameras.index_add_(0, measured.target, value[:, 6:12])
             total[-1] += value[:, 12].sum()
-        mixed = _sum_of_two(weighted * found.J_depth[..., None], 2)
+        mixed = _sum_of_two(weighted * J_depth[:, None], 2)
         for i, rows in _rows_by_frame(measured.source):
             indices = _indices(i, measured.target[rows], n)
-            blocks[i] = FrameBlock(indices, H[rows], _merge_columns(mixed[rows]))
+            blocks[i] = FrameBlock(indices, H[rows], _merge_rows(mixed[rows], by.transport[rows]))
     if problem.focal_sigma > 0:
         prior[-1] = problem.focal_sigma**-2
         gradient[-1] += estimate.log_focal * prior[-1]
@@ -100,7 +101,7 @@ def linearise(problem: BundleProblem, estimate: Estimate, width: float) -> Linea
     )
 
 
-def _sum_of_two(x: Tensor, axis: int = -1) -> Tensor:
+def _sum_of_two(x: Tensor, axis: int = 1) -> Tensor:
     """Sum over an axis of length two; faster than `sum`."""
     first, second = x.unbind(axis)
     return first + second
@@ -121,10 +122,14 @@ def _indices(i: int, frames: Tensor, n: int) -> Int[Tensor, " l"]:
     return torch.cat([6 * i + six, others, torch.tensor([6 * n])])
 
 
-def _merge_columns(by_pair: Float[Tensor, "m *k 13"]) -> Float[Tensor, "*k l"]:
-    """Columns of all pairs; the source camera and the focal length are common to them."""
-    others = by_pair[..., 6:12].movedim(0, -2).flatten(-2)
-    return torch.cat([by_pair[..., :6].sum(0), others, by_pair[..., 12:].sum(0)], -1)
+def _merge_rows(
+    by_pair: Float[Tensor, "m 7 k"], transport: Float[Tensor, "m 6 6"]
+) -> Float[Tensor, "l k"]:
+    """Rows of all pairs; the source camera and the focal length are common to them."""
+    m, _, k = by_pair.shape
+    targets = by_pair[:, :6].reshape(6 * m, k)
+    source = transport.float().reshape(6 * m, 6).T @ targets
+    return torch.cat([-source, targets, by_pair[:, 6:].sum(0)])
 
 
 def _merge_blocks(H: Float[Tensor, "m 13 13"]) -> Float[Tensor, "l l"]:
@@ -154,10 +159,10 @@ class DepthInverse:
         inner = self.S @ (self.V.transpose(1, 2) @ x[..., None])
         return x / self.diagonal + (self.V @ inner)[..., 0]
 
-    def quadratic(self, i: int, x: Float[Tensor, "k l"]) -> Float[Tensor, "l l"]:
-        """x^T inverse x for frame i."""
-        across = self.V[i].T @ x
-        return x.T @ (x / self.diagonal[i][:, None]) + across.T @ (self.S[i] @ across)
+    def quadratic(self, i: int, x: Float[Tensor, "l k"]) -> Float[Tensor, "l l"]:
+        """x inverse x^T for frame i."""
+        across = x @ self.V[i]
+        return (x / self.diagonal[i]) @ x.T + (across @ self.S[i]) @ across.T
 
 
 def depth_inverse(problem: BundleProblem, system: LinearSystem, damping: float) -> DepthInverse:
@@ -177,7 +182,7 @@ def damped_step(
     solved = depth.times(system.depth_gradient)
     for i, block in enumerate(system.blocks):
         if block is not None:
-            right.index_add_(0, block.unknowns, -(block.mixed.double().T @ solved[i]))
+            right.index_add_(0, block.unknowns, -(block.mixed.double() @ solved[i]))
     damped = system.prior + damping * diagonal + 1e-9 * diagonal.mean().clamp(min=1e-9)
     focal_free = torch.tensor([problem.focal_sigma > 0])
     free = torch.cat([~problem.fixed.repeat_interleave(6), focal_free])
@@ -187,7 +192,7 @@ def damped_step(
     slope = system.depth_gradient.clone()
     for i, block in enumerate(system.blocks):
         if block is not None:
-            slope[i] += block.mixed.double() @ change[block.unknowns]
+            slope[i] += block.mixed.double().T @ change[block.unknowns]
     camera = change[:-1].reshape(n, 6)
     rotation = torch.linalg.matrix_exp(cross_matrix(camera[:, 3:]))
     depth_step = depth.times(slope).clamp(-MAX_LOG_DEPTH_STEP, MAX_LOG_DEPTH_STEP)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from dyn3r.bundle_adjustment.depth_prior import independent_prior
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
@@ -71,45 +72,86 @@ def minimise(
     shrinks to KERNEL_WIDTH of the scaled ones. Depths are eliminated frame by frame, so a step
     solves a system of 6 n + 1 unknowns.
     """
-    estimate, damping = initial, INITIAL_DAMPING
-    before = median_error(problem, estimate)
+    now, damping = _Evaluation.at(problem, initial), INITIAL_DAMPING
+    before = now.median_error()
     width = first_width or max(KERNEL_WIDTH if noise_known else 0.0, INITIAL_WIDTH * before)
-    cost, done = total_cost(problem, estimate, width), 0
+    cost, done = now.cost(problem, width), 0
     while done < iterations:
         progress(STAGE, done, iterations)
         done += 1
         if problem.prior.heavy_tails:
-            problem = problem.with_prior(problem.prior.reweighted(estimate.log_depth))
-            cost = total_cost(problem, estimate, width)
-        system = linearise(problem, estimate, width)
+            problem = problem.with_prior(problem.prior.reweighted(now.estimate.log_depth))
+            cost = now.cost(problem, width)
+        system = linearise(problem, now.estimate, width)
         for _ in range(MAX_TRIALS):
-            trial = damped_step(problem, estimate, system, damping)
-            new_cost = cost if trial is None else total_cost(problem, trial, width)
-            if trial is not None and new_cost < cost:
-                break
+            trial = damped_step(problem, now.estimate, system, damping)
+            if trial is not None:
+                tried = _Evaluation.at(problem, trial)
+                new_cost = tried.cost(problem, width)
+                if new_cost < cost:
+                    break
             damping = min(damping * DAMPING_INCREASE, MAX_DAMPING)
         else:
-            trial, new_cost = estimate, cost
-        assert trial is not None
-        gain, estimate = (cost - new_cost) / max(cost, 1e-12), trial
+            tried, new_cost = now, cost
+        gain, now = (cost - new_cost) / max(cost, 1e-12), tried
         damping, cost = max(damping / DAMPING_DECREASE, MIN_DAMPING), new_cost
-        narrower = _narrower(problem, estimate, width, noise_known=noise_known)
+        narrower = _narrower(now, width, noise_known=noise_known)
         if narrower < 0.999 * width:
             width = narrower
-            cost = total_cost(problem, estimate, width)
+            cost = now.cost(problem, width)
         elif gain < MIN_RELATIVE_DECREASE:
             break
     progress(STAGE, iterations, iterations)
-    return Solution(estimate, before, median_error(problem, estimate), width, done)
+    return Solution(now.estimate, before, now.median_error(), width, done)
 
 
-def _narrower(
-    problem: BundleProblem, estimate: Estimate, width: float, *, noise_known: bool
-) -> float:
+@dataclass(frozen=True)
+class _Evaluation:
+    """An estimate and its residuals, from which costs of every width and prior follow."""
+
+    estimate: Estimate
+    squared: list[Tensor]
+    """Squared errors (m k) of each batch of measurements."""
+    in_front: list[Tensor]
+    """Whether the point is in front of the other camera."""
+    weights: list[Tensor]
+
+    @classmethod
+    def at(cls, problem: BundleProblem, estimate: Estimate) -> _Evaluation:
+        """The residuals of all measurements."""
+        found = [
+            residuals(problem, estimate, measured, derivatives="none")
+            for measured in problem.batches
+        ]
+        return cls(
+            estimate, [squared_length(each.error) for each in found],
+            [each.in_front for each in found], [measured.weight for measured in problem.batches],
+        )  # fmt: skip
+
+    def cost(self, problem: BundleProblem, width: float) -> float:
+        """See `total_cost`."""
+        total = problem.prior.cost(self.estimate.log_depth)
+        if problem.focal_sigma > 0:
+            total += float(self.estimate.log_focal / problem.focal_sigma) ** 2
+        if problem.camera_prior is not None:
+            total += problem.camera_prior.cost(self.estimate.R, self.estimate.t)
+        for squared, in_front, weight in zip(self.squared, self.in_front, self.weights):
+            squared = torch.where(in_front, squared, BEHIND_CAMERA_ERROR)
+            total += float((weight * (width**2 * squared / (width**2 + squared))).sum())
+        return total
+
+    def median_error(self) -> float:
+        """See `median_error`."""
+        seen = [squared[weight > 0] for squared, weight in zip(self.squared, self.weights)]
+        joined = torch.cat(seen) if seen else torch.zeros(0)
+        return float(joined.median().sqrt()) if len(joined) else 0.0
+
+
+def _narrower(now: _Evaluation, width: float, *, noise_known: bool) -> float:
     """Kernel width of the next iteration."""
     if noise_known and width <= KERNEL_WIDTH:
         return width
-    median = median_error(problem, estimate)
+    median = now.median_error()
     if noise_known:
         return max(KERNEL_WIDTH, min(WIDTH_DECREASE * width, INITIAL_WIDTH * median))
     return min(width, max(KERNEL_WIDTH * median / MEDIAN_NORMAL_ERROR, WIDTH_DECREASE * width))
@@ -161,25 +203,9 @@ def flow_cost(problem: BundleProblem, estimate: Estimate) -> float:
 
 def total_cost(problem: BundleProblem, estimate: Estimate, width: float) -> float:
     """Cost that the solver minimises: robust squared errors and priors."""
-    total = problem.prior.cost(estimate.log_depth)
-    if problem.focal_sigma > 0:
-        total += float(estimate.log_focal / problem.focal_sigma) ** 2
-    if problem.camera_prior is not None:
-        total += problem.camera_prior.cost(estimate.R, estimate.t)
-    for measured in problem.batches:
-        found = residuals(problem, estimate, measured, derivatives="none")
-        squared = torch.where(found.in_front, squared_length(found.error), BEHIND_CAMERA_ERROR)
-        total += float((measured.weight * (width**2 * squared / (width**2 + squared))).sum())
-    return total
+    return _Evaluation.at(problem, estimate).cost(problem, width)
 
 
 def median_error(problem: BundleProblem, estimate: Estimate) -> float:
     """Median error of measurements with positive weight, in standard errors; 0 if there is none."""
-    errors = [
-        residuals(problem, estimate, measured, derivatives="none").error.norm(dim=-1)[
-            measured.weight > 0
-        ]
-        for measured in problem.batches
-    ]
-    all_errors = torch.cat(errors) if errors else torch.zeros(0)
-    return float(all_errors.median()) if len(all_errors) else 0.0
+    return _Evaluation.at(problem, estimate).median_error()

@@ -70,9 +70,13 @@ class Batch:
     pairs: str = "auto"
     """Pairs to compare."""
     fps: float = 0.0
-    """Keep every round(video_fps/fps)-th frame of a video; 0: all."""
+    """Keep every round(video_fps/fps)-th frame of a video; 0: see --every."""
     num_frames: int | None = None
-    """Keep at most this many frames."""
+    """Number of frames, spread evenly over the video."""
+    every: int | None = None
+    """Keep every N-th frame; default: so that at most 90 are kept."""
+    all_frames: Flag = False
+    """Keep all frames."""
     size: int | None = None
     """Long side of the frames in pixels."""
     device: str = "auto"
@@ -157,6 +161,7 @@ class Batch:
         return Run(
             source=source, output=self.output / name, model=self.model, method=self.method,
             pairs=self.pairs, fps=self.fps, num_frames=self.num_frames, size=self.size,
+            every=self.every, all_frames=self.all_frames,
             device=self.device, precision=self.precision, save_masks=self.save_masks,
             no_pictures=self.no_pictures, overwrite=self.overwrite or self.resume, quiet=True,
             motion=self.motion, flow=self.flow, alignment=self.alignment,
@@ -181,10 +186,10 @@ class BatchWorker:
 
     def prepare(self, threads: int | None) -> None:
         """Load the model."""
-        import torch
+        from dyn3r.io.workers import use_threads
 
         if threads is not None:
-            torch.set_num_threads(threads)
+            use_threads(threads)
         b = self.batch
         self.models = load_models((b.model, None), b.device, b.precision, no_progress)
 

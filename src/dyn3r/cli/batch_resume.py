@@ -21,7 +21,8 @@ MOST = 3
 
 def record(run: Run, weights_sha256: str) -> dict[str, Any]:
     """What decides the scene of a run, by the names of its options, and the model for people."""
-    of_run = ("model", "method", "pairs", "fps", "num_frames", "size", "precision")
+    of_run = ("model", "method", "pairs", "fps", "num_frames", "every", "all_frames", "size",
+               "precision")  # fmt: skip
     out = {name: getattr(run, name) for name in of_run}
     for stage in ("input", "motion", "flow", "alignment", "refinement", "inference"):
         values = asdict(getattr(run, stage))

@@ -48,16 +48,30 @@ def progress_bars(*, quiet: bool) -> Iterator[Progress]:
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
+        yield _BarProgress(bars)
 
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            elif done < bars.tasks[tasks[stage]].completed:
-                bars.reset(tasks[stage], total=total)  # it starts again
-            bars.update(tasks[stage], completed=done, total=total)
 
-        yield progress
+class _BarProgress:
+    """A bar for every stage, and one for the whole."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        bars, tasks = self._bars, self._tasks
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total)
+        elif done < bars.tasks[tasks[stage]].completed:
+            bars.reset(tasks[stage], total=total)  # it starts again
+        bars.update(tasks[stage], completed=done, total=total)
+
+    def overall(self, text: str, share: float) -> None:
+        """Show the whole, of which `share` is done."""
+        self._tasks.setdefault("", None)
+        if self._tasks[""] is None:
+            self._tasks[""] = self._bars.add_task(text, total=100)
+        self._bars.update(self._tasks[""], description=text, completed=round(100 * share))
 
 
 class _PlainProgress:
@@ -65,6 +79,14 @@ class _PlainProgress:
 
     def __init__(self) -> None:
         self.stages: dict[str, tuple[float, float, int, int]] = {}
+        self._whole = ""
+
+    def overall(self, text: str, share: float) -> None:
+        """Say which stage of the whole begins; `share` is done."""
+        stage = text.split(",")[0]
+        if stage != self._whole:
+            self._whole = stage
+            say(f"{text} ({share:.0%} done)", error=True)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()

@@ -11,6 +11,8 @@ import tyro
 
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.frames import FrameOptions, expected_seconds, plan_frames
+from dyn3r.cli.overall import Overall
 from dyn3r.cli.results import (
     check_source,
     is_result,
@@ -19,6 +21,7 @@ from dyn3r.cli.results import (
     result_files,
     write_results,
 )
+from dyn3r.cli.terminal import say
 from dyn3r.errors import InputError
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
@@ -96,17 +99,26 @@ class Run:
     """Pairs to compare: complete, swin-W, swinstride-W, swin2stride-W, logwin-W (each also
     -noncyclic) or oneref-R. auto: swinstride-5-noncyclic (4 above 95 frames)."""
     fps: float = 0.0
-    """Keep every round(video_fps/fps)-th frame of a video; 0: all."""
+    """Keep every round(video_fps/fps)-th frame of a video; 0: see --every."""
     num_frames: int | None = None
-    """Keep at most this many frames."""
+    """Number of frames, spread evenly over the video; with --fps or --every: the first so many."""
     start: float = 0.0
     """Seconds of the video to skip."""
+    end: float | None = None
+    """Seconds from the beginning of the video at which to end."""
+    every: int | None = None
+    """Keep every N-th frame. Default: all of up to 90 frames; of more, every N-th so that at most
+    90 are kept."""
+    all_frames: Flag = False
+    """Keep all frames, however many."""
     size: int | None = None
     """Long side of the frames in pixels, a multiple of 16; default: as the model was trained."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the transformer; auto: bfloat16 where the hardware multiplies it fast."""
+    threads: int = 0
+    """Cores that may be used; 0: all."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None
     """An earlier result for the beginning of the source: only later frames are computed, in the
     same world. Use the same --fps and --size."""
@@ -137,9 +149,12 @@ class Run:
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.io.atomic import check_output_folder
+        from dyn3r.io.workers import use_threads
 
         started = time.monotonic()
         self._check()
+        if self.threads != 0:
+            use_threads(self.threads)
         check_output_folder(self.output, overwrite=self.overwrite)
         with progress_bars(quiet=self.quiet) as progress:
             models = load_models(
@@ -164,18 +179,26 @@ class Run:
         from dyn3r.scene.findings import Recorder
 
         recorder = Recorder() if self.explain else None
-        context = RunContext(progress, recorder or no_observer, process_settings)
+        overall = Overall(progress)
+
+        def observe(name: str, value: object) -> None:
+            overall.observe(name, value)
+            (recorder or no_observer)(name, value)
+
+        context = RunContext(overall, observe, lambda stage: overall.stage(stage, process_settings))
         with atomic_folder(self.output, overwrite=self.overwrite, is_stale=is_result) as folder:
-            scene = self._compute(models, context)
+            scene = self._compute(models, context, overall)
             scene = replace(scene, metadata={**scene.metadata, **(metadata or {})})
             written = write_results(
                 scene, folder, pictures=not self.no_pictures,
                 findings=_findings(recorder, context),
-                masks_of=self.source if self.save_masks else None, progress=progress,
+                masks_of=self.source if self.save_masks else None, progress=overall,
             )  # fmt: skip
         return scene, result_files(written, self.output)
 
-    def _compute(self, models: tuple[Model, Model | None], context: RunContext) -> Scene:
+    def _compute(
+        self, models: tuple[Model, Model | None], context: RunContext, overall: Overall
+    ) -> Scene:
         """The scene of the source."""
         from dyn3r.io.camera_files import without_distortion
         from dyn3r.io.clip import read_clip
@@ -183,12 +206,11 @@ class Run:
         from dyn3r.scene import Scene
 
         earlier = None if self.resume is None else Scene.load(self.resume)
+        chosen = plan_frames(self.source, self._frames(), earlier)
         clip = read_clip(
             self.source,
-            fps=self.fps,
-            num_frames=self.num_frames,
+            **chosen.arguments,
             size=models[0].image_size if self.size is None else self.size,
-            start=self.start,
             crop_borders=not self.input.keep_borders,
             progress=context.progress,
         )
@@ -203,6 +225,9 @@ class Run:
             clip = without_distortion(clip, earlier.mapping.lens)
         clip, priors = self._priors(clip)
         options = replace(self.options(), priors=priors)
+        if not self.quiet:
+            overall.expected_s = expected_seconds(clip, models[0], options)
+            say(chosen.line(self.source, len(clip), overall.expected_s), error=True)
         return self._scene(clip, models, options, earlier, context)
 
     def _scene(
@@ -234,11 +259,17 @@ class Run:
             alignment=self.alignment, refinement=self.refinement, inference=self.inference,
         )  # fmt: skip
 
+    def _frames(self) -> FrameOptions:
+        return FrameOptions(
+            self.fps, self.num_frames, self.start, self.end, self.every, self.all_frames
+        )
+
     def _check(self) -> None:
         """Refuse what is missing or contradicts itself before anything is loaded."""
         if not self.source.exists():
             raise InputError(f"{self.source} does not exist")
         check_source(self.source, self.output)
+        self._frames().check()
         if self.known.masks is not None and not self.known.masks.exists():
             raise InputError(f"{self.known.masks} does not exist: give a folder of masks")
         if self.save_masks and self.resume is not None:

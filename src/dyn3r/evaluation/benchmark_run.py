@@ -82,12 +82,11 @@ class SequenceWorker:
 
     def prepare(self, threads: int | None) -> None:
         """Load the model."""
-        import torch
-
+        from dyn3r.io.workers import use_threads
         from dyn3r.network.model import load_model
 
         if threads is not None:
-            torch.set_num_threads(threads)
+            use_threads(threads)
         s = self.settings
         if s.method != "colmap":
             self.model = load_model(s.model, device=s.device, precision=s.precision)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +19,7 @@ from dyn3r.flow.dis import DisFlow
 from dyn3r.flow.estimator import MeasuredFlow, flow_of_pair
 from dyn3r.geometry.keypoints import Keypoints, find_keypoints
 from dyn3r.geometry.warping import round_trip_error_px
+from dyn3r.io.workers import kept_results, ordered_map
 
 MAX_KEYPOINTS = 1000
 """Keypoints of a frame. Source: run time; 2000 give the same flow."""
@@ -73,12 +73,10 @@ class AlignedFlow:
         pairs: np.ndarray,  # (k, 2)
     ) -> Iterator[tuple[MeasuredFlow, MeasuredFlow]]:
         """See `PairFlowEstimator.measure`."""
+        keypoints = kept_results(lambda frame: root_sift(images[frame]), FRAMES_KEPT)
 
-        @lru_cache(maxsize=FRAMES_KEPT)
-        def keypoints(frame: int) -> Keypoints:
-            return root_sift(images[frame])
-
-        for i, j in pairs.tolist():
+        def both(pair: list[int]) -> tuple[MeasuredFlow, MeasuredFlow]:
+            i, j = pair
             there, back = (
                 self.search.flow(images[i], images[j]),
                 self.search.flow(images[j], images[i]),
@@ -90,7 +88,9 @@ class AlignedFlow:
                     self._aligned(images[j], images[i], np.linalg.inv(H)),
                 )
                 there, back = better((there, back), aligned), better((back, there), aligned[::-1])
-            yield MeasuredFlow(there), MeasuredFlow(back)
+            return MeasuredFlow(there), MeasuredFlow(back)
+
+        yield from ordered_map(both, pairs.tolist())
 
     def _aligned(
         self, source: np.ndarray, target: np.ndarray, H: Float[np.ndarray, "3 3"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dyn3r.geometry.cameras import invert, pixel_grid, project, transform, unproject
+from dyn3r.geometry.cameras import invert, pixel_grid, project, rays, transform
 
 
 def induced_flow(
@@ -15,13 +15,20 @@ def induced_flow(
     T_world_camera1: Float[Tensor, "*batch 4 4"],
     K2: Float[Tensor, "*batch 3 3"],
     T_world_camera2: Float[Tensor, "*batch 4 4"],
-) -> Float[Tensor, "*batch h w 2"]:
-    """Displacement (u, v) in pixels of a static scene from camera 1 to camera 2 (SPEC 6)."""
+    *,
+    stride: int = 1,
+) -> Float[Tensor, "*batch hs ws 2"]:
+    """Displacement (u, v) in pixels of a static scene from camera 1 to camera 2 (SPEC 6).
+
+    Of the pixels of every `stride`-th row and column, from the first on.
+    """
     size_hw = (int(depth1.shape[-2]), int(depth1.shape[-1]))
-    points1 = unproject(depth1, K1)
+    here = (slice(None, None, stride), slice(None, None, stride))
+    grid = pixel_grid(size_hw, depth1.device, depth1.dtype)[here]
+    points1 = depth1[(..., *here)][..., None] * rays(K1.to(depth1.dtype), grid)
     flat = points1.reshape(*points1.shape[:-3], -1, 3)
     uv2 = project(transform(invert(T_world_camera2) @ T_world_camera1, flat), K2)
-    return uv2.reshape(*points1.shape[:-1], 2) - pixel_grid(size_hw, depth1.device, depth1.dtype)
+    return uv2.reshape(*points1.shape[:-1], 2) - grid
 
 
 def forward_backward_visible(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +65,8 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
     square_ok: bool = False,
     square_crop: bool = False,
     start: float = 0.0,
+    end: float | None = None,
+    every: float = 1.0,
     crop_borders: bool = True,
     progress: Progress = no_progress,
 ) -> Clip:
@@ -78,11 +79,15 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
         path: a video in any format FFmpeg reads, a folder, or an image.
         fps: videos: keep every round(video_fps / fps)-th frame; 0 keeps all. Folders: the rate at
             which the images were taken (0: 24); every image is kept.
-        num_frames: keep the first `num_frames` of those; None: all.
+        num_frames: keep the first `num_frames` of those; None: all. To spread them over the clip,
+            choose `every` (`spread_over` computes it).
         size: long side of the prepared frames in pixels; a multiple of 16 from 64 to 4096.
         square_ok: leave square images square; otherwise they are cropped to 4:3.
         square_crop: short side to `size`, then the centre square (the published 224 model).
         start: seconds of the source to skip.
+        end: seconds from the beginning at which the clip ends; None: that of the source.
+        every: keep every `every`-th frame or image; 2.5: every second or third. Videos: instead of
+            `fps`.
         crop_borders: leave out black bars around the picture, which stay the same over the clip.
         progress: called as progress("reading frames", done, total); total is an estimate.
 
@@ -91,14 +96,15 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
             small or too elongated, or an option out of range. One damaged image in a folder is
             an error; a damaged video gives the frames that can be read and a warning in the log.
     """
-    check_sampling(fps, num_frames, start)
+    check_sampling(fps, num_frames, start, end=end, every=every)
     check_size(size)
+    chosen = _Choice(fps, num_frames, start, math.inf if end is None else end, every)
     source = checked_path(path, "the source")
     crop = {"size": size, "square_ok": square_ok, "square_crop": square_crop}
     try:
         if not source.exists():
             raise InputError(f"{source} does not exist")
-        read = _reader(source, fps, num_frames, start, progress)
+        read = _reader(source, chosen, progress)
         plain = Preparation(crop)
         clip, interlaced = read(plain)
         picture = find_borders(clip.images) if crop_borders else None
@@ -152,12 +158,34 @@ def clip_from_images(
     return inspector.inspected(clip)
 
 
-def check_sampling(fps: float, num_frames: int | None, start: float) -> None:
-    """Raise InputError for a rate, number of frames or start that no clip can have."""
+def check_sampling(
+    fps: float,
+    num_frames: int | None,
+    start: float,
+    *,
+    end: float | None = None,
+    every: float = 1.0,
+) -> None:
+    """Raise InputError for a rate, number of frames, start or end that no clip can have."""
     checked_number(fps, "fps", low=0, high=10_000)
     checked_number(start, "start", low=0, high=MAX_START_S)
+    checked_number(every, "every", low=1, high=1e7)
+    if end is not None:
+        checked_number(end, "end", low=0, high=MAX_START_S)
+        if end <= start:
+            raise InputError(f"the end ({end:g} s) must be later than the start ({start:g} s)")
     if num_frames is not None:
         checked_whole(num_frames, "the number of frames", low=1, high=MAX_FRAMES)
+
+
+class _Choice(NamedTuple):
+    """Which frames of a source are kept: arguments of `read_clip`."""
+
+    fps: float
+    num_frames: int | None
+    start: float
+    end: float
+    every: float
 
 
 class Preparation(NamedTuple):
@@ -198,17 +226,15 @@ class _Read(NamedTuple):
     interlaced: bool
 
 
-def _reader(
-    source: Path, fps: float, num_frames: int | None, start: float, progress: Progress
-) -> Callable[[Preparation], _Read]:
+def _reader(source: Path, choice: _Choice, progress: Progress) -> Callable[[Preparation], _Read]:
     """Function that reads the source. Raises InputError if there is nothing to read."""
     if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
         found = folder_images(source) if source.is_dir() else FolderImages([source], [])
-        chosen = choose_images(source, found.files, fps, num_frames, start)
+        chosen = choose_images(source, found.files, *choice)
         return partial(_read_images, source, chosen, found.notes, progress)
     if not source.is_file():
         raise InputError(f"{source} is a device, pipe or socket, not a file")
-    return partial(_read_video, source, fps, num_frames, start, progress)
+    return partial(_read_video, source, choice, progress)
 
 
 class _Frames:
@@ -256,19 +282,15 @@ class _Frames:
         return _Read(self._inspector.inspected(clip), self._inspector.interlaced)
 
 
-def _read_video(
-    source: Path,
-    fps: float,
-    num_frames: int | None,
-    start: float,
-    progress: Progress,
-    how: Preparation,
-) -> _Read:
+def _read_video(source: Path, choice: _Choice, progress: Progress, how: Preparation) -> _Read:
     times: list[float] = []
     moved = turned = 0
     with open_video(source) as container, reading_notes() as warned:
         facts = video_facts(container, source)
-        plan = plan_sampling(container, fps=fps, start_s=start, limit=num_frames)
+        plan = plan_sampling(
+            container, fps=choice.fps, start_s=choice.start, limit=choice.num_frames,
+            end_s=choice.end, every=choice.every,
+        )  # fmt: skip
         frames = _Frames(how, min(plan.expected or 0, MAX_FRAMES))
         for sample in sampled_frames(container, plan):
             if len(frames) == MAX_FRAMES:
@@ -283,7 +305,7 @@ def _read_video(
             turned = sample.turned
             progress(_STAGE, len(frames), max(plan.expected or 0, len(frames)))
     if not times:
-        where = f" after {start:g} s" if start else ""
+        where = f" after {choice.start:g} s" if choice.start else ""
         raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
     progress(_STAGE, len(frames), len(frames))
     found = [*rotation_notes(turned), *time_notes(moved), *warned]
@@ -325,7 +347,13 @@ def _with(clip: Clip, *notes: InputNote) -> Clip:
 
 
 def choose_images(
-    source: Path, files: list[Path], fps: float, num_frames: int | None, start: float
+    source: Path,
+    files: list[Path],
+    fps: float,
+    num_frames: int | None,
+    start: float,
+    end: float = math.inf,
+    every: float = 1.0,
 ) -> tuple[list[Path], Float[np.ndarray, " n"], float]:
     """The images to read, their times in seconds, and frames per second.
 
@@ -333,10 +361,14 @@ def choose_images(
     """
     rate = fps or DEFAULT_IMAGE_FPS
     first = math.ceil(start * rate)
-    chosen = list(islice(files, first, None if num_frames is None else first + num_frames))
-    if not chosen:
+    last = len(files) if end == math.inf else min(len(files), math.ceil(end * rate))
+    count = math.ceil(max(0, last - first) / every)
+    count = count if num_frames is None else min(count, num_frames)
+    # the small number: k * (n / m) may be an ulp below the whole number it stands for
+    kept = first + np.floor(every * np.arange(count) + 1e-6).astype(int)
+    if not count:
         raise InputError(f"{source} has {len(files)} images: none is left after {start:g} s")
-    return chosen, (first + np.arange(len(chosen))) / rate, float(rate)
+    return [files[k] for k in kept], kept / rate, float(rate / every)
 
 
 def frame_name(index: int) -> str:

@@ -63,14 +63,16 @@ class Sampling:
 
     rate: float
     """Frames per second of the video."""
-    step: int
-    """Every step-th frame is kept."""
+    step: float
+    """Every step-th frame is kept; 2.5: every second or third."""
     start_s: float
     """Seconds to skip at the beginning."""
     limit: int | None
     """Largest number of frames to keep."""
     expected: int | None
     """Estimated number of frames kept; None if the file does not say."""
+    end_s: float = math.inf
+    """Seconds from the beginning at which reading ends."""
 
 
 @contextmanager
@@ -103,22 +105,29 @@ def open_video(path: Path) -> Iterator[InputContainer]:
 
 
 def plan_sampling(
-    container: InputContainer, *, fps: float = 0.0, start_s: float = 0.0, limit: int | None = None
+    container: InputContainer,
+    *,
+    fps: float = 0.0,
+    start_s: float = 0.0,
+    limit: int | None = None,
+    end_s: float = math.inf,
+    every: float = 1.0,
 ) -> Sampling:
-    """Every round(video_fps / fps)-th frame if fps > 0, else every frame (SPEC 2)."""
+    """Every round(video_fps / fps)-th frame if fps > 0, else every `every`-th (SPEC 2)."""
     stream = container.streams.video[0]
     guess = stream.average_rate or stream.guessed_rate or stream.base_rate
     rate = float(guess) if guess else 0.0
     if not (math.isfinite(rate) and rate > 0):
         rate = 25.0  # FFmpeg's own assumption where a file says nothing
-    step = max(1, round(rate / fps)) if fps > 0 else 1
+    step = max(1, round(rate / fps)) if fps > 0 else every
     total = stream.frames or round(_duration_s(container, stream) * rate) or None
     expected = None
     if total is not None:
+        total = min(total, math.ceil(min(end_s, total / rate) * rate))
         expected = math.ceil(max(0, total - round(start_s * rate)) / step)
     if limit is not None and expected is not None:
         expected = min(expected, limit)
-    return Sampling(rate, step, start_s, limit, expected)
+    return Sampling(rate, step, start_s, limit, expected, end_s)
 
 
 def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[VideoSample]:
@@ -126,13 +135,15 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
 
     A frame is kept when its time is at least step / rate seconds (less half a frame) after the
     last one kept: with a constant rate that is every step-th frame, with a variable one the frames
-    are spread evenly over time. Damage is skipped over with a warning in the log. Times increase:
-    see `time_after`.
+    are spread evenly over time. A step that is no whole number counts from the first frame.
+    Damage is skipped over with a warning in the log. Times increase: see `time_after`.
     """
     rate, name = sampling.rate, Path(container.name).name
     kept = corrupt = 0
-    due_s = sampling.start_s or -math.inf
+    due_s, first_s = sampling.start_s or -math.inf, 0.0
     for timed in _timed_frames(container, sampling):
+        if timed.time_s >= sampling.end_s:
+            break
         if timed.time_s < due_s - 0.5 / rate:
             continue
         if timed.frame.is_corrupt:
@@ -142,8 +153,8 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
             timed.index, timed.time_s, _upright(timed.frame),
             is_time_moved=timed.is_moved, turned=-_quarter_turns(timed.frame) % 360,
         )  # fmt: skip
-        kept += 1
-        due_s = timed.time_s + sampling.step / rate if sampling.step > 1 else -math.inf
+        first_s, kept = first_s if kept else timed.time_s, kept + 1
+        due_s = _next_due(sampling, timed.time_s, first_s, kept)
         if kept == sampling.limit:
             return
     if corrupt:
@@ -155,6 +166,15 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
             kept,
             sampling.expected,
         )
+
+
+def _next_due(sampling: Sampling, last_s: float, first_s: float, kept: int) -> float:
+    """Time from which the next frame is kept."""
+    if sampling.step <= 1:
+        return -math.inf
+    if float(sampling.step).is_integer():
+        return last_s + sampling.step / sampling.rate
+    return first_s + kept * sampling.step / sampling.rate
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from dyn3r.io.workers import kept_results, ordered_map
 from dyn3r.types import Progress, no_progress
 
 MAX_FRAMES, MAX_FRAMES_APART = 14, 40
@@ -47,6 +47,10 @@ class BackgroundEvidence:
     """RGB, 0..255, in the frame with the median difference (the lower of two), corrected to the
     exposure of this frame and blurred as by `smoothed`."""
 
+    def part(self, rows: slice) -> BackgroundEvidence:
+        """Some of the frames."""
+        return BackgroundEvidence(self.color_difference[rows], self.colour[rows])
+
 
 def background_evidence(
     images: UInt8[np.ndarray, "n h w 3"],
@@ -67,11 +71,11 @@ def background_evidence(
     lookup = _Lookup(images, inpaint_dynamic(depth, dynamic).astype(np.float32), dynamic, K,
                      T_world_camera.astype(np.float32))  # fmt: skip
     out = BackgroundEvidence(np.empty((n, h, w), np.float32), np.empty((n, h, w, 3), np.float32))
-    for t in range(n):
-        progress("comparing frames", t, n)
-        seen = list(lookup.differences(t))
-        out.color_difference[t], out.colour[t] = _median(seen, (h, w))
-    progress("comparing frames", n, n)
+    progress("comparing frames", 0, n)
+    found = ordered_map(lambda t: _median(list(lookup.differences(t)), (h, w)), range(n))
+    for t, (difference, colour) in enumerate(found):
+        out.color_difference[t], out.colour[t] = difference, colour
+        progress("comparing frames", t + 1, n)
     return out
 
 
@@ -127,13 +131,12 @@ class _Lookup:
         self.excluded = [cv2.dilate(mask.astype(np.uint8), margin) for mask in dynamic]
         square = np.ones((3, 3), np.uint8)
 
-        @lru_cache(maxsize=2 * MAX_FRAMES)
         def appearance(t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             """A blurred frame, and the least and the largest value of its 3x3 pixels."""
             smooth = smoothed(images[t])
             return smooth, cv2.erode(smooth, square), cv2.dilate(smooth, square)
 
-        self.appearance = appearance
+        self.appearance = kept_results(appearance, 2 * MAX_FRAMES)
 
     def differences(
         self, t: int

@@ -286,7 +286,13 @@ def with_background_model(
     background = background_evidence(
         clip.images, refined.depth, dynamic, refined.K, refined.T_world_camera, context.progress
     )
-    inputs = background_mask_inputs(evidence.parts, evidence.refined, clip.images, background)
+    parts = evidence.parts
+
+    def inputs(rows: slice) -> Float[np.ndarray, "k 13 h w"]:  # of all frames they would be large
+        return background_mask_inputs(
+            parts[rows], evidence.refined[rows], clip.images[rows], background.part(rows)
+        )
+
     refined_map = mask_probability(load_background_mask_network(), clip.images, inputs)
     refined_map[~np.isfinite(evidence.typical_px)] = 0.0
     return replace(evidence, refined=refined_map)

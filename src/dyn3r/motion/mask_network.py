@@ -12,6 +12,7 @@ Both are trained on the synthetic world, by `dyn3r.training.mask_training` and
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -136,13 +137,17 @@ def prepare(
 def mask_probability(
     network: MaskNetwork,
     images: UInt8[np.ndarray, "n h w 3"],
-    parts: Float[np.ndarray, "n p h w"],
+    parts: Float[np.ndarray, "n p h w"] | Callable[[slice], Float[np.ndarray, "k p h w"]],
     batch: int = 8,
 ) -> Float[np.ndarray, "n h w"]:
-    """Probability that each pixel is dynamic, 0..1; `batch` frames at once."""
+    """Probability that each pixel is dynamic, 0..1; `batch` frames at once.
+
+    `parts`: evidence of all frames, or a function that makes it for some of them.
+    """
+    of = parts if callable(parts) else parts.__getitem__
     out = np.empty((len(images), *images.shape[1:3]), np.float32)
     with torch.inference_mode():
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
-            out[rows] = network(*prepare(images[rows], parts[rows])).sigmoid().numpy()
+            out[rows] = network(*prepare(images[rows], of(rows))).sigmoid().numpy()
     return out

@@ -31,9 +31,9 @@ class ResidualMeans:
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         """Start without pairs; `shape` is (frames, height, width)."""
-        self._evidence = np.zeros(shape)
-        self._distance_px = np.zeros(shape)
-        self._count = np.zeros(shape)
+        self._evidence = np.zeros(shape, np.float32)
+        self._distance_px = np.zeros(shape, np.float32)
+        self._count = np.zeros(shape, np.uint16)
         self._pairs = np.zeros(shape[0])
         self._others = np.zeros((shape[0], 5, *shape[1:]), np.float32)
 

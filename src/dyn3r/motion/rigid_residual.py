@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from dyn3r.io.workers import ordered_map
 from dyn3r.motion.flow_sampling import round_trip_px, sample_along_flow
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.motion.residual_means import PairResidual, ResidualMeans
@@ -44,25 +45,36 @@ def rigid_residual(
     """Mean residuals of every frame over its pairs. `inverse_depth` has a median of about 1."""
     means = ResidualMeans(images.shape[:3])
     row_of = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
-    for start in range(0, len(flow.edges), PAIRS_AT_ONCE):
+    inverse = inverse_depth.astype(np.float32)
+
+    def fit(start: int) -> Float[np.ndarray, "k 3 4"]:
         rows = slice(start, start + PAIRS_AT_ONCE)
         fields = np.asarray(flow.flow[rows], dtype=np.float32)
-        visible = _visible(flow, rows)
-        fits = fit_static_flow(fields, visible, inverse_depth[flow.edges[rows, 0]], NOISE_PX)
-        for k, (i, j) in enumerate(flow.edges[rows].tolist()):
-            progress("comparing flow", start + k + 1, len(flow.edges))
-            if visible[k].mean() < MIN_VISIBLE or not np.isfinite(fits[k]).all():
-                continue
-            static = nearest_static_flow(
-                fits[k], fields[k], inverse_depth[i], depth_tolerance=options.depth_tolerance
-            )
-            row = row_of.get((j, i))
-            residual = _pair_residual(
-                fields[k], static, None if row is None else flow.flow[row], visible[k], j - i
-            )
-            if options.photometric:
-                residual = _with_colors(residual, images[i], images[j], fields[k], static)
-            means.add(i, residual, visible[k])
+        depths = inverse_depth[flow.edges[rows, 0]]
+        return fit_static_flow(fields, _visible(flow, rows), depths, NOISE_PX)
+
+    starts = range(0, len(flow.edges), PAIRS_AT_ONCE)
+    fits = [P for some in ordered_map(fit, starts) for P in some]
+
+    def compare(row: int) -> tuple[PairResidual, Bool[np.ndarray, "h w"]] | None:
+        (i, j), P = flow.edges[row].tolist(), fits[row]
+        visible = _visible(flow, slice(row, row + 1))[0]
+        if visible.mean() < MIN_VISIBLE or not np.isfinite(P).all():
+            return None
+        field = np.asarray(flow.flow[row], dtype=np.float32)
+        static = nearest_static_flow(P, field, inverse[i], depth_tolerance=options.depth_tolerance)
+        back = row_of.get((j, i))
+        residual = _pair_residual(
+            field, static, None if back is None else flow.flow[back], visible, j - i
+        )
+        if options.photometric:
+            residual = _with_colors(residual, images[i], images[j], field, static)
+        return residual, visible
+
+    for row, found in enumerate(ordered_map(compare, range(len(flow.edges)))):
+        progress("comparing flow", row + 1, len(flow.edges))
+        if found is not None:
+            means.add(int(flow.edges[row, 0]), *found)
     return means
 
 

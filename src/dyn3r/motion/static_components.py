@@ -100,7 +100,7 @@ def _whitened_errors(
     visible = np.ones(measured.shape[:3], bool)
     if flow.visible is not None:
         visible = np.asarray(flow.visible[rows])[here]
-    induced, deeper = (_induced(rows, geometry, flow, scale)[here] for scale in (1, np.exp(STEP)))
+    induced, deeper = (_induced(rows, geometry, flow, scale) for scale in (1, np.exp(STEP)))
     sigma = flow_sigma_px(measured)
     error, slope = induced - measured, (deeper - induced) / STEP
     weight = visible / sigma**2
@@ -112,13 +112,13 @@ def _whitened_errors(
 
 def _induced(
     rows: np.ndarray, geometry: Geometry, flow: FlowFields, scale: float
-) -> Float[np.ndarray, "m h w 2"]:
-    """Flow of a static scene at `scale` times the depth, of pairs of one frame."""
+) -> Float[np.ndarray, "m th tw 2"]:
+    """Flow of a static scene at `scale` times the depth, of pairs of one frame (STRIDE)."""
     i, j = (torch.from_numpy(np.array(flow.edges[rows, k], np.int64)) for k in (0, 1))
     K, T = (torch.from_numpy(np.asarray(x)).double() for x in (geometry.K, geometry.T_world_camera))
     depth = torch.from_numpy(geometry.depth[flow.edges[rows[:1], 0]]).double() * scale
     every = depth.expand(len(rows), *depth.shape[1:])
-    return np.asarray(induced_flow(every, K[i], T[i], K[j], T[j]).numpy())
+    return np.asarray(induced_flow(every, K[i], T[i], K[j], T[j], stride=STRIDE).numpy())
 
 
 def _within(

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
+from dyn3r.io.workers import ordered_map
 from dyn3r.mvs.depth_network import (
     FRAME_CHANNELS,
     MAX_LOG_INVERSE,
@@ -49,10 +50,13 @@ def multi_view_depth(
     snapped = snap_to_ground_contact(depth, dynamic, fixed)
     features = SweepFeatures(images)
     out = np.empty_like(depth)
+
+    def swept(i: int) -> Sweep:
+        return plane_sweep(features, i, geometry.K, geometry.T_world_camera, depth, dynamic)
+
     with torch.inference_mode():
-        for i in range(len(images)):
+        for i, sweep in enumerate(ordered_map(swept, range(len(images)))):
             progress(STAGE, i, len(images))
-            sweep = plane_sweep(features, i, geometry.K, geometry.T_world_camera, depth, dynamic)
             frame = frame_channels(
                 images[i], depth[i], snapped[i], dynamic[i], geometry.K[i], sweep
             )

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
+
+from dyn3r.io.workers import kept_results
 
 PLANES = 32
 """Number of inverse depths, equally spaced from 0 (infinity) to the largest. Source: the weights of
@@ -70,7 +71,7 @@ class SweepFeatures:
 
     def __init__(self, images: UInt8[np.ndarray, "n h w 3"]) -> None:
         """Features of these images."""
-        self._cached = lru_cache(2 * MAX_FRAME_DISTANCE + 1)(lambda i: _features(images[i]))
+        self._cached = kept_results(lambda i: _features(images[i]), 2 * MAX_FRAME_DISTANCE + 1)
 
     def __getitem__(self, i: int) -> Float[np.ndarray, "h w 3"]:
         """Features of frame i, of order 1."""
@@ -208,12 +209,13 @@ def _costs(
     """
     import cv2
 
-    reference = features[pair[0]]
+    # a fourth channel of the reference: slices of interleaved channels would be copied
+    reference = np.dstack([features[pair[0]], np.zeros(dynamic.shape, np.float32)])
     source = np.dstack([features[pair[1]], (~dynamic).astype(np.float32)])
     (A, b), (h, w) = homography, dynamic.shape
     half = (w // 2, h // 2)
     v, u = np.ogrid[:h, :w]
-    mean_of_channels = np.full((1, 3), 1 / 3)
+    mean_of_channels = np.array([[1 / 3, 1 / 3, 1 / 3, 0]])
     out = np.empty((PLANES, h // 2, w // 2), np.float32)
     for plane, inverse in zip(out, np.linspace(0, max_inverse_depth, PLANES)):
         H = A.copy()
@@ -224,7 +226,7 @@ def _costs(
         corners = H[2] @ [[0, w - 1, 0, w - 1], [0, 0, h - 1, h - 1], [1, 1, 1, 1]]
         if corners.min() <= 0:  # part of the plane is behind the source camera
             usable &= H[2, 0] * u + H[2, 1] * v + H[2, 2] > 1e-6 * np.abs(corners).max()
-        difference = cv2.transform(cv2.absdiff(warped[..., :3], reference), mean_of_channels)
+        difference = cv2.transform(cv2.absdiff(warped, reference), mean_of_channels)
         difference = np.minimum(difference, 1) * usable
         share = cv2.resize(usable.astype(np.float32), half, interpolation=cv2.INTER_AREA)
         mean = cv2.resize(difference, half, interpolation=cv2.INTER_AREA)

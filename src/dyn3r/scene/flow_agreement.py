@@ -43,7 +43,7 @@ def flow_agreement(
     for k, row in enumerate(rows):
         i, j = (int(frame) for frame in flow.edges[row])
         here = (slice(None, None, STRIDE),) * 2
-        induced = induced_flow(depth[i], K[i], T[i], K[j], T[j]).numpy()[here]
+        induced = induced_flow(depth[i], K[i], T[i], K[j], T[j], stride=STRIDE).numpy()
         measured = np.asarray(flow.flow[row], np.float32)[here]
         away = np.linalg.norm(induced - measured, axis=-1)
         agrees = away < AGREES * flow_sigma_px(measured)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from dyn3r.io.workers import ordered_map
+
 NEIGHBOURS = 16
 """Frames that a frame is compared with: the nearest in time. Source: bounds the time per frame."""
 SLACK = 1.0
@@ -34,7 +36,8 @@ def visible(
     """
     depth, sigma = as_stored(depth), as_stored(sigma)
     valid = depth > 0
-    for i in range(len(depth)):
+
+    def floating(i: int) -> Int[np.ndarray, " k"]:
         at = np.flatnonzero(valid[i] & ~dynamic[i])
         own = sigma[i].ravel()[at]
         floats = np.zeros(len(at), bool)
@@ -43,7 +46,10 @@ def visible(
             judge = (pixel >= 0) & (other > 0) & ~dynamic[j].ravel()[pixel] & (theirs < own)
             behind = np.log(np.where(judge, other, 1)) - log_z
             floats |= judge & (behind > SLACK * np.sqrt(own * own + theirs * theirs))
-        valid[i].ravel()[at[floats]] = False
+        return at[floats]
+
+    for i, pixels in enumerate(ordered_map(floating, range(len(depth)))):
+        valid[i].ravel()[pixels] = False
     return valid
 
 

@@ -60,7 +60,8 @@ def longest_shot(clip: Clip) -> Clip:
     bounds = list(pairwise((0, *clip.cuts, len(clip))))
     first, last = max(bounds, key=lambda bound: bound[1] - bound[0])
     others = [
-        f"--start {math.floor(1e3 * clip.times_s[a]) / 1e3:g} --num-frames {b - a}"
+        f"--start {math.floor(1e3 * clip.times_s[a]) / 1e3:g} "
+        f"--end {math.floor(1e3 * clip.times_s[b - 1] + 2) / 1e3:g}"
         for a, b in bounds
         if a != first
     ]

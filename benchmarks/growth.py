@@ -1,0 +1,129 @@
+"""How time and memory grow with the number of frames.
+
+    python benchmarks/growth.py CLIP                         # a video or folder of images
+    python benchmarks/growth.py CLIP --frames 12 24 48 86 200
+    python benchmarks/growth.py CLIP --against OLD/src       # turn by turn with another version
+
+Every clip is reconstructed in a process of its own, on one thread, at the size of the embedded
+network. A source with fewer frames is played forward and backward. Printed: CPU and wall seconds,
+peak memory, seconds of every stage, and the exponent of time from one length to the next and over
+all of them (least squares of the logarithms): 1 is linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+
+def bounced(count: int, available: int) -> np.ndarray:
+    """Indices of `count` frames of a clip that is played forward and backward."""
+    if available < 2:
+        return np.zeros(count, int)
+    turn = np.arange(count) % (2 * available - 2)
+    return np.where(turn < available, turn, 2 * available - 2 - turn)
+
+
+def measure(source: Path, count: int, threads: int) -> dict:
+    """Reconstruct `count` frames in this process."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    import dyn3r
+
+    try:  # absent in older versions, which work on one thread
+        from dyn3r.io.workers import use_threads
+
+        use_threads(threads)
+    except ImportError:
+        pass
+    model = dyn3r.load_model()
+    clip = dyn3r.read_clip(source, size=model.image_size)
+    chosen = bounced(count, len(clip))
+    clip = replace(
+        clip.part(chosen), cuts=(), unusable=None, names=tuple(f"{k:06d}" for k in range(count)),
+        times_s=np.arange(count) / (clip.fps or 24.0),
+    )  # fmt: skip
+    context = dyn3r.RunContext()
+    wall, cpu = time.perf_counter(), time.process_time()
+    dyn3r.reconstruct(clip, model, context=context)
+    return {
+        "frames": count,
+        "cpu_s": time.process_time() - cpu,
+        "wall_s": time.perf_counter() - wall,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "stages": dict(context.seconds),
+    }
+
+
+def in_process(source: Path, count: int, threads: int, code: str | None) -> dict:
+    """`measure` in a process of its own, with the package in the folder `code`."""
+    env = dict(os.environ, OMP_NUM_THREADS=str(threads))
+    if code is not None:
+        env["PYTHONPATH"] = os.pathsep.join([code, *filter(None, [env.get("PYTHONPATH")])])
+    command = [sys.executable, __file__, str(source), "--one", str(count)]
+    command += ["--threads", str(threads)]
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def exponent(frames: list[int], seconds: list[float]) -> float:
+    """Slope of log time over log frames."""
+    return float(np.polyfit(np.log(frames), np.log(seconds), 1)[0])
+
+
+def table(rows: list[dict], title: str) -> None:
+    print(f"\n{title}\n frames    CPU s   CPU s/frame   wall s   peak MB   exponent")
+    for k, row in enumerate(rows):
+        both = rows[k - 1 : k + 1] if k else []
+        slope = ""
+        if both:
+            slope = f"{exponent([r['frames'] for r in both], [r['cpu_s'] for r in both]):10.2f}"
+        print(
+            f"{row['frames']:7d} {row['cpu_s']:8.1f} {row['cpu_s'] / row['frames']:13.2f}"
+            f" {row['wall_s']:8.1f} {row['peak_mb']:9.0f} {slope}"
+        )
+    if len(rows) > 1:
+        overall = exponent([r["frames"] for r in rows], [r["cpu_s"] for r in rows])
+        print(f"exponent over all: {overall:.2f}")
+    names = dict.fromkeys(name for row in rows for name in row["stages"])
+    for name in names:
+        seconds = "".join(f"{row['stages'].get(name, 0.0):9.1f}" for row in rows)
+        print(f"  {name:<20}{seconds}   wall s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--frames", type=int, nargs="+", default=[12, 24, 48, 86, 200])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--against", help="folder with the package of another version")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one is not None:
+        print(json.dumps(measure(args.source, args.one, args.threads)))
+        return
+    ours, theirs = [], []
+    for count in args.frames:
+        ours.append(in_process(args.source, count, args.threads, None))
+        table(ours, "this version")
+        if args.against:
+            theirs.append(in_process(args.source, count, args.threads, args.against))
+            table(theirs, f"the version in {args.against}")
+            ratios = [a["cpu_s"] / b["cpu_s"] for a, b in zip(ours, theirs)]
+            print("ratio of CPU time:", "  ".join(f"{ratio:.2f}" for ratio in ratios))
+
+
+if __name__ == "__main__":
+    main()

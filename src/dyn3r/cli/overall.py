@@ -1,0 +1,115 @@
+"""Progress of a whole reconstruction: stage 5 of 10, and the time left for all of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dyn3r.cli.frames import duration
+from dyn3r.types import Progress
+
+if TYPE_CHECKING:
+    from dyn3r.options import Plan
+
+READING, WRITING = "reading frames", "writing results"
+SHARES = {
+    READING: 2, "flow": 10, "first pass": 20, "motion": 6, "second pass": 15,
+    "predicting points": 20, "mask refinement": 2, "alignment": 7, "bundle adjustment": 42,
+    "multi-view depth": 7, "finalise": 2, WRITING: 3,
+}  # fmt: skip
+"""Typical share of the time of each stage, in the order in which they begin. Those of a plan count
+relative to each other. Source: the bundled clip (docs/speed.md)."""
+ADJUSTMENTS = 3
+"""Times that bundle adjustment usually runs; motion is estimated and masks are refined in between,
+which counts as a part of it."""
+SHOWN_FROM = 0.03
+"""Share of the whole from which the time left is shown."""
+
+
+class Overall:
+    """A progress callback, and the `around` and `observe` of a `RunContext`, for one run."""
+
+    def __init__(self, progress: Progress, expected_s: float | None = None) -> None:
+        """`progress`: where stages are shown; its `overall`, if it has one, shows the whole."""
+        self._progress = progress
+        self._show: Callable[[str, float], None] = getattr(progress, "overall", _nothing)
+        self.expected_s = expected_s
+        self._began = time.monotonic()
+        self._stages = tuple(SHARES)
+        self._at = 0
+        self._entered: dict[str, int] = {}
+        self._labels: list[str] = []
+        self._share = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Progress within a stage."""
+        self._progress(stage, done, total)
+        if stage in (READING, WRITING):
+            self._enter(stage)
+        if stage not in self._labels:
+            self._labels.append(stage)
+        # parts of unknown length: half of the stage, then a quarter, ...
+        before = 1 - 0.5 ** self._labels.index(stage)
+        self._update(before + (1 - before) / 2 * (done / total if total else 1.0))
+
+    def observe(self, name: str, value: object) -> None:
+        """Learn from the plan which stages there are."""
+        if name == "plan":
+            self._stages = stages_of(value)  # type: ignore[arg-type]
+            self._enter(self._stages[min(self._at, len(self._stages) - 1)])
+
+    @contextmanager
+    def stage(
+        self, name: str, settings: Callable[[str], AbstractContextManager[None]]
+    ) -> Iterator[None]:
+        """Entered around every stage; `settings`: what else is."""
+        self._enter(name)
+        self._entered[name] = self._entered.get(name, 0) + 1
+        self._labels = []
+        self._update(0.0)
+        with settings(name):
+            yield
+        self._update(1.0)
+
+    def _enter(self, stage: str) -> None:
+        if stage in self._stages:  # motion is entered again: it goes on where it was
+            self._at = max(self._at, self._stages.index(stage))
+
+    def _update(self, within: float) -> None:
+        name = self._stages[self._at]
+        if name == "bundle adjustment":
+            rounds = max(1, self._entered.get(name, 1))
+            within = (min(rounds, ADJUSTMENTS) - 1 + within) / ADJUSTMENTS
+        weights = [SHARES[stage] for stage in self._stages]
+        share = (sum(weights[: self._at]) + within * weights[self._at]) / sum(weights)
+        self._share = max(self._share, min(share, 1.0))
+        text = f"stage {self._at + 1} of {len(self._stages)}: {name}"
+        left = self._left_s()
+        self._show(text if left is None else f"{text}, about {duration(left)} left", self._share)
+
+    def _left_s(self) -> float | None:
+        """From what was expected at the beginning, and more and more from the time it took."""
+        spent, share = time.monotonic() - self._began, self._share
+        if share < SHOWN_FROM:
+            return self.expected_s
+        by_now = spent / share
+        total = by_now if self.expected_s is None else (
+            share * by_now + (1 - share) * self.expected_s
+        )  # fmt: skip
+        return (1 - share) * total
+
+
+def stages_of(plan: Plan) -> tuple[str, ...]:
+    """The stages that a plan has, in the order in which they begin."""
+    absent: Mapping[str, Any] = {
+        "flow": plan.measure_flow, "second pass": plan.second_pass, "predicting points": False,
+        "bundle adjustment": plan.bundle_adjustment, "multi-view depth": plan.multi_view_depth,
+        "mask refinement": not plan.bundle_adjustment,
+    }  # fmt: skip
+    return tuple(stage for stage in SHARES if absent.get(stage, True))
+
+
+def _nothing(text: str, share: float) -> None:
+    """Show nothing."""
