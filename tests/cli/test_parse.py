@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
@@ -209,3 +210,19 @@ def test_old_options_belong_to_run_alone(capsys: pytest.CaptureFixture[str]) -> 
     stream = parse(Stream, "dyn3r stream", ["x.mp4", "-o", "y", "--flow", "raft", "--live"])
     assert stream.flow == "raft"
     assert stream.live
+
+
+def test_options_that_the_pages_name_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    named = {
+        f"{page.name}: {option}"
+        for page in (Path(__file__).parents[2] / "docs").glob("*.md")
+        for option in re.findall(r"(--[a-z]+\.[a-z-]*[a-z])\b(?!\.)", page.read_text())
+    }
+    assert "known-cameras.md: --known.cameras" in named
+    text = ""
+    for command in ("run", "train"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        text += capsys.readouterr().out
+    known = set(re.findall(r"--[a-z]+\.[a-z0-9-]+", text))
+    assert {option for option in named if option.split()[1] not in known} == set()

@@ -13,6 +13,7 @@ from PIL import Image
 from dyn3r.io.clip import clip_from_images, read_clip
 from dyn3r.io.inspection.borders import find_borders
 from dyn3r.io.inspection.cuts import longest_shot
+from dyn3r.io.inspection.overlays import find_overlays
 from dyn3r.io.inspection.texture import textured_share
 from dyn3r.types import Clip
 from tests.shots import black, shot
@@ -192,6 +193,23 @@ def test_a_single_frame_of_another_place_is_left_out(read) -> None:
     assert clip.unusable is not None
     assert np.flatnonzero(clip.unusable).tolist() == [4]
     assert clip.report.notes[1].warning
+
+
+def test_overlays_are_not_looked_for_in_a_frame_of_another_place(read, monkeypatch) -> None:
+    seen = []
+
+    def spy(greys, neighbours):
+        seen.append((greys, neighbours))
+        return find_overlays(greys, neighbours)
+
+    monkeypatch.setattr("dyn3r.io.inspection.inspector.find_overlays", spy)
+    frames = shot(9)
+    frames[4] = shot(1, 5)[0]
+    read(frames)
+    ((greys, neighbours),) = seen
+    assert len(greys) == 8
+    steps = [float(np.median(c.here[:, 0] - c.there[:, 0])) for c in neighbours]
+    assert steps == pytest.approx([5, 5, 5, 10, 5, 5, 5], abs=0.1)  # the picture pans by 5 a frame
 
 
 def test_frames_that_have_nothing_in_common_are_no_cuts_but_a_warning(read) -> None:

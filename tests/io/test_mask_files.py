@@ -131,6 +131,9 @@ def test_the_other_polarity_is_found(scene, clip, tmp_path):
     np.testing.assert_array_equal(read_masks(folder, clip, mean="moving"), ~scene.dynamic)
     np.testing.assert_array_equal(read_masks(folder, clip, mean="static"), scene.dynamic)
     assert not line(known_masks(folder, clip, mean="static").clip).warning
+    asked = line(known_masks(folder, clip, mean="moving").clip)  # most pixels move: not likely
+    assert asked.warning
+    assert "white pixels are moving, as asked" in asked.text
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,8 @@ def test_held_out_sets_and_their_scores(options: TrainOptions, clips: Path) -> N
     assert torch.equal(first.images, again.images)
     both = replace(options, validation=(f"folder:{clips / 'a'}", f"folder:{clips / 'b'}"))
     assert [part.name for part in held_out(both)] == ["folder/a", "folder/b"]
+    mixed = held_out(replace(options, synthetic_share=0.5))
+    assert [part.name for part in mixed] == [part.name, "synthetic"]
 
 
 def test_scores_of_several_sets_and_of_one_without_depth(

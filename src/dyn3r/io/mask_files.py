@@ -135,7 +135,7 @@ def _note(
     share = float(masks.mean())
     what = f"{match}; white pixels are {'static' if is_static else 'moving'}"
     what += f", {reason}" if reason else ""
-    doubtful = match.is_doubtful or share == 0 or (share > _MANY and not asked)
+    doubtful = match.is_doubtful or share == 0 or share > _MANY
     text = f"{what}; {100 * share:.1f} % of the pixels move"
     if not asked and (doubtful or reason.startswith("as they are")):
         other = "moving" if is_static else "static"

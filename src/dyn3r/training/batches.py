@@ -178,14 +178,18 @@ class HeldOut:
 
 
 def held_out(options: TrainOptions, task: Task = PAIRS) -> list[HeldOut]:
-    """Return the held-out parts of every data set, or of the synthetic world. Raises InputError."""
-    if not options.data:
-        rendered = held_out_batches(options, task=task)
-        return [HeldOut("synthetic", lambda: rendered)]
-    return [
+    """Return held-out parts of what is trained on: every data set, and the synthetic world.
+
+    Raises InputError.
+    """
+    parts = [
         HeldOut(f"{s.spec.name}/{s.spec.path.name}", partial(_read_held_out, s, options, task))
         for s in held_out_sets(options)
     ]
+    if not options.data or options.synthetic_share > 0:
+        rendered = held_out_batches(options, task=task)
+        parts.append(HeldOut("synthetic", lambda: rendered))
+    return parts
 
 
 def _read_held_out(loaded: LoadedSet, options: TrainOptions, task: Task) -> Iterator[Batch]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import cv2
 import numpy as np
@@ -81,7 +81,9 @@ class Inspector:
             notes.append(far_apart_note(sum(compared.differ for compared in neighbours)))
         notes += [_cut(clip, index[list(cuts)])] if cuts else []
         unusable[index[alone]] = True
-        overlay = None if cuts else find_overlays(greys[index], neighbours)
+        if alone.any():  # the matches of such a frame are wrong, so its neighbours are compared
+            neighbours = [compare(*pair) for pair in pairwise(compress(features, ~alone))]
+        overlay = None if cuts else find_overlays(greys[index[~alone]], neighbours)
         notes += [] if overlay is None else [_overlaid(overlay, clip.mapping)]
         return replace(
             _noted(clip, notes),
