@@ -13,7 +13,7 @@ from dyn3r.bundle_adjustment.depth_prior import DepthPrior, independent_prior, n
 from dyn3r.bundle_adjustment.measurements import flow_measurements, regular_grid
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.residuals import residuals, robust_weight
-from dyn3r.bundle_adjustment.solver import minimise, reweight_pairs, total_cost
+from dyn3r.bundle_adjustment.solver import minimise, total_cost
 from tests.bundle_adjustment.made_up import Truth, disturbed, made_up
 
 WIDTH = 3.0
@@ -289,33 +289,3 @@ def test_the_cost_falls_until_the_gradient_is_gone(tiny) -> None:
     start = system.linearise(problem, now, solution.width).depth_gradient.norm()
     end = system.linearise(problem, solution.estimate, solution.width).depth_gradient.norm()
     assert end < 0.01 * start
-
-
-@pytest.mark.slow
-def test_pairs_that_fit_badly_as_a_whole_count_less() -> None:
-    problem, start = problem_of(made_up())
-    problem = replace(
-        problem, measurements=[replace(s, weight=s.weight.clone()) for s in problem.measurements]
-    )
-    good = minimise(problem, start).estimate
-    assert reweight_pairs(problem, good) is None
-    spoilt = problem.measurements[1].uv.clone()
-    spoilt[0] += torch.tensor([6.0, -4.0])  # one pair of frame 1, all of it
-    seen = list(problem.measurements)
-    seen[1] = replace(seen[1], uv=spoilt)
-    worse = replace(problem, measurements=seen)
-    careful = reweight_pairs(worse, good)
-    assert careful is not None
-    error = residuals(worse, good, worse.measurements[1], derivatives="none").error[0].norm(dim=-1)
-    factor = float(error[worse.measurements[1].weight[0] > 0].median()) / 1.18
-    assert factor > 2
-    torch.testing.assert_close(
-        careful.measurements[1].whiten[0] * factor,
-        worse.measurements[1].whiten[0],
-        rtol=1e-3,
-        atol=1e-6,
-    )
-    for i, (ours, theirs) in enumerate(zip(careful.measurements, worse.measurements)):
-        for row in range(len(ours.target)):
-            if (i, row) != (1, 0):
-                torch.testing.assert_close(ours.whiten[row], theirs.whiten[row])

@@ -105,3 +105,22 @@ def test_components_without_measurements_are_kept(truth: Truth, right: Geometry)
     speck[2, 5, 7] = True  # between the pixels that are tested
     tiny = replace(motion, masks=speck)
     assert without_static_components(tiny, right, truth.flow) is tiny
+
+
+def test_static_parts_of_what_moves_leave_the_masks(truth: Truth, right: Geometry) -> None:
+    """A static strip, such as a post before an animal, is connected with what moves."""
+    flow = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0)))
+    strip = (slice(32, 44), slice(36, 60))
+    found = without_static_components(motion_of(truth, RIGHT, strip), right, flow).masks
+    assert found[:, RIGHT[0], RIGHT[1]].mean() > 0.9
+    assert found[:, strip[0], strip[1]].mean() < 0.15
+
+
+def test_a_part_with_other_flow_is_kept_with_its_object(truth: Truth, right: Geometry) -> None:
+    """Single measurements that look static do not make holes."""
+    flow = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0)))
+    still = flow.flow.copy()
+    still[:, 36:39, 70:73] = truth.flow.flow[:, 36:39, 70:73]
+    motion = motion_of(truth, RIGHT)
+    found = without_static_components(motion, right, replace(flow, flow=still))
+    assert np.array_equal(found.masks, motion.masks)

@@ -14,7 +14,6 @@ from dyn3r.bundle_adjustment.camera_solution import (
     MIN_PARALLAX,
     CameraSolution,
     solve_cameras,
-    solve_with_reweighted_pairs,
 )
 from dyn3r.bundle_adjustment.dense_depth import adjust_dense_depth
 from dyn3r.bundle_adjustment.depth_prior import smooth_basis
@@ -65,7 +64,6 @@ def bundle_adjust(
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, "too little flow is visible to adjust the cameras")
     found = solve_cameras(problem, initial, inputs.options, progress)
-    found = solve_with_reweighted_pairs(found, inputs.options, progress)
     return _accepted(geometry, inputs, found.problem, found, progress)
 
 

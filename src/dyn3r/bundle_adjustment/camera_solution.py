@@ -11,11 +11,9 @@ from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.solver import (
     KERNEL_WIDTH,
-    STAGE,
     Solution,
     flow_cost,
     minimise,
-    reweight_pairs,
     rotation_only_fit,
     total_cost,
 )
@@ -30,9 +28,9 @@ CONSTANT_DEPTH_ITERATIONS = 15
 """Iterations of the alternative initialisation. Source: run time."""
 MIN_RELATIVE_IMPROVEMENT = 0.02
 """The alternative initialisation must lower the cost by this share. Source: chosen by hand."""
-ADJUSTMENTS = 6
+ADJUSTMENTS = 5
 """Largest number of adjustments: depth held, rotation only, inflated priors, constant depth,
-inflated priors from there, re-weighted pairs."""
+inflated priors from there."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +69,6 @@ def solve_cameras(
     found = _alternative_initialisation(problem, initial, from_alignment, options, progress)
     solution = replace(found.solution, median_error_before=held.median_error_before)
     return replace(found, solution=solution)
-
-
-def solve_with_reweighted_pairs(
-    found: CameraSolution, options: BundleAdjustmentOptions, progress: Progress
-) -> CameraSolution:
-    """Cameras with less weight for pairs that fit badly as a whole."""
-    report = _part(progress, ADJUSTMENTS - 1)
-    reweighted = reweight_pairs(found.problem, found.solution.estimate)
-    if reweighted is not None:
-        before = found.solution.median_error_before
-        solution = minimise(reweighted, found.initial, options.iterations, progress=report)
-        solution = replace(solution, median_error_before=before)
-        found = replace(found, problem=reweighted, solution=solution)
-    report(STAGE, 1, 1)
-    return found
 
 
 def inflate_prior(problem: BundleProblem, factor: float) -> BundleProblem:

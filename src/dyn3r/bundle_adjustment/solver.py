@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dyn3r.bundle_adjustment.depth_prior import independent_prior
-from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.residuals import residuals, squared_length
 from dyn3r.bundle_adjustment.schur import damped_step, linearise
 from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR
@@ -155,29 +155,6 @@ def _narrower(now: _Evaluation, width: float, *, noise_known: bool) -> float:
     if noise_known:
         return max(KERNEL_WIDTH, min(WIDTH_DECREASE * width, INITIAL_WIDTH * median))
     return min(width, max(KERNEL_WIDTH * median / MEDIAN_NORMAL_ERROR, WIDTH_DECREASE * width))
-
-
-def reweight_pairs(problem: BundleProblem, estimate: Estimate) -> BundleProblem | None:
-    """The problem with larger standard errors for pairs that fit badly as a whole; None: no pair.
-
-    Motion blur and camera shake corrupt the flow of whole pairs, beyond its standard errors. The
-    standard errors of a pair are scaled by its median error over MEDIAN_NORMAL_ERROR, if that is
-    above 1.
-    """
-    changed = False
-    measurements: list[Measurements | None] = []
-    for frame in problem.measurements:
-        if frame is None:
-            measurements.append(None)
-            continue
-        errors = residuals(problem, estimate, frame, derivatives="none").error.norm(dim=-1)
-        errors = errors.masked_fill(frame.weight <= 0, torch.nan)
-        median = errors.nanmedian(dim=1).values
-        factor = (median / MEDIAN_NORMAL_ERROR).nan_to_num(1.0).clamp(min=1.0)
-        changed |= bool((factor > 1).any())
-        whiten = frame.whiten / factor[:, None, None, None].float()
-        measurements.append(replace(frame, whiten=whiten))
-    return replace(problem, measurements=measurements) if changed else None
 
 
 def rotation_only_fit(
