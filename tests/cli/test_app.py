@@ -23,11 +23,13 @@ from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request, reconstruct_request
 from dyn3r.cli.app.uploads import Limits, Source, accept_upload, describe_source, limit_uploads
 from dyn3r.cli.app.work import Reconstructor, Work
+from dyn3r.cli.watch import RunWatcher
 from dyn3r.errors import InputError
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.options import RefinementOptions
 from dyn3r.scene import Scene
 from dyn3r.types import no_progress
+from dyn3r.viewer.tiles import Tiles
 from tests.factories import tiny_network, tiny_scene
 from tests.videos import write_video
 
@@ -205,18 +207,23 @@ def test_a_request_gives_a_rough_scene_and_a_final_one(tmp_path, model):
     source = describe_source(write_video(tmp_path / "a.mp4", frames=8), "cat.mp4")
     request = Request(source, num_frames=4, size=64, fov_deg=60.0)
     rough: list[Scene] = []
-    scene = reconstruct_request(request, model, no_progress, rough.append)
-    assert [len(s) for s in (*rough, scene)] == [4, 4]
+    tiles: list[Tiles] = []
+    scene = reconstruct_request(request, model, no_progress, RunWatcher(rough.append, tiles.append))
+    assert {len(s) for s in (*rough, scene)} == {4}
+    assert len(rough) >= 2  # feed-forward, first alignment
+    assert [t.masks is None for t in tiles[:4]] == [True] * 4  # depth, frame by frame
+    assert tiles[-1].masks is not None
     np.testing.assert_allclose(scene.times_s, [0, 0.2, 0.4, 0.6])
     np.testing.assert_allclose(2 * np.arctan(32 / scene.K[0, 0, 0]), np.radians(60), rtol=1e-6)
     assert scene.metadata["source"] == "cat.mp4"
     masks = np.zeros(scene.dynamic.shape, bool)
     masks[:, 5:20, 5:20] = True
     again = reconstruct_request(
-        Request(source, num_frames=4, size=64, masks=masks), model, no_progress, rough.append
-    )
+        Request(source, num_frames=4, size=64, masks=masks), model, no_progress,
+        RunWatcher(rough.append, tiles.append),
+    )  # fmt: skip
     np.testing.assert_array_equal(again.dynamic, masks)
-    assert len(rough) == 1
+    np.testing.assert_array_equal(tiles[-1].masks, masks)
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -334,6 +341,7 @@ def test_downloads_open_again(tmp_path):
 class FakePage:
     def __init__(self) -> None:
         self.news: list[str] = []
+        self.tiles = 0
         self.over = threading.Event()
 
     def source_changed(self) -> None:
@@ -343,6 +351,9 @@ class FakePage:
         if job.is_over:
             self.news.append(job.state)
             self.over.set()
+
+    def tiles_changed(self) -> None:
+        self.tiles += 1
 
     def scene_changed(self, *, is_new: bool) -> None:
         self.news.append("new scene" if is_new else "scene")
@@ -358,7 +369,10 @@ def test_the_work_of_a_user(tmp_path, model):
     work.set_source(accept_upload(work.new_folder(), "a.mp4", video, Limits()))
     work.start(Request(work.source, num_frames=3, size=64))
     assert page.over.wait(60)
-    assert page.news == ["source", "new scene", "new scene", "finished"]
+    assert page.news[0] == "source"
+    assert set(page.news[1:-1]) == {"new scene"}  # the rough ones and the final one
+    assert page.news[-1] == "finished"
+    assert page.tiles > 3
     assert work.is_final
     assert other.scene is None
     before = work.scene.dynamic.copy()
@@ -370,10 +384,11 @@ def test_the_work_of_a_user(tmp_path, model):
     masks[:, 10:20, 10:30] = True
     work.set_masks(masks)
     page.over.clear()
+    page.news.clear()
     work.run_again()
     assert page.over.wait(60)
     np.testing.assert_array_equal(work.scene.dynamic, masks)
-    assert page.news[4:] == ["scene", "scene", "scene", "scene", "finished"]
+    assert page.news == ["scene", "finished"]  # the scene stays until the next one is final
     work.remove()
     assert not work.folder.exists()
     reconstructor.queue.stop()

@@ -15,6 +15,7 @@ from dyn3r.cli.app.requests import Request
 from dyn3r.cli.app.view import AppView
 from dyn3r.network.model import prepare_model
 from dyn3r.scene import Scene
+from dyn3r.viewer.tiles import Tiles
 from tests.factories import tiny_network, tiny_scene
 from tests.videos import write_video
 from tests.viewer.browser import CHROMIUM, Browser
@@ -47,7 +48,7 @@ def hold():
 def page(monkeypatch, hold):
     """The app with a reconstruction that takes two seconds and gives a known scene."""
 
-    def reconstruct(request, _model, progress, show):
+    def reconstruct(request, _model, progress, watcher):
         while hold.is_set():
             progress("first pass", 0, 10)
             time.sleep(0.05)
@@ -55,7 +56,9 @@ def page(monkeypatch, hold):
             progress("first pass", k, 10)
             time.sleep(0.2)
             if k == 3:
-                show(room(request))
+                scene = room(request)
+                watcher.show_tiles(Tiles(scene.images, scene.depth))
+                watcher.show_scene(scene)
         return room(request)
 
     monkeypatch.setattr("dyn3r.cli.app.work.reconstruct_request", reconstruct)
@@ -96,6 +99,12 @@ def is_white(image: np.ndarray) -> np.ndarray:
     return is_grey(image) & (image[..., 0] > 115)
 
 
+def tiles(browser: Browser) -> dict[str, int]:
+    """Number of tiles on the page, by kind."""
+    kinds = browser.run("[...document.querySelectorAll('img[alt]')].map(i => i.alt)")
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
 def text(browser: Browser) -> str:
     return browser.run("document.body?.innerText ?? ''")
 
@@ -113,6 +122,7 @@ def test_from_a_dropped_video_to_a_scene_its_masks_and_a_file(page, tmp_path):
         shares: set[float] = set()
         browser.until(lambda: shares.add(view.work.job.share) or view.work.job.is_over, 60)
         assert len(shares) > 5
+        browser.until(lambda: tiles(browser) == {"depth": 4, "motion": 4}, 60)
         browser.until(lambda: "finished" in text(browser), 60)
         canvas = lambda: browser.screenshot()[160:480, 340:1040]  # noqa: E731
         browser.until(lambda: is_grey(canvas()).mean() > 0.3, 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +20,7 @@ from dyn3r.cli.results import (
     result_files,
     write_results,
 )
+from dyn3r.cli.terminal import say
 from dyn3r.errors import InputError
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
@@ -28,6 +30,7 @@ from dyn3r.types import Clip, Priors, Progress, RunContext, no_observer
 if TYPE_CHECKING:
     import numpy as np
 
+    from dyn3r.cli.run_view import RunPage
     from dyn3r.network.model import Model
     from dyn3r.scene import Scene
     from dyn3r.scene.findings import Findings, Recorder
@@ -116,6 +119,13 @@ class Run:
     """Also draw the motion cues into OUT/explain: attention maps, clusters, flow, residuals."""
     no_pictures: Flag = False
     """Do not write overview.mp4, contact_sheet.png and camera_path.png."""
+    view: Flag = False
+    """Open a page in the browser that shows the run while it computes: stage, depth and masks as
+    they are found, a rough scene, the refined one. It stays until Ctrl-C."""
+    view_port: int = 8080
+    """Port of the --view page; if it is taken, one of the next twenty."""
+    no_browser: Flag = False
+    """With --view: only print the address; do not open it."""
     overwrite: Flag = False
     """Replace the results in OUT."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
@@ -141,33 +151,56 @@ class Run:
         started = time.monotonic()
         self._check()
         check_output_folder(self.output, overwrite=self.overwrite)
-        with progress_bars(quiet=self.quiet) as progress:
-            models = load_models(
-                (self.model, self.motion_model), self.device, self.precision, progress
-            )
-            scene, files = self.reconstruct(models, progress)
-        if not self.quiet:
-            report(scene, files, self.output, time.monotonic() - started)
+        page = self._open_page() if self.view else None
+        try:
+            with progress_bars(quiet=self.quiet) as bars:
+                progress = bars if page is None else page.progress(bars)
+                models = load_models(
+                    (self.model, self.motion_model), self.device, self.precision, progress
+                )
+                scene, files = self.reconstruct(models, progress, page=page)
+            if not self.quiet:
+                report(scene, files, self.output, time.monotonic() - started)
+            if page is not None:
+                page.finish()
+                if not self.quiet:
+                    say(f"the page stays at {page.url} until Ctrl-C")
+                page.wait()
+        finally:
+            if page is not None:
+                page.stop()
+
+    def _open_page(self) -> RunPage:
+        from dyn3r.cli.run_view import RunPage
+
+        page = RunPage(self.source.name or "clip", self.view_port)
+        opened = not self.no_browser and page.open_in_browser()
+        if not self.quiet or not opened:
+            say(f"watch it at {page.url}")
+        return page
 
     def reconstruct(
         self,
         models: tuple[Model, Model | None],
         progress: Progress,
         metadata: dict[str, Any] | None = None,
+        page: RunPage | None = None,
     ) -> tuple[Scene, list[Path]]:
         """The scene of the source, and the files that were written. Raises `dyn3r.errors`.
 
-        `metadata`: entries that are added to those of the scene.
+        `metadata`: entries that are added to those of the scene. `page`: shows what is found.
         """
         from dyn3r.bundle_adjustment.threads import process_settings
         from dyn3r.io.atomic import atomic_folder
         from dyn3r.scene.findings import Recorder
 
         recorder = Recorder() if self.explain else None
-        context = RunContext(progress, recorder or no_observer, process_settings)
+        context = RunContext(progress, _observer(recorder, page), process_settings)
         with atomic_folder(self.output, overwrite=self.overwrite, is_stale=is_result) as folder:
             scene = self._compute(models, context)
             scene = replace(scene, metadata={**scene.metadata, **(metadata or {})})
+            if page is not None:
+                page.show_scene(scene)
             written = write_results(
                 scene, folder, pictures=not self.no_pictures,
                 findings=_findings(recorder, context),
@@ -273,6 +306,19 @@ class Run:
         if self.known.masks is None:
             return clip, None
         return known_masks(self.known.masks, clip, mean=self.known.masks_mean)
+
+
+def _observer(recorder: Recorder | None, page: RunPage | None) -> Callable[[str, object], None]:
+    """Tells both of them what a run finds."""
+    watcher = None if page is None else page.watcher()
+    if recorder is None or watcher is None:
+        return recorder or watcher or no_observer
+
+    def tell(name: str, value: object) -> None:
+        recorder(name, value)
+        watcher(name, value)
+
+    return tell
 
 
 def _findings(recorder: Recorder | None, context: RunContext) -> Findings | None:

@@ -25,10 +25,10 @@ from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.motion.options import CUES
 from dyn3r.options import METHODS, Options
 from dyn3r.viewer.appearance import Appearance
-from dyn3r.viewer.page_script import run_script, set_query, set_title, start_page_script
+from dyn3r.viewer.page_script import run_script, set_title, start_page_script
 from dyn3r.viewer.picking import clicked_hit
-from dyn3r.viewer.playback import PreparedScenes
-from dyn3r.viewer.session import Session, Start
+from dyn3r.viewer.scene_pane import ScenePane
+from dyn3r.viewer.session import Session
 from dyn3r.viewer.timeline import strip_html
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class AppView:
     def __init__(self, client: Any, work: Work, limits: Limits) -> None:
         """Add the controls to the page of `client`, viser's `ClientHandle`."""
         self.work = work
-        self.session: Session | None = None
+        self._pane = ScenePane(client)
         self._client, self._limits = client, limits
         self._lock = threading.RLock()
         self._closed = False
@@ -91,12 +91,16 @@ class AppView:
         if work.scene is not None:
             self.scene_changed(is_new=True, keep_address=True)
 
+    @property
+    def session(self) -> Session | None:
+        """The session of the scene; None before there is one."""
+        return self._pane.session
+
     def close(self) -> None:
         """End the session of the scene."""
         with self._lock:
             self._closed = True
-            if self.session is not None:
-                self.session.stop()
+            self._pane.close()
 
     # --- what the work tells --------------------------------------------------------------------
 
@@ -111,6 +115,7 @@ class AppView:
             self._strip.content = strip_html(_thumbnails(self.work))
         except Dyn3rError as problem:
             self._say(str(problem))
+        self.tiles_changed()
         self._show_plan()
 
     def job_changed(self, job: Job) -> None:
@@ -130,26 +135,21 @@ class AppView:
         self._say(texts[job.state], is_error=job.state == "failed")
         self._show_result()
 
+    def tiles_changed(self) -> None:
+        """Show what was found about some of the frames."""
+        tiles = self.work.tiles
+        if not self._closed:
+            self._tiles.content = "" if tiles is None else tiles.html()
+
     def scene_changed(self, *, is_new: bool, keep_address: bool = False) -> None:
         """Show the scene; a new one from its first view, else the view stays."""
         with self._lock:
             scene = self.work.scene
             if self._closed or scene is None:
                 return
-            start = Start()
-            if self.session is not None:
-                old = self.session
-                if not is_new:
-                    start = Start(old.appearance, old.visibility, old.clock.frame, fit=False)
-                old.remove()
-                self.session = None
-            if is_new and not keep_address:
-                set_query(self._client, "")
             name = self.work.source.name if self.work.source else "scene"
-            prepared = PreparedScenes([scene], [name], start.appearance)
             self._hint.visible = False
-            self.session = Session(self._client, prepared, start)
-            self._client.gui.main_panel.expand()
+            self._pane.show(scene, name, keep_view=not is_new, keep_address=keep_address)
             if self._is_editing:
                 self._set_editing(enabled=True)
         self._show_result()
@@ -192,6 +192,7 @@ class AppView:
         self._cancel = gui.add_button("cancel", color="red", visible=False)
         self._bar = gui.add_progress_bar(0, visible=False)
         self._state = gui.add_html("")
+        self._tiles = gui.add_html("")
         self._run.on_click(lambda _: self._start())
         self._cancel.on_click(lambda _: self.work.cancel())
 
