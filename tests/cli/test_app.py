@@ -18,6 +18,7 @@ from dyn3r.cli.app import App
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
 from dyn3r.cli.app.jobs import Job, JobQueue, TotalProgress
 from dyn3r.cli.app.mask_editing import component, follow_all, segments, toggle
+from dyn3r.cli.app.models import ModelShelf, models_on_this_machine
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request, reconstruct_request
@@ -139,7 +140,7 @@ def images_zip(folder: str = "") -> bytes:
         return file.getvalue()
 
 
-@pytest.mark.parametrize("inner", ["", "frames/"])
+@pytest.mark.parametrize("inner", ["", "frames/", "holiday/day 1/frames/"])
 def test_a_zip_of_images_is_a_clip(tmp_path, inner):
     source = accept_upload(tmp_path, "frames.zip", images_zip(inner), Limits())
     assert (source.num_frames, source.fps) == (3, 0)
@@ -224,6 +225,56 @@ def test_a_request_gives_a_rough_scene_and_a_final_one(tmp_path, model):
     )  # fmt: skip
     np.testing.assert_array_equal(again.dynamic, masks)
     np.testing.assert_array_equal(tiles[-1].masks, masks)
+
+
+def trajectory(frames: int) -> str:
+    """A camera that moves to the right, as TUM has it: time, position, quaternion."""
+    return "".join(f"{t} {0.1 * t} 0 0 0 0 0 1\n" for t in range(frames))
+
+
+def test_known_cameras_are_kept_and_bad_ones_are_refused_without_a_path(tmp_path, model):
+    work = Work(Reconstructor(model), tmp_path)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    wall = rng.integers(0, 255, (48, 80, 3), dtype=np.uint8)
+    for t in range(3):
+        Image.fromarray(wall[:, 2 * t : 2 * t + 64]).save(frames / f"{t}.png")
+    work.set_source(describe_source(frames, "frames"))
+    work.set_cameras("../poses.TXT", trajectory(3).encode())
+    request = Request(work.source, size=64, cameras=work.cameras)
+    watcher = RunWatcher(lambda _: None, lambda _: None)
+    scene = reconstruct_request(request, model, no_progress, watcher)
+    steps = np.diff(scene.T_world_camera[:, :3, 3], axis=0)
+    np.testing.assert_allclose(steps, [[0.1, 0, 0]] * 2, atol=1e-6)
+    work.set_cameras("poses.txt", b"no numbers")
+    with pytest.raises(InputError) as refused:
+        reconstruct_request(request, model, no_progress, watcher)
+    assert str(tmp_path) not in str(refused.value)
+    with pytest.raises(InputError, match="known cameras come as"):
+        work.set_cameras("poses.pkl", b"")
+    work.set_source(describe_source(frames, "again"))
+    assert work.cameras is None
+    work.reconstructor.queue.stop()
+
+
+def test_models_are_loaded_when_asked_for_and_no_others(model):
+    loaded: list[str] = []
+
+    def load(name, _progress):
+        loaded.append(name)
+        return model
+
+    shelf = ModelShelf(model, ["tiny", "large"], load)
+    assert shelf.names == ("tiny", "large")
+    assert shelf.get("", no_progress) is model
+    assert loaded == []
+    for _ in range(2):
+        shelf.get("large", no_progress)
+    assert loaded == ["large"]
+    with pytest.raises(InputError, match="not offered"):
+        shelf.get("/etc/passwd", no_progress)
+    assert "compact" in models_on_this_machine()
 
 
 # --- masks ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request
@@ -169,6 +170,13 @@ def test_cancel_failures_and_a_second_job_in_line(page, hold, tmp_path):
         (tmp_path / "notes.mp4").write_text("no video")
         drop(browser, tmp_path / "notes.mp4")
         browser.until(lambda: "notes.mp4 cannot be read as a video" in text(browser), 60)
+        folder = tmp_path / "holiday"
+        (folder / "frames").mkdir(parents=True)
+        for t in range(3):
+            Image.new("RGB", (64, 48), (80 * t, 0, 0)).save(folder / "frames" / f"{t}.png")
+        (folder / "notes.txt").write_text("no image")
+        browser.drop(folder)
+        browser.until(lambda: "3 of 3 frames" in text(browser), 60)
         browser.press("street")
         browser.until(lambda: "24 of 24 frames" in text(browser), 60)
         browser.press("reconstruct")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.cli.app.uploads import Source
 from dyn3r.cli.watch import RunWatcher
+from dyn3r.errors import InputError
 from dyn3r.network.model import Model
 from dyn3r.options import Options
 from dyn3r.scene import Scene
@@ -34,6 +36,10 @@ class Request:
     """Long side of the frames in pixels."""
     fov_deg: float | None = None
     """Horizontal field of view, if it is known."""
+    cameras: Path | None = None
+    """File of known cameras."""
+    model: str = ""
+    """Name of the model; empty: the one that the app was started with."""
     options: Options = field(default_factory=Options)
     """Options of the method."""
     masks: Bool[np.ndarray, "n h w"] | None = None
@@ -76,19 +82,28 @@ def reconstruct_request(
     from dyn3r.io.camera_files import known_field_of_view
     from dyn3r.io.clip import read_clip
     from dyn3r.pipeline import reconstruct
+    from dyn3r.scene.known_cameras import known_cameras
 
     source = request.source
     clip = read_clip(
         source.path, fps=source.fps / request.step if request.step > 1 else 0.0,
         num_frames=request.num_frames, size=request.size, progress=progress,
     )  # fmt: skip
+    priors = Priors()
+    if request.cameras is not None:
+        try:
+            clip, priors = known_cameras(request.cameras, clip)
+        except InputError as problem:  # paths of this machine are nobody's business
+            path = request.cameras
+            raise InputError(str(problem).replace(str(path), path.name)) from None
     watcher.start(clip)
     if request.masks is None and not model.is_many_view and len(clip) > 1:
         watcher.show_scene(rough_scene(clip, model, progress, watcher.add_depth))
-    options = request.options
     if request.fov_deg is not None:
-        priors = Priors(K=known_field_of_view(request.fov_deg, clip).K, fix_K=True)
-        options = replace(options, priors=priors)
+        if priors.K is not None:
+            raise InputError("the cameras have the field of view: leave one of the two out")
+        priors = replace(priors, K=known_field_of_view(request.fov_deg, clip).K, fix_K=True)
+    options = replace(request.options, priors=priors)
     context = RunContext(progress, watcher, process_settings)
     scene = reconstruct(clip, model, options, masks=request.masks, context=context)
     return replace(scene, metadata={**scene.metadata, "source": source.name})

@@ -15,12 +15,13 @@ from jaxtyping import UInt8
 
 from dyn3r.assets.examples import example_clips
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
+from dyn3r.cli.app.drop import DROP
 from dyn3r.cli.app.jobs import Job
 from dyn3r.cli.app.mask_editing import toggle
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.requests import Request
 from dyn3r.cli.app.uploads import Limits, accept_upload, describe_source, limit_uploads
-from dyn3r.cli.app.work import Work
+from dyn3r.cli.app.work import CAMERA_FILES, Work
 from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.motion.options import CUES
 from dyn3r.options import METHODS, Options
@@ -41,21 +42,7 @@ _SIZES = ("160", "224", "320", "512")
 _TEXT = "font-size:13px;margin:4px 12px;overflow-wrap:anywhere"
 _EDITING = Appearance(color="motion", frame_alone=True)
 _HINT = "The controls of the scene appear here."
-_INTRO = "Drop a video here, or a zip of images; or try an example."
-_DROP = """
-(() => {
-  if (window.dyn3rDrop) return;
-  window.dyn3rDrop = true;
-  window.addEventListener('dragover', event => event.preventDefault());
-  window.addEventListener('drop', event => {
-    event.preventDefault();
-    const input = document.querySelector('input[type=file]');
-    if (!input || !event.dataTransfer.files.length) return;
-    input.files = event.dataTransfer.files;
-    input.dispatchEvent(new Event('change', {bubbles: true}));
-  });
-})();
-"""
+_INTRO = "Drop a video here, or a folder or a zip of images; or try an example."
 
 
 class AppView:
@@ -84,7 +71,7 @@ class AppView:
         start_page_script(client, collapse_sheet=False)
         self._panel.expand()
         set_title(client, "app")
-        run_script(client, _DROP)
+        run_script(client, DROP)
         self.source_changed()
         if work.job is not None:
             self.job_changed(work.job)
@@ -116,6 +103,7 @@ class AppView:
         except Dyn3rError as problem:
             self._say(str(problem))
         self.tiles_changed()
+        self._show_cameras("" if self.work.cameras is None else "known")
         self._show_plan()
 
     def job_changed(self, job: Job) -> None:
@@ -170,12 +158,21 @@ class AppView:
         with gui.add_folder("options", expand_by_default=False):
             self._frames = gui.add_slider("frames", min=2, max=200, step=1, initial_value=48)
             self._size = gui.add_dropdown("size px", _SIZES, initial_value="224")
+            names = self.work.reconstructor.models.names
+            self._model = gui.add_dropdown("model", names, initial_value=names[0])
+            self._model.visible = len(names) > 1
             self._method = gui.add_dropdown("method", ("auto", *METHODS), initial_value="auto")
             self._cue = gui.add_dropdown("motion from", ("auto", *CUES), initial_value="auto")
             self._fov = gui.add_number(
                 "field of view", initial_value=0.0, min=0.0, max=170.0,
                 hint="horizontal, in degrees, if you know it; 0: estimated",
             )  # fmt: skip
+            cameras = gui.add_upload_button(
+                "known cameras", mime_type=",".join(CAMERA_FILES),
+                hint="transforms.json, a trajectory of TUM or KITTI, .npz, a dyn3r scene",
+            )  # fmt: skip
+            cameras.on_upload(lambda _: self._upload_cameras(cameras.value))
+            self._cameras = gui.add_html("")
             self._advanced = {}
             for name in ("alignment", "refinement", "flow", "inference"):
                 with gui.add_folder(name, expand_by_default=False):
@@ -237,6 +234,19 @@ class AppView:
 
         self._try(accept)
 
+    def _upload_cameras(self, file: Any) -> None:
+        def accept() -> None:
+            if self.work.source is None:
+                raise InputError("choose the clip first, then its cameras")
+            self.work.set_cameras(file.name, file.content)
+            self._show_cameras(file.name)
+
+        self._try(accept)
+
+    def _show_cameras(self, name: str) -> None:
+        text = f"cameras: {html.escape(name)}" if name else ""
+        self._cameras.content = f"<div style='{_TEXT}'>{text}</div>" if text else ""
+
     def _request(self) -> Request | None:
         source = self.work.source
         if source is None:
@@ -248,7 +258,10 @@ class AppView:
         fov = float(self._fov.value)
         if fov and not 5 <= fov <= 170:
             raise InputError("the field of view is 5 to 170 degrees, or 0: estimated")
-        return Request(source, int(self._frames.value), int(self._size.value), fov or None, options)
+        return Request(
+            source, int(self._frames.value), int(self._size.value), fov or None,
+            self.work.cameras, str(self._model.value), options,
+        )  # fmt: skip
 
     def _show_plan(self) -> None:
         def show() -> None:

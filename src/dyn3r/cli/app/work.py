@@ -16,9 +16,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.cli.app.jobs import Job, JobQueue
+from dyn3r.cli.app.models import ModelShelf
 from dyn3r.cli.app.requests import SECONDS_PER_FRAME, Request, reconstruct_request
 from dyn3r.cli.app.uploads import Source
 from dyn3r.cli.watch import RunWatcher
+from dyn3r.errors import InputError
 from dyn3r.network.model import Model
 from dyn3r.scene import Scene
 from dyn3r.types import Progress
@@ -26,15 +28,17 @@ from dyn3r.viewer.tiles import Tiles
 
 logger = logging.getLogger(__name__)
 
+CAMERA_FILES = (".json", ".txt", ".npz", ".dyn3r")
+"""Suffixes of single files that known cameras are read from."""
 _MAX_UNDO = 20
 
 
 class Reconstructor:
-    """The model and the queue of the server, and how fast its runs are."""
+    """The models and the queue of the server, and how fast its runs are."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, models: Model | ModelShelf) -> None:
         """Start the queue."""
-        self.model = model
+        self.models = models if isinstance(models, ModelShelf) else ModelShelf(models)
         self.queue = JobQueue()
         self.seconds_per_frame = SECONDS_PER_FRAME
 
@@ -45,7 +49,8 @@ class Reconstructor:
 
         def run(progress: Progress) -> None:
             start = time.monotonic()
-            scene = reconstruct_request(request, self.model, progress, watcher)
+            model = self.models.get(request.model, progress)
+            scene = reconstruct_request(request, model, progress, watcher)
             per_frame = request.expected_s(1.0)
             self.seconds_per_frame = (time.monotonic() - start) / max(per_frame, 1e-6)
             show(scene)
@@ -77,6 +82,8 @@ class Work:
         self.reconstructor = reconstructor
         self.folder = Path(tempfile.mkdtemp(dir=parent))
         self.source: Source | None = None
+        self.cameras: Path | None = None
+        """File of known cameras of the clip."""
         self.request: Request | None = None
         self.job: Job | None = None
         self.scene: Scene | None = None
@@ -107,7 +114,17 @@ class Work:
         with self._lock:
             self.cancel()
             self.source, self.request, self.tiles = source, None, None
+            self.cameras = None
         self._tell(lambda page: page.source_changed())
+
+    def set_cameras(self, name: str, content: bytes) -> None:
+        """Keep a file of known cameras for the next run. Raises InputError for another kind."""
+        suffix = Path(name).suffix.lower()
+        if suffix not in CAMERA_FILES:
+            raise InputError(f"known cameras come as {', '.join(CAMERA_FILES)}")
+        path = self.folder / f"cameras{suffix}"
+        path.write_bytes(content)
+        self.cameras = path
 
     def start(self, request: Request) -> None:
         """Reconstruct, or wait in line for it."""
