@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,14 @@ from dyn3r.assets.examples import example_clips
 from dyn3r.cli.app import App
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
 from dyn3r.cli.app.jobs import Job, JobQueue, TotalProgress
-from dyn3r.cli.app.mask_editing import component, follow_all, segments, toggle
+from dyn3r.cli.app.mask_editing import (
+    component,
+    follow_all,
+    paint,
+    propagate,
+    segments,
+    toggle,
+)
 from dyn3r.cli.app.models import ModelShelf, models_on_this_machine
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.page import AppPage
@@ -314,6 +322,25 @@ def test_a_click_adds_the_object_in_all_frames_and_another_one_removes_it():
     masked = tiny_scene(n=5, h=64, w=96, images=scene.images, depth=scene.depth, dynamic=everywhere)
     removed = toggle(masked, 3, pixel, whole_clip=True)
     assert removed.sum() < 0.1 * everywhere.sum()
+
+
+def test_a_brush_paints_one_frame_and_propagation_takes_it_along():
+    scene = object_scene()
+    before = scene.dynamic
+    painted = paint(before, 2, 32 * 96 + 38, 9, add=True)
+    assert 240 < painted[2].sum() < 270  # the area of a disc
+    assert not painted[[0, 1, 3, 4]].any()
+    assert not before.any()
+    here = replace(scene, dynamic=painted)
+    everywhere = propagate(here, 2, before)
+    columns = [np.nonzero(mask)[1].mean() for mask in everywhere]
+    np.testing.assert_allclose(np.diff(columns), 3, atol=1)  # as the object moves
+    # taking a part away again changes the other frames, too
+    less = paint(everywhere, 2, 32 * 96 + 38, 5, add=False)
+    assert less[2].sum() < painted[2].sum() - 60
+    rest = propagate(replace(scene, dynamic=less), 2, everywhere)
+    assert (rest.sum(axis=(1, 2)) < everywhere.sum(axis=(1, 2)) - 40).all()
+    np.testing.assert_array_equal(propagate(here, 0, before), painted)  # nothing changed there
 
 
 def test_segments_follow_depth_where_colours_are_equal():

@@ -17,7 +17,7 @@ from dyn3r.assets.examples import example_clips
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
 from dyn3r.cli.app.drop import DROP
 from dyn3r.cli.app.jobs import Job
-from dyn3r.cli.app.mask_editing import toggle
+from dyn3r.cli.app.mask_controls import MaskControls
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.requests import Request
 from dyn3r.cli.app.uploads import Limits, accept_upload, describe_source, limit_uploads
@@ -25,9 +25,7 @@ from dyn3r.cli.app.work import CAMERA_FILES, Work
 from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.motion.options import CUES
 from dyn3r.options import METHODS, Options
-from dyn3r.viewer.appearance import Appearance
 from dyn3r.viewer.page_script import run_script, set_title, start_page_script
-from dyn3r.viewer.picking import clicked_hit
 from dyn3r.viewer.scene_pane import ScenePane
 from dyn3r.viewer.session import Session
 from dyn3r.viewer.timeline import strip_html
@@ -40,7 +38,6 @@ _STRIP_SIZE = 128
 _MAX_STRIP_SCAN = 2000  # frames of a video that are decoded for its strip
 _SIZES = ("160", "224", "320", "512")
 _TEXT = "font-size:13px;margin:4px 12px;overflow-wrap:anywhere"
-_EDITING = Appearance(color="motion", frame_alone=True)
 _HINT = "The controls of the scene appear here."
 _INTRO = "Drop a video here, or a folder or a zip of images; or try an example."
 
@@ -55,7 +52,6 @@ class AppView:
         self._client, self._limits = client, limits
         self._lock = threading.RLock()
         self._closed = False
-        self._is_editing = False
         self._panel = client.gui.add_panel()
         self._panel.dock_left()
         self._panel.set_width(_WIDTH_PX)
@@ -63,11 +59,11 @@ class AppView:
             self._add_clip()
             self._add_options()
             self._add_run()
-            self._add_masks()
+            self._masks = MaskControls(client, self)
             self._add_downloads()
         self._hint = client.gui.add_html(f"<div style='{_TEXT}'>{_HINT}</div>")
         client.gui.main_panel.minimize()  # it holds the controls of the scene
-        limit_uploads(client, limits, self._say)
+        limit_uploads(client, limits, self.say)
         start_page_script(client, collapse_sheet=False)
         self._panel.expand()
         set_title(client, "app")
@@ -96,12 +92,12 @@ class AppView:
         source = self.work.source
         if source is None:
             return
-        self._say("")
+        self.say("")
         self._clip.content = f"<div style='{_TEXT}'><b>{html.escape(source.name)}</b></div>"
         try:
             self._strip.content = strip_html(_thumbnails(self.work))
         except Dyn3rError as problem:
-            self._say(str(problem))
+            self.say(str(problem))
         self.tiles_changed()
         self._show_cameras("" if self.work.cameras is None else "known")
         self._show_plan()
@@ -120,7 +116,7 @@ class AppView:
             "cancelled": "cancelled" + ("; the scene so far stays" if self.work.scene else ""),
             "failed": f"failed: {job.error}",
         }
-        self._say(texts[job.state], is_error=job.state == "failed")
+        self.say(texts[job.state], is_error=job.state == "failed")
         self._show_result()
 
     def tiles_changed(self) -> None:
@@ -138,8 +134,7 @@ class AppView:
             name = self.work.source.name if self.work.source else "scene"
             self._hint.visible = False
             self._pane.show(scene, name, keep_view=not is_new, keep_address=keep_address)
-            if self._is_editing:
-                self._set_editing(enabled=True)
+            self._masks.scene_changed()
         self._show_result()
 
     # --- controls -------------------------------------------------------------------------------
@@ -193,23 +188,6 @@ class AppView:
         self._run.on_click(lambda _: self._start())
         self._cancel.on_click(lambda _: self.work.cancel())
 
-    def _add_masks(self) -> None:
-        gui = self._client.gui
-        self._mask_folder = gui.add_folder("moving objects", visible=False)
-        with self._mask_folder:
-            self._edit = gui.add_checkbox(
-                "edit", initial_value=False,
-                hint="click an object: a still one becomes moving, a moving one becomes still",
-            )  # fmt: skip
-            self._whole = gui.add_checkbox(
-                "in all frames", initial_value=True, hint="follow the object with optical flow"
-            )
-            self._undo = gui.add_button("undo")
-            self._again = gui.add_button("run again with these masks")
-        self._edit.on_update(lambda _: self._set_editing(enabled=bool(self._edit.value)))
-        self._undo.on_click(lambda _: self.work.undo_masks())
-        self._again.on_click(lambda _: self.work.run_again())
-
     def _add_downloads(self) -> None:
         gui = self._client.gui
         self._download_folder = gui.add_folder("downloads", visible=False)
@@ -225,14 +203,14 @@ class AppView:
     # --- what the controls do -------------------------------------------------------------------
 
     def _choose_example(self, name: str) -> None:
-        self._try(lambda: self.work.set_source(describe_source(example_clips()[name], name)))
+        self.attempt(lambda: self.work.set_source(describe_source(example_clips()[name], name)))
 
     def _upload(self, name: str, content: bytes) -> None:
         def accept() -> None:
             folder = self.work.new_folder()
             self.work.set_source(accept_upload(folder, name, content, self._limits))
 
-        self._try(accept)
+        self.attempt(accept)
 
     def _upload_cameras(self, file: Any) -> None:
         def accept() -> None:
@@ -241,7 +219,7 @@ class AppView:
             self.work.set_cameras(file.name, file.content)
             self._show_cameras(file.name)
 
-        self._try(accept)
+        self.attempt(accept)
 
     def _show_cameras(self, name: str) -> None:
         text = f"cameras: {html.escape(name)}" if name else ""
@@ -271,7 +249,7 @@ class AppView:
                 self._plan.content = f"<div style='{_TEXT}'>{html.escape(text)}</div>"
                 self._run.disabled = False
 
-        self._try(show)
+        self.attempt(show)
 
     def _start(self) -> None:
         def start() -> None:
@@ -279,93 +257,59 @@ class AppView:
             if request is not None:
                 self.work.start(request)
 
-        self._try(start)
+        self.attempt(start)
 
     def _show_result(self) -> None:
         """Offer masks and files once there is a final scene."""
         work = self.work
         is_final = work.scene is not None and work.is_final and not work.is_running
-        self._mask_folder.visible = self._download_folder.visible = is_final
-
-    def _set_editing(self, *, enabled: bool) -> None:
-        """Take clicks as changes of the masks; the colours show them meanwhile."""
-        with self._lock:
-            session = self.session
-            if session is None:
-                return
-            if enabled != self._is_editing or enabled:
-                scene_api = self._client.scene
-                if self._is_editing:
-                    scene_api.remove_click_callback(self._clicked)
-                if enabled:
-                    scene_api.on_click()(self._clicked)
-            if enabled != self._is_editing:
-                session.set_appearance(_EDITING if enabled else Appearance())
-            self._is_editing = enabled
-
-    def _clicked(self, event: Any) -> None:
-        with self._lock:
-            session, scene = self.session, self.work.scene
-        if session is None or scene is None:
-            return
-        hit = clicked_hit(event, session.playback)
-        if hit is None:
-            return
-
-        def change() -> None:
-            self._say("following the object ..." if self._whole.value else "")
-            masks = toggle(scene, hit.frame, hit.pixel, whole_clip=bool(self._whole.value))
-            changed = int((masks != scene.dynamic).any(axis=(1, 2)).sum())
-            self.work.set_masks(masks)
-            share = 100 * masks.mean()
-            self._say(f"changed in {changed} frames; {share:.1f} % of the pixels move now")
-
-        self._try(change)
+        self._masks.folder.visible = self._download_folder.visible = is_final
 
     def _download(self, kind: str) -> None:
         def send() -> None:
             scene, source = self.work.scene, self.work.source
             if scene is None:
                 return
-            self._say(f"writing {kind} ...")
+            self.say(f"writing {kind} ...")
 
             def progress(stage: str, done: int, total: int) -> None:
-                self._say(f"{stage}: {done}/{total}")
+                self.say(f"{stage}: {done}/{total}")
 
             path = None if source is None else source.path
             name, content = make_download(kind, scene, path, progress)
             self._client.send_file_download(name, content, save_immediately=True)
-            self._say(f"{name}: {len(content) / 1e6:.1f} MB")
+            self.say(f"{name}: {len(content) / 1e6:.1f} MB")
 
-        self._try(send)
+        self.attempt(send)
 
     def _show_video(self) -> None:
         def show() -> None:
             scene = self.work.scene
             if scene is None:
                 return
-            self._say("writing the video ...")
+            self.say("writing the video ...")
             _, content = make_download("overview", scene, None, lambda *_: None)
             data = base64.b64encode(content).decode()
             self._video.content = (
                 "<video controls autoplay loop muted style='width:100%' "
                 f"src='data:video/mp4;base64,{data}'></video>"
             )
-            self._say("")
+            self.say("")
 
-        self._try(show)
+        self.attempt(show)
 
-    def _try(self, act: Callable[[], None]) -> None:
+    def attempt(self, act: Callable[[], None]) -> None:
         """Do what a control asks for; a failure becomes one line on the page."""
         try:
             act()
         except Dyn3rError as problem:
-            self._say(str(problem), is_error=True)
+            self.say(str(problem), is_error=True)
         except Exception:
             logger.exception("a control of the app failed")
-            self._say("an internal error; the terminal of dyn3r says more", is_error=True)
+            self.say("an internal error; the terminal of dyn3r says more", is_error=True)
 
-    def _say(self, text: str, *, is_error: bool = False) -> None:
+    def say(self, text: str, *, is_error: bool = False) -> None:
+        """Show a line below the progress bar."""
         color = "color:#ff8787" if is_error else "opacity:0.8"
         self._state.content = f"<div style='{_TEXT};{color}'>{html.escape(text)}</div>"
 

@@ -88,6 +88,8 @@ class Work:
         self.job: Job | None = None
         self.scene: Scene | None = None
         self.is_final = False
+        self.found_masks: Bool[np.ndarray, "n h w"] | None = None
+        """Masks of the scene before they were edited."""
         self.tiles: Tiles | None = None
         """What the job has found about the frames."""
         self.pages: set[Page] = set()
@@ -182,7 +184,7 @@ class Work:
                 return
             # a rough scene has another scale than the final one
             is_new = self._is_new
-            self.scene, self.is_final = scene, is_final
+            self.scene, self.is_final, self.found_masks = scene, is_final, scene.dynamic
             self._undo.clear()
             if is_final:
                 self.tiles = Tiles(scene.images, scene.depth, scene.dynamic)
