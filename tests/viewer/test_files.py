@@ -22,6 +22,7 @@ from dyn3r.viewer import (
     write_screenshot,
     write_turntable,
 )
+from dyn3r.viewer.fixed_view import FixedView
 from dyn3r.viewer.playback import PreparedScenes
 from dyn3r.viewer.record import record
 from dyn3r.viewer.splat import BACKGROUND, SplatRenderer, Viewpoint, render_points
@@ -147,6 +148,17 @@ def test_fast_splats_equal_a_slow_renderer():
                 if (i - v) ** 2 + (j - u) ** 2 <= (r + 0.3) ** 2 and 0 <= i < 32 and 0 <= j < 48:
                     slow[i, j] = colors[k]
     np.testing.assert_array_equal(fast, slow)
+
+
+def test_a_fixed_view_equals_the_renderer_in_every_frame():
+    scene = tiny_scene(n=3)
+    renderer = SplatRenderer(scene)
+    view = FixedView(scene, (120, 160), renderer.first_view)
+    images = [view.render(t) for t in range(3)]
+    for t, image in enumerate(images):
+        whole = renderer.render(t, renderer.first_view, (120, 160), supersampling=1)
+        np.testing.assert_array_equal(image, whole)
+    assert (images[0] != images[2]).any()  # the object moves
 
 
 def test_no_points_give_the_background():

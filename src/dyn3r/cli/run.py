@@ -78,7 +78,7 @@ class Run:
         dyn3r run frames/ -o cat --model monst3r-512-dpt --method easi3r --motion.refine sam2
 
     Writes OUT/scene.dyn3r (open it with `dyn3r view OUT`), OUT/overview.mp4 (frames, depth, motion,
-    confidence side by side), OUT/contact_sheet.png and OUT/camera_path.png.
+    confidence and the scene in 3-D side by side), OUT/contact_sheet.png and OUT/camera_path.png.
     """
 
     source: tyro.conf.Positional[Path]
