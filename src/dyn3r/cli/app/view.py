@@ -276,7 +276,10 @@ class AppView:
                 self.say(f"{stage}: {done}/{total}")
 
             path = None if source is None else source.path
-            name, content = make_download(kind, scene, path, progress)
+            if kind == "page" and self.session is not None:  # as it is on the screen
+                name, content = self.session.page_file()
+            else:
+                name, content = make_download(kind, scene, path, progress)
             self._client.send_file_download(name, content, save_immediately=True)
             self.say(f"{name}: {len(content) / 1e6:.1f} MB")
 
