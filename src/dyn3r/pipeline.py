@@ -39,6 +39,7 @@ from dyn3r.network.predict import encode_frames, predict_pairs
 from dyn3r.options import Options, Plan, resolve
 from dyn3r.scene import Scene
 from dyn3r.scene.assemble import assemble
+from dyn3r.scene.draft import Draft
 from dyn3r.scene.finalise import finalise
 from dyn3r.scene.held_frames import priors_of, with_held_frames
 from dyn3r.scene.judge import judge
@@ -111,6 +112,7 @@ def carry_out(
 ) -> Scene:
     """All stages of a plan."""
     model, motion_model = models
+    context.observe("clip", clip)
     pairs = make_pairs(plan.pairs, len(clip))
     compared = with_neighbours(pairs, len(clip)) if plan.bundle_adjustment else pairs
     flow = measured_flow(clip, compared, plan, context) if plan.measure_flow else None
@@ -122,13 +124,16 @@ def carry_out(
             if model.is_many_view
             else partial(pairwise_geometry, models, pairs, cue, refiner, given)
         )
-        return geometry_source(clip, flow, context)
+        geometry, motion = geometry_source(clip, flow, context)
+        context.observe("draft", Draft(clip, geometry, motion))
+        return geometry, motion
 
     if plan.bundle_adjustment and flow is not None:
         K = K_known_alone(plan.priors)
         geometry, motion = source(plan.priors if K is None else replace(plan.priors, K=None))
         start = geometry if K is None else replace(geometry, K=K)
         geometry, motion = refine(clip, start, motion, flow, cue, refiner, plan, context)
+        context.observe("draft", Draft(clip, geometry, motion))
         if K is not None and geometry.parallax is None:  # not adjusted: cameras that go with K
             geometry, motion = source(plan.priors)
     else:
@@ -255,6 +260,7 @@ def views_geometry(
     context.observe("pass", seen)
     with context.stage("motion"):
         motion = cue.known or cue.detect(seen, flow, context)
+    context.observe("motion", motion)
     if plan.second_pass and motion.has_motion:
         if plan.priors.T_world_camera is None:
             with context.stage("second pass"):
@@ -290,8 +296,10 @@ def two_pass(
     # flow is judged by predicted depth
     heads = cue.reads_flow or (points and not plan.second_pass)
     first = _predict(model, pairs, clip, plan, context, heads=heads)
+    context.observe("first pass", first)
     with context.stage("motion"):
         motion = cue.detect(first, flow, context)
+    context.observe("motion", motion)
     if not plan.second_pass or not (points or cue.reads_attention):  # nothing would be read
         return first, motion
     second = _predict(
@@ -352,6 +360,7 @@ def refine(
         if updated is motion:
             break
         context.observe("motion depth", refined.depth)
+        context.observe("motion", updated)
         before, motion = motion, updated
         if masks_converged(motion.masks, before.masks):
             break

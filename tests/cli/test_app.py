@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,17 +18,27 @@ from dyn3r.assets.examples import example_clips
 from dyn3r.cli.app import App
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
 from dyn3r.cli.app.jobs import Job, JobQueue, TotalProgress
-from dyn3r.cli.app.mask_editing import component, follow_all, segments, toggle
+from dyn3r.cli.app.mask_editing import (
+    component,
+    follow_all,
+    paint,
+    propagate,
+    segments,
+    toggle,
+)
+from dyn3r.cli.app.models import ModelShelf, models_on_this_machine
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request, reconstruct_request
 from dyn3r.cli.app.uploads import Limits, Source, accept_upload, describe_source, limit_uploads
 from dyn3r.cli.app.work import Reconstructor, Work
+from dyn3r.cli.watch import RunWatcher
 from dyn3r.errors import InputError
 from dyn3r.network.model import Model, prepare_model
 from dyn3r.options import RefinementOptions
 from dyn3r.scene import Scene
 from dyn3r.types import no_progress
+from dyn3r.viewer.tiles import Tiles
 from tests.factories import tiny_network, tiny_scene
 from tests.videos import write_video
 
@@ -137,7 +148,7 @@ def images_zip(folder: str = "") -> bytes:
         return file.getvalue()
 
 
-@pytest.mark.parametrize("inner", ["", "frames/"])
+@pytest.mark.parametrize("inner", ["", "frames/", "holiday/day 1/frames/"])
 def test_a_zip_of_images_is_a_clip(tmp_path, inner):
     source = accept_upload(tmp_path, "frames.zip", images_zip(inner), Limits())
     assert (source.num_frames, source.fps) == (3, 0)
@@ -205,18 +216,73 @@ def test_a_request_gives_a_rough_scene_and_a_final_one(tmp_path, model):
     source = describe_source(write_video(tmp_path / "a.mp4", frames=8), "cat.mp4")
     request = Request(source, num_frames=4, size=64, fov_deg=60.0)
     rough: list[Scene] = []
-    scene = reconstruct_request(request, model, no_progress, rough.append)
-    assert [len(s) for s in (*rough, scene)] == [4, 4]
+    tiles: list[Tiles] = []
+    scene = reconstruct_request(request, model, no_progress, RunWatcher(rough.append, tiles.append))
+    assert {len(s) for s in (*rough, scene)} == {4}
+    assert len(rough) >= 2  # feed-forward, first alignment
+    assert [t.masks is None for t in tiles[:4]] == [True] * 4  # depth, frame by frame
+    assert tiles[-1].masks is not None
     np.testing.assert_allclose(scene.times_s, [0, 0.2, 0.4, 0.6])
     np.testing.assert_allclose(2 * np.arctan(32 / scene.K[0, 0, 0]), np.radians(60), rtol=1e-6)
     assert scene.metadata["source"] == "cat.mp4"
     masks = np.zeros(scene.dynamic.shape, bool)
     masks[:, 5:20, 5:20] = True
     again = reconstruct_request(
-        Request(source, num_frames=4, size=64, masks=masks), model, no_progress, rough.append
-    )
+        Request(source, num_frames=4, size=64, masks=masks), model, no_progress,
+        RunWatcher(rough.append, tiles.append),
+    )  # fmt: skip
     np.testing.assert_array_equal(again.dynamic, masks)
-    assert len(rough) == 1
+    np.testing.assert_array_equal(tiles[-1].masks, masks)
+
+
+def trajectory(frames: int) -> str:
+    """A camera that moves to the right, as TUM has it: time, position, quaternion."""
+    return "".join(f"{t} {0.1 * t} 0 0 0 0 0 1\n" for t in range(frames))
+
+
+def test_known_cameras_are_kept_and_bad_ones_are_refused_without_a_path(tmp_path, model):
+    work = Work(Reconstructor(model), tmp_path)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    wall = rng.integers(0, 255, (48, 80, 3), dtype=np.uint8)
+    for t in range(3):
+        Image.fromarray(wall[:, 2 * t : 2 * t + 64]).save(frames / f"{t}.png")
+    work.set_source(describe_source(frames, "frames"))
+    work.set_cameras("../poses.TXT", trajectory(3).encode())
+    request = Request(work.source, size=64, cameras=work.cameras)
+    watcher = RunWatcher(lambda _: None, lambda _: None)
+    scene = reconstruct_request(request, model, no_progress, watcher)
+    steps = np.diff(scene.T_world_camera[:, :3, 3], axis=0)
+    np.testing.assert_allclose(steps, [[0.1, 0, 0]] * 2, atol=1e-6)
+    work.set_cameras("poses.txt", b"no numbers")
+    with pytest.raises(InputError) as refused:
+        reconstruct_request(request, model, no_progress, watcher)
+    assert str(tmp_path) not in str(refused.value)
+    with pytest.raises(InputError, match="known cameras come as"):
+        work.set_cameras("poses.pkl", b"")
+    work.set_source(describe_source(frames, "again"))
+    assert work.cameras is None
+    work.reconstructor.queue.stop()
+
+
+def test_models_are_loaded_when_asked_for_and_no_others(model):
+    loaded: list[str] = []
+
+    def load(name, _progress):
+        loaded.append(name)
+        return model
+
+    shelf = ModelShelf(model, ["tiny", "large"], load)
+    assert shelf.names == ("tiny", "large")
+    assert shelf.get("", no_progress) is model
+    assert loaded == []
+    for _ in range(2):
+        shelf.get("large", no_progress)
+    assert loaded == ["large"]
+    with pytest.raises(InputError, match="not offered"):
+        shelf.get("/etc/passwd", no_progress)
+    assert "compact" in models_on_this_machine()
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -256,6 +322,25 @@ def test_a_click_adds_the_object_in_all_frames_and_another_one_removes_it():
     masked = tiny_scene(n=5, h=64, w=96, images=scene.images, depth=scene.depth, dynamic=everywhere)
     removed = toggle(masked, 3, pixel, whole_clip=True)
     assert removed.sum() < 0.1 * everywhere.sum()
+
+
+def test_a_brush_paints_one_frame_and_propagation_takes_it_along():
+    scene = object_scene()
+    before = scene.dynamic
+    painted = paint(before, 2, 32 * 96 + 38, 9, add=True)
+    assert 240 < painted[2].sum() < 270  # the area of a disc
+    assert not painted[[0, 1, 3, 4]].any()
+    assert not before.any()
+    here = replace(scene, dynamic=painted)
+    everywhere = propagate(here, 2, before)
+    columns = [np.nonzero(mask)[1].mean() for mask in everywhere]
+    np.testing.assert_allclose(np.diff(columns), 3, atol=1)  # as the object moves
+    # taking a part away again changes the other frames, too
+    less = paint(everywhere, 2, 32 * 96 + 38, 5, add=False)
+    assert less[2].sum() < painted[2].sum() - 60
+    rest = propagate(replace(scene, dynamic=less), 2, everywhere)
+    assert (rest.sum(axis=(1, 2)) < everywhere.sum(axis=(1, 2)) - 40).all()
+    np.testing.assert_array_equal(propagate(here, 0, before), painted)  # nothing changed there
 
 
 def test_segments_follow_depth_where_colours_are_equal():
@@ -334,6 +419,7 @@ def test_downloads_open_again(tmp_path):
 class FakePage:
     def __init__(self) -> None:
         self.news: list[str] = []
+        self.tiles = 0
         self.over = threading.Event()
 
     def source_changed(self) -> None:
@@ -343,6 +429,9 @@ class FakePage:
         if job.is_over:
             self.news.append(job.state)
             self.over.set()
+
+    def tiles_changed(self) -> None:
+        self.tiles += 1
 
     def scene_changed(self, *, is_new: bool) -> None:
         self.news.append("new scene" if is_new else "scene")
@@ -358,7 +447,10 @@ def test_the_work_of_a_user(tmp_path, model):
     work.set_source(accept_upload(work.new_folder(), "a.mp4", video, Limits()))
     work.start(Request(work.source, num_frames=3, size=64))
     assert page.over.wait(60)
-    assert page.news == ["source", "new scene", "new scene", "finished"]
+    assert page.news[0] == "source"
+    assert set(page.news[1:-1]) == {"new scene"}  # the rough ones and the final one
+    assert page.news[-1] == "finished"
+    assert page.tiles > 3
     assert work.is_final
     assert other.scene is None
     before = work.scene.dynamic.copy()
@@ -370,10 +462,11 @@ def test_the_work_of_a_user(tmp_path, model):
     masks[:, 10:20, 10:30] = True
     work.set_masks(masks)
     page.over.clear()
+    page.news.clear()
     work.run_again()
     assert page.over.wait(60)
     np.testing.assert_array_equal(work.scene.dynamic, masks)
-    assert page.news[4:] == ["scene", "scene", "scene", "scene", "finished"]
+    assert page.news == ["scene", "finished"]  # the scene stays until the next one is final
     work.remove()
     assert not work.folder.exists()
     reconstructor.queue.stop()

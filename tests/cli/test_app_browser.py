@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request
 from dyn3r.cli.app.view import AppView
 from dyn3r.network.model import prepare_model
 from dyn3r.scene import Scene
+from dyn3r.viewer.tiles import Tiles
 from tests.factories import tiny_network, tiny_scene
 from tests.videos import write_video
 from tests.viewer.browser import CHROMIUM, Browser
@@ -47,7 +49,7 @@ def hold():
 def page(monkeypatch, hold):
     """The app with a reconstruction that takes two seconds and gives a known scene."""
 
-    def reconstruct(request, _model, progress, show):
+    def reconstruct(request, _model, progress, watcher):
         while hold.is_set():
             progress("first pass", 0, 10)
             time.sleep(0.05)
@@ -55,7 +57,9 @@ def page(monkeypatch, hold):
             progress("first pass", k, 10)
             time.sleep(0.2)
             if k == 3:
-                show(room(request))
+                scene = room(request)
+                watcher.show_tiles(Tiles(scene.images, scene.depth))
+                watcher.show_scene(scene)
         return room(request)
 
     monkeypatch.setattr("dyn3r.cli.app.work.reconstruct_request", reconstruct)
@@ -96,6 +100,12 @@ def is_white(image: np.ndarray) -> np.ndarray:
     return is_grey(image) & (image[..., 0] > 115)
 
 
+def tiles(browser: Browser) -> dict[str, int]:
+    """Number of tiles on the page, by kind."""
+    kinds = browser.run("[...document.querySelectorAll('img[alt]')].map(i => i.alt)")
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
 def text(browser: Browser) -> str:
     return browser.run("document.body?.innerText ?? ''")
 
@@ -113,6 +123,7 @@ def test_from_a_dropped_video_to_a_scene_its_masks_and_a_file(page, tmp_path):
         shares: set[float] = set()
         browser.until(lambda: shares.add(view.work.job.share) or view.work.job.is_over, 60)
         assert len(shares) > 5
+        browser.until(lambda: tiles(browser) == {"depth": 4, "motion": 4}, 60)
         browser.until(lambda: "finished" in text(browser), 60)
         canvas = lambda: browser.screenshot()[160:480, 340:1040]  # noqa: E731
         browser.until(lambda: is_grey(canvas()).mean() > 0.3, 60)
@@ -124,6 +135,23 @@ def test_from_a_dropped_video_to_a_scene_its_masks_and_a_file(page, tmp_path):
         browser.until(lambda: view.work.scene.dynamic.any(axis=(1, 2)).all(), 60)
         assert view.work.scene.dynamic.mean() < 0.1
         browser.until(lambda: is_red(canvas()).sum() > 50, 60)
+        # a touch of the brush changes one frame, propagation the others, undo takes it back
+        masks = view.work.scene.dynamic
+        view._masks._tool.value = "add with a brush"
+        browser.until(lambda: "brush px" in text(browser), 60)
+        rows, columns = np.nonzero(is_grey(canvas()))
+        row = int(np.median(rows))
+        browser.click(340 + float(np.quantile(columns[rows == row], 0.25)), 160.0 + row)
+        browser.until(lambda: view.work.scene.dynamic is not masks, 60)
+        changed = (view.work.scene.dynamic != masks).sum(axis=(1, 2))
+        assert (changed > 0).sum() == 1
+        assert changed.max() > 30
+        browser.press("propagate")
+        others = lambda: (view.work.scene.dynamic != masks).any(axis=(1, 2)).sum()  # noqa: E731
+        browser.until(lambda: others() > 1, 20)
+        for _ in range(2):
+            browser.press("undo")
+        browser.until(lambda: np.array_equal(view.work.scene.dynamic, masks), 60)
         browser.press("run again with these masks")
         browser.until(lambda: view.work.request.masks is not None and view.work.job.is_over, 60)
         assert view.work.scene.dynamic.any()
@@ -133,6 +161,14 @@ def test_from_a_dropped_video_to_a_scene_its_masks_and_a_file(page, tmp_path):
         browser.until(lambda: "scene.dyn3r:" in text(browser), 60)
         browser.until(lambda: not list(downloads.glob("*.crdownload")), 60)
         assert Scene.load(downloads / "scene.dyn3r").dynamic.any()
+        # the page is saved as it is on the screen
+        view.session.set_point_size(3.0)
+        browser.press("page")
+        browser.until(lambda: "scene.html:" in text(browser), 60)
+        browser.until(lambda: list(downloads.glob("*.html")), 60)
+        saved = next(downloads.glob("*.html"))
+        browser.until(lambda: not list(downloads.glob("*.crdownload")), 60)
+        assert "<html" in saved.read_text()[:2000].lower()
         # a reload keeps the work; another browser has none of it
         client = next(iter(page.views))
         browser.call("Page.reload")
@@ -159,6 +195,13 @@ def test_cancel_failures_and_a_second_job_in_line(page, hold, tmp_path):
         (tmp_path / "notes.mp4").write_text("no video")
         drop(browser, tmp_path / "notes.mp4")
         browser.until(lambda: "notes.mp4 cannot be read as a video" in text(browser), 60)
+        folder = tmp_path / "holiday"
+        (folder / "frames").mkdir(parents=True)
+        for t in range(3):
+            Image.new("RGB", (64, 48), (80 * t, 0, 0)).save(folder / "frames" / f"{t}.png")
+        (folder / "notes.txt").write_text("no image")
+        browser.drop(folder)
+        browser.until(lambda: "3 of 3 frames" in text(browser), 60)
         browser.press("street")
         browser.until(lambda: "24 of 24 frames" in text(browser), 60)
         browser.press("reconstruct")

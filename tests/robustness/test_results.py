@@ -86,7 +86,7 @@ def test_the_scene_survives_a_picture_that_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OutputError("the disk is full")
 
     out = tmp_path / "out"

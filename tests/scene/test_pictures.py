@@ -83,6 +83,27 @@ def test_overview_video_plays_and_looks_like_the_frames(tmp_path, h, w, size):
         assert difference.mean() < 6
 
 
+@pytest.mark.parametrize(("h", "w"), [(48, 64), (64, 48)])
+def test_a_view_in_3d_stands_beside_the_panels_in_at_least_720p(tmp_path, h, w):
+    scene = tiny_scene(n=2, h=h, w=w)
+    sizes = []
+
+    def view(seen, size_hw):
+        assert seen is scene
+        sizes.append(size_hw)
+        return lambda t: np.full((*size_hw, 3), 40 + 100 * t, np.uint8)
+
+    pictures.write_overview_video(scene, tmp_path / "o.mp4", view=view)
+    frames = decode(tmp_path / "o.mp4")
+    height, width = frames[0].shape[:2]
+    assert (height, sizes) == (720, [pictures.view_size(scene)])
+    assert width >= 1280
+    means = [frame[100:, -sizes[0][1] + 8 :].mean() for frame in frames]
+    np.testing.assert_allclose(means, [40, 140], atol=3)
+    left = frames[0][360:, : width - sizes[0][1]]  # motion and confidence
+    assert left.std() > 5
+
+
 def test_odd_sizes_and_unknown_speed_are_fine(tmp_path):
     scene = tiny_scene(n=1, h=81, w=95, fps=0)
     pictures.write_overview_video(scene, tmp_path / "o.mp4")

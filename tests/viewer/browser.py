@@ -133,6 +133,12 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left",
                       buttons=int(kind == "mousePressed"), clickCount=1)  # fmt: skip
 
+    def drop(self, path: Path, x: float = 500, y: float = 300) -> None:
+        """Drop a file or a folder onto this place of the page, as from a file manager."""
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def check(self, label: str) -> None:
         """Click the checkbox with this label."""
         left, top, width, height = self._box(label, "[class*=Checkbox-inner]")

@@ -22,6 +22,7 @@ from dyn3r.viewer import (
     write_screenshot,
     write_turntable,
 )
+from dyn3r.viewer.fixed_view import FixedView
 from dyn3r.viewer.playback import PreparedScenes
 from dyn3r.viewer.record import record
 from dyn3r.viewer.splat import BACKGROUND, SplatRenderer, Viewpoint, render_points
@@ -39,6 +40,16 @@ def messages(path: Path) -> tuple[list, dict]:
     length = int.from_bytes(inner[:8], "little")
     recording = msgspec.msgpack.decode(inner[8 : 8 + length])
     return recording["messages"], recording
+
+
+def last_point_size(recorded: list) -> float:
+    """Point size that a recording sets last."""
+    for _, message in reversed(recorded):
+        if message["type"] == "PointCloudMessage":
+            return message["props"]["point_size"]
+        if "point_size" in message.get("updates", {}):
+            return message["updates"]["point_size"]
+    raise AssertionError("there are no points")
 
 
 def test_a_recording_holds_every_point_once_and_then_visibility(tmp_path):
@@ -67,15 +78,21 @@ def test_a_recording_has_its_title_its_point_size_and_a_legend(tmp_path):
         scripts = [m["source"] for _, m in recorded if m["type"] == "RunJavascriptMessage"]
         assert any('document.title = "cat - dyn3r"' in script for script in scripts)
         assert any("dyn3r-legend" in script and "depth " in script for script in scripts)
-        sizes.append(
-            next(
-                m["props"]["point_size"] if m["type"] == "PointCloudMessage"
-                else m["updates"]["point_size"]
-                for _, m in reversed(recorded)
-                if m["type"] == "PointCloudMessage" or "point_size" in m.get("updates", {})
-            )
-        )  # fmt: skip
+        sizes.append(last_point_size(recorded))
     assert sizes[1] == pytest.approx(3 * sizes[0], rel=1e-6)
+
+
+def test_the_point_size_of_a_file_is_checked(tmp_path):
+    for wrong in (0.0, -1.0, 11.0, float("nan")):
+        with pytest.raises(InputError, match="point size"):
+            save_recording(tiny_scene(), tmp_path / "a.viser", point_size=wrong)
+    assert not list(tmp_path.iterdir())
+    small, large = (tmp_path / f"{size}.viser" for size in (1, 2))
+    save_recording(tiny_scene(), small)
+    save_recording(tiny_scene(), large, point_size=2.0)
+
+    sizes = [last_point_size(messages(path)[0]) for path in (small, large)]
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-6)
 
 
 def test_a_page_is_self_contained(tmp_path):
@@ -147,6 +164,17 @@ def test_fast_splats_equal_a_slow_renderer():
                 if (i - v) ** 2 + (j - u) ** 2 <= (r + 0.3) ** 2 and 0 <= i < 32 and 0 <= j < 48:
                     slow[i, j] = colors[k]
     np.testing.assert_array_equal(fast, slow)
+
+
+def test_a_fixed_view_equals_the_renderer_in_every_frame():
+    scene = tiny_scene(n=3)
+    renderer = SplatRenderer(scene)
+    view = FixedView(scene, (120, 160), renderer.first_view)
+    images = [view.render(t) for t in range(3)]
+    for t, image in enumerate(images):
+        whole = renderer.render(t, renderer.first_view, (120, 160), supersampling=1)
+        np.testing.assert_array_equal(image, whole)
+    assert (images[0] != images[2]).any()  # the object moves
 
 
 def test_no_points_give_the_background():

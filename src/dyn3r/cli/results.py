@@ -88,10 +88,12 @@ def write_results(
     """
     from dyn3r.scene.explanation import write_explanation
     from dyn3r.scene.pictures import write_camera_path, write_contact_sheet, write_overview_video
+    from dyn3r.viewer.fixed_view import scene_view
 
     writers: list[tuple[str, Any]] = []
     if pictures:
-        drawn: tuple[Any, ...] = (write_contact_sheet, write_camera_path, write_overview_video)
+        overview = partial(write_overview_video, view=scene_view)
+        drawn: tuple[Any, ...] = (write_contact_sheet, write_camera_path, overview)
         writers += [(name, partial(draw, scene)) for name, draw in zip(PICTURES, drawn)]
     if findings is not None:
         writers.append(("explain", lambda path: write_explanation(findings, scene, path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,6 +32,7 @@ from dyn3r.types import Clip, Priors, Progress, RunContext, no_observer
 if TYPE_CHECKING:
     import numpy as np
 
+    from dyn3r.cli.run_view import RunPage
     from dyn3r.network.model import Model
     from dyn3r.scene import Scene
     from dyn3r.scene.findings import Findings, Recorder
@@ -78,7 +80,7 @@ class Run:
         dyn3r run frames/ -o cat --model monst3r-512-dpt --method easi3r --motion.refine sam2
 
     Writes OUT/scene.dyn3r (open it with `dyn3r view OUT`), OUT/overview.mp4 (frames, depth, motion,
-    confidence side by side), OUT/contact_sheet.png and OUT/camera_path.png.
+    confidence and the scene in 3-D side by side), OUT/contact_sheet.png and OUT/camera_path.png.
     """
 
     source: tyro.conf.Positional[Path]
@@ -128,6 +130,13 @@ class Run:
     """Also draw the motion cues into OUT/explain: attention maps, clusters, flow, residuals."""
     no_pictures: Flag = False
     """Do not write overview.mp4, contact_sheet.png and camera_path.png."""
+    view: Flag = False
+    """Open a page in the browser that shows the run while it computes: stage, depth and masks as
+    they are found, a rough scene, the refined one. It stays until Ctrl-C."""
+    view_port: int = 8080
+    """Port of the --view page; if it is taken, one of the next twenty."""
+    no_browser: Flag = False
+    """With --view: only print the address; do not open it."""
     overwrite: Flag = False
     """Replace the results in OUT."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
@@ -156,23 +165,44 @@ class Run:
         if self.threads != 0:
             use_threads(self.threads)
         check_output_folder(self.output, overwrite=self.overwrite)
-        with progress_bars(quiet=self.quiet) as progress:
-            models = load_models(
-                (self.model, self.motion_model), self.device, self.precision, progress
-            )
-            scene, files = self.reconstruct(models, progress)
-        if not self.quiet:
-            report(scene, files, self.output, time.monotonic() - started)
+        page = self._open_page() if self.view else None
+        try:
+            with progress_bars(quiet=self.quiet) as bars:
+                progress = bars if page is None else page.progress(bars)
+                models = load_models(
+                    (self.model, self.motion_model), self.device, self.precision, progress
+                )
+                scene, files = self.reconstruct(models, progress, page=page)
+            if not self.quiet:
+                report(scene, files, self.output, time.monotonic() - started)
+            if page is not None:
+                page.finish()
+                if not self.quiet:
+                    say(f"the page stays at {page.url} until Ctrl-C")
+                page.wait()
+        finally:
+            if page is not None:
+                page.stop()
+
+    def _open_page(self) -> RunPage:
+        from dyn3r.cli.run_view import RunPage
+
+        page = RunPage(self.source.name or "clip", self.view_port)
+        opened = not self.no_browser and page.open_in_browser()
+        if not self.quiet or not opened:
+            say(f"watch it at {page.url}")
+        return page
 
     def reconstruct(
         self,
         models: tuple[Model, Model | None],
         progress: Progress,
         metadata: dict[str, Any] | None = None,
+        page: RunPage | None = None,
     ) -> tuple[Scene, list[Path]]:
         """The scene of the source, and the files that were written. Raises `dyn3r.errors`.
 
-        `metadata`: entries that are added to those of the scene.
+        `metadata`: entries that are added to those of the scene. `page`: shows what is found.
         """
         from dyn3r.bundle_adjustment.threads import process_settings
         from dyn3r.io.atomic import atomic_folder
@@ -180,15 +210,18 @@ class Run:
 
         recorder = Recorder() if self.explain else None
         overall = Overall(progress)
+        seen_by = _observer(recorder, page)
 
         def observe(name: str, value: object) -> None:
             overall.observe(name, value)
-            (recorder or no_observer)(name, value)
+            seen_by(name, value)
 
         context = RunContext(overall, observe, lambda stage: overall.stage(stage, process_settings))
         with atomic_folder(self.output, overwrite=self.overwrite, is_stale=is_result) as folder:
             scene = self._compute(models, context, overall)
             scene = replace(scene, metadata={**scene.metadata, **(metadata or {})})
+            if page is not None:
+                page.show_scene(scene)
             written = write_results(
                 scene, folder, pictures=not self.no_pictures,
                 findings=_findings(recorder, context),
@@ -304,6 +337,19 @@ class Run:
         if self.known.masks is None:
             return clip, None
         return known_masks(self.known.masks, clip, mean=self.known.masks_mean)
+
+
+def _observer(recorder: Recorder | None, page: RunPage | None) -> Callable[[str, object], None]:
+    """Tells both of them what a run finds."""
+    watcher = None if page is None else page.watcher()
+    if recorder is None or watcher is None:
+        return recorder or watcher or no_observer
+
+    def tell(name: str, value: object) -> None:
+        recorder(name, value)
+        watcher(name, value)
+
+    return tell
 
 
 def _findings(recorder: Recorder | None, context: RunContext) -> Findings | None:

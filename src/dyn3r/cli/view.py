@@ -37,6 +37,8 @@ class View:
     """Only print the address; do not open it."""
     color: ColorBy = "rgb"
     """Colours of the points, on the page at first or in the files."""
+    point_size: float = 1.0
+    """Factor on the radius of the points in the page of --save."""
     save: Annotated[Path | None, tyro.conf.arg(metavar="PAGE")] = None
     """Write one .html file that opens without a server and without a network (or a .viser
     recording)."""
@@ -112,7 +114,7 @@ class View:
             if self.save:
                 save_recording(
                     scenes, self.save, names=self._names(), appearance=appearance,
-                    overwrite=self.overwrite,
+                    point_size=self.point_size, overwrite=self.overwrite,
                 )  # fmt: skip
                 written.append(self.save)
             if self.screenshot:

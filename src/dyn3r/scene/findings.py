@@ -19,6 +19,9 @@ from dyn3r.network.pair_graph import make_pairs
 from dyn3r.network.predict import predict_pairs
 from dyn3r.types import FlowFields, Motion, RunContext
 
+_FOR_PAGES = ("first pass", "draft")
+"""Large values that no explanation reads."""
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -50,7 +53,8 @@ class Recorder:
 
     def __call__(self, name: str, value: object) -> None:
         """Keep the value."""
-        self.values[name] = value
+        if name not in _FOR_PAGES:
+            self.values[name] = value
 
 
 def collect_findings(recorder: Recorder, context: RunContext) -> Findings:

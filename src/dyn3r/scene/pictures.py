@@ -7,11 +7,12 @@ grey.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from dyn3r.scene.camera_path import camera_path_picture
@@ -27,6 +28,10 @@ from dyn3r.scene.drawing import (
 from dyn3r.scene.scene import Scene
 from dyn3r.types import Progress, no_progress
 
+SceneView = Callable[[Scene, tuple[int, int]], Callable[[int], Picture]]
+"""Makes, of a scene and a size (height, width), a function from a frame to its picture in 3-D."""
+MIN_HEIGHT, MIN_WIDTH = 720, 1280
+"""Least size in pixels of an overview video with a panel in 3-D."""
 PANELS = ("frames", "depth", "motion", "confidence")
 
 
@@ -67,26 +72,58 @@ def overview(scene: Scene, t: int, limits: Limits) -> Picture:
     return np.concatenate([np.concatenate(shown[:2], axis=1), np.concatenate(shown[2:], axis=1)])
 
 
+def view_size(scene: Scene) -> tuple[int, int]:
+    """Height and width of the panel in 3-D: beside two by two panels, at least a square."""
+    height, width = _panel_size(scene)
+    side = 2 * height
+    return side, side + max(0, MIN_WIDTH - side - 2 * width)
+
+
+def with_view(
+    scene: Scene, t: int, limits: Limits, view: UInt8[np.ndarray, "vh vw 3"]
+) -> UInt8[np.ndarray, "oh ow 3"]:
+    """Labelled panels of frame t two by two, and the scene in 3-D beside them."""
+    height, width = _panel_size(scene)
+    shown = [
+        _labelled(np.asarray(Image.fromarray(p).resize((width, height))), text)
+        for p, text in zip(panels(scene, t, limits), PANELS)
+    ]
+    rows = [np.concatenate(shown[:2], axis=1), np.concatenate(shown[2:], axis=1)]
+    return np.concatenate([np.concatenate(rows), _labelled(view, "3-D")], axis=1)
+
+
+def _panel_size(scene: Scene) -> tuple[int, int]:
+    """Height and width of a panel: two of them are at least 720 pixels high."""
+    h, w = scene.size_hw
+    height = max(MIN_HEIGHT // 2, h)
+    return height, 2 * max(1, round(w * height / h / 2))
+
+
 def write_overview_video(
     scene: Scene,
     path: str | Path,
     *,
+    view: SceneView | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> None:
     """Frames, depth, motion and confidence side by side as an mp4 that browsers play.
 
-    H.264 in yuv420p at the scene's own speed (10 frames per second if that is unknown).
+    H.264 in yuv420p at the scene's own speed (10 frames per second if that is unknown). `view`:
+    adds a panel with the scene in 3-D; the video is then at least 1280x720.
 
     Raises:
         OutputError: `path` exists and `overwrite` is False, or can't be written.
     """
     limits = find_limits(scene)
+    draw = None if view is None else view(scene, view_size(scene))
 
     def frames() -> Iterator[Picture]:
         for t in range(len(scene)):
             progress("drawing the overview", t, len(scene))
-            yield overview(scene, t, limits)
+            yield (
+                overview(scene, t, limits) if draw is None else with_view(scene, t, limits, draw(t))
+            )
         progress("drawing the overview", len(scene), len(scene))
 
     write_video(frames(), path, fps=scene.fps or 10.0, overwrite=overwrite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dyn3r.errors import OutputError
+from dyn3r.errors import InputError, OutputError
 from dyn3r.io.arguments import checked_path
 from dyn3r.io.atomic import check_writable, write_bytes
 from dyn3r.scene import Scene
@@ -25,6 +25,7 @@ def save_recording(
     names: Sequence[str] | None = None,
     appearance: Appearance | None = None,
     visibility: Visibility | None = None,
+    point_size: float = 1.0,
     overwrite: bool = False,
 ) -> Path:
     """Write a scene, or several side by side, as one file with its timeline.
@@ -32,19 +33,22 @@ def save_recording(
     `.html` is a self-contained page: it opens from the disk in any browser with WebGL2, without a
     server and without a network. `.viser` is the recording alone, smaller, for viser's own client
     (`?playbackPath=`). Both play, pause, seek and change speed. All other settings of `view` are
-    fixed when the file is written, by `appearance` and `visibility`.
+    fixed when the file is written, by `appearance`, `visibility` and `point_size` (a factor on the
+    radius of the points); a legend says what the colours mean.
 
     Returns:
         `path`.
 
     Raises:
-        InputError: no scene, or names that do not fit the scenes.
+        InputError: no scene, names that do not fit the scenes, a `point_size` not in 0.1..10.
         OutputError: `path` exists and `overwrite` is False, has another suffix than .html, .htm or
             .viser, or cannot be written.
     """
     target = checked_path(path, "the recording")
     if target.suffix.lower() not in _SUFFIXES:
         raise OutputError(f"cannot record to {target}: its name must end in .html or .viser")
+    if not 0.1 <= point_size <= 10:
+        raise InputError(f"the point size is a factor from 0.1 to 10, not {point_size}")
     check_writable(target, overwrite=overwrite)
     appearance = appearance or Appearance()
     content = record(
@@ -52,6 +56,7 @@ def save_recording(
         appearance,
         visibility or Visibility(),
         as_page=target.suffix.lower() != ".viser",
+        point_size=point_size,
     )
     write_bytes(target, content, overwrite=overwrite)
     return target

@@ -194,6 +194,11 @@ class Session:
             self.controls.filmstrip.value = visible
             self._reopen_filmstrip()
 
+    def page_file(self) -> tuple[str, bytes]:
+        """Name and content of the page as one file: colours, point size and legend as here."""
+        size = float(self.controls.size.value)
+        return page_file(self._prepared, self._appearance, self._visibility, size)
+
     # --- implementation -------------------------------------------------------------------------
 
     def _actions(self) -> Actions:
@@ -310,8 +315,7 @@ class Session:
                 self.playback, client, self._appearance, self.controls.show_progress
             )
         else:
-            size = float(self.controls.size.value)
-            name, content = page_file(self._prepared, self._appearance, self._visibility, size)
+            name, content = self.page_file()
         client.send_file_download(name, content, save_immediately=True)
         self.controls.show_state(f"{name}: {len(content) / 1e6:.1f} MB")
 

@@ -17,6 +17,7 @@ from dyn3r.viewer.points import ScenePoints
 
 BACKGROUND = (24, 24, 27)
 """RGB of pixels that no point covers."""
+EMPTY = np.iinfo(np.int64).max
 _MAX_RADIUS_PX = 8
 _RADIUS = 1.1  # of a disc, in distances of neighbouring points
 
@@ -70,9 +71,27 @@ def render_points(
     pixels). The nearest disc of each
     pixel wins by the depth of its centre. Points closer than `radius` to the camera are left out.
     """
-    h, w = size_hw
-    image = np.empty((h, w, 3), np.uint8)
+    nearest = nearest_index(
+        _nearest_keys(points_world, T_world_camera=T_world_camera, K=K, size_hw=size_hw,
+                      radius=radius)
+    )  # fmt: skip
+    image = np.empty((*size_hw, 3), np.uint8)
     image[:] = BACKGROUND
+    hit = nearest >= 0
+    image.reshape(-1, 3)[hit] = colors[nearest[hit]]
+    return image
+
+
+def _nearest_keys(
+    points_world: Float[np.ndarray, "k 3"],
+    *,
+    T_world_camera: Float[np.ndarray, "4 4"],
+    K: Float[np.ndarray, "3 3"],
+    size_hw: tuple[int, int],
+    radius: float | Float[np.ndarray, " k"],
+) -> Int[np.ndarray, " hw"]:
+    """Depth and index of the nearest disc of each pixel in one number; see `render_points`."""
+    h, w = size_hw
     R, centre = T_world_camera[:3, :3], T_world_camera[:3, 3]
     camera = ((points_world - centre) @ R).astype(np.float32)
     radii = np.broadcast_to(np.asarray(radius, np.float32), len(camera))
@@ -83,13 +102,10 @@ def render_points(
     size = np.clip(np.rint(K[1, 1] * radii[index] / z - 0.5), 0, _MAX_RADIUS_PX)
     seen = (u >= -size) & (u < w + size) & (v >= -size) & (v < h + size)
     column, row, size = (a[seen].astype(np.int64) for a in (u, v, size))
-    nearest = _nearest_points(row, column, size, z[seen], index[seen], size_hw)
-    hit = nearest >= 0
-    image.reshape(-1, 3)[hit] = colors[nearest[hit]]
-    return image
+    return _disc_keys(row, column, size, z[seen], index[seen], size_hw)
 
 
-def _nearest_points(
+def _disc_keys(
     row: Int[np.ndarray, " k"],
     column: Int[np.ndarray, " k"],
     radius_px: Int[np.ndarray, " k"],
@@ -97,20 +113,24 @@ def _nearest_points(
     index: Int[np.ndarray, " k"],
     size_hw: tuple[int, int],
 ) -> Int[np.ndarray, " hw"]:
-    """Index of the nearest disc of each pixel, row-major; -1 where there is none."""
+    """Key of the nearest disc of each pixel, row-major; `EMPTY` where there is none."""
     h, w = size_hw
     # Positive floats sort as their bits do. Depth and index share one number, so the minimum over
     # a pixel is the nearest point, and the lowest index of several at one depth.
     key = (depth.view(np.int32).astype(np.int64) << 32) | index
-    empty = np.iinfo(np.int64).max
-    nearest = np.full(h * w, empty)
+    nearest = np.full(h * w, EMPTY)
     for r in np.unique(radius_px):
         of_size = np.flatnonzero(radius_px == r)
         for dy, dx in _disc(int(r)):
             i, j = row[of_size] + dy, column[of_size] + dx
             inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
             np.minimum.at(nearest, (i * w + j)[inside], key[of_size[inside]])
-    return np.where(nearest == empty, -1, nearest & 0xFFFFFFFF)
+    return nearest
+
+
+def nearest_index(keys: Int[np.ndarray, " hw"]) -> Int[np.ndarray, " hw"]:
+    """Index of the nearest disc of each pixel; -1 where there is none."""
+    return np.where(keys == EMPTY, -1, keys & 0xFFFFFFFF)
 
 
 def _disc(r: int) -> list[tuple[int, int]]:
@@ -127,6 +147,17 @@ class _Cloud(NamedTuple):
 
 def _discs(cloud: PackedCloud) -> _Cloud:
     return _Cloud(cloud.world, cloud.colors, _RADIUS * cloud.spacing)
+
+
+def _keys(
+    clouds: list[_Cloud], viewpoint: Viewpoint, size_hw: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "k 3"], Int[np.ndarray, " hw"]]:
+    keys = _nearest_keys(
+        np.concatenate([cloud.points for cloud in clouds]),
+        T_world_camera=viewpoint.T_world_camera, K=viewpoint.K(size_hw), size_hw=size_hw,
+        radius=np.concatenate([np.full(len(c.points), c.radius) for c in clouds]),
+    )  # fmt: skip
+    return np.concatenate([cloud.colors for cloud in clouds]), keys
 
 
 class SplatRenderer:
@@ -154,9 +185,7 @@ class SplatRenderer:
         self, t: int, viewpoint: Viewpoint, size_hw: tuple[int, int], *, supersampling: int = 2
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Image of frame t, rendered `supersampling` times as large and averaged."""
-        clouds = [*self._static, self._moving[t]]
-        if self._cameras:
-            clouds.append(self._line_points(frustum_segments(self.layout, [t])))
+        clouds = [*self._static, *self._of_frame(t)]
         h, w = size_hw
         large_hw = (h * supersampling, w * supersampling)
         large = render_points(
@@ -169,6 +198,23 @@ class SplatRenderer:
         )
         mean: np.ndarray = large.reshape(h, supersampling, w, supersampling, 3).mean(axis=(1, 3))
         return mean.round().astype(np.uint8)
+
+    def static_keys(
+        self, viewpoint: Viewpoint, size_hw: tuple[int, int]
+    ) -> tuple[UInt8[np.ndarray, "k 3"], Int[np.ndarray, " hw"]]:
+        """Colours of what does not change, and depth and index of the nearest disc per pixel."""
+        return _keys(self._static, viewpoint, size_hw)
+
+    def moving_keys(
+        self, t: int, viewpoint: Viewpoint, size_hw: tuple[int, int]
+    ) -> tuple[UInt8[np.ndarray, "k 3"], Int[np.ndarray, " hw"]]:
+        """The same of what frame t adds."""
+        return _keys(self._of_frame(t), viewpoint, size_hw)
+
+    def _of_frame(self, t: int) -> list[_Cloud]:
+        if not self._cameras:
+            return [self._moving[t]]
+        return [self._moving[t], self._line_points(frustum_segments(self.layout, [t]))]
 
     def _line_points(self, segments: Float[np.ndarray, "k 2 3"]) -> _Cloud:
         """Points along line segments."""

@@ -77,7 +77,7 @@ def strip_html(pictures: Sequence[np.ndarray]) -> str:
     """Thumbnails at equal distances over the images of a clip, as HTML."""
     chosen = np.unique(np.linspace(0, len(pictures) - 1, min(_THUMBNAILS, len(pictures))).round())
     images = "".join(
-        f'<img src="{_data_url(pictures[int(t)])}" '
+        f'<img src="{data_url(pictures[int(t)])}" '
         'style="flex:1 1 0;min-width:0;height:100%;object-fit:cover">'
         for t in chosen
     )
@@ -85,8 +85,8 @@ def strip_html(pictures: Sequence[np.ndarray]) -> str:
     return f'<div style="{style}">{images}</div>'
 
 
-def _data_url(image: np.ndarray) -> str:
-    height = 2 * _THUMBNAIL_HEIGHT_PX
+def data_url(image: np.ndarray, height: int = 2 * _THUMBNAIL_HEIGHT_PX) -> str:
+    """A picture, scaled to a height in pixels, as the address of a JPEG image."""
     width = max(1, round(image.shape[1] * height / image.shape[0]))
     with io.BytesIO() as file:
         small = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -11,6 +11,10 @@ from dyn3r.cli.console import Flag, progress_bars
 from dyn3r.cli.results import load_models
 from dyn3r.cli.terminal import say
 from dyn3r.io.numbers import checked_whole
+from dyn3r.types import Progress
+
+if TYPE_CHECKING:
+    from dyn3r.network.model import Model
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class App:
     share_on_lan: Flag = False
     """Also serve other machines of the network; the address then has a token."""
     model: str = "compact"
-    """As in `dyn3r run`."""
+    """As in `dyn3r run`. The page offers it and the models that are on this machine."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -39,15 +43,20 @@ class App:
 
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
+        from dyn3r.cli.app.models import ModelShelf, models_on_this_machine
         from dyn3r.cli.app.page import AppPage
         from dyn3r.cli.app.uploads import Limits
 
         checked_whole(self.max_upload_mb, "--max-upload-mb", low=1, high=100_000)
         with progress_bars(quiet=self.quiet) as progress:
             model, _ = load_models((self.model, None), self.device, self.precision, progress)
+
+        def load(name: str, progress: Progress) -> Model:
+            return load_models((name, None), self.device, self.precision, progress)[0]
+
         page = AppPage(
-            model, port=self.port, share_on_lan=self.share_on_lan,
-            limits=Limits(max_bytes=self.max_upload_mb * 1_000_000),
+            ModelShelf(model, models_on_this_machine(), load), port=self.port,
+            share_on_lan=self.share_on_lan, limits=Limits(max_bytes=self.max_upload_mb * 1_000_000),
         )  # fmt: skip
         try:
             say(f"open {page.url}  (Ctrl-C ends it)")

@@ -32,8 +32,9 @@ def _scene(scene: Scene, _source: Path | None, folder: Path, _progress: Progress
 
 def _overview(scene: Scene, _source: Path | None, folder: Path, _progress: Progress) -> Path:
     from dyn3r.scene.pictures import write_overview_video
+    from dyn3r.viewer.fixed_view import scene_view
 
-    write_overview_video(scene, folder / "overview.mp4")
+    write_overview_video(scene, folder / "overview.mp4", view=scene_view)
     return folder / "overview.mp4"
 
 

@@ -38,6 +38,32 @@ def toggle(scene: Scene, t: int, pixel: int, *, whole_clip: bool) -> Bool[np.nda
     return masks
 
 
+def paint(
+    masks: Bool[np.ndarray, "n h w"], t: int, pixel: int, radius_px: float, *, add: bool
+) -> Bool[np.ndarray, "n h w"]:
+    """Masks after a touch of a round brush at a pixel of frame t, which adds or removes."""
+    h, w = masks.shape[1:]
+    row, column = divmod(pixel, w)
+    rows, columns = np.ogrid[:h, :w]
+    painted = masks.copy()
+    painted[t, (rows - row) ** 2 + (columns - column) ** 2 <= radius_px**2] = add
+    return painted
+
+
+def propagate(scene: Scene, t: int, before: Bool[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
+    """Masks with what was changed in frame t since `before` changed in all frames.
+
+    What was added, and what was removed, follow optical flow until they are gone.
+    """
+    masks = scene.dynamic.copy()
+    here = scene.dynamic[t]
+    for part, is_dynamic in ((here & ~before[t], True), (before[t] & ~here, False)):
+        if part.any():
+            for s, seen in follow_all(scene, t, part).items():
+                masks[s, seen] = is_dynamic
+    return masks
+
+
 def segments(scene: Scene, t: int) -> Int[np.ndarray, "h w"]:
     """Label of the segment of every pixel: similar colour and depth (Felzenszwalb 2004)."""
     import cv2

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.cli.app.uploads import Source
+from dyn3r.cli.watch import RunWatcher
+from dyn3r.errors import InputError
 from dyn3r.network.model import Model
 from dyn3r.options import Options
 from dyn3r.scene import Scene
-from dyn3r.types import Clip, Priors, Progress, RunContext, no_observer
+from dyn3r.types import Clip, Priors, Progress, RunContext
 
 SECONDS_PER_FRAME = 3.5
 """Seconds per frame of 224x160 pixels, before a run has been measured. Source: the demo clip on two
@@ -33,6 +36,10 @@ class Request:
     """Long side of the frames in pixels."""
     fov_deg: float | None = None
     """Horizontal field of view, if it is known."""
+    cameras: Path | None = None
+    """File of known cameras."""
+    model: str = ""
+    """Name of the model; empty: the one that the app was started with."""
     options: Options = field(default_factory=Options)
     """Options of the method."""
     masks: Bool[np.ndarray, "n h w"] | None = None
@@ -64,9 +71,9 @@ class Request:
 
 
 def reconstruct_request(
-    request: Request, model: Model, progress: Progress, show: Callable[[Scene], None]
+    request: Request, model: Model, progress: Progress, watcher: RunWatcher
 ) -> Scene:
-    """The scene of a request; `show` gets a rough one first, from feed-forward mode.
+    """The scene of a request; `watcher` shows a rough one first, from feed-forward mode.
 
     Raises:
         InputError, GeometryError: as `dyn3r.pipeline.reconstruct`.
@@ -75,29 +82,46 @@ def reconstruct_request(
     from dyn3r.io.camera_files import known_field_of_view
     from dyn3r.io.clip import read_clip
     from dyn3r.pipeline import reconstruct
+    from dyn3r.scene.known_cameras import known_cameras
 
     source = request.source
     clip = read_clip(
         source.path, fps=source.fps / request.step if request.step > 1 else 0.0,
         num_frames=request.num_frames, size=request.size, progress=progress,
     )  # fmt: skip
+    priors = Priors()
+    if request.cameras is not None:
+        try:
+            clip, priors = known_cameras(request.cameras, clip)
+        except InputError as problem:  # paths of this machine are nobody's business
+            path = request.cameras
+            raise InputError(str(problem).replace(str(path), path.name)) from None
+    watcher.start(clip)
     if request.masks is None and not model.is_many_view and len(clip) > 1:
-        show(rough_scene(clip, model, progress))
-    options = request.options
+        watcher.show_scene(rough_scene(clip, model, progress, watcher.add_depth))
     if request.fov_deg is not None:
-        priors = Priors(K=known_field_of_view(request.fov_deg, clip).K, fix_K=True)
-        options = replace(options, priors=priors)
-    context = RunContext(progress, no_observer, process_settings)
+        if priors.K is not None:
+            raise InputError("the cameras have the field of view: leave one of the two out")
+        priors = replace(priors, K=known_field_of_view(request.fov_deg, clip).K, fix_K=True)
+    options = replace(request.options, priors=priors)
+    context = RunContext(progress, watcher, process_settings)
     scene = reconstruct(clip, model, options, masks=request.masks, context=context)
     return replace(scene, metadata={**scene.metadata, "source": source.name})
 
 
-def rough_scene(clip: Clip, model: Model, progress: Progress) -> Scene:
-    """Scene of feed-forward mode: a network pass per frame, no refinement."""
+def rough_scene(
+    clip: Clip, model: Model, progress: Progress, show_depth: Callable[[int, np.ndarray], None]
+) -> Scene:
+    """Scene of feed-forward mode: a network pass per frame, no refinement.
+
+    `show_depth` gets index and depth (h,w) of each frame as it is found.
+    """
+    from dyn3r.scene.frame_results import FrameResult
     from dyn3r.streaming import StreamOptions, scene_from_frames, stream_scene
 
-    results = []
+    results: list[FrameResult] = []
     for result in stream_scene(clip, model, StreamOptions(reference="middle")):
+        show_depth(len(results), result.depth)
         results.append(result)
         progress("preview", len(results), len(clip))
     return scene_from_frames(results, fps=clip.fps)

@@ -87,9 +87,10 @@ def too_large(limits: Limits) -> str:
 
 
 def _only_folder(folder: Path) -> Path:
-    """The folder itself, or the only folder in it: archives often have one around their images."""
-    entries = list(folder.iterdir())
-    return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
+    """The folder itself, or what lies in the folders that it holds alone, one in another."""
+    entries = [entry for entry in folder.iterdir() if entry.name != "__MACOSX"]
+    alone = len(entries) == 1 and entries[0].is_dir()
+    return _only_folder(entries[0]) if alone else folder
 
 
 def limit_uploads(client: Any, limits: Limits, refuse: Callable[[str], None]) -> None:

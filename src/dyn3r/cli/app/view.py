@@ -15,20 +15,19 @@ from jaxtyping import UInt8
 
 from dyn3r.assets.examples import example_clips
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
+from dyn3r.cli.app.drop import DROP
 from dyn3r.cli.app.jobs import Job
-from dyn3r.cli.app.mask_editing import toggle
+from dyn3r.cli.app.mask_controls import MaskControls
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.requests import Request
 from dyn3r.cli.app.uploads import Limits, accept_upload, describe_source, limit_uploads
-from dyn3r.cli.app.work import Work
+from dyn3r.cli.app.work import CAMERA_FILES, Work
 from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.motion.options import CUES
 from dyn3r.options import METHODS, Options
-from dyn3r.viewer.appearance import Appearance
-from dyn3r.viewer.page_script import run_script, set_query, set_title, start_page_script
-from dyn3r.viewer.picking import clicked_hit
-from dyn3r.viewer.playback import PreparedScenes
-from dyn3r.viewer.session import Session, Start
+from dyn3r.viewer.page_script import run_script, set_title, start_page_script
+from dyn3r.viewer.scene_pane import ScenePane
+from dyn3r.viewer.session import Session
 from dyn3r.viewer.timeline import strip_html
 
 logger = logging.getLogger(__name__)
@@ -39,23 +38,8 @@ _STRIP_SIZE = 128
 _MAX_STRIP_SCAN = 2000  # frames of a video that are decoded for its strip
 _SIZES = ("160", "224", "320", "512")
 _TEXT = "font-size:13px;margin:4px 12px;overflow-wrap:anywhere"
-_EDITING = Appearance(color="motion", frame_alone=True)
 _HINT = "The controls of the scene appear here."
-_INTRO = "Drop a video here, or a zip of images; or try an example."
-_DROP = """
-(() => {
-  if (window.dyn3rDrop) return;
-  window.dyn3rDrop = true;
-  window.addEventListener('dragover', event => event.preventDefault());
-  window.addEventListener('drop', event => {
-    event.preventDefault();
-    const input = document.querySelector('input[type=file]');
-    if (!input || !event.dataTransfer.files.length) return;
-    input.files = event.dataTransfer.files;
-    input.dispatchEvent(new Event('change', {bubbles: true}));
-  });
-})();
-"""
+_INTRO = "Drop a video here, or a folder or a zip of images; or try an example."
 
 
 class AppView:
@@ -64,11 +48,10 @@ class AppView:
     def __init__(self, client: Any, work: Work, limits: Limits) -> None:
         """Add the controls to the page of `client`, viser's `ClientHandle`."""
         self.work = work
-        self.session: Session | None = None
+        self._pane = ScenePane(client)
         self._client, self._limits = client, limits
         self._lock = threading.RLock()
         self._closed = False
-        self._is_editing = False
         self._panel = client.gui.add_panel()
         self._panel.dock_left()
         self._panel.set_width(_WIDTH_PX)
@@ -76,27 +59,31 @@ class AppView:
             self._add_clip()
             self._add_options()
             self._add_run()
-            self._add_masks()
+            self._masks = MaskControls(client, self)
             self._add_downloads()
         self._hint = client.gui.add_html(f"<div style='{_TEXT}'>{_HINT}</div>")
         client.gui.main_panel.minimize()  # it holds the controls of the scene
-        limit_uploads(client, limits, self._say)
+        limit_uploads(client, limits, self.say)
         start_page_script(client, collapse_sheet=False)
         self._panel.expand()
         set_title(client, "app")
-        run_script(client, _DROP)
+        run_script(client, DROP)
         self.source_changed()
         if work.job is not None:
             self.job_changed(work.job)
         if work.scene is not None:
             self.scene_changed(is_new=True, keep_address=True)
 
+    @property
+    def session(self) -> Session | None:
+        """The session of the scene; None before there is one."""
+        return self._pane.session
+
     def close(self) -> None:
         """End the session of the scene."""
         with self._lock:
             self._closed = True
-            if self.session is not None:
-                self.session.stop()
+            self._pane.close()
 
     # --- what the work tells --------------------------------------------------------------------
 
@@ -105,12 +92,14 @@ class AppView:
         source = self.work.source
         if source is None:
             return
-        self._say("")
+        self.say("")
         self._clip.content = f"<div style='{_TEXT}'><b>{html.escape(source.name)}</b></div>"
         try:
             self._strip.content = strip_html(_thumbnails(self.work))
         except Dyn3rError as problem:
-            self._say(str(problem))
+            self.say(str(problem))
+        self.tiles_changed()
+        self._show_cameras("" if self.work.cameras is None else "known")
         self._show_plan()
 
     def job_changed(self, job: Job) -> None:
@@ -127,8 +116,14 @@ class AppView:
             "cancelled": "cancelled" + ("; the scene so far stays" if self.work.scene else ""),
             "failed": f"failed: {job.error}",
         }
-        self._say(texts[job.state], is_error=job.state == "failed")
+        self.say(texts[job.state], is_error=job.state == "failed")
         self._show_result()
+
+    def tiles_changed(self) -> None:
+        """Show what was found about some of the frames."""
+        tiles = self.work.tiles
+        if not self._closed:
+            self._tiles.content = "" if tiles is None else tiles.html()
 
     def scene_changed(self, *, is_new: bool, keep_address: bool = False) -> None:
         """Show the scene; a new one from its first view, else the view stays."""
@@ -136,22 +131,10 @@ class AppView:
             scene = self.work.scene
             if self._closed or scene is None:
                 return
-            start = Start()
-            if self.session is not None:
-                old = self.session
-                if not is_new:
-                    start = Start(old.appearance, old.visibility, old.clock.frame, fit=False)
-                old.remove()
-                self.session = None
-            if is_new and not keep_address:
-                set_query(self._client, "")
             name = self.work.source.name if self.work.source else "scene"
-            prepared = PreparedScenes([scene], [name], start.appearance)
             self._hint.visible = False
-            self.session = Session(self._client, prepared, start)
-            self._client.gui.main_panel.expand()
-            if self._is_editing:
-                self._set_editing(enabled=True)
+            self._pane.show(scene, name, keep_view=not is_new, keep_address=keep_address)
+            self._masks.scene_changed()
         self._show_result()
 
     # --- controls -------------------------------------------------------------------------------
@@ -170,12 +153,21 @@ class AppView:
         with gui.add_folder("options", expand_by_default=False):
             self._frames = gui.add_slider("frames", min=2, max=200, step=1, initial_value=48)
             self._size = gui.add_dropdown("size px", _SIZES, initial_value="224")
+            names = self.work.reconstructor.models.names
+            self._model = gui.add_dropdown("model", names, initial_value=names[0])
+            self._model.visible = len(names) > 1
             self._method = gui.add_dropdown("method", ("auto", *METHODS), initial_value="auto")
             self._cue = gui.add_dropdown("motion from", ("auto", *CUES), initial_value="auto")
             self._fov = gui.add_number(
                 "field of view", initial_value=0.0, min=0.0, max=170.0,
                 hint="horizontal, in degrees, if you know it; 0: estimated",
             )  # fmt: skip
+            cameras = gui.add_upload_button(
+                "known cameras", mime_type=",".join(CAMERA_FILES),
+                hint="transforms.json, a trajectory of TUM or KITTI, .npz, a dyn3r scene",
+            )  # fmt: skip
+            cameras.on_upload(lambda _: self._upload_cameras(cameras.value))
+            self._cameras = gui.add_html("")
             self._advanced = {}
             for name in ("alignment", "refinement", "flow", "inference"):
                 with gui.add_folder(name, expand_by_default=False):
@@ -192,25 +184,9 @@ class AppView:
         self._cancel = gui.add_button("cancel", color="red", visible=False)
         self._bar = gui.add_progress_bar(0, visible=False)
         self._state = gui.add_html("")
+        self._tiles = gui.add_html("")
         self._run.on_click(lambda _: self._start())
         self._cancel.on_click(lambda _: self.work.cancel())
-
-    def _add_masks(self) -> None:
-        gui = self._client.gui
-        self._mask_folder = gui.add_folder("moving objects", visible=False)
-        with self._mask_folder:
-            self._edit = gui.add_checkbox(
-                "edit", initial_value=False,
-                hint="click an object: a still one becomes moving, a moving one becomes still",
-            )  # fmt: skip
-            self._whole = gui.add_checkbox(
-                "in all frames", initial_value=True, hint="follow the object with optical flow"
-            )
-            self._undo = gui.add_button("undo")
-            self._again = gui.add_button("run again with these masks")
-        self._edit.on_update(lambda _: self._set_editing(enabled=bool(self._edit.value)))
-        self._undo.on_click(lambda _: self.work.undo_masks())
-        self._again.on_click(lambda _: self.work.run_again())
 
     def _add_downloads(self) -> None:
         gui = self._client.gui
@@ -227,14 +203,27 @@ class AppView:
     # --- what the controls do -------------------------------------------------------------------
 
     def _choose_example(self, name: str) -> None:
-        self._try(lambda: self.work.set_source(describe_source(example_clips()[name], name)))
+        self.attempt(lambda: self.work.set_source(describe_source(example_clips()[name], name)))
 
     def _upload(self, name: str, content: bytes) -> None:
         def accept() -> None:
             folder = self.work.new_folder()
             self.work.set_source(accept_upload(folder, name, content, self._limits))
 
-        self._try(accept)
+        self.attempt(accept)
+
+    def _upload_cameras(self, file: Any) -> None:
+        def accept() -> None:
+            if self.work.source is None:
+                raise InputError("choose the clip first, then its cameras")
+            self.work.set_cameras(file.name, file.content)
+            self._show_cameras(file.name)
+
+        self.attempt(accept)
+
+    def _show_cameras(self, name: str) -> None:
+        text = f"cameras: {html.escape(name)}" if name else ""
+        self._cameras.content = f"<div style='{_TEXT}'>{text}</div>" if text else ""
 
     def _request(self) -> Request | None:
         source = self.work.source
@@ -247,7 +236,10 @@ class AppView:
         fov = float(self._fov.value)
         if fov and not 5 <= fov <= 170:
             raise InputError("the field of view is 5 to 170 degrees, or 0: estimated")
-        return Request(source, int(self._frames.value), int(self._size.value), fov or None, options)
+        return Request(
+            source, int(self._frames.value), int(self._size.value), fov or None,
+            self.work.cameras, str(self._model.value), options,
+        )  # fmt: skip
 
     def _show_plan(self) -> None:
         def show() -> None:
@@ -257,7 +249,7 @@ class AppView:
                 self._plan.content = f"<div style='{_TEXT}'>{html.escape(text)}</div>"
                 self._run.disabled = False
 
-        self._try(show)
+        self.attempt(show)
 
     def _start(self) -> None:
         def start() -> None:
@@ -265,93 +257,62 @@ class AppView:
             if request is not None:
                 self.work.start(request)
 
-        self._try(start)
+        self.attempt(start)
 
     def _show_result(self) -> None:
         """Offer masks and files once there is a final scene."""
         work = self.work
         is_final = work.scene is not None and work.is_final and not work.is_running
-        self._mask_folder.visible = self._download_folder.visible = is_final
-
-    def _set_editing(self, *, enabled: bool) -> None:
-        """Take clicks as changes of the masks; the colours show them meanwhile."""
-        with self._lock:
-            session = self.session
-            if session is None:
-                return
-            if enabled != self._is_editing or enabled:
-                scene_api = self._client.scene
-                if self._is_editing:
-                    scene_api.remove_click_callback(self._clicked)
-                if enabled:
-                    scene_api.on_click()(self._clicked)
-            if enabled != self._is_editing:
-                session.set_appearance(_EDITING if enabled else Appearance())
-            self._is_editing = enabled
-
-    def _clicked(self, event: Any) -> None:
-        with self._lock:
-            session, scene = self.session, self.work.scene
-        if session is None or scene is None:
-            return
-        hit = clicked_hit(event, session.playback)
-        if hit is None:
-            return
-
-        def change() -> None:
-            self._say("following the object ..." if self._whole.value else "")
-            masks = toggle(scene, hit.frame, hit.pixel, whole_clip=bool(self._whole.value))
-            changed = int((masks != scene.dynamic).any(axis=(1, 2)).sum())
-            self.work.set_masks(masks)
-            share = 100 * masks.mean()
-            self._say(f"changed in {changed} frames; {share:.1f} % of the pixels move now")
-
-        self._try(change)
+        self._masks.folder.visible = self._download_folder.visible = is_final
 
     def _download(self, kind: str) -> None:
         def send() -> None:
             scene, source = self.work.scene, self.work.source
             if scene is None:
                 return
-            self._say(f"writing {kind} ...")
+            self.say(f"writing {kind} ...")
 
             def progress(stage: str, done: int, total: int) -> None:
-                self._say(f"{stage}: {done}/{total}")
+                self.say(f"{stage}: {done}/{total}")
 
             path = None if source is None else source.path
-            name, content = make_download(kind, scene, path, progress)
+            if kind == "page" and self.session is not None:  # as it is on the screen
+                name, content = self.session.page_file()
+            else:
+                name, content = make_download(kind, scene, path, progress)
             self._client.send_file_download(name, content, save_immediately=True)
-            self._say(f"{name}: {len(content) / 1e6:.1f} MB")
+            self.say(f"{name}: {len(content) / 1e6:.1f} MB")
 
-        self._try(send)
+        self.attempt(send)
 
     def _show_video(self) -> None:
         def show() -> None:
             scene = self.work.scene
             if scene is None:
                 return
-            self._say("writing the video ...")
+            self.say("writing the video ...")
             _, content = make_download("overview", scene, None, lambda *_: None)
             data = base64.b64encode(content).decode()
             self._video.content = (
                 "<video controls autoplay loop muted style='width:100%' "
                 f"src='data:video/mp4;base64,{data}'></video>"
             )
-            self._say("")
+            self.say("")
 
-        self._try(show)
+        self.attempt(show)
 
-    def _try(self, act: Callable[[], None]) -> None:
+    def attempt(self, act: Callable[[], None]) -> None:
         """Do what a control asks for; a failure becomes one line on the page."""
         try:
             act()
         except Dyn3rError as problem:
-            self._say(str(problem), is_error=True)
+            self.say(str(problem), is_error=True)
         except Exception:
             logger.exception("a control of the app failed")
-            self._say("an internal error; the terminal of dyn3r says more", is_error=True)
+            self.say("an internal error; the terminal of dyn3r says more", is_error=True)
 
-    def _say(self, text: str, *, is_error: bool = False) -> None:
+    def say(self, text: str, *, is_error: bool = False) -> None:
+        """Show a line below the progress bar."""
         color = "color:#ff8787" if is_error else "opacity:0.8"
         self._state.content = f"<div style='{_TEXT};{color}'>{html.escape(text)}</div>"
 

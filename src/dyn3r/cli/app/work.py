@@ -16,34 +16,41 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.cli.app.jobs import Job, JobQueue
+from dyn3r.cli.app.models import ModelShelf
 from dyn3r.cli.app.requests import SECONDS_PER_FRAME, Request, reconstruct_request
 from dyn3r.cli.app.uploads import Source
+from dyn3r.cli.watch import RunWatcher
+from dyn3r.errors import InputError
 from dyn3r.network.model import Model
 from dyn3r.scene import Scene
 from dyn3r.types import Progress
+from dyn3r.viewer.tiles import Tiles
 
 logger = logging.getLogger(__name__)
 
+CAMERA_FILES = (".json", ".txt", ".npz", ".dyn3r")
+"""Suffixes of single files that known cameras are read from."""
 _MAX_UNDO = 20
 
 
 class Reconstructor:
-    """The model and the queue of the server, and how fast its runs are."""
+    """The models and the queue of the server, and how fast its runs are."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, models: Model | ModelShelf) -> None:
         """Start the queue."""
-        self.model = model
+        self.models = models if isinstance(models, ModelShelf) else ModelShelf(models)
         self.queue = JobQueue()
         self.seconds_per_frame = SECONDS_PER_FRAME
 
     def task(
-        self, request: Request, show_rough: Callable[[Scene], None], show: Callable[[Scene], None]
+        self, request: Request, watcher: RunWatcher, show: Callable[[Scene], None]
     ) -> Callable[[Progress], None]:
-        """Task of a job; `show_rough` may get a first scene, `show` gets the final one."""
+        """Task of a job; `watcher` gets what is found, `show` gets the final scene."""
 
         def run(progress: Progress) -> None:
             start = time.monotonic()
-            scene = reconstruct_request(request, self.model, progress, show_rough)
+            model = self.models.get(request.model, progress)
+            scene = reconstruct_request(request, model, progress, watcher)
             per_frame = request.expected_s(1.0)
             self.seconds_per_frame = (time.monotonic() - start) / max(per_frame, 1e-6)
             show(scene)
@@ -60,6 +67,9 @@ class Page(Protocol):
     def job_changed(self, job: Job) -> None:
         """The job has news."""
 
+    def tiles_changed(self) -> None:
+        """Depth or masks of some frames were found."""
+
     def scene_changed(self, *, is_new: bool) -> None:
         """Another scene, or (`is_new` False) other masks or a better scene of the same clip."""
 
@@ -72,10 +82,16 @@ class Work:
         self.reconstructor = reconstructor
         self.folder = Path(tempfile.mkdtemp(dir=parent))
         self.source: Source | None = None
+        self.cameras: Path | None = None
+        """File of known cameras of the clip."""
         self.request: Request | None = None
         self.job: Job | None = None
         self.scene: Scene | None = None
         self.is_final = False
+        self.found_masks: Bool[np.ndarray, "n h w"] | None = None
+        """Masks of the scene before they were edited."""
+        self.tiles: Tiles | None = None
+        """What the job has found about the frames."""
         self.pages: set[Page] = set()
         self.left_at_s = time.monotonic()
         """Time at which the last page was closed."""
@@ -99,8 +115,18 @@ class Work:
         """Choose the clip."""
         with self._lock:
             self.cancel()
-            self.source, self.request = source, None
+            self.source, self.request, self.tiles = source, None, None
+            self.cameras = None
         self._tell(lambda page: page.source_changed())
+
+    def set_cameras(self, name: str, content: bytes) -> None:
+        """Keep a file of known cameras for the next run. Raises InputError for another kind."""
+        suffix = Path(name).suffix.lower()
+        if suffix not in CAMERA_FILES:
+            raise InputError(f"known cameras come as {', '.join(CAMERA_FILES)}")
+        path = self.folder / f"cameras{suffix}"
+        path.write_bytes(content)
+        self.cameras = path
 
     def start(self, request: Request) -> None:
         """Reconstruct, or wait in line for it."""
@@ -109,10 +135,12 @@ class Work:
                 return
             self.request = request
             self._is_new = request.masks is None
-            task = self.reconstructor.task(
-                request,
+            watcher = RunWatcher(
                 lambda scene: self._show(job, scene, is_final=False),
-                lambda scene: self._show(job, scene, is_final=True),
+                lambda tiles: self._show_tiles(job, tiles),
+            )
+            task = self.reconstructor.task(
+                request, watcher, lambda scene: self._show(job, scene, is_final=True)
             )
             job = self.job = Job(task, self._job_changed)
         self.reconstructor.queue.submit(job)
@@ -152,13 +180,22 @@ class Work:
     def _show(self, job: Job, scene: Scene, *, is_final: bool) -> None:
         """Take over a scene of the job."""
         with self._lock:
-            if job is not self.job or job.is_over:
+            if job is not self.job or job.is_over or not (is_final or self._is_new):
                 return
             # a rough scene has another scale than the final one
             is_new = self._is_new
-            self.scene, self.is_final = scene, is_final
+            self.scene, self.is_final, self.found_masks = scene, is_final, scene.dynamic
             self._undo.clear()
+            if is_final:
+                self.tiles = Tiles(scene.images, scene.depth, scene.dynamic)
+        self._tell(lambda page: page.tiles_changed())
         self._tell(lambda page: page.scene_changed(is_new=is_new))
+
+    def _show_tiles(self, job: Job, tiles: Tiles) -> None:
+        """Take over tiles of the job."""
+        if job is self.job and not job.is_over:
+            self.tiles = tiles
+            self._tell(lambda page: page.tiles_changed())
 
     def _job_changed(self, job: Any) -> None:
         self._tell(lambda page: page.job_changed(job))
