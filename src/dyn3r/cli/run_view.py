@@ -70,6 +70,9 @@ class RunPage(WebPage):
                 self._told_s = now_s
                 self._submit(_RunView.update)
 
+        overall = getattr(before, "overall", None)
+        if overall is not None:  # the bar of the whole run
+            tell.overall = overall  # type: ignore[attr-defined]
         return tell
 
     def show_tiles(self, tiles: Tiles) -> None:
