@@ -36,10 +36,9 @@ class FrameOptions:
 
     def check(self) -> None:
         """Raise InputError for options that contradict each other."""
-        from dyn3r.io.numbers import checked_whole
+        from dyn3r.io.clip import check_sampling
 
-        if self.num_frames is not None:
-            checked_whole(self.num_frames, "the number of frames", low=1, high=10_000)
+        check_sampling(self.fps, self.num_frames, self.start, end=self.end, every=self.every or 1)
         given = {
             "--fps": self.fps > 0, "--every": self.every is not None,
             "--all-frames": self.all_frames,
@@ -49,8 +48,6 @@ class FrameOptions:
             raise InputError(f"{names[0]} and {names[1]} both say which frames: give one of them")
         if self.all_frames and self.num_frames is not None:
             raise InputError("--all-frames can't be combined with --num-frames")
-        if self.every is not None and self.every < 1:
-            raise InputError("--every must be 1 or larger")
 
 
 @dataclass(frozen=True)
