@@ -1,4 +1,6 @@
-"""Losses of many-view networks (Depth Anything 3, arXiv 2511.10647, section 3.3).
+"""Losses of many-view networks, modelled on Depth Anything 3 (arXiv 2511.10647, section 3.3).
+
+The paper was not at hand: the form of the terms is not checked against it (docs/training.md).
 
 L = depth + rays + points + camera + gradient: absolute errors, in units of the mean distance of the
 true points from the reference camera. Depth and rays are weighted by their confidence, as in
