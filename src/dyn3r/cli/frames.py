@@ -38,7 +38,9 @@ class FrameOptions:
         """Raise InputError for options that contradict each other."""
         from dyn3r.io.clip import check_sampling
 
-        check_sampling(self.fps, self.num_frames, self.start, end=self.end, every=self.every or 1)
+        check_sampling(self.fps, self.num_frames, self.start, end=self.end)
+        if self.every is not None and self.every < 1:
+            raise InputError("--every must be 1 or larger")
         given = {
             "--fps": self.fps > 0, "--every": self.every is not None,
             "--all-frames": self.all_frames,
