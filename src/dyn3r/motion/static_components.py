@@ -90,23 +90,23 @@ def static_parts(masks: Bool[np.ndarray, "n h w"], test: StaticTest) -> Bool[np.
     Around each of their pixels, at most STATIC of the measurements contradict a static scene. In a
     frame in which a whole component is static, its object rests: then it has no such parts.
     """
+    import cv2
     from scipy.ndimage import gaussian_filter, label
 
-    inside = masks[:, ::STRIDE, ::STRIDE]
-    across = NEIGHBOURHOOD * max(masks.shape[1:]) / STRIDE
-    static, total = (
-        gaussian_filter(np.where(inside, x, 0).astype(np.float32), (1.0, across, across))
-        for x in test
-    )
-    still = static > STATIC * total
-    for t, frame in enumerate(inside):
-        slices, count = label(frame, np.ones((3, 3)))
-        here, all_here = (
-            np.bincount(slices.ravel(), x[t].ravel(), minlength=count + 1) for x in test
-        )
-        still[t] &= (here <= STATIC * all_here)[slices] & frame
-    full = still.repeat(STRIDE, 1).repeat(STRIDE, 2)[:, : masks.shape[1], : masks.shape[2]]
-    return np.asarray(full & masks)
+    n, h, w = masks.shape
+    tested = masks[:, ::STRIDE, ::STRIDE]
+    counts = [np.where(tested, x, 0).astype(np.float32) for x in test]
+    across = NEIGHBOURHOOD * max(h, w) / STRIDE
+    around = [gaussian_filter(x, (1.0, across, across)) for x in counts]
+    out = np.zeros_like(masks)
+    for t in range(n):
+        static, total = (cv2.resize(x[t], (w, h), interpolation=cv2.INTER_LINEAR) for x in around)
+        components, count = label(masks[t], np.ones((3, 3)))
+        sampled = components[::STRIDE, ::STRIDE].ravel()
+        static_all, total_all = (np.bincount(sampled, x[t].ravel(), count + 1) for x in counts)
+        moves = static_all <= STATIC * total_all
+        out[t] = masks[t] & (static > STATIC * total) & moves[components]
+    return out
 
 
 def static_test(
