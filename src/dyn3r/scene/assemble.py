@@ -23,6 +23,27 @@ def assemble(
         notes.append(
             f"{len(clip.cuts) + 1} shots in one world: their places and scales are guesses"
         )
+    metadata = {
+        "dyn3r_version": package_version(),
+        "source": clip.source,
+        **about,
+        "seconds": {stage: round(value, 2) for stage, value in context.seconds.items()},
+        "objective": {name: float(value) for name, value in geometry.diagnostics.terms.items()},
+        "input": clip.report.to_json(),
+        "notes": [*notes, *geometry.diagnostics.notes],
+    }
+    return scene_of(
+        clip, geometry, motion, metadata,
+        sigma_log_depth=geometry.sigma_log_depth, ground_height=geometry.ground_height,
+        frame_quality=geometry.frame_quality,
+        dynamic_map=motion.dynamic_map.astype(np.float32) if estimated else None,
+    )  # fmt: skip
+
+
+def scene_of(
+    clip: Clip, geometry: Geometry, motion: Motion, metadata: dict[str, Any], **more: Any
+) -> Scene:
+    """A Scene with depth, cameras and masks; `more`: further fields of the Scene."""
     return Scene(
         images=clip.images,
         depth=geometry.depth.astype(np.float32),
@@ -34,18 +55,7 @@ def assemble(
         names=clip.names,
         times_s=clip.times_s,
         fps=clip.fps,
-        metadata={
-            "dyn3r_version": package_version(),
-            "source": clip.source,
-            **about,
-            "seconds": {stage: round(value, 2) for stage, value in context.seconds.items()},
-            "objective": {name: float(value) for name, value in geometry.diagnostics.terms.items()},
-            "input": clip.report.to_json(),
-            "notes": [*notes, *geometry.diagnostics.notes],
-        },
-        sigma_log_depth=geometry.sigma_log_depth,
+        metadata=metadata,
         up_world=geometry.up_world,
-        ground_height=geometry.ground_height,
-        frame_quality=geometry.frame_quality,
-        dynamic_map=motion.dynamic_map.astype(np.float32) if estimated else None,
+        **more,
     )

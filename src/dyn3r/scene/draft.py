@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from dyn3r.scene.assemble import scene_of
 from dyn3r.scene.scene import Scene
 from dyn3r.types import Clip, Geometry, Motion
 
@@ -23,18 +22,5 @@ class Draft:
 
     def scene(self) -> Scene:
         """A scene without uncertainty and verdict; confidence is the network's."""
-        clip, geometry = self.clip, self.geometry
-        return Scene(
-            images=clip.images,
-            depth=geometry.depth.astype(np.float32),
-            confidence=geometry.confidence.astype(np.float32),
-            dynamic=self.motion.masks,
-            K=geometry.K,
-            T_world_camera=geometry.T_world_camera,
-            mapping=clip.mapping,
-            names=clip.names,
-            times_s=clip.times_s,
-            fps=clip.fps,
-            metadata={"source": clip.source, "draft": True},
-            up_world=geometry.up_world,
-        )
+        metadata = {"source": self.clip.source, "draft": True}
+        return scene_of(self.clip, self.geometry, self.motion, metadata)
