@@ -11,6 +11,7 @@ from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.solver import (
     KERNEL_WIDTH,
+    STAGE,
     Solution,
     flow_cost,
     minimise,
@@ -61,12 +62,15 @@ def solve_cameras(
     rotation_only = rotation_only_fit(problem, initial, _part(progress, 1))
     rotation_cost = max(flow_cost(problem, rotation_only), 1e-12)
     remaining = flow_cost(problem, held.estimate) / rotation_cost
+    finished = _part(progress, ADJUSTMENTS - 1)
     if remaining > 1 - MIN_PARALLAX:
+        finished(STAGE, 1, 1)
         return CameraSolution(problem, initial, held, 1 - remaining)
     inflated = inflate_prior(problem, options.prior_inflation)
     first = minimise(inflated, held.estimate, options.iterations, progress=_part(progress, 2))
     from_alignment = CameraSolution(inflated, held.estimate, first, 1 - remaining)
     found = _alternative_initialisation(problem, initial, from_alignment, options, progress)
+    finished(STAGE, 1, 1)
     solution = replace(found.solution, median_error_before=held.median_error_before)
     return replace(found, solution=solution)
 
