@@ -3,7 +3,7 @@
 Evidence of motion is found while cameras and depth are still uncertain. With the final cameras
 every masked pixel is tested again: flow across the epipolar line must vanish, and flow along it
 must be that of one depth in all neighbouring frames. Connected pixels are judged together, static
-parts of what moves by their neighbourhood.
+parts of moving objects by their neighbourhood.
 """
 
 from __future__ import annotations
