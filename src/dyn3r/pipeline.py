@@ -142,7 +142,10 @@ def carry_out(
     geometry = dense_depth(clip, geometry, motion, plan, context)
     motion = without_overlay(motion, clip)
     with context.stage("finalise"):
-        geometry = finalise(geometry, clip, motion.masks, before)
+        geometry = finalise(
+            geometry, clip, motion.masks, before,
+            fixed=plan.priors.fixes_depth(geometry.depth.shape), progress=context.progress,
+        )  # fmt: skip
         verdict = judge(geometry, motion.masks, flow, plan.priors, clip.names)
     about = {
         "plan": plan.to_json(), "pairs": len(pairs), **unit_of(plan.priors),

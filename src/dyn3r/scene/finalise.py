@@ -1,4 +1,4 @@
-"""The last stage: uncertainty, rejected pixels, confidence and up of the geometry that ships."""
+"""The last stage: uncertainty, fused depth, rejected pixels, confidence and up of the result."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.geometry.gravity import find_up
+from dyn3r.mvs.fusion import fuse_depth
 from dyn3r.scene.depth_uncertainty import log_depth_sigma
 from dyn3r.scene.visibility_rule import as_stored, visible
-from dyn3r.types import Clip, Geometry
+from dyn3r.types import Clip, Geometry, Progress, no_progress
 
 
 def finalise(
@@ -18,11 +19,15 @@ def finalise(
     clip: Clip,
     dynamic: Bool[np.ndarray, "n h w"],
     before: Geometry | None = None,
+    *,
+    fixed: Bool[np.ndarray, "n h w"] | None = None,
+    progress: Progress = no_progress,
 ) -> Geometry:
     """Geometry with `sigma_log_depth`, `valid`, `confidence` and up of its own depth and cameras.
 
-    `before`: the geometry of the stage before, whose depth was found in another way; how far the
-    two differ says how uncertain the depth is. `geometry.confidence` is the network's. Sigma and
+    `before`: the geometry of the stage before multi-view depth; how far the two differ says how
+    uncertain the depth is. With it depth is fused (`dyn3r.mvs.fusion`) after its uncertainty is
+    known, except where it is `fixed`. `geometry.confidence` is the network's. Sigma and
     confidence are rounded to what a file in half precision holds, and the rule for `valid` reads
     depth rounded in the same way, so that it gives the same pixels again from the saved scene
     (`dyn3r.scene.visibility_rule.visible`). Confidence is 1 / sigma (20: known to 5 %).
@@ -37,6 +42,9 @@ def finalise(
             network_confidence=geometry.confidence,
         )
     )  # fmt: skip
+    if before is not None:
+        fused = fuse_depth(depth, *cameras, dynamic, progress)
+        depth = fused if fixed is None else np.where(fixed, depth, fused)
     valid = visible(depth, *cameras, dynamic, sigma)
     if clip.overlay is not None:
         valid &= ~clip.overlay
