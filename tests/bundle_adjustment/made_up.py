@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -148,3 +148,29 @@ def depth_error(depth: np.ndarray, truth: Truth) -> float:
     """Mean error of log depth after one common factor."""
     error = np.log(depth / truth.depth)
     return float(np.abs(error - np.median(error)).mean())
+
+
+def bent(truth: Truth, size: float, seed: int = 0) -> FlowFields:
+    """The flow between images that are each distorted smoothly, by at most `size` pixels.
+
+    Every frame has its own distortion, as a rolling shutter makes it: cosines of up to a whole wave
+    over the frame with random coefficients.
+    """
+    import cv2
+
+    random, (n, h, w) = np.random.default_rng(seed), truth.depth.shape
+    v, u = np.mgrid[:h, :w].astype(np.float32)
+    waves = [
+        np.cos(np.pi * p * (u + 0.5) / w) * np.cos(np.pi * q * (v + 0.5) / h)
+        for p in range(3)
+        for q in range(3 - p)
+        if p + q
+    ]
+    field = np.einsum("nkc,khw->nhwc", random.normal(size=(n, len(waves), 2)), np.stack(waves))
+    field = (size * field / np.abs(field).max()).astype(np.float32)
+    flow = np.array(truth.flow.flow)
+    for (i, j), moved in zip(truth.flow.edges, flow):
+        there = cv2.remap(field[j], u + moved[..., 0], v + moved[..., 1], cv2.INTER_LINEAR,
+                          borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+        moved += there - field[i]
+    return replace(truth.flow, flow=flow)

@@ -20,6 +20,7 @@ from dyn3r.types import FlowFields, Geometry, Priors
 from tests.bundle_adjustment.made_up import (
     Truth,
     alignment_of,
+    bent,
     depth_error,
     disturbed,
     focal_error,
@@ -166,3 +167,31 @@ def test_the_prior_counts_once_for_a_surface() -> None:
     seen = torch.stack([(m.weight > 0).sum(0).double().mean() for m in problem.measurements])
     once = prior_counted_once(problem).prior
     torch.testing.assert_close(once.variance, problem.prior.variance * (1 + float(seen.mean())))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [0.5, 1, 2, 4])
+def test_bent_images_are_refused_or_do_no_harm(truth: Truth, size: float) -> None:
+    """Smooth distortions of each image, up to 4 % of its width."""
+    start = disturbed(truth)
+    result = calibrated_bundle_adjust(start, truth.images, bent(truth, size))
+    refused = result.parallax is None
+    if refused:
+        assert (result.T_world_camera == start.T_world_camera).all()
+        assert any("agree with flow" in note for note in result.diagnostics.notes)
+    assert refused == (size >= 2)
+    errors = [turn_error(T, truth) for T in (result.T_world_camera, start.T_world_camera)]
+    assert errors[0] < errors[1] + 0.2
+
+
+@pytest.mark.slow
+def test_known_cameras_and_flow_that_states_its_errors_are_never_refused(truth: Truth) -> None:
+    start, flow = disturbed(truth), bent(truth, 4)
+    known = calibrated_bundle_adjust(
+        replace(start, T_world_camera=truth.T), truth.images, flow,
+        priors=Priors(T_world_camera=truth.T),
+    )  # fmt: skip
+    assert known.parallax is not None
+    stated = np.zeros((*flow.flow.shape[:3], 3), np.float32)
+    honest = calibrated_bundle_adjust(start, truth.images, replace(flow, whitening=stated))
+    assert honest.parallax is not None

@@ -28,6 +28,11 @@ logger = logging.getLogger(__name__)
 MIN_VISIBLE_SHARE = 0.05
 """Flow must be visible on this share of the samples, or nothing is changed. Source: chosen by
 hand."""
+MAX_MEDIAN_ERROR = 0.75
+"""Largest median residual of an accepted calibrated adjustment, in the standard errors of
+`dyn3r.flow.noise`, which are large: it is 0.01 to 0.69 on 28 clips. Source: smooth distortions of
+0.5 to 8 pixels in the flow of 10 clips and of 3 made-up scenes (docs/results.md, Refused
+adjustments): above it the start is better in 21 of 21 cases."""
 
 
 def bundle_adjust(
@@ -79,11 +84,13 @@ def calibrated_bundle_adjust(
 ) -> Geometry:
     """`bundle_adjust` with the noise of flow estimated, and a network's errors as prior of depth.
 
-    Arguments and result are the same. The smooth errors of depth that the cameras reveal are
-    removed from all pixels, unless the source states its own error: they are the embedded
-    network's. More exact than `bundle_adjust`, and more trusting: it takes the masks at their word.
-    If large objects that move along with the camera are missing in `dynamic`, its cameras may
-    follow them.
+    Arguments and result are the same. A solution whose residuals are too large is not accepted
+    either, unless cameras are known or the flow states its own errors: a lens, a rolling shutter or
+    wrong flow bends the images, and the start is better. The smooth errors of depth that the
+    cameras reveal are removed from all pixels, unless the source states its own error: they are the
+    embedded network's. More exact than `bundle_adjust`, and more trusting: it takes the masks at
+    their word. If large objects that move along with the camera are missing in `dynamic`, its
+    cameras may follow them.
 
     Source: see `dyn3r.bundle_adjustment.calibrated`.
     """
@@ -92,6 +99,13 @@ def calibrated_bundle_adjust(
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, "too little flow is visible to adjust the cameras")
     found = solve_calibrated(problem, initial, geometry, inputs.options, progress)
+    alone = int(problem.fixed.sum()) < 2 and flow.whitening is None
+    if alone and found.solution.median_error > MAX_MEDIAN_ERROR:
+        return _with_warning(
+            geometry,
+            "no cameras and depth agree with flow: those of the network are kept (a lens with "
+            "distortion, a rolling shutter, or objects that move and are not masked)",
+        )
     if found.parallax >= MIN_PARALLAX and geometry.depth_sigma is None:
         corrected = _without_smooth_error(geometry, found, inputs.priors)
         inputs = replace(inputs, geometry=corrected)
