@@ -418,7 +418,7 @@ def dense_depth(
     if plan.multi_view_depth:
         with context.stage("multi-view depth"):
             geometry = multi_view_depth(
-                geometry, clip.images, dynamic=with_overlay(masks, clip), priors=plan.priors,
+                geometry, clip.images, dynamic=masks, overlay=clip.overlay, priors=plan.priors,
                 progress=context.progress,
             )  # fmt: skip
     if not plan.ground_contact or masks is None:

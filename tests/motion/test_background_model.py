@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from textured_wall import H, W, wall
 
+from dyn3r.geometry.inpainting import inpaint_depth
 from dyn3r.motion.background_model import (
     MIN_FRAMES,
     background_evidence,
-    inpaint_dynamic,
     smoothed,
 )
 
@@ -97,7 +97,7 @@ def test_dynamic_depth_is_inpainted_from_beside() -> None:
     moving[0, 10:30, 10:30] = True
     depth[moving] = 1.0
     moving[1] = True
-    out = inpaint_dynamic(depth, moving)
+    out = inpaint_depth(depth, moving)
     np.testing.assert_allclose(out[0], 3.0, rtol=1e-4)
     np.testing.assert_array_equal(out[1], depth[1])  # nothing beside it
 

@@ -280,3 +280,14 @@ def test_a_static_scene_has_no_object_to_snap(monkeypatch: pytest.MonkeyPatch) -
     found, _, snapped, _ = dense_depth(monkeypatch, np.zeros_like(MASKS), asked)
     assert not snapped
     assert (found.depth == 1).all()
+
+
+def test_what_an_overlay_hides_is_as_far_away_as_what_is_beside_it() -> None:
+    images, found = walls(sideways(), board=False)
+    overlay = np.zeros(SIZE, bool)
+    overlay[50:60, 60:90] = True  # a watermark near the lower edge
+    wrong = np.where(overlay, 0.5, found.depth).astype(np.float32)
+    estimated = multi_view_depth(
+        replace(found, depth=wrong), images, overlay=overlay, network=DepthNetwork().eval()
+    )
+    np.testing.assert_allclose(estimated.depth, WALL, rtol=0.01)

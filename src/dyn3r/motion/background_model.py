@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from dyn3r.geometry.inpainting import inpaint_depth
 from dyn3r.io.workers import kept_results, ordered_map
 from dyn3r.types import Progress, no_progress
 
@@ -32,8 +33,6 @@ MIN_FRAMES = 3
 """Frames that must show a place for a result."""
 SMOOTH_PX = 0.8
 """Standard deviation in pixels of the Gaussian blur before frames are compared."""
-INPAINT_SMOOTH_PX = 4.0
-"""Standard deviation in pixels of the Gaussian blur of inpainted depth."""
 MIN_DEPTH = 1e-6
 
 
@@ -68,7 +67,7 @@ def background_evidence(
     their median.
     """
     n, h, w = depth.shape
-    lookup = _Lookup(images, inpaint_dynamic(depth, dynamic).astype(np.float32), dynamic, K,
+    lookup = _Lookup(images, inpaint_depth(depth, dynamic).astype(np.float32), dynamic, K,
                      T_world_camera.astype(np.float32))  # fmt: skip
     out = BackgroundEvidence(np.empty((n, h, w), np.float32), np.empty((n, h, w, 3), np.float32))
     progress("comparing frames", 0, n)
@@ -84,30 +83,6 @@ def smoothed(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
     import cv2
 
     return np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), SMOOTH_PX))
-
-
-def inpaint_dynamic(
-    depth: Float[np.ndarray, "n h w"], dynamic: Bool[np.ndarray, "n h w"]
-) -> Float[np.ndarray, "n h w"]:
-    """Depth in which dynamic pixels are as far away as the nearest static pixel, smoothed.
-
-    Frames without static pixels keep their depth.
-    """
-    import cv2
-    from scipy.ndimage import distance_transform_edt
-
-    out = np.maximum(depth, MIN_DEPTH)
-    for t, mask in enumerate(dynamic):
-        if not mask.any():
-            continue
-        wide = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-        if wide.all():
-            continue
-        nearest = distance_transform_edt(wide, return_distances=False, return_indices=True)
-        filled = np.log(out[t][tuple(nearest)]).astype(np.float32)
-        filled = np.exp(cv2.GaussianBlur(filled, (0, 0), INPAINT_SMOOTH_PX))
-        out[t] = np.where(wide, filled, out[t])
-    return out
 
 
 class _Lookup:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
+from dyn3r.geometry.inpainting import inpaint_depth
 from dyn3r.io.workers import ordered_map
 from dyn3r.mvs.depth_network import (
     FRAME_CHANNELS,
@@ -33,6 +34,7 @@ def multi_view_depth(
     images: UInt8[np.ndarray, "n h w 3"],
     *,
     dynamic: Bool[np.ndarray, "n h w"] | None = None,
+    overlay: Bool[np.ndarray, "h w"] | None = None,
     priors: Priors | None = None,
     network: DepthNetwork | None = None,
     progress: Progress = no_progress,
@@ -40,14 +42,18 @@ def multi_view_depth(
     """The geometry with depth re-estimated from several frames; cameras stay.
 
     Every frame is compared with others by a plane sweep (`dyn3r.mvs.plane_sweep`). A small network
-    estimates depth from the matching costs, the depth before and the image. `dynamic` pixels are
-    not compared. Depth that `priors` fix is kept. `network` replaces that of the package.
+    estimates depth from the matching costs, the depth before and the image. `dynamic` pixels and
+    those of an `overlay`, which is part of no surface, are not compared; what the overlay hides is
+    as far away as what is beside it. Depth that `priors` fix is kept. `network` replaces that of
+    the package.
     """
     network = load_depth_network() if network is None else network
     dynamic = np.zeros(images.shape[:3], bool) if dynamic is None else dynamic
     fixed = (priors or Priors()).fixes_depth(geometry.depth.shape)
     depth = geometry.depth.astype(np.float32)
     snapped = snap_to_ground_contact(depth, dynamic, fixed)
+    if overlay is not None:
+        dynamic = dynamic | overlay
     features = SweepFeatures(images)
     out = np.empty_like(depth)
 
@@ -64,6 +70,8 @@ def multi_view_depth(
             log_inverse_depth = log_inverse_depth.clamp(MIN_LOG_INVERSE, MAX_LOG_INVERSE)
             out[i] = (torch.exp(-log_inverse_depth) / sweep.max_inverse_depth).numpy()
     progress(STAGE, len(images), len(images))
+    if overlay is not None:
+        out = inpaint_depth(out, np.broadcast_to(overlay, out.shape))
     return replace(geometry, depth=np.where(fixed, geometry.depth, out).astype(np.float32))
 
 
