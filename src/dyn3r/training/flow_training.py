@@ -19,6 +19,7 @@ from dyn3r.geometry.cameras import pixel_grid
 from dyn3r.io.atomic import write_json
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.network.checkpoints.files import write_torch
+from dyn3r.training.averaging import update_average
 from dyn3r.training.clip_cache import warm_cosine, write_weights
 from dyn3r.training.flow_batches import (
     FlowBatch,
@@ -206,10 +207,8 @@ def _step(state: _State, batch: FlowBatch, options: FlowTraining) -> dict[str, f
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
     if torch.isfinite(norm):
         state.optimiser.step()
-        decay = min(EMA_DECAY, state.step / (state.step + 10))
-        with torch.no_grad():
-            for name, value in state.network.state_dict().items():
-                state.average[name].lerp_(value, 1 - decay)
+        weights = state.network.state_dict().values()
+        update_average(state.average.values(), weights, EMA_DECAY, state.step)
     else:
         logger.warning("step %d: the gradient is not finite; step skipped", state.step)
     return losses

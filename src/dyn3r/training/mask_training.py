@@ -20,6 +20,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dyn3r.motion.mask_network import PARTS, WEIGHTS, MaskNetwork, prepare
+from dyn3r.training.averaging import update_average
 from dyn3r.training.clip_cache import (
     Clip,
     Clips,
@@ -71,10 +72,7 @@ def train_network(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        with torch.no_grad():
-            decay = min(EMA_DECAY, (step + 1) / (step + 21))
-            for averaged, current in zip(average.parameters(), network.parameters()):
-                averaged.lerp_(current, 1 - decay)
+        update_average(average.parameters(), network.parameters(), EMA_DECAY, step)
         value = float(loss.detach())
         running = value if step == 0 else 0.98 * running + 0.02 * value
         if (step + 1) % LOG_EVERY == 0 or step + 1 == options.steps:

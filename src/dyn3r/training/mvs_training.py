@@ -22,6 +22,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from dyn3r.mvs.depth_network import MIN_LOG_INVERSE, PRIOR_CHANNEL, DepthNetwork
 from dyn3r.mvs.estimate import WEIGHTS, load_depth_network
+from dyn3r.training.averaging import update_average
 from dyn3r.training.clip_cache import (
     Clip,
     Clips,
@@ -73,9 +74,7 @@ def train_depth(folder: Path, options: DepthTraining) -> DepthNetwork:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        decay = min(EMA_DECAY, step / (step + 10))
-        for name, value in network.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
+        update_average(average.values(), network.state_dict().values(), EMA_DECAY, step)
         value = float(loss.detach())
         running = value if step == 0 else 0.98 * running + 0.02 * value
         if (step + 1) % LOG_EVERY == 0 or step + 1 == options.steps:

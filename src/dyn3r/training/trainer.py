@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from dyn3r.errors import InputError
 from dyn3r.io.atomic import write_json
+from dyn3r.training.averaging import update_average
 from dyn3r.training.batches import batch_loader, held_out, training_sets
 from dyn3r.training.group import Group
 from dyn3r.training.options import TrainOptions, check_minutes
@@ -189,7 +189,11 @@ def _step(
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
     if torch.isfinite(norm):
         state.optimiser.step()
-        _update_average(state.average, state.network, options.ema_decay, state.step)
+        free = [weight.requires_grad for weight in state.network.parameters()]  # the others stay
+        update_average(
+            compress(state.average.parameters(), free), compress(state.network.parameters(), free),
+            options.ema_decay, state.step,
+        )  # fmt: skip
     else:
         logger.warning("step %d: the gradient is not finite; step skipped", state.step)
     state.optimiser.zero_grad(set_to_none=True)
@@ -206,20 +210,3 @@ def _rate(step: int, options: TrainOptions) -> float:
     return options.final_learning_rate + wave * (
         options.learning_rate - options.final_learning_rate
     )
-
-
-@torch.no_grad()
-def _update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Update the exponential moving average of the weights; its window is shorter at first.
-
-    Decay 0: the average is the weights themselves. Frozen weights stay bit for bit.
-    """
-    decay = min(decay, (1 + step) / (10 + step))
-    averaged: list[Tensor] = []
-    current: list[Tensor] = []
-    for mean, weight in zip(average.parameters(), network.parameters()):
-        if weight.requires_grad:
-            averaged.append(mean)
-            current.append(weight)
-    torch._foreach_mul_(averaged, decay)
-    torch._foreach_add_(averaged, current, alpha=1 - decay)
