@@ -327,7 +327,7 @@ def test_a_click_adds_the_object_in_all_frames_and_another_one_removes_it():
 def test_a_brush_paints_one_frame_and_propagation_takes_it_along():
     scene = object_scene()
     before = scene.dynamic
-    painted = paint(before, 2, 32 * 96 + 38, 9, add=True)
+    painted = paint(before, 2, [32 * 96 + 38], 9, add=True)
     assert 240 < painted[2].sum() < 270  # the area of a disc
     assert not painted[[0, 1, 3, 4]].any()
     assert not before.any()
@@ -336,11 +336,45 @@ def test_a_brush_paints_one_frame_and_propagation_takes_it_along():
     columns = [np.nonzero(mask)[1].mean() for mask in everywhere]
     np.testing.assert_allclose(np.diff(columns), 3, atol=1)  # as the object moves
     # taking a part away again changes the other frames, too
-    less = paint(everywhere, 2, 32 * 96 + 38, 5, add=False)
+    less = paint(everywhere, 2, [32 * 96 + 38], 5, add=False)
     assert less[2].sum() < painted[2].sum() - 60
     rest = propagate(replace(scene, dynamic=less), 2, everywhere)
     assert (rest.sum(axis=(1, 2)) < everywhere.sum(axis=(1, 2)) - 40).all()
     np.testing.assert_array_equal(propagate(here, 0, before), painted)  # nothing changed there
+
+
+def test_a_stroke_paints_along_its_path():
+    before = np.zeros((2, 40, 90), bool)
+    stroke = paint(before, 1, [10 * 90 + 10, 10 * 90 + 70, 30 * 90 + 70], 3, add=True)
+    assert stroke[1, 10, 7:74].all()  # straight from one point of the mouse to the next
+    assert stroke[1, 10:34, 70].all()
+    assert not stroke[1, 20, 10:60].any()
+    assert not stroke[0].any()
+    assert 550 < stroke[1].sum() < 620  # 7 pixels wide, 80 long, with round ends
+
+
+class FakeTracker:
+    """Knows the square of `object_scene`."""
+
+    def object_at(self, images, t, row, column):
+        del t, row, column
+        return (images[..., 0] == 230) & (images[..., 1] < 50)
+
+    def follow(self, images, t, mask):
+        return np.stack([np.roll(mask, 3 * (s - t), axis=1) for s in range(len(images))])
+
+
+def test_a_tracker_finds_and_follows_objects_in_place_of_flow():
+    scene, pixel, tracker = object_scene(), 30 * 96 + 32, FakeTracker()
+    found = toggle(scene, 1, pixel, whole_clip=True, tracker=tracker)
+    assert [overlap(found[t], t) for t in range(5)] == [1] * 5
+    here = toggle(scene, 1, pixel, whole_clip=False, tracker=tracker)
+    np.testing.assert_array_equal(here.any(axis=(1, 2)), [False, True, False, False, False])
+    masked = replace(scene, dynamic=found)
+    assert not toggle(masked, 3, pixel, whole_clip=True, tracker=tracker).any()
+    painted = paint(scene.dynamic, 2, [32 * 96 + 38], 5, add=True)
+    carried = propagate(replace(scene, dynamic=painted), 2, scene.dynamic, tracker)
+    np.testing.assert_array_equal(carried[4], np.roll(painted[2], 6, axis=1))
 
 
 def test_segments_follow_depth_where_colours_are_equal():
@@ -436,6 +470,9 @@ class FakePage:
     def scene_changed(self, *, is_new: bool) -> None:
         self.news.append("new scene" if is_new else "scene")
 
+    def masks_changed(self) -> None:
+        self.news.append("masks")
+
 
 def test_the_work_of_a_user(tmp_path, model):
     reconstructor = Reconstructor(model)
@@ -454,16 +491,16 @@ def test_the_work_of_a_user(tmp_path, model):
     assert work.is_final
     assert other.scene is None
     before = work.scene.dynamic.copy()
-    work.set_masks(~before)
+    work.set_masks(before, ~before)
     work.undo_masks()
     work.undo_masks()  # nothing is left to undo
     np.testing.assert_array_equal(work.scene.dynamic, before)
     masks = np.zeros_like(before)
     masks[:, 10:20, 10:30] = True
-    work.set_masks(masks)
+    work.set_masks(before, masks)
     page.over.clear()
     page.news.clear()
-    work.run_again()
+    work.run_again(work.scene.dynamic)
     assert page.over.wait(60)
     np.testing.assert_array_equal(work.scene.dynamic, masks)
     assert page.news == ["scene", "finished"]  # the scene stays until the next one is final

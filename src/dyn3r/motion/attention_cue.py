@@ -20,6 +20,7 @@ from dyn3r.motion.attention import (
 )
 from dyn3r.motion.multi_otsu import last_otsu_threshold, upsample
 from dyn3r.motion.options import AttentionCueOptions
+from dyn3r.motion.probability import probability_of
 from dyn3r.motion.segments import cluster_means, cluster_tokens
 from dyn3r.motion.stillness import (
     covers_too_much,
@@ -98,6 +99,7 @@ def find_motion(
         has_motion=why_still is None,
         reason=reason,
         evidence=AttentionEvidence(evidence.dynamic_map, clusters, threshold, evidence.fused),
+        probability=probability_of(pixels, threshold),
     )
 
 

@@ -33,6 +33,9 @@ class Appearance:
     """Down-sampling of the background: edge length of a voxel in pixel footprints."""
     step_moving: int = 1
     """Down-sampling of the dynamic pixels: every n-th row and column."""
+    mask_sensitivity: float = 0.5
+    """Sensitivity (0..1) of the motion masks; 0.5: as found. Without effect on scenes that keep no
+    probability (`Scene.dynamic_probability`)."""
     mask_dilation: int = 0
     """Dilation of the motion masks in pixels."""
     hide_edges: bool = True
@@ -46,6 +49,8 @@ class Appearance:
             raise InputError(f"the colour is one of {', '.join(COLOR_MODES)}, not {self.color!r}")
         if not (0 <= self.drop_static <= 1 and 0 <= self.drop_moving <= 1):
             raise InputError("the shares of pixels to drop must lie in 0..1")
+        if not 0 <= self.mask_sensitivity <= 1:
+            raise InputError("the sensitivity of the masks must lie in 0..1")
         if self.step_static < 1 or self.step_moving < 1 or self.mask_dilation < 0:
             raise InputError("down-sampling must be 1 or more and mask dilation 0 pixels or more")
 

@@ -52,6 +52,7 @@ class Controls:
         """Add the controls to `gui`, viser's `GuiApi`."""
         self._gui, self._actions = gui, actions
         leading, choices = playback.leading, playback.choices
+        self._scenes = [nodes.scene for nodes in playback.scene_nodes]
         self.menu = gui.add_dropdown("scene", list(choices), initial_value=choices[0])
         self.menu.visible = len(choices) > 1
         on_user_change(self.menu, lambda: actions.choose_scene(self.menu.value))
@@ -107,6 +108,7 @@ class Controls:
             drop_moving=self.drop_moving.value / 100,
             step_static=int(self.step_static.value),
             step_moving=int(self.step_moving.value),
+            mask_sensitivity=self.sensitivity.value / 100,
             mask_dilation=int(self.mask_dilation.value),
             hide_edges=bool(self.edges.value),
             frame_alone=bool(self.alone.value),
@@ -130,9 +132,10 @@ class Controls:
             (self.drop_moving, round(100 * appearance.drop_moving)),
             (self.step_static, appearance.step_static),
             (self.step_moving, appearance.step_moving),
+            (self.sensitivity, round(100 * appearance.mask_sensitivity)),
             (self.mask_dilation, appearance.mask_dilation),
         ):
-            control.value = min(value, control.max)
+            control.value = min(max(value, control.min), control.max)
         self.edges.value = appearance.hide_edges
         self.alone.value = appearance.frame_alone
 
@@ -200,6 +203,11 @@ class Controls:
                            hint="down-sampling: every n-th point along rows and columns")
             for name in ("static", "moving")
         )  # fmt: skip
+        self.sensitivity = gui.add_slider(
+            "mask sensitivity %", min=5, max=95, step=1, initial_value=50,
+            visible=any(scene.dynamic_probability is not None for scene in self._scenes),
+            hint="50: masks as found; more: more pixels count as moving",
+        )  # fmt: skip
         self.mask_dilation = gui.add_slider(
             "dilate masks px", min=0, max=24, step=1, initial_value=0,
             hint="dilation of the motion masks",
@@ -213,7 +221,7 @@ class Controls:
         on_user_change(self.size, lambda: actions.resize_points(float(self.size.value)))
         for control in (
             self.color, self.drop_static, self.drop_moving, self.step_static, self.step_moving,
-            self.mask_dilation, self.edges, self.alone,
+            self.sensitivity, self.mask_dilation, self.edges, self.alone,
         ):  # fmt: skip
             on_user_change(control, actions.appearance_changed)
 

@@ -44,6 +44,11 @@ class PreparedScenes:
         self.points = [ScenePoints(scene, appearance) for scene in self.scenes]
         self.placements = place_side_by_side(self.scenes, self.layouts)
 
+    def set_masks(self, scene: Scene, points: ScenePoints) -> None:
+        """Take another version of the only scene, with other masks, and its points."""
+        assert len(self.scenes) == 1
+        self.scenes[0], self.points[0] = scene, points.copy()
+
     @property
     def title(self) -> str:
         """Title of the page."""

@@ -12,10 +12,11 @@ from jaxtyping import Float, Float32, Int, UInt8
 from dyn3r.scene import Scene
 from dyn3r.scene.agreement import agreement
 from dyn3r.scene.background import choose_static, depth_edges, grow, on_grid
-from dyn3r.scene.drawing import confidence_picture, depth_picture, motion_picture
 from dyn3r.scene.pictures import Limits, find_limits
+from dyn3r.scene.sensitivity import at_sensitivity
 from dyn3r.viewer.appearance import Appearance
 from dyn3r.viewer.packing import PackedCloud, pack
+from dyn3r.viewer.pixels import confidence_threshold, pixel_colors
 
 MAX_BACKGROUND = 400_000
 """Largest number of background points."""
@@ -28,12 +29,11 @@ MAX_CHUNKS = 64
 _MASK_MARGIN_PX = 2
 """Pixels around dynamic ones that are left out of the background. A moving object would otherwise
 leave a rim along its path."""
-_MAX_SAMPLES = 4_000_000  # pixels that a confidence quantile is taken of
 
 Pixels = tuple[Int[np.ndarray, " _"], ...]
 """Row-major pixel indices, ascending, one array per frame."""
 
-_SELECTION = ("mask_dilation", "hide_edges", "frame_alone")
+_SELECTION = ("mask_sensitivity", "mask_dilation", "hide_edges", "frame_alone")
 _BACKGROUND_SELECTION = ("drop_static", "step_static", *_SELECTION)
 _MOVING_SELECTION = ("drop_moving", "step_moving", *_SELECTION)
 
@@ -50,15 +50,16 @@ class ScenePoints:
 
     def __init__(self, scene: Scene, appearance: Appearance) -> None:
         """Select the pixels."""
-        self.scene, self.appearance = scene, appearance
+        self._found, self.appearance = scene, appearance
+        self.scene = at_sensitivity(scene, appearance.mask_sensitivity)
+        """The scene, with masks of the appearance's sensitivity."""
         self.unit = scene.median_depth
         n = len(scene)
         chunk = -(-n // MAX_CHUNKS)
         self.chunks = [range(a, min(a + chunk, n)) for a in range(0, n, chunk)]
         """Frames of each chunk of the background."""
         self._limits: Limits | None = None
-        self._background, self._background_rgb = agreeing_background(scene, appearance)
-        self._moving = select_moving(scene, appearance)
+        self._select_all()
 
     def copy(self) -> ScenePoints:
         """The same points, whose appearance changes by itself. Arrays are shared."""
@@ -72,12 +73,26 @@ class ScenePoints:
             return any(getattr(old, name) != getattr(appearance, name) for name in fields)
 
         background, moving = differ(_BACKGROUND_SELECTION), differ(_MOVING_SELECTION)
+        if old.mask_sensitivity != appearance.mask_sensitivity:
+            self.scene = at_sensitivity(self._found, appearance.mask_sensitivity)
         if background:
             self._background, self._background_rgb = agreeing_background(self.scene, appearance)
         if moving:
             self._moving = select_moving(self.scene, appearance)
-        recoloured = old.color != appearance.color
+        masks = old.mask_sensitivity != appearance.mask_sensitivity
+        recoloured = old.color != appearance.color or (masks and appearance.color == "motion")
         return ChangedClouds(background or recoloured, moving or recoloured)
+
+    def set_masks(self, scene: Scene) -> ChangedClouds:
+        """Take the masks of another version of the same scene; returns which clouds differ now."""
+        self._found = scene
+        self.scene = at_sensitivity(scene, self.appearance.mask_sensitivity)
+        self._select_all()
+        return ChangedClouds(background=True, moving=True)
+
+    def _select_all(self) -> None:
+        self._background, self._background_rgb = agreeing_background(self.scene, self.appearance)
+        self._moving = select_moving(self.scene, self.appearance)
 
     @property
     def background_pixels(self) -> Pixels:
@@ -132,33 +147,6 @@ def pixel_points(scene: Scene, t: int, pixels: Int[np.ndarray, " k"]) -> Float32
     return scene.points_of(t, chosen.reshape(scene.size_hw)).points_world
 
 
-def pixel_colors(
-    scene: Scene, t: int, pixels: Int[np.ndarray, " k"], color: str, limits: Limits
-) -> UInt8[np.ndarray, "k 3"]:
-    """Colours of pixels of frame t; `color` is a value of `Appearance.color`."""
-    if len(pixels) == 0:
-        return np.zeros((0, 3), np.uint8)
-    image: np.ndarray = scene.images[t].reshape(-1, 3)[pixels]
-    colors = image
-    if color == "depth":
-        depth = scene.depth[t].reshape(-1)[pixels]
-        colors = depth_picture(depth[None], limits.inverse_depth)[0]
-    elif color == "confidence":
-        confidence = scene.confidence[t].reshape(-1)[pixels]
-        colors = confidence_picture(confidence[None], limits.confidence)[0]
-    elif color == "motion":
-        colors = motion_picture(image[None], scene.dynamic[t].reshape(1, -1)[:, pixels])[0]
-    elif color == "time":
-        share = t / max(1, len(scene) - 1)
-        tint = depth_picture(np.array([[1 / (1 + share)]]), (1.0, 2.0))[0, 0]
-        # Half of the brightness is the image's, so that shapes stay visible.
-        brightness = 0.5 + 0.5 * image.mean(axis=1, keepdims=True) / 255
-        colors = (brightness * tint).astype(np.uint8)
-    else:
-        assert color == "rgb"
-    return colors
-
-
 def select_background(scene: Scene, appearance: Appearance) -> Pixels:
     """Static pixels of all frames together: the most confident one per voxel, thinned.
 
@@ -210,16 +198,6 @@ def select_moving(scene: Scene, appearance: Appearance) -> Pixels:
             pixels = np.sort(np.random.default_rng(0).choice(pixels, limit, replace=False))
         found.append(pixels)
     return tuple(found)
-
-
-def confidence_threshold(scene: Scene, drop: float, *, moving: bool) -> float:
-    """Confidence below which a share `drop` (0..1) of the static or of the dynamic pixels lies."""
-    if drop <= 0:
-        return 0.0
-    step = max(1, scene.confidence.size // _MAX_SAMPLES)
-    confidence = scene.confidence.reshape(-1)[::step]
-    kept = confidence[(scene.dynamic.reshape(-1)[::step] == moving) & (confidence > 0)]
-    return float(np.quantile(kept, drop)) if len(kept) else 0.0
 
 
 def unproject(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from dyn3r.scene import Scene
 from dyn3r.viewer.appearance import Appearance, Visibility
 from dyn3r.viewer.frustums import (
     CAMERA_COLOR,
@@ -20,7 +21,7 @@ from dyn3r.viewer.frustums import (
 from dyn3r.viewer.layout import SceneLayout
 from dyn3r.viewer.packing import add_cloud, point_size, quat_wxyz
 from dyn3r.viewer.placement import IDENTITY, Placement
-from dyn3r.viewer.points import ScenePoints
+from dyn3r.viewer.points import ChangedClouds, ScenePoints
 from dyn3r.viewer.trails import TrailSegments
 
 _GREY = (120, 120, 120)
@@ -38,7 +39,7 @@ class SceneNodes:
         Frame 0 is shown. The appearance of `points` changes with that of the nodes.
         """
         self._api, self._root, self._atomic = target.scene, root, target.atomic
-        self.scene, self.visibility = points.scene, visibility
+        self.visibility = visibility
         self.layout, self.points = layout, points
         self.placement = IDENTITY
         self.frame = 0
@@ -62,6 +63,11 @@ class SceneNodes:
             self.images = [self._add_image(t) for t in range(self.layout.num_frames)]
             self._update_visibility()
 
+    @property
+    def scene(self) -> Scene:
+        """The scene, with the masks that are shown."""
+        return self.points.scene
+
     def show_frame(self, t: int) -> None:
         """Show frame t, clamped to the frames of the scene."""
         with self._lock:
@@ -83,7 +89,13 @@ class SceneNodes:
 
     def set_appearance(self, appearance: Appearance) -> None:
         """Replace points or colours in the same nodes; only arrays that differ are sent."""
-        changed = self.points.set_appearance(appearance)
+        self._replace_clouds(self.points.set_appearance(appearance))
+
+    def set_masks(self, scene: Scene) -> None:
+        """Take the masks of another version of the same scene."""
+        self._replace_clouds(self.points.set_masks(scene))
+
+    def _replace_clouds(self, changed: ChangedClouds) -> None:
         old_static, old_moving = self.clouds
         self.clouds = (
             self.points.background() if changed.background else old_static,

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from dyn3r.scene import Scene
 from dyn3r.viewer.address import Address, read_address, write_address
 from dyn3r.viewer.appearance import Appearance, Visibility
 from dyn3r.viewer.browser_camera import BrowserCamera
@@ -161,6 +162,13 @@ class Session:
         """Change points or colours. Returns when the changes are queued for sending."""
         self.controls.set_appearance(appearance)
         self._apply_appearance(appearance)
+
+    def set_masks(self, scene: Scene) -> None:
+        """Take the masks of another version of the only scene, whose geometry is the same."""
+        with self._lock:
+            self.scene_nodes.set_masks(scene)
+            self._prepared.set_masks(scene, self.scene_nodes.points)
+            self._filmstrip.update(self.scene_nodes.scene, self.clock.frame)
 
     def set_visibility(self, visibility: Visibility) -> None:
         """Show and hide elements. Trails are computed when they are first shown."""
