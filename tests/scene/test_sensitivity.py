@@ -42,7 +42,7 @@ def test_later_stages_move_the_probability_across_the_limit():
     # the mean of both: what the cue was sure of comes back first
     np.testing.assert_array_equal(other, [[[128, 178, 191, 64, 100, 127]]])
     assert agreeing(None, probability > LIMIT) is None
-    assert motion_from_masks(probability > LIMIT).probability is None
+    assert motion_from_masks(np.ones((1, 16, 16), bool)).probability is None
 
 
 def test_more_sensitive_masks_contain_less_sensitive_ones():

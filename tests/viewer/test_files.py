@@ -29,6 +29,7 @@ from dyn3r.viewer.splat import BACKGROUND, SplatRenderer, Viewpoint, render_poin
 from dyn3r.viewer.turntable import orbit, turntable_angle_deg
 from tests.factories import tiny_scene
 
+POINTS = Appearance(style="points")
 SHORT = TurntableOptions(seconds=0.4, fps=10.0, size_hw=(48, 64))
 
 
@@ -53,7 +54,7 @@ def last_point_size(recorded: list) -> float:
 
 
 def test_a_recording_holds_every_point_once_and_then_visibility(tmp_path):
-    path = save_recording(tiny_scene(n=5), tmp_path / "a.viser")
+    path = save_recording(tiny_scene(n=5), tmp_path / "a.viser", appearance=POINTS)
     recorded, recording = messages(path)
     assert recording["durationSeconds"] == pytest.approx(0.5)
     clouds = [m for time, m in recorded if m["type"] == "PointCloudMessage"]
@@ -66,14 +67,14 @@ def test_a_recording_holds_every_point_once_and_then_visibility(tmp_path):
 
 
 def test_a_recording_has_its_title_its_point_size_and_a_legend(tmp_path):
-    prepared = PreparedScenes([tiny_scene()], ["cat"], Appearance(color="depth"))
+    appearance = Appearance(style="points", color="depth")
+    prepared = PreparedScenes([tiny_scene()], ["cat"], appearance)
     sizes = []
     for factor in (1.0, 3.0):
         path = tmp_path / f"{factor}.viser"
         path.write_bytes(
-            record(prepared, Appearance(color="depth"), Visibility(), as_page=False,
-                   point_size=factor)
-        )  # fmt: skip
+            record(prepared, appearance, Visibility(), as_page=False, point_size=factor)
+        )
         recorded, _ = messages(path)
         scripts = [m["source"] for _, m in recorded if m["type"] == "RunJavascriptMessage"]
         assert any('document.title = "cat - dyn3r"' in script for script in scripts)
@@ -88,8 +89,8 @@ def test_the_point_size_of_a_file_is_checked(tmp_path):
             save_recording(tiny_scene(), tmp_path / "a.viser", point_size=wrong)
     assert not list(tmp_path.iterdir())
     small, large = (tmp_path / f"{size}.viser" for size in (1, 2))
-    save_recording(tiny_scene(), small)
-    save_recording(tiny_scene(), large, point_size=2.0)
+    save_recording(tiny_scene(), small, appearance=POINTS)
+    save_recording(tiny_scene(), large, appearance=POINTS, point_size=2.0)
 
     sizes = [last_point_size(messages(path)[0]) for path in (small, large)]
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-6)

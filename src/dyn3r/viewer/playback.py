@@ -42,6 +42,8 @@ class PreparedScenes:
         self.scenes = [scale_to_unit_depth(s) for s in scenes] if several else list(scenes)
         self.layouts = [scene_layout(scene) for scene in self.scenes]
         self.points = [ScenePoints(scene, appearance) for scene in self.scenes]
+        for points in self.points:
+            points.prepare()
         self.placements = place_side_by_side(self.scenes, self.layouts)
 
     def set_masks(self, scene: Scene, points: ScenePoints) -> None:

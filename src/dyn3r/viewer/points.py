@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
@@ -14,9 +14,11 @@ from dyn3r.scene.agreement import agreement
 from dyn3r.scene.background import choose_static, depth_edges, grow, on_grid
 from dyn3r.scene.pictures import Limits, find_limits
 from dyn3r.scene.sensitivity import at_sensitivity
+from dyn3r.scene.surface import Surface
 from dyn3r.viewer.appearance import Appearance
 from dyn3r.viewer.packing import PackedCloud, pack
 from dyn3r.viewer.pixels import confidence_threshold, pixel_colors
+from dyn3r.viewer.surfaces import moving_surfaces, static_surfaces
 
 MAX_BACKGROUND = 400_000
 """Largest number of background points."""
@@ -46,10 +48,13 @@ class ChangedClouds(NamedTuple):
 
 
 class ScenePoints:
-    """Points of a scene under an appearance. A new appearance recomputes only what it changes."""
+    """What is drawn of a scene under an appearance, as points or as surfaces.
+
+    It is selected when it is first asked for. A new appearance selects only what it changes again.
+    """
 
     def __init__(self, scene: Scene, appearance: Appearance) -> None:
-        """Select the pixels."""
+        """Select nothing yet."""
         self._found, self.appearance = scene, appearance
         self.scene = at_sensitivity(scene, appearance.mask_sensitivity)
         """The scene, with masks of the appearance's sensitivity."""
@@ -59,14 +64,24 @@ class ScenePoints:
         self.chunks = [range(a, min(a + chunk, n)) for a in range(0, n, chunk)]
         """Frames of each chunk of the background."""
         self._limits: Limits | None = None
-        self._select_all()
+        self._static: dict[str, Any] = {}
+        self._moving: dict[str, Any] = {}
 
     def copy(self) -> ScenePoints:
         """The same points, whose appearance changes by itself. Arrays are shared."""
-        return copy(self)
+        other = copy(self)
+        other._static, other._moving = dict(self._static), dict(self._moving)
+        return other
+
+    def prepare(self) -> None:
+        """Select what the appearance shows."""
+        if self.appearance.style == "surface":
+            _ = self.static_surfaces, self.moving_surfaces
+        else:
+            _ = self.background_pixels, self.moving_pixels
 
     def set_appearance(self, appearance: Appearance) -> ChangedClouds:
-        """Change the appearance; returns which clouds have other points or colours now."""
+        """Change the appearance; returns what has other points or colours now."""
         old, self.appearance = self.appearance, appearance
 
         def differ(fields: tuple[str, ...]) -> bool:
@@ -76,43 +91,86 @@ class ScenePoints:
         if old.mask_sensitivity != appearance.mask_sensitivity:
             self.scene = at_sensitivity(self._found, appearance.mask_sensitivity)
         if background:
-            self._background, self._background_rgb = agreeing_background(self.scene, appearance)
+            self._static = {}
         if moving:
-            self._moving = select_moving(self.scene, appearance)
+            self._moving = {}
         masks = old.mask_sensitivity != appearance.mask_sensitivity
         recoloured = old.color != appearance.color or (masks and appearance.color == "motion")
+        recoloured |= old.style != appearance.style
         return ChangedClouds(background or recoloured, moving or recoloured)
 
     def set_masks(self, scene: Scene) -> ChangedClouds:
-        """Take the masks of another version of the same scene; returns which clouds differ now."""
+        """Take the masks of another version of the same scene; returns what differs now."""
         self._found = scene
         self.scene = at_sensitivity(scene, self.appearance.mask_sensitivity)
-        self._select_all()
+        self._static, self._moving = {}, {}
         return ChangedClouds(background=True, moving=True)
-
-    def _select_all(self) -> None:
-        self._background, self._background_rgb = agreeing_background(self.scene, self.appearance)
-        self._moving = select_moving(self.scene, self.appearance)
 
     @property
     def background_pixels(self) -> Pixels:
-        """Pixels of the background of each frame."""
-        return self._background
+        """Pixels of the background of each frame, as points."""
+        return self._agreeing[0]
 
     @property
     def moving_pixels(self) -> Pixels:
-        """Dynamic pixels of each frame."""
-        return self._moving
+        """Dynamic pixels of each frame, as points."""
+        if "pixels" not in self._moving:
+            self._moving["pixels"] = select_moving(self.scene, self.appearance)
+        pixels: Pixels = self._moving["pixels"]
+        return pixels
+
+    @property
+    def static_surfaces(self) -> list[Surface]:
+        """Surfaces of the background, each of a frame."""
+        if "surfaces" not in self._static:
+            self._static["surfaces"] = static_surfaces(self.scene, self.appearance)
+        found: list[Surface] = self._static["surfaces"]
+        return found
+
+    @property
+    def moving_surfaces(self) -> list[Surface]:
+        """Dynamic surface of each frame."""
+        if "surfaces" not in self._moving:
+            self._moving["surfaces"] = moving_surfaces(self.scene, self.appearance)
+        found: list[Surface] = self._moving["surfaces"]
+        return found
+
+    @property
+    def shown_static(self) -> list[tuple[int, Int[np.ndarray, " _"]]]:
+        """Frames and pixels of what is drawn of the background."""
+        if self.appearance.style == "surface":
+            return [(part.frame, part.pixels) for part in self.static_surfaces]
+        return list(enumerate(self.background_pixels))
+
+    def shown_moving(self, t: int) -> Int[np.ndarray, " _"]:
+        """Pixels of what is drawn of the dynamic pixels of frame t."""
+        if self.appearance.style == "surface":
+            return self.moving_surfaces[t].pixels
+        return self.moving_pixels[t]
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the colours."""
+        if self._limits is None:
+            self._limits = find_limits(self.scene)
+        return self._limits
+
+    @property
+    def _agreeing(self) -> tuple[Pixels, tuple[UInt8[np.ndarray, "_ 3"], ...]]:
+        if "pixels" not in self._static:
+            self._static["pixels"] = agreeing_background(self.scene, self.appearance)
+        found: tuple[Pixels, tuple[np.ndarray, ...]] = self._static["pixels"]
+        return found
 
     def background(self) -> list[PackedCloud]:
         """Static points, one cloud for each of `chunks`."""
-        return [
-            self._pack(self._background, frames, self._background_rgb) for frames in self.chunks
-        ]
+        pixels, rgb = self._agreeing
+        return [self._pack(pixels, frames, rgb) for frames in self.chunks]
 
     def moving(self) -> list[PackedCloud]:
         """Dynamic points, one cloud per frame."""
-        return [self._pack(self._moving, range(t, t + 1)) for t in range(len(self.scene))]
+        pixels = self.moving_pixels
+        return [self._pack(pixels, range(t, t + 1)) for t in range(len(self.scene))]
 
     def _pack(
         self, pixels: Pixels, frames: range, rgb: Sequence[UInt8[np.ndarray, "_ 3"]] | None = None
@@ -135,9 +193,7 @@ class ScenePoints:
         if self.appearance.color == "rgb":
             rgb: np.ndarray = self.scene.images[t].reshape(-1, 3)[pixels]
             return rgb
-        if self._limits is None:
-            self._limits = find_limits(self.scene)
-        return pixel_colors(self.scene, t, pixels, self.appearance.color, self._limits)
+        return pixel_colors(self.scene, t, pixels, self.appearance.color, self.limits)
 
 
 def pixel_points(scene: Scene, t: int, pixels: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k 3"]:

@@ -44,13 +44,11 @@ class GltfFile:
             vertices: the array is a vertex attribute.
         """
         table = np.ascontiguousarray(array.reshape(len(array), -1))
-        assert (table.itemsize * table.shape[1]) % 4 == 0  # glTF aligns every element
-        view = self.add(
-            "bufferViews", buffer=0, byteOffset=len(self._binary), byteLength=table.nbytes
-        )
+        # glTF aligns every element of an attribute
+        assert not vertices or (table.itemsize * table.shape[1]) % 4 == 0
+        view = self._view(table.astype(table.dtype.newbyteorder("<")).tobytes())
         if vertices:
             self._lists["bufferViews"][view]["target"] = _ARRAY_BUFFER
-        self._binary += table.astype(table.dtype.newbyteorder("<")).tobytes()
         properties: dict[str, Any] = {
             "bufferView": view,
             "componentType": _COMPONENTS[table.dtype.name],
@@ -62,6 +60,18 @@ class GltfFile:
         if limits:
             properties |= {"min": table.min(axis=0).tolist(), "max": table.max(axis=0).tolist()}
         return self.add("accessors", **properties)
+
+    def image(self, content: bytes, mime_type: str) -> int:
+        """Store an encoded image; returns its index."""
+        return self.add("images", bufferView=self._view(content), mimeType=mime_type)
+
+    def _view(self, content: bytes) -> int:
+        """Store bytes; returns the index of their buffer view."""
+        view = self.add(
+            "bufferViews", buffer=0, byteOffset=len(self._binary), byteLength=len(content)
+        )
+        self._binary += content + b"\0" * (-len(content) % 4)
+        return view
 
     def node(self, name: str, parent: int | None = None, **properties: Any) -> int:
         """Add a node under `parent`, or at the top; returns its index."""
@@ -79,8 +89,9 @@ class GltfFile:
             "scene": 0,
             "scenes": [{"nodes": self._roots, "extras": extras}],
             **self._lists,
-            "buffers": [{"byteLength": len(self._binary)}],
         }
+        if self._binary:
+            document["buffers"] = [{"byteLength": len(self._binary)}]
         if "materials" in self._lists:
             document["extensionsUsed"] = ["KHR_materials_unlit"]
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("utf-8")
