@@ -25,7 +25,8 @@ from dyn3r.viewer import (
 from dyn3r.viewer.fixed_view import FixedView
 from dyn3r.viewer.playback import PreparedScenes
 from dyn3r.viewer.record import record
-from dyn3r.viewer.splat import BACKGROUND, SplatRenderer, Viewpoint, render_points
+from dyn3r.viewer.renderer import BACKGROUND, SceneRenderer, Viewpoint, with_background
+from dyn3r.viewer.splat import Discs, render_discs
 from dyn3r.viewer.turntable import orbit, turntable_angle_deg
 from tests.factories import tiny_scene
 
@@ -131,6 +132,13 @@ def test_other_suffixes_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def render_points(points, colors, *, radius, **camera) -> np.ndarray:
+    """Image of discs of one radius."""
+    radii = np.full(len(points), radius, np.float32)
+    discs = Discs(points.astype(np.float32), colors, radii)
+    return with_background(render_discs(discs, **camera))
+
+
 def test_near_points_hide_far_ones_and_lie_at_their_projection():
     K = np.array([[50, 0, 20], [0, 50, 15], [0, 0, 1.0]])
     points = np.array([[0, 0, 4], [0, 0, 2], [0.4, 0.2, 2], [0, 0, -2.0]])
@@ -169,7 +177,7 @@ def test_fast_splats_equal_a_slow_renderer():
 
 def test_a_fixed_view_equals_the_renderer_in_every_frame():
     scene = tiny_scene(n=3)
-    renderer = SplatRenderer(scene)
+    renderer = SceneRenderer(scene)
     view = FixedView(scene, (120, 160), renderer.first_view)
     images = [view.render(t) for t in range(3)]
     for t, image in enumerate(images):
@@ -215,7 +223,7 @@ def test_rendering_from_a_camera_gives_its_frame():
     T = scene.T_world_camera[1]
     fov = 2 * np.arctan(48 / scene.K[1, 1, 1])
     viewpoint = Viewpoint(T[:3, 3], T[:3, 3] + T[:3, 2], -T[:3, 1], fov)
-    renderer = SplatRenderer(scene, Appearance(drop_static=0.0, drop_moving=0.0), cameras=False)
+    renderer = SceneRenderer(scene, Appearance(drop_static=0.0, drop_moving=0.0), cameras=False)
     image = renderer.render(1, viewpoint, (96, 144)).astype(int)
     inner = np.abs(image - images[1])[8:-8, 8:-8].max(axis=-1)
     assert (inner < 40).mean() > 0.9

@@ -103,7 +103,7 @@ def test_the_file_has_the_surface_and_its_texture():
     picture = np.asarray(mesh.visual.material.baseColorTexture)
     assert picture.shape == flat.shape
     # trimesh counts v from below, and does not scale whole numbers
-    uv = (mesh.visual.uv * [1, -1] + [0, 1]) / 65535
+    uv = np.mod(mesh.visual.uv * [1, -1] + [0, 1], 65536) / 65535
     rows, columns = np.divmod(part.pixels, 48)
     np.testing.assert_allclose(uv * [48, 32] - 0.5, np.stack([columns, rows], -1), atol=0.01)
 

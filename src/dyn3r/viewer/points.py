@@ -103,7 +103,9 @@ class ScenePoints:
         """Take the masks of another version of the same scene; returns what differs now."""
         self._found = scene
         self.scene = at_sensitivity(scene, self.appearance.mask_sensitivity)
-        self._static, self._moving = {}, {}
+        # the masks do not select what is shown of a frame alone
+        self._static = {}
+        self._moving = self._moving if self.appearance.frame_alone else {}
         return ChangedClouds(background=True, moving=True)
 
     @property

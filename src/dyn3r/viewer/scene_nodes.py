@@ -100,14 +100,19 @@ class SceneNodes:
 
     def _replace(self, changed: ChangedClouds) -> None:
         """Show the new points; in another style with other nodes."""
-        with self._lock, self._atomic():
+        with self._lock:
             if self.points.appearance.style == self._style:
-                self._drawn.replace(changed)
-            else:
+                # the moving objects first: they are selected at once, the background takes a second
+                for part in (changed._replace(background=False), changed._replace(moving=False)):
+                    with self._atomic():
+                        self._drawn.replace(part)
+                        self._update_visibility()
+                return
+            with self._atomic():
                 self._drawn.remove()
                 self._drawn = drawn_nodes(self._api, self._root, self.points, self._factor)
                 self._style = self.points.appearance.style
-            self._update_visibility()
+                self._update_visibility()
 
     def set_point_size(self, factor: float) -> None:
         """Scale the points; 1 closes the gaps between neighbours."""

@@ -22,7 +22,7 @@ from dyn3r.viewer.scene_nodes import SceneNodes
 from dyn3r.viewer.timeline import Timeline
 from dyn3r.viewer.worker import Worker
 
-_SETTLE_S = 0.3  # time without a change of the controls before the points are selected again
+_SETTLE_S = 0.15  # time without a change of the controls before the points are selected again
 _RESEND_S = 0.5  # after a pause: a slow browser has drawn what was under way
 
 
@@ -203,9 +203,9 @@ class Session:
             self._reopen_filmstrip()
 
     def page_file(self) -> tuple[str, bytes]:
-        """Name and content of the page as one file: colours, point size and legend as here."""
-        size = float(self.controls.size.value)
-        return page_file(self._prepared, self._appearance, self._visibility, size)
+        """Name and content of the page as one file: colours, point size, legend, view as here."""
+        size, view = float(self.controls.size.value), self.camera.state
+        return page_file(self._prepared, self._appearance, self._visibility, size, view)
 
     # --- implementation -------------------------------------------------------------------------
 

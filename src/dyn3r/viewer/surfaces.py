@@ -93,6 +93,16 @@ def texture(scene: Scene, part: Surface, color: str, limits: Limits | None) -> T
     return Texture(np.ascontiguousarray(image[top:bottom, left:right]), top, left)
 
 
+def vertex_colors(
+    scene: Scene, part: Surface, color: str, limits: Limits | None
+) -> UInt8[np.ndarray, "k 3"]:
+    """Colours of the vertices; `color` is a value of `Appearance.color`."""
+    if color == "rgb":
+        return part.colors
+    assert limits is not None
+    return pixel_colors(scene, part.frame, part.pixels, color, limits)
+
+
 def glb(part: Surface, picture: Texture, origin: np.ndarray, width: int) -> bytes:
     """Binary glTF of a surface, relative to `origin`; `width`: of the frame in pixels.
 
