@@ -17,7 +17,7 @@ from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.assets.examples import example_clips
 from dyn3r.cli.app import App
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
-from dyn3r.cli.app.jobs import Job, JobQueue, TotalProgress
+from dyn3r.cli.app.jobs import Job, JobQueue
 from dyn3r.cli.app.mask_editing import (
     component,
     follow_all,
@@ -32,6 +32,7 @@ from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request, reconstruct_request
 from dyn3r.cli.app.uploads import Limits, Source, accept_upload, describe_source, limit_uploads
 from dyn3r.cli.app.work import Reconstructor, Work
+from dyn3r.cli.overall import PREVIEW, Overall
 from dyn3r.cli.watch import RunWatcher
 from dyn3r.errors import InputError
 from dyn3r.network.model import Model, prepare_model
@@ -57,17 +58,26 @@ def model() -> Model:
 # --- progress and queue ---------------------------------------------------------------------------
 
 
-def test_total_progress_never_goes_back_and_ends_below_one():
-    total = TotalProgress()
-    news = [
-        ("reading frames", 3, 6), ("preview", 6, 6), ("first pass", 1, 9), ("comparing flow", 4, 9),
-        ("first pass", 9, 9), ("a new stage", 1, 2), ("multi-view depth", 5, 0),
-        ("multi-view depth", 6, 6),
-    ]  # fmt: skip
-    shares = [total.update(*entry) for entry in news]
-    assert shares == sorted(shares)
-    assert 0 < shares[0] < 0.05
-    assert 0.3 < shares[-1] <= 0.99
+def test_a_job_shows_the_whole_and_never_goes_back():
+    shown: list[tuple[str, float]] = []
+
+    def work(progress):
+        progress("loading the model", 0, 1)
+        overall = Overall(progress, without=(PREVIEW,))
+        for stage, done in (("reading frames", 1), ("reading frames", 3), ("writing results", 2)):
+            overall(stage, done, 3)
+        progress("a stage", 1, 1)
+
+    job = Job(work, lambda job: shown.append((job.stage, job.share)))
+    job.run()
+    stages, shares = zip(*shown)
+    assert list(shares) == sorted(shares)
+    assert "loading the model" in stages
+    assert any(stage.startswith("stage 1 of 12: reading frames") for stage in stages)
+    assert "a stage" not in stages  # it is a part of one
+    assert 0 < shares[3] < 0.05
+    assert 0.9 < shares[-2] < 1
+    assert shares[-1] == 1
 
 
 def run_all(*tasks) -> list[Job]:

@@ -14,6 +14,7 @@ from PIL import Image
 from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request
 from dyn3r.cli.app.view import AppView
+from dyn3r.cli.overall import PREVIEW, Overall
 from dyn3r.network.model import prepare_model
 from dyn3r.scene import Scene
 from dyn3r.viewer.tiles import Tiles
@@ -52,7 +53,8 @@ def hold():
 def page(monkeypatch, hold):
     """The app with a reconstruction that takes two seconds and gives a known scene."""
 
-    def reconstruct(request, _model, progress, watcher):
+    def reconstruct(request, _model, inner, watcher, _expected_s):
+        progress = Overall(inner, without=(PREVIEW,))
         while hold.is_set():
             progress("first pass", 0, 10)
             time.sleep(0.05)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.errors import InputError
+from dyn3r.io.text import counted
 from dyn3r.motion.attention import (
     DynamicEvidence,
     ScoreStatistics,
@@ -112,7 +113,7 @@ def _found(masks: np.ndarray, threshold: float, evidence: DynamicEvidence) -> st
         )
     elif not evidence.informed.all():
         few = int((~evidence.informed).sum())
-        text += f"; {few} frame(s) with a single pair took the values of the others"
+        text += f"; {counted(few, 'frame')} with a single pair took the values of the others"
     return text
 
 

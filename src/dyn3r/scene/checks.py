@@ -10,7 +10,7 @@ import numpy as np
 
 from dyn3r.errors import InputError
 from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, LARGEST_TIME_S, checked_number
-from dyn3r.io.text import storable, storable_json
+from dyn3r.io.text import counted, storable, storable_json
 from dyn3r.types import FrameMapping
 
 REQUIRED = ("depth", "confidence", "K", "T_world_camera", "times_s")
@@ -79,7 +79,9 @@ def _check(fields: Fields) -> None:
         )
     n, h, w = images.shape[:3]
     if len(fields["mapping"].frame_lenses) not in (0, n):
-        raise InputError(f"a scene of {n} frames needs {n} lenses, if each frame has its own")
+        raise InputError(
+            f"a scene of {counted(n, 'frame')} needs {n} lenses, if each frame has its own"
+        )
     _check_maps(fields, n, h, w)
     for name, kind in (("dynamic", np.bool_), ("dynamic_probability", np.uint8)):
         value = fields[name]
@@ -104,7 +106,7 @@ def check_frames(fields: Fields, n: int) -> None:
     _check_shapes(fields, wanted)
     names, fps, quality = fields["names"], fields["fps"], fields.get("frame_quality")
     if len(names) != n or not all(isinstance(name, str) for name in names):
-        raise InputError(f"a scene of {n} frames needs {n} names, which are strings")
+        raise InputError(f"a scene of {counted(n, 'frame')} needs {n} names, which are strings")
     if not (np.abs(fields["times_s"]) <= LARGEST_TIME_S).all() or not 0 <= fps <= MAX_FPS:
         raise InputError("times_s and fps of a scene must be finite, and fps not negative")
     if quality is not None and not (np.isfinite(quality).all() and (quality >= 0).all()):

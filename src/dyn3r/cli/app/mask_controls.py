@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from dyn3r.cli.app.mask_editing import ObjectTracker, paint, propagate, toggle
 from dyn3r.cli.app.work import Work
+from dyn3r.io.text import counted
 from dyn3r.scene import Scene
 from dyn3r.scene.sensitivity import masks_at
 from dyn3r.viewer.appearance import Appearance
@@ -167,7 +168,7 @@ class MaskControls:
         changed = int((masks != scene.dynamic).any(axis=(1, 2)).sum())
         self._page.work.set_masks(scene.dynamic, masks)
         self._page.say(
-            f"changed in {changed} frame{'s' if changed != 1 else ''}; "
+            f"changed in {counted(changed, 'frame')}; "
             f"{100 * masks.mean():.1f} % of the pixels move now"
         )
 

@@ -53,7 +53,8 @@ class Reconstructor:
         def run(progress: Progress) -> None:
             start = time.monotonic()
             model = self.models.get(request.model, progress)
-            scene = reconstruct_request(request, model, progress, watcher)
+            expected_s = request.expected_s(self.seconds_per_frame)
+            scene = reconstruct_request(request, model, progress, watcher, expected_s)
             per_frame = request.expected_s(1.0)
             self.seconds_per_frame = (time.monotonic() - start) / max(per_frame, 1e-6)
             show(scene)
