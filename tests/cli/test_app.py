@@ -30,7 +30,14 @@ from dyn3r.cli.app.models import ModelShelf, models_on_this_machine
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request, reconstruct_request
-from dyn3r.cli.app.uploads import Limits, Source, accept_upload, describe_source, limit_uploads
+from dyn3r.cli.app.uploads import (
+    Limits,
+    Source,
+    accept_upload,
+    describe_source,
+    holds_cameras,
+    limit_uploads,
+)
 from dyn3r.cli.app.work import Reconstructor, Work
 from dyn3r.cli.overall import PREVIEW, Overall
 from dyn3r.cli.watch import RunWatcher
@@ -274,6 +281,55 @@ def test_known_cameras_are_kept_and_bad_ones_are_refused_without_a_path(tmp_path
     work.set_source(describe_source(frames, "again"))
     assert work.cameras is None
     work.reconstructor.queue.stop()
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_zip_of_a_colmap_model_gives_known_cameras(tmp_path, model, masks):
+    work = Work(Reconstructor(model), tmp_path)
+    scene = tiny_scene(n=3)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for name, image in zip(scene.names, scene.images):
+        source = Image.fromarray(image).resize(scene.mapping.source_hw[::-1])
+        source.save(frames / f"{name}.png")
+    name, content = make_download("COLMAP", scene, None, no_progress)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {m: archive.read(m) for m in archive.namelist() if not m.endswith("/")}
+    with io.BytesIO() as file:  # with its masks, which are images, it must be chosen as cameras
+        with zipfile.ZipFile(file, "w") as archive:
+            for member, data in members.items():
+                if masks or not member.endswith(".png"):
+                    archive.writestr(member, data)
+        content = file.getvalue()
+    assert holds_cameras(name, content) == (not masks)
+    work.set_source(describe_source(frames, "frames"))
+    work.set_cameras(name, content)
+    assert work.cameras.is_relative_to(work.folder)
+    request = Request(work.source, size=64, cameras=work.cameras)
+    watcher = RunWatcher(lambda _: None, lambda _: None)
+    found = reconstruct_request(request, model, no_progress, watcher)
+    np.testing.assert_allclose(found.T_world_camera, scene.T_world_camera, atol=1e-6)
+
+
+def test_archives_without_cameras_are_refused_without_a_path(tmp_path, model):
+    work = Work(Reconstructor(model), tmp_path)
+    work.set_source(describe_source(write_video(tmp_path / "a.mp4"), "a"))
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("notes/a.md", "no cameras")
+        content = file.getvalue()
+    assert not holds_cameras("a.zip", content)
+    assert not holds_cameras("a.zip", b"PK no archive")
+    assert not holds_cameras("a.mp4", content)
+    assert holds_cameras("a.json", b"{}")
+    with pytest.raises(InputError, match="the archive") as damaged:
+        work.set_cameras("a.zip", content[:-30])
+    work.set_cameras("a.zip", content)
+    request = Request(work.source, size=64, cameras=work.cameras)
+    watcher = RunWatcher(lambda _: None, lambda _: None)
+    with pytest.raises(InputError, match="holds no cameras") as nothing:
+        reconstruct_request(request, model, no_progress, watcher)
+    assert str(tmp_path) not in f"{damaged.value}{nothing.value}"
 
 
 def test_models_are_loaded_when_asked_for_and_no_others(model):

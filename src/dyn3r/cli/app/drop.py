@@ -48,7 +48,7 @@ DROP = """
   const inside = async (entry, path, found) => {
     if (entry.isFile) {
       const file = await new Promise((ok, no) => entry.file(ok, no));
-      if (isImage(file.name)) found.push([path + file.name, file]);
+      found.push([path + file.name, file]);
       return;
     }
     const reader = entry.createReader();
@@ -64,7 +64,11 @@ DROP = """
     if (entries.some(entry => entry && entry.isDirectory)) {
       const found = [];
       for (const entry of entries) if (entry) await inside(entry, '', found);
-      return found.length ? zipped(found) : null;
+      const images = found.filter(([path]) => isImage(path));
+      // a folder without images may hold known cameras
+      const cameras = found.filter(([path]) => /\\.(bin|txt|json|npz|dyn3r)$/i.test(path));
+      const chosen = images.length ? images : cameras;
+      return chosen.length ? zipped(chosen) : null;
     }
     const images = files.filter(file => isImage(file.name));
     return images.length > 1 ? zipped(images.map(file => [file.name, file])) : files[0];
@@ -83,4 +87,5 @@ DROP = """
   });
 })();
 """
-"""A dropped folder, and several dropped images, become one archive; other files stay."""
+"""A dropped folder, and several dropped images, become one archive; other files stay. Of a folder
+the images are taken, or without any the files that may be cameras."""

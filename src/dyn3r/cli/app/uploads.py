@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dyn3r.errors import InputError
+from dyn3r.io.images import IMAGE_SUFFIXES
 
+CAMERA_FILES = (".json", ".txt", ".npz", ".dyn3r", ".zip")
+"""Suffixes of files that known cameras are read from; a zip archive holds a folder of cameras."""
+_CAMERA_NAMES = ("cameras.bin", "cameras.txt", "transforms.json", "pred_traj.txt",
+                 "groundtruth.txt", "scene.dyn3r")  # fmt: skip
 _STEM = "clip"
 
 
@@ -70,7 +77,7 @@ def accept_upload(folder: Path, name: str, content: bytes, limits: Limits) -> So
         if zipfile.is_zipfile(path):
             images = folder / "images"
             unpack(path, images)
-            return describe_source(_only_folder(images), shown)
+            return describe_source(only_folder(images), shown)
         source = describe_source(path, shown)
     except InputError as problem:
         # paths of this machine are nobody's business
@@ -86,11 +93,44 @@ def too_large(limits: Limits) -> str:
     return f"the file is larger than {limits.max_bytes / 1e6:.0f} MB: cut or compress the video"
 
 
-def _only_folder(folder: Path) -> Path:
+def holds_cameras(name: str, content: bytes) -> bool:
+    """Whether an upload is a file of cameras, or a zip archive of cameras without images."""
+    suffix = Path(name).suffix.lower()
+    if suffix != ".zip":
+        return suffix in CAMERA_FILES
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [Path(member.replace("\\", "/")) for member in archive.namelist()]
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in names)
+    return not images and any(path.name.lower() in _CAMERA_NAMES for path in names)
+
+
+def unpack_cameras(folder: Path, content: bytes) -> Path:
+    """Unpack an archive of cameras into a folder, which holds nothing else afterwards.
+
+    Returns the folder that a reader of cameras takes. Raises InputError for no such archive.
+    """
+    from dyn3r.io.unpack import unpack
+
+    shutil.rmtree(folder, ignore_errors=True)
+    archive = folder.with_suffix(".zip")
+    archive.write_bytes(content)
+    try:
+        unpack(archive, folder)
+    except InputError as problem:
+        raise InputError(str(problem).replace(str(archive), "the archive")) from None
+    finally:
+        archive.unlink()
+    return only_folder(folder)
+
+
+def only_folder(folder: Path) -> Path:
     """The folder itself, or what lies in the folders that it holds alone, one in another."""
     entries = [entry for entry in folder.iterdir() if entry.name != "__MACOSX"]
     alone = len(entries) == 1 and entries[0].is_dir()
-    return _only_folder(entries[0]) if alone else folder
+    return only_folder(entries[0]) if alone else folder
 
 
 def limit_uploads(client: Any, limits: Limits, refuse: Callable[[str], None]) -> None:

@@ -20,8 +20,15 @@ from dyn3r.cli.app.jobs import Job
 from dyn3r.cli.app.mask_controls import MaskControls
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.requests import Request
-from dyn3r.cli.app.uploads import Limits, accept_upload, describe_source, limit_uploads
-from dyn3r.cli.app.work import CAMERA_FILES, Work
+from dyn3r.cli.app.uploads import (
+    CAMERA_FILES,
+    Limits,
+    accept_upload,
+    describe_source,
+    holds_cameras,
+    limit_uploads,
+)
+from dyn3r.cli.app.work import Work
 from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.motion.options import CUES
 from dyn3r.options import METHODS, Options
@@ -180,9 +187,12 @@ class AppView:
             )  # fmt: skip
             cameras = gui.add_upload_button(
                 "known cameras", mime_type=",".join(CAMERA_FILES),
-                hint="transforms.json, a trajectory of TUM or KITTI, .npz, a dyn3r scene",
+                hint="transforms.json, a trajectory of TUM or KITTI, .npz, a dyn3r scene; "
+                "a zip of a COLMAP model or of another folder of cameras",
             )  # fmt: skip
-            cameras.on_upload(lambda _: self._upload_cameras(cameras.value))
+            cameras.on_upload(
+                lambda _: self._upload_cameras(cameras.value.name, cameras.value.content)
+            )
             self._cameras = gui.add_html("")
             self._advanced = {}
             for name in ("alignment", "refinement", "flow", "inference"):
@@ -222,18 +232,22 @@ class AppView:
         self.attempt(lambda: self.work.set_source(describe_source(example_clips()[name], name)))
 
     def _upload(self, name: str, content: bytes) -> None:
+        if holds_cameras(name, content):
+            self._upload_cameras(name, content)
+            return
+
         def accept() -> None:
             folder = self.work.new_folder()
             self.work.set_source(accept_upload(folder, name, content, self._limits))
 
         self.attempt(accept)
 
-    def _upload_cameras(self, file: Any) -> None:
+    def _upload_cameras(self, name: str, content: bytes) -> None:
         def accept() -> None:
             if self.work.source is None:
                 raise InputError("choose the clip first, then its cameras")
-            self.work.set_cameras(file.name, file.content)
-            self._show_cameras(file.name)
+            self.work.set_cameras(name, content)
+            self._show_cameras(name)
 
         self.attempt(accept)
 

@@ -19,7 +19,7 @@ from dyn3r.cli.app.jobs import Job, JobQueue
 from dyn3r.cli.app.mask_editing import ObjectTracker
 from dyn3r.cli.app.models import ModelShelf
 from dyn3r.cli.app.requests import SECONDS_PER_FRAME, Request, reconstruct_request
-from dyn3r.cli.app.uploads import Source
+from dyn3r.cli.app.uploads import CAMERA_FILES, Source, unpack_cameras
 from dyn3r.cli.watch import RunWatcher
 from dyn3r.errors import InputError
 from dyn3r.network.model import Model
@@ -30,8 +30,6 @@ from dyn3r.viewer.tiles import Tiles
 
 logger = logging.getLogger(__name__)
 
-CAMERA_FILES = (".json", ".txt", ".npz", ".dyn3r")
-"""Suffixes of single files that known cameras are read from."""
 _MAX_UNDO = 20
 
 
@@ -127,10 +125,16 @@ class Work:
         self._tell(lambda page: page.source_changed())
 
     def set_cameras(self, name: str, content: bytes) -> None:
-        """Keep a file of known cameras for the next run. Raises InputError for another kind."""
+        """Keep known cameras for the next run: a file, or a zip archive of a folder.
+
+        Raises InputError for another kind.
+        """
         suffix = Path(name).suffix.lower()
         if suffix not in CAMERA_FILES:
             raise InputError(f"known cameras come as {', '.join(CAMERA_FILES)}")
+        if suffix == ".zip":
+            self.cameras = unpack_cameras(self.folder / "cameras", content)
+            return
         path = self.folder / f"cameras{suffix}"
         path.write_bytes(content)
         self.cameras = path
