@@ -20,6 +20,7 @@ from dyn3r.viewer.playback import (
     label_scenes,
     set_initial_camera,
 )
+from dyn3r.viewer.viser_internals import keep_colors
 
 _SUFFIXES = (".html", ".htm", ".viser")
 
@@ -89,6 +90,7 @@ def record(
         for nodes in playback.scene_nodes:
             nodes.set_point_size(point_size)
         set_title(page.server, prepared.title)
+        keep_colors(page.server)
         overlay_legend(page.server, legend_html(playback.leading, appearance))
         playback.show_frame(0)
         serializer = page.server.get_scene_serializer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -111,7 +112,7 @@ class SceneRenderer:
         return layer.over(self._draw(frustum, viewpoint, size_hw))
 
     def _draw(self, what: Mesh | Discs, viewpoint: Viewpoint, size_hw: tuple[int, int]) -> Layer:
-        camera = {
+        camera: dict[str, Any] = {
             "T_world_camera": viewpoint.T_world_camera, "K": viewpoint.K(size_hw),
             "size_hw": size_hw,
         }  # fmt: skip

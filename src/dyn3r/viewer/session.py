@@ -20,6 +20,7 @@ from dyn3r.viewer.picking import Picker
 from dyn3r.viewer.playback import SIDE_BY_SIDE, Playback, PreparedScenes
 from dyn3r.viewer.scene_nodes import SceneNodes
 from dyn3r.viewer.timeline import Timeline
+from dyn3r.viewer.viser_internals import keep_colors
 from dyn3r.viewer.worker import Worker
 
 _SETTLE_S = 0.15  # time without a change of the controls before the points are selected again
@@ -79,6 +80,7 @@ class Session:
         if self.client is not None:
             start_page_script(target)
             set_title(target, scenes.title)
+            keep_colors(target)
             self._connect_camera(self.client, fit=start.fit)
         self._clock_thread.start()
         self._worker.start()

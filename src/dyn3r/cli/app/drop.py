@@ -1,5 +1,7 @@
 """Script of the page that takes dropped files, and makes a zip archive of dropped images."""
 
+from dyn3r.viewer.viser_internals import FIRST_UPLOAD
+
 DROP = """
 (() => {
   if (window.dyn3rDrop) return;
@@ -76,7 +78,7 @@ DROP = """
   window.addEventListener('dragover', event => event.preventDefault());
   window.addEventListener('drop', async event => {
     event.preventDefault();
-    const input = document.querySelector('input[type=file]');
+    const input = FIRST_UPLOAD;
     if (!input) return;
     const file = await dropped(event.dataTransfer);
     if (!file) return;
@@ -86,6 +88,6 @@ DROP = """
     input.dispatchEvent(new Event('change', {bubbles: true}));
   });
 })();
-"""
+""".replace("FIRST_UPLOAD", FIRST_UPLOAD)
 """A dropped folder, and several dropped images, become one archive; other files stay. Of a folder
 the images are taken, or without any the files that may be cameras."""

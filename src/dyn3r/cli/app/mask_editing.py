@@ -88,7 +88,7 @@ def paint(
     """
     h, w = masks.shape[1:]
     path = np.stack(np.divmod(np.asarray(pixels), w), axis=-1).astype(float)
-    grid = np.stack(np.mgrid[:h, :w], axis=-1)
+    grid = np.moveaxis(np.mgrid[:h, :w], 0, -1)
     painted = masks.copy()
     for start, end in zip(path, [*path[1:], path[-1]]):
         along = (grid - start) @ (end - start) / max(1e-9, float(((end - start) ** 2).sum()))

@@ -12,6 +12,7 @@ from typing import Any
 
 from dyn3r.errors import InputError
 from dyn3r.io.images import IMAGE_SUFFIXES
+from dyn3r.viewer.viser_internals import limit_upload_bytes
 
 CAMERA_FILES = (".json", ".txt", ".npz", ".dyn3r", ".zip")
 """Suffixes of files that known cameras are read from; a zip archive holds a folder of cameras."""
@@ -134,25 +135,5 @@ def only_folder(folder: Path) -> Path:
 
 
 def limit_uploads(client: Any, limits: Limits, refuse: Callable[[str], None]) -> None:
-    """Refuse uploads of a browser that announce, or turn out to be, more than the limit.
-
-    viser collects an upload in memory, whatever its size.
-    """
-    from viser._messages import FileTransferPart, FileTransferStartUpload
-
-    gui = client.gui
-
-    async def started(_: int, message: Any) -> None:
-        if not 0 <= message.size_bytes <= limits.max_bytes:
-            gui._current_file_upload_states.pop(message.transfer_uuid, None)
-            refuse(too_large(limits))
-
-    async def received(_: int, message: Any) -> None:
-        state = gui._current_file_upload_states.get(message.transfer_uuid)
-        if state is not None and state["transferred_bytes"] > limits.max_bytes:
-            gui._current_file_upload_states.pop(message.transfer_uuid, None)
-            refuse(too_large(limits))
-
-    interface = gui._websock_interface
-    interface.register_handler(FileTransferStartUpload, started)
-    interface.register_handler(FileTransferPart, received)
+    """Refuse uploads of a browser that announce, or turn out to be, more than the limit."""
+    limit_upload_bytes(client, limits.max_bytes, lambda: refuse(too_large(limits)))

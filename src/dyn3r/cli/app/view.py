@@ -34,10 +34,11 @@ from dyn3r.motion.options import CUES
 from dyn3r.options import METHODS, Options
 from dyn3r.scene import Scene
 from dyn3r.scene.sensitivity import at_sensitivity
-from dyn3r.viewer.page_script import run_script, set_title, start_page_script
+from dyn3r.viewer.page_script import set_title, start_page_script
 from dyn3r.viewer.scene_pane import ScenePane
 from dyn3r.viewer.session import Session
 from dyn3r.viewer.timeline import strip_html
+from dyn3r.viewer.viser_internals import run_script
 
 logger = logging.getLogger(__name__)
 
