@@ -10,15 +10,16 @@ import numpy as np
 from dyn3r.viewer.picking import Hit, find_hit
 from dyn3r.viewer.session import Session
 
-_RADIUS = 300.0
-"""Radius of the sphere that catches the mouse, in median depths: behind all points."""
+_RADIUS = 0.05
+"""Radius of the sphere that catches the mouse, in median depths: in front of all that is drawn."""
 _COLOR = (255, 80, 80)
 
 
 class Strokes:
     """Takes drags of the left button as strokes instead of as turns of the camera, until `remove`.
 
-    viser reports drags of nodes only, so an invisible sphere around the scene is dragged.
+    viser reports drags of nodes only, so an invisible sphere around the browser's camera is
+    dragged. It moves along with the camera.
     """
 
     def __init__(self, client: Any, session: Session, done: Callable[[list[Hit]], None]) -> None:
@@ -26,18 +27,25 @@ class Strokes:
         self._client, self._session, self._done = client, session, done
         self._hits: list[Hit] = []
         self._line: Any = None
+        self._removed = False
         nodes = session.scene_nodes
         self._sphere = client.scene.add_icosphere(
             "/strokes/sphere", radius=_RADIUS * nodes.layout.unit, color=_COLOR, opacity=0.0,
             side="back", subdivisions=1, cast_shadow=False, receive_shadow=False,
-            position=nodes.placement(nodes.layout.T_world_camera[0, :3, 3]),
+            position=client.camera.position,
         )  # fmt: skip
         self._sphere.on_drag("left")(self._dragged)
+        client.camera.on_update(lambda _: self._follow())
 
     def remove(self) -> None:
         """Stop; the left button turns the camera again."""
+        self._removed = True
         self._sphere.remove()
         self._hide()
+
+    def _follow(self) -> None:
+        if not self._removed:
+            self._sphere.position = self._client.camera.position
 
     def _dragged(self, event: Any) -> None:
         if event.phase == "start":
