@@ -190,7 +190,7 @@ def measure_browser(viewer: Any, seconds: float) -> dict[str, float]:
 
     viewer.pause()
     viewer.seek(0)
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         start = time.perf_counter()
         with Browser(viewer.url, Path(profile), (1280, 720)) as browser:
             browser.until(lambda: (browser.screenshot()[:, :900] > 60).all(-1).mean() > 0.1, 120)
@@ -231,7 +231,7 @@ def make_images(folder: Path) -> None:
     notices = "document.querySelectorAll('.mantine-Notification-closeButton')"
     viewer = view(scene, names=["living_room_walk"], port=0, block=False)
     with (
-        tempfile.TemporaryDirectory() as profile,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
         Browser(viewer.url, Path(profile), (1280, 850)) as browser,
     ):
         browser.until(lambda: (browser.screenshot()[:, :900] > 60).all(-1).mean() > 0.1, 120)
