@@ -98,14 +98,44 @@ def test_the_file_has_the_surface_and_its_texture():
     flat[:, 24:] = 200
     content = glb(part, Texture(flat, 0, 0), ORIGIN, 48)
     mesh = trimesh.load(io.BytesIO(content), file_type="glb", force="mesh", process=False)
-    assert len(mesh.faces) == 2 * len(part.quads)
-    np.testing.assert_allclose(mesh.vertices + ORIGIN, part.points_world, atol=1e-5)
+    faces = {tuple(sorted(f)) for f in mesh.faces.tolist() if len(set(f)) == 3}
+    a, b, c, d = part.quads.T
+    expected = np.concatenate([np.stack([a, b, d], -1), np.stack([b, d, c], -1)])
+    assert faces == {tuple(sorted(f)) for f in expected.tolist()}
+    document = json.loads(content[20 : 20 + struct.unpack("<I", content[12:16])[0]])
+    assert document["extensionsRequired"] == ["KHR_mesh_quantization"]
+    place = document["nodes"][0]
+    stored = np.asarray(stored_positions(content, document))
+    points = stored / 65535 * place["scale"] + place["translation"]
+    np.testing.assert_allclose(points + ORIGIN, part.points_world, atol=1e-4)
     picture = np.asarray(mesh.visual.material.baseColorTexture)
     assert picture.shape == flat.shape
     # trimesh counts v from below, and does not scale whole numbers
     uv = np.mod(mesh.visual.uv * [1, -1] + [0, 1], 65536) / 65535
     rows, columns = np.divmod(part.pixels, 48)
     np.testing.assert_allclose(uv * [48, 32] - 0.5, np.stack([columns, rows], -1), atol=0.01)
+
+
+def stored_positions(content: bytes, document: dict) -> np.ndarray:
+    """The stored positions, which take 8 bytes each."""
+    binary = 20 + struct.unpack("<I", content[12:16])[0] + 8
+    accessor = document["accessors"][
+        document["meshes"][0]["primitives"][0]["attributes"]["POSITION"]
+    ]
+    view = document["bufferViews"][accessor["bufferView"]]
+    assert view["byteStride"] == 8
+    start = binary + view["byteOffset"]
+    table = np.frombuffer(content[start : start + view["byteLength"]], "<u2").reshape(-1, 4)
+    return table[:, :3]
+
+
+def test_far_points_are_stored_as_floats():
+    depth = np.full((3, 32, 48), 1.0)
+    depth[:, :, 24:] = 1e4
+    part = surface(resting(depth=depth), 0, np.ones((32, 48), bool))
+    content = glb(part, Texture(np.zeros((32, 48, 3), np.uint8), 0, 0), np.zeros(3), 48)
+    mesh = trimesh.load(io.BytesIO(content), file_type="glb", force="mesh", process=False)
+    np.testing.assert_allclose(mesh.vertices, part.points_world, rtol=1e-6)
 
 
 def test_a_surface_without_vertices_is_a_file_without_a_mesh():

@@ -6,10 +6,10 @@ A surface is a binary glTF file with the image of its frame as texture. It is cu
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from dyn3r.io.gltf_file import GltfFile
@@ -24,7 +24,8 @@ from dyn3r.viewer.pixels import confidence_threshold, pixel_colors
 MAX_VERTICES = 2_000_000
 """Largest number of vertices of the dynamic surfaces of all frames."""
 _JPEG_QUALITY = 90
-_TRIANGLES = 4  # glTF's primitive mode
+_TRIANGLE_STRIP = 5  # glTF's primitive mode
+_ROUNDING = 0.1  # largest step of a coordinate, in short edges
 _CLAMP, _LINEAR = 33071, 9729  # WebGL's constants
 
 
@@ -125,16 +126,42 @@ def glb(part: Surface, picture: Texture, origin: np.ndarray, width: int) -> byte
     ph, pw = picture.rgb.shape[:2]
     uv = np.stack([(columns - picture.column + 0.5) / pw, (rows - picture.row + 0.5) / ph], axis=-1)
     small = np.uint16 if len(part.pixels) < 65535 else np.uint32
-    points = (part.points_world - origin).astype(np.float32)
+    position, place = _positions(gltf, part, origin)
     primitive = {
-        "mode": _TRIANGLES, "material": material,
-        "indices": gltf.accessor(part.triangles.reshape(-1).astype(small)),
+        "mode": _TRIANGLE_STRIP, "material": material,
+        "indices": gltf.accessor(triangle_strip(part.quads).astype(small)),
         "attributes": {
-            "POSITION": gltf.accessor(points, limits=True, vertices=True),
+            "POSITION": position,
             "TEXCOORD_0": gltf.accessor(
                 np.rint(65535 * uv).astype(np.uint16), normalized=True, vertices=True
             ),
         },
     }  # fmt: skip
-    gltf.node("surface", mesh=gltf.add("meshes", primitives=[primitive]))
+    gltf.node("surface", mesh=gltf.add("meshes", primitives=[primitive]), **place)
     return gltf.to_bytes({})
+
+
+def _positions(gltf: GltfFile, part: Surface, origin: np.ndarray) -> tuple[int, dict[str, Any]]:
+    """Accessor of the vertices, and the transform of their node: 16 bits where these suffice."""
+    points = (part.points_world - origin).astype(np.float32)
+    low, span = points.min(axis=0), float(np.ptp(points, axis=0).max())
+    edges = np.linalg.norm(points[part.quads[:, 0]] - points[part.quads[:, 1]], axis=-1)
+    if not span / 65535 < _ROUNDING * np.percentile(edges, 5):
+        return gltf.accessor(points, limits=True, vertices=True), {}
+    gltf.require("KHR_mesh_quantization")
+    whole = np.rint((points - low) * (65535 / span)).astype(np.uint16)
+    index = gltf.accessor(whole, normalized=True, limits=True, vertices=True)
+    return index, {"translation": low.tolist(), "scale": [span] * 3}
+
+
+def triangle_strip(quads: Int[np.ndarray, "m 4"]) -> Int[np.ndarray, " k"]:
+    """Quads in rows as one strip of triangles; degenerate triangles join the rows."""
+    if len(quads) == 0:
+        return np.zeros(0, np.int64)
+    before = np.concatenate([quads[:1, [0, 0, 0, 0]], quads[:-1]])
+    starts = (before[:, 3] != quads[:, 0]) | (before[:, 2] != quads[:, 1])
+    a, b, c, d = quads.T
+    rows = np.stack([before[:, 2], a, a, b, d, c], axis=-1)
+    used = np.repeat(starts[:, None], 6, axis=1)
+    used[:, 4:] = True
+    return np.asarray(rows[used])
