@@ -1,6 +1,7 @@
 """The viewer on 65 frames of 512x288: loading time, bytes sent, frame rate.
 
     python benchmarks/viewer.py                       # a headless websocket client
+    python benchmarks/viewer.py --style points        # the same with points in place of surfaces
     python benchmarks/viewer.py --browser             # and a headless Chromium, if there is one
     python benchmarks/viewer.py --images docs/images  # make the images of docs/viewer.md instead
 
@@ -189,7 +190,7 @@ def measure_browser(viewer: Any, seconds: float) -> dict[str, float]:
 
     viewer.pause()
     viewer.seek(0)
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         start = time.perf_counter()
         with Browser(viewer.url, Path(profile), (1280, 720)) as browser:
             browser.until(lambda: (browser.screenshot()[:, :900] > 60).all(-1).mean() > 0.1, 120)
@@ -230,7 +231,7 @@ def make_images(folder: Path) -> None:
     notices = "document.querySelectorAll('.mantine-Notification-closeButton')"
     viewer = view(scene, names=["living_room_walk"], port=0, block=False)
     with (
-        tempfile.TemporaryDirectory() as profile,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
         Browser(viewer.url, Path(profile), (1280, 850)) as browser,
     ):
         browser.until(lambda: (browser.screenshot()[:, :900] > 60).all(-1).mean() > 0.1, 120)
@@ -265,6 +266,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="seconds of playback")
     parser.add_argument("--browser", action="store_true", help="measure a Chromium as well")
     parser.add_argument("--images", type=Path, help="write the images of docs/viewer.md here")
+    parser.add_argument("--style", default="surface", choices=("surface", "points"))
     parser.add_argument("--client", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.client:
@@ -273,16 +275,18 @@ def main() -> None:
     if options.images:
         make_images(options.images)
         return
-    from dyn3r.viewer import save_recording, view
+    from dyn3r.viewer import Appearance, save_recording, view
 
     scene = benchmark_scene()
     start, cpu = time.perf_counter(), time.process_time()
-    viewer = view(scene, port=0, block=False)
+    appearance = Appearance(style=options.style)
+    viewer = view(scene, port=0, block=False, appearance=appearance)
     result: dict[str, Any] = {"prepare_s": time.perf_counter() - start}
     result["prepare_cpu_s"] = time.process_time() - cpu
     (points,) = viewer.scenes.points
-    result["points"] = [
-        int(sum(map(len, pixels))) for pixels in (points.background_pixels, points.moving_pixels)
+    moving = [points.shown_moving(t) for t in range(len(scene))]
+    result["vertices or points"] = [
+        sum(map(len, pixels)) for pixels in ([p for _, p in points.shown_static], moving)
     ]
     result["client"] = measure(viewer, options.seconds)
     result["client with filmstrip"] = measure(viewer, options.seconds, filmstrip=True)
@@ -291,7 +295,7 @@ def main() -> None:
     viewer.stop()
     with tempfile.TemporaryDirectory() as folder:
         cpu = time.process_time()
-        page = save_recording(scene, Path(folder) / "scene.html")
+        page = save_recording(scene, Path(folder) / "scene.html", appearance=appearance)
         result["page"] = {"cpu_s": time.process_time() - cpu, "mb": page.stat().st_size / 1e6}
     print(json.dumps(result, indent=2))
 

@@ -17,7 +17,7 @@ from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.assets.examples import example_clips
 from dyn3r.cli.app import App
 from dyn3r.cli.app.downloads import DOWNLOADS, make_download
-from dyn3r.cli.app.jobs import Job, JobQueue, TotalProgress
+from dyn3r.cli.app.jobs import Job, JobQueue
 from dyn3r.cli.app.mask_editing import (
     component,
     follow_all,
@@ -30,8 +30,16 @@ from dyn3r.cli.app.models import ModelShelf, models_on_this_machine
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.page import AppPage
 from dyn3r.cli.app.requests import Request, reconstruct_request
-from dyn3r.cli.app.uploads import Limits, Source, accept_upload, describe_source, limit_uploads
+from dyn3r.cli.app.uploads import (
+    Limits,
+    Source,
+    accept_upload,
+    describe_source,
+    holds_cameras,
+    limit_uploads,
+)
 from dyn3r.cli.app.work import Reconstructor, Work
+from dyn3r.cli.overall import PREVIEW, Overall
 from dyn3r.cli.watch import RunWatcher
 from dyn3r.errors import InputError
 from dyn3r.network.model import Model, prepare_model
@@ -57,17 +65,26 @@ def model() -> Model:
 # --- progress and queue ---------------------------------------------------------------------------
 
 
-def test_total_progress_never_goes_back_and_ends_below_one():
-    total = TotalProgress()
-    news = [
-        ("reading frames", 3, 6), ("preview", 6, 6), ("first pass", 1, 9), ("comparing flow", 4, 9),
-        ("first pass", 9, 9), ("a new stage", 1, 2), ("multi-view depth", 5, 0),
-        ("multi-view depth", 6, 6),
-    ]  # fmt: skip
-    shares = [total.update(*entry) for entry in news]
-    assert shares == sorted(shares)
-    assert 0 < shares[0] < 0.05
-    assert 0.3 < shares[-1] <= 0.99
+def test_a_job_shows_the_whole_and_never_goes_back():
+    shown: list[tuple[str, float]] = []
+
+    def work(progress):
+        progress("loading the model", 0, 1)
+        overall = Overall(progress, without=(PREVIEW,))
+        for stage, done in (("reading frames", 1), ("reading frames", 3), ("writing results", 2)):
+            overall(stage, done, 3)
+        progress("a stage", 1, 1)
+
+    job = Job(work, lambda job: shown.append((job.stage, job.share)))
+    job.run()
+    stages, shares = zip(*shown)
+    assert list(shares) == sorted(shares)
+    assert "loading the model" in stages
+    assert any(stage.startswith("stage 1 of 12: reading frames") for stage in stages)
+    assert "a stage" not in stages  # it is a part of one
+    assert 0 < shares[3] < 0.05
+    assert 0.9 < shares[-2] < 1
+    assert shares[-1] == 1
 
 
 def run_all(*tasks) -> list[Job]:
@@ -266,6 +283,55 @@ def test_known_cameras_are_kept_and_bad_ones_are_refused_without_a_path(tmp_path
     work.reconstructor.queue.stop()
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_zip_of_a_colmap_model_gives_known_cameras(tmp_path, model, masks):
+    work = Work(Reconstructor(model), tmp_path)
+    scene = tiny_scene(n=3)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for name, image in zip(scene.names, scene.images):
+        source = Image.fromarray(image).resize(scene.mapping.source_hw[::-1])
+        source.save(frames / f"{name}.png")
+    name, content = make_download("COLMAP", scene, None, no_progress)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {m: archive.read(m) for m in archive.namelist() if not m.endswith("/")}
+    with io.BytesIO() as file:  # with its masks, which are images, it must be chosen as cameras
+        with zipfile.ZipFile(file, "w") as archive:
+            for member, data in members.items():
+                if masks or not member.endswith(".png"):
+                    archive.writestr(member, data)
+        content = file.getvalue()
+    assert holds_cameras(name, content) == (not masks)
+    work.set_source(describe_source(frames, "frames"))
+    work.set_cameras(name, content)
+    assert work.cameras.is_relative_to(work.folder)
+    request = Request(work.source, size=64, cameras=work.cameras)
+    watcher = RunWatcher(lambda _: None, lambda _: None)
+    found = reconstruct_request(request, model, no_progress, watcher)
+    np.testing.assert_allclose(found.T_world_camera, scene.T_world_camera, atol=1e-6)
+
+
+def test_archives_without_cameras_are_refused_without_a_path(tmp_path, model):
+    work = Work(Reconstructor(model), tmp_path)
+    work.set_source(describe_source(write_video(tmp_path / "a.mp4"), "a"))
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("notes/a.md", "no cameras")
+        content = file.getvalue()
+    assert not holds_cameras("a.zip", content)
+    assert not holds_cameras("a.zip", b"PK no archive")
+    assert not holds_cameras("a.mp4", content)
+    assert holds_cameras("a.json", b"{}")
+    with pytest.raises(InputError, match="the archive") as damaged:
+        work.set_cameras("a.zip", content[:-30])
+    work.set_cameras("a.zip", content)
+    request = Request(work.source, size=64, cameras=work.cameras)
+    watcher = RunWatcher(lambda _: None, lambda _: None)
+    with pytest.raises(InputError, match="holds no cameras") as nothing:
+        reconstruct_request(request, model, no_progress, watcher)
+    assert str(tmp_path) not in f"{damaged.value}{nothing.value}"
+
+
 def test_models_are_loaded_when_asked_for_and_no_others(model):
     loaded: list[str] = []
 
@@ -327,7 +393,7 @@ def test_a_click_adds_the_object_in_all_frames_and_another_one_removes_it():
 def test_a_brush_paints_one_frame_and_propagation_takes_it_along():
     scene = object_scene()
     before = scene.dynamic
-    painted = paint(before, 2, 32 * 96 + 38, 9, add=True)
+    painted = paint(before, 2, [32 * 96 + 38], 9, add=True)
     assert 240 < painted[2].sum() < 270  # the area of a disc
     assert not painted[[0, 1, 3, 4]].any()
     assert not before.any()
@@ -336,11 +402,45 @@ def test_a_brush_paints_one_frame_and_propagation_takes_it_along():
     columns = [np.nonzero(mask)[1].mean() for mask in everywhere]
     np.testing.assert_allclose(np.diff(columns), 3, atol=1)  # as the object moves
     # taking a part away again changes the other frames, too
-    less = paint(everywhere, 2, 32 * 96 + 38, 5, add=False)
+    less = paint(everywhere, 2, [32 * 96 + 38], 5, add=False)
     assert less[2].sum() < painted[2].sum() - 60
     rest = propagate(replace(scene, dynamic=less), 2, everywhere)
     assert (rest.sum(axis=(1, 2)) < everywhere.sum(axis=(1, 2)) - 40).all()
     np.testing.assert_array_equal(propagate(here, 0, before), painted)  # nothing changed there
+
+
+def test_a_stroke_paints_along_its_path():
+    before = np.zeros((2, 40, 90), bool)
+    stroke = paint(before, 1, [10 * 90 + 10, 10 * 90 + 70, 30 * 90 + 70], 3, add=True)
+    assert stroke[1, 10, 7:74].all()  # straight from one point of the mouse to the next
+    assert stroke[1, 10:34, 70].all()
+    assert not stroke[1, 20, 10:60].any()
+    assert not stroke[0].any()
+    assert 550 < stroke[1].sum() < 620  # 7 pixels wide, 80 long, with round ends
+
+
+class FakeTracker:
+    """Knows the square of `object_scene`."""
+
+    def object_at(self, images, t, row, column):
+        del t, row, column
+        return (images[..., 0] == 230) & (images[..., 1] < 50)
+
+    def follow(self, images, t, mask):
+        return np.stack([np.roll(mask, 3 * (s - t), axis=1) for s in range(len(images))])
+
+
+def test_a_tracker_finds_and_follows_objects_in_place_of_flow():
+    scene, pixel, tracker = object_scene(), 30 * 96 + 32, FakeTracker()
+    found = toggle(scene, 1, pixel, whole_clip=True, tracker=tracker)
+    assert [overlap(found[t], t) for t in range(5)] == [1] * 5
+    here = toggle(scene, 1, pixel, whole_clip=False, tracker=tracker)
+    np.testing.assert_array_equal(here.any(axis=(1, 2)), [False, True, False, False, False])
+    masked = replace(scene, dynamic=found)
+    assert not toggle(masked, 3, pixel, whole_clip=True, tracker=tracker).any()
+    painted = paint(scene.dynamic, 2, [32 * 96 + 38], 5, add=True)
+    carried = propagate(replace(scene, dynamic=painted), 2, scene.dynamic, tracker)
+    np.testing.assert_array_equal(carried[4], np.roll(painted[2], 6, axis=1))
 
 
 def test_segments_follow_depth_where_colours_are_equal():
@@ -436,6 +536,9 @@ class FakePage:
     def scene_changed(self, *, is_new: bool) -> None:
         self.news.append("new scene" if is_new else "scene")
 
+    def masks_changed(self) -> None:
+        self.news.append("masks")
+
 
 def test_the_work_of_a_user(tmp_path, model):
     reconstructor = Reconstructor(model)
@@ -454,16 +557,16 @@ def test_the_work_of_a_user(tmp_path, model):
     assert work.is_final
     assert other.scene is None
     before = work.scene.dynamic.copy()
-    work.set_masks(~before)
+    work.set_masks(before, ~before)
     work.undo_masks()
     work.undo_masks()  # nothing is left to undo
     np.testing.assert_array_equal(work.scene.dynamic, before)
     masks = np.zeros_like(before)
     masks[:, 10:20, 10:30] = True
-    work.set_masks(masks)
+    work.set_masks(before, masks)
     page.over.clear()
     page.news.clear()
-    work.run_again()
+    work.run_again(work.scene.dynamic)
     assert page.over.wait(60)
     np.testing.assert_array_equal(work.scene.dynamic, masks)
     assert page.news == ["scene", "finished"]  # the scene stays until the next one is final

@@ -34,6 +34,15 @@ def test_a_stage_that_begins_again_has_its_own_time(
     ]
 
 
+def test_the_end_of_a_stage_is_said_once(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+    with progress_bars(quiet=False) as progress:
+        for done in (0, 2, 2, 2, 0, 2, 2):
+            clock[0] += 20.0
+            progress("aligning", done, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["aligning: 0/2", "aligning: 2/2 in 20.0 s"] * 2
+
+
 def test_long_stages_say_how_much_is_left(
     clock: list[float], capsys: pytest.CaptureFixture
 ) -> None:

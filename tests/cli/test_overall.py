@@ -9,7 +9,7 @@ import pytest
 
 from dyn3r.cli import overall as module
 from dyn3r.cli.console import progress_bars
-from dyn3r.cli.overall import Overall, stages_of
+from dyn3r.cli.overall import PREVIEW, Overall, stages_of
 from dyn3r.types import no_progress
 
 
@@ -62,7 +62,7 @@ STAGES = (
 
 def test_stages_are_counted_and_the_share_never_falls(clock: list[float]) -> None:
     shown = Shown()
-    overall = Overall(shown)
+    overall = Overall(shown, without=(PREVIEW,))
     overall.observe("plan", Plan(bundle_adjustment=True))
     run(overall, clock, STAGES)
     assert shown.lines[0].startswith("stage 1 of 9: reading frames")
@@ -73,7 +73,7 @@ def test_stages_are_counted_and_the_share_never_falls(clock: list[float]) -> Non
 
 def test_time_left_follows_what_was_expected_then_what_it_took(clock: list[float]) -> None:
     shown = Shown()
-    overall = Overall(shown, expected_s=1000.0)
+    overall = Overall(shown, 1000.0, without=(PREVIEW,))
     overall("reading frames", 0, 1)
     assert shown.lines[-1].endswith("about 17 min left")
     clock[0] = 50.0
@@ -89,14 +89,14 @@ def test_a_plan_has_its_own_stages() -> None:
     assert {"flow", "second pass", "bundle adjustment", "multi-view depth"} <= set(every)
     plain = Plan(measure_flow=False, multi_view_depth=False, second_pass=True)
     assert stages_of(plain) == (
-        "reading frames", "first pass", "motion", "second pass", "mask refinement", "alignment",
-        "finalise", "writing results",
+        "reading frames", "preview", "first pass", "motion", "second pass", "mask refinement",
+        "alignment", "finalise", "writing results",
     )  # fmt: skip
 
 
 def test_plain_output_has_a_line_for_every_stage(capsys: pytest.CaptureFixture) -> None:
     with progress_bars(quiet=False) as progress:
-        overall = Overall(progress)
+        overall = Overall(progress, without=(PREVIEW,))
         overall("reading frames", 1, 2)
         overall("reading frames", 2, 2)
     lines = capsys.readouterr().err.splitlines()

@@ -92,8 +92,8 @@ def test_a_browser_follows_a_run_and_catches_up_after_a_reload(tmp_path):
     try:
         with Browser(page.url, tmp_path / "a", (1200, 700)) as browser:
             browser.until(lambda: "cat.mp4" in text(browser), 60)
-            tell("first pass", 1, 2)
-            browser.until(lambda: "first pass (" in text(browser), 60)
+            tell.overall("stage 3 of 9: first pass", 0.25)
+            browser.until(lambda: "stage 3 of 9: first pass (25 %)" in text(browser), 60)
             assert "reset view" not in text(browser)
             page.show_tiles(Tiles(scene.images, scene.depth))
             browser.until(lambda: tiles(browser) == 4, 60)

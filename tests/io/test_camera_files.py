@@ -136,7 +136,7 @@ def test_field_of_view(clip: Clip) -> None:
         ("p.txt", "1 2 3\n", "no camera path"),
         ("p.txt", "1 2 3 4 5 6 7 x\n", "words that are no numbers"),
         ("p.txt", "0 1 2 3 0 0 0 0\n", "no rotation"),
-        ("p.txt", "900 1 2 3 0 0 0 1\n", "holds 1 frames where the clip has 4"),
+        ("p.txt", "900 1 2 3 0 0 0 1\n", "holds 1 frame where the clip has 4"),
         ("k.npz", "not an archive", "no zip archive"),
     ],
 )

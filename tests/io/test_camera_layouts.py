@@ -130,10 +130,10 @@ def test_a_folder_of_tum_rgb_d(scene, clip, tmp_path):
 
 def test_one_line_is_no_path(clip, tmp_path):
     (tmp_path / "kitti.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n")
-    with pytest.raises(InputError, match="1 frames where the clip has 5"):
+    with pytest.raises(InputError, match="1 frame where the clip has 5"):
         read_cameras(tmp_path / "kitti.txt", clip)
     np.savez(tmp_path / "one.npz", cam2world=np.eye(4)[None])
-    with pytest.raises(InputError, match="1 frames where the clip has 5"):
+    with pytest.raises(InputError, match="1 frame where the clip has 5"):
         read_cameras(tmp_path / "one.npz", clip)
 
 

@@ -118,3 +118,17 @@ def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     images, masks = clip(3)
     with pytest.raises(MissingExtraError, match=r"dyn3r\[sam2\]"):
         Sam2Refiner().refine(images, masks)
+
+
+def test_an_object_is_found_at_a_point_and_followed_from_a_mask(weights: str) -> None:
+    images, masks = clip(5)
+    sam2 = Sam2Refiner(weights)
+    found = sam2.object_at(images, 2, 20, 30)
+    assert found.shape == masks.shape
+    assert found.dtype == bool
+    assert found.any()
+    assert not np.array_equal(found, sam2.object_at(images, 2, 40, 70))  # the point counts
+    followed = sam2.follow(images, 1, masks[1])
+    np.testing.assert_array_equal(followed[1], masks[1])
+    assert not np.array_equal(followed[2], masks[2])  # random weights
+    assert not np.array_equal(followed[2], sam2.follow(images, 1, masks[4])[2])

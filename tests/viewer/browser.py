@@ -133,6 +133,23 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left",
                       buttons=int(kind == "mousePressed"), clickCount=1)  # fmt: skip
 
+    def drag(self, places: list[tuple[float, float]]) -> None:
+        """Press the left button at the first place, move through the others, and release it."""
+        kinds = ["mousePressed", *["mouseMoved"] * (len(places) - 1), "mouseReleased"]
+        for kind, (x, y) in zip(kinds, [*places, places[-1]]):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left",
+                      buttons=int(kind != "mouseReleased"), clickCount=1)  # fmt: skip
+
+    def settled(self) -> np.ndarray:
+        """Screenshot after which nothing has changed for a while."""
+        same, last = 0, self.screenshot()
+        while same < 3:
+            time.sleep(0.1)
+            image = self.screenshot()
+            same = same + 1 if np.array_equal(image, last) else 0
+            last = image
+        return last
+
     def drop(self, path: Path, x: float = 500, y: float = 300) -> None:
         """Drop a file or a folder onto this place of the page, as from a file manager."""
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}

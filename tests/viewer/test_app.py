@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,6 +139,7 @@ def test_all_frames_with_a_stride_and_a_growing_background(viewer):
 
 
 def test_a_settled_slider_selects_the_points_again(viewer):
+    viewer.set_appearance(Appearance(style="points"))
     before = sum(len(node.points) for node in viewer.scene_nodes.background)
     viewer.controls.drop_static.value = 90
     viewer.controls._actions.appearance_changed()
@@ -147,25 +149,57 @@ def test_a_settled_slider_selects_the_points_again(viewer):
     assert wait_for(
         lambda: all(n.colors.shape == n.points.shape for n in viewer.scene_nodes.background)
     )
-    assert viewer.appearance == Appearance(drop_static=0.9)
+    assert viewer.appearance == Appearance(style="points", drop_static=0.9)
 
 
 def test_only_what_changes_is_sent(viewer, monkeypatch):
+    viewer.set_appearance(Appearance(style="points"))
     sent = messages_of(viewer, monkeypatch)
-    viewer.set_appearance(Appearance(color="time"))
+    viewer.set_appearance(Appearance(style="points", color="time"))
     touched = updated(sent)
     assert {key for _, key in touched} == {"colors"}
     sent.clear()
-    viewer.set_appearance(Appearance(color="time", drop_moving=0.6))
+    viewer.set_appearance(Appearance(style="points", color="time", drop_moving=0.6))
     assert {key for _, key in updated(sent)} == {"points", "colors"}
     assert all(name.startswith("/scene_0/moving/") for name, _ in updated(sent))
     sent.clear()
-    viewer.set_appearance(Appearance(color="time", drop_moving=0.6))
+    viewer.set_appearance(Appearance(style="points", color="time", drop_moving=0.6))
     viewer.set_visibility(Visibility())
     assert sent == []
 
 
+def test_surfaces_are_sent_again_only_where_they_change(viewer, monkeypatch):
+    sent = messages_of(viewer, monkeypatch)
+    viewer.set_appearance(Appearance(color="depth"))
+    assert {key for _, key in updated(sent)} == {"glb_data"}
+    sent.clear()
+    viewer.set_appearance(Appearance(color="depth", step_moving=2))
+    assert {name.rpartition("/")[0] for name, _ in updated(sent)} == {"/scene_0/moving"}
+    sent.clear()
+    masks = viewer.scene_nodes.scene.dynamic.copy()
+    masks[2, 20:28, :10] = True
+    viewer.set_masks(replace(viewer.scene_nodes.scene, dynamic=masks))
+    changed = {name for name, _ in updated(sent) if "/moving/" in name}
+    assert changed == {"/scene_0/moving/2"}
+    sent.clear()
+    viewer.set_appearance(viewer.appearance)
+    assert sent == []
+
+
+def test_another_style_replaces_the_nodes(viewer):
+    surfaces = viewer.scene_nodes.moving
+    viewer.seek(3)
+    for style, kind in (("points", "PointCloudHandle"), ("surface", "GlbHandle")):
+        viewer.set_appearance(Appearance(style=style))
+        nodes = viewer.scene_nodes
+        assert {type(node).__name__ for node in (*nodes.moving, *nodes.background)} == {kind}
+        assert shown(nodes.moving) == [3]
+        assert viewer.controls.size.disabled == (style == "surface")
+    assert viewer.scene_nodes.moving is not surfaces
+
+
 def test_visibility_and_point_size(viewer):
+    viewer.set_appearance(Appearance(style="points"))
     viewer.controls.boxes["moving"].value = False
     viewer.controls.boxes["axes"].value = True
     viewer.controls._actions.visibility_changed()

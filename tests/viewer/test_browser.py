@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dyn3r.scene import Scene
-from dyn3r.viewer import LiveViewer, Visibility, save_recording, view
+from dyn3r.viewer import Appearance, LiveViewer, Visibility, save_recording, view
 from dyn3r.viewer.app import Viewer
 from dyn3r.viewer.downloads import screenshot_file
 from dyn3r.viewer.session import Session
@@ -102,6 +102,11 @@ def test_a_user_sees_the_scene_and_the_controls_act(tmp_path):
             browser.press("pause")
             browser.until(lambda: not session.clock.playing, 60)
             browser.until(lambda: browser.slider_value("frame") == session.scene_nodes.frame, 60)
+            # textures have their own colours
+            colors = {tuple(color) for color in browser.settled()[:400, :640].reshape(-1, 3)}
+            assert {(40, 40, 200), (40, 200, 40)} <= colors
+            session.set_appearance(Appearance(style="points"))
+            browser.until(lambda: is_complete(scene_part(browser)), 60)
             browser.set_slider("point size", 0.0)
             browser.until(lambda: is_green(scene_part(browser)).sum() < 0.7 * floor.sum(), 60)
             assert browser.console == []

@@ -25,10 +25,12 @@ from dyn3r.viewer import (
 from dyn3r.viewer.fixed_view import FixedView
 from dyn3r.viewer.playback import PreparedScenes
 from dyn3r.viewer.record import record
-from dyn3r.viewer.splat import BACKGROUND, SplatRenderer, Viewpoint, render_points
+from dyn3r.viewer.renderer import BACKGROUND, SceneRenderer, Viewpoint, with_background
+from dyn3r.viewer.splat import Discs, render_discs
 from dyn3r.viewer.turntable import orbit, turntable_angle_deg
 from tests.factories import tiny_scene
 
+POINTS = Appearance(style="points")
 SHORT = TurntableOptions(seconds=0.4, fps=10.0, size_hw=(48, 64))
 
 
@@ -53,7 +55,7 @@ def last_point_size(recorded: list) -> float:
 
 
 def test_a_recording_holds_every_point_once_and_then_visibility(tmp_path):
-    path = save_recording(tiny_scene(n=5), tmp_path / "a.viser")
+    path = save_recording(tiny_scene(n=5), tmp_path / "a.viser", appearance=POINTS)
     recorded, recording = messages(path)
     assert recording["durationSeconds"] == pytest.approx(0.5)
     clouds = [m for time, m in recorded if m["type"] == "PointCloudMessage"]
@@ -66,14 +68,14 @@ def test_a_recording_holds_every_point_once_and_then_visibility(tmp_path):
 
 
 def test_a_recording_has_its_title_its_point_size_and_a_legend(tmp_path):
-    prepared = PreparedScenes([tiny_scene()], ["cat"], Appearance(color="depth"))
+    appearance = Appearance(style="points", color="depth")
+    prepared = PreparedScenes([tiny_scene()], ["cat"], appearance)
     sizes = []
     for factor in (1.0, 3.0):
         path = tmp_path / f"{factor}.viser"
         path.write_bytes(
-            record(prepared, Appearance(color="depth"), Visibility(), as_page=False,
-                   point_size=factor)
-        )  # fmt: skip
+            record(prepared, appearance, Visibility(), as_page=False, point_size=factor)
+        )
         recorded, _ = messages(path)
         scripts = [m["source"] for _, m in recorded if m["type"] == "RunJavascriptMessage"]
         assert any('document.title = "cat - dyn3r"' in script for script in scripts)
@@ -88,8 +90,8 @@ def test_the_point_size_of_a_file_is_checked(tmp_path):
             save_recording(tiny_scene(), tmp_path / "a.viser", point_size=wrong)
     assert not list(tmp_path.iterdir())
     small, large = (tmp_path / f"{size}.viser" for size in (1, 2))
-    save_recording(tiny_scene(), small)
-    save_recording(tiny_scene(), large, point_size=2.0)
+    save_recording(tiny_scene(), small, appearance=POINTS)
+    save_recording(tiny_scene(), large, appearance=POINTS, point_size=2.0)
 
     sizes = [last_point_size(messages(path)[0]) for path in (small, large)]
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-6)
@@ -130,6 +132,13 @@ def test_other_suffixes_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def render_points(points, colors, *, radius, **camera) -> np.ndarray:
+    """Image of discs of one radius."""
+    radii = np.full(len(points), radius, np.float32)
+    discs = Discs(points.astype(np.float32), colors, radii)
+    return with_background(render_discs(discs, **camera))
+
+
 def test_near_points_hide_far_ones_and_lie_at_their_projection():
     K = np.array([[50, 0, 20], [0, 50, 15], [0, 0, 1.0]])
     points = np.array([[0, 0, 4], [0, 0, 2], [0.4, 0.2, 2], [0, 0, -2.0]])
@@ -168,7 +177,7 @@ def test_fast_splats_equal_a_slow_renderer():
 
 def test_a_fixed_view_equals_the_renderer_in_every_frame():
     scene = tiny_scene(n=3)
-    renderer = SplatRenderer(scene)
+    renderer = SceneRenderer(scene)
     view = FixedView(scene, (120, 160), renderer.first_view)
     images = [view.render(t) for t in range(3)]
     for t, image in enumerate(images):
@@ -214,7 +223,7 @@ def test_rendering_from_a_camera_gives_its_frame():
     T = scene.T_world_camera[1]
     fov = 2 * np.arctan(48 / scene.K[1, 1, 1])
     viewpoint = Viewpoint(T[:3, 3], T[:3, 3] + T[:3, 2], -T[:3, 1], fov)
-    renderer = SplatRenderer(scene, Appearance(drop_static=0.0, drop_moving=0.0), cameras=False)
+    renderer = SceneRenderer(scene, Appearance(drop_static=0.0, drop_moving=0.0), cameras=False)
     image = renderer.render(1, viewpoint, (96, 144)).astype(int)
     inner = np.abs(image - images[1])[8:-8, 8:-8].max(axis=-1)
     assert (inner < 40).mean() > 0.9

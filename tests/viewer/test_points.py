@@ -134,6 +134,8 @@ def test_colors_equal_those_of_the_panels():
 def test_copies_share_arrays_and_change_by_themselves():
     points = ScenePoints(tiny_scene(), ALL)
     copy = points.copy()
+    assert copy.background_pixels is not points.background_pixels  # selected when asked for
+    copy = points.copy()
     assert copy.background_pixels is points.background_pixels
     copy.set_appearance(Appearance(drop_static=0.5, color="time"))
     assert points.appearance == ALL

@@ -14,6 +14,7 @@ from dyn3r.alignment.sampled_objective import FixedUnknowns
 from dyn3r.alignment.state import Observations, State
 from dyn3r.geometry.cameras import invert
 from dyn3r.geometry.registration import rotation_and_scale
+from dyn3r.io.text import counted
 from dyn3r.types import Priors
 
 
@@ -161,8 +162,8 @@ def merge_components(
             placed.pair_t[rows],
         )
         notes.append(
-            f"frames {frames[0]}..{frames[-1]} ({len(frames)} frames) share no pair with the main "
-            "component: their position and scale are a guess"
+            f"frames {frames[0]}..{frames[-1]} ({counted(len(frames), 'frame')}) share no pair "
+            "with the main component: their position and scale are a guess"
         )
     for frame in members.get(-1, []):
         if not fixed[frame]:

@@ -18,6 +18,7 @@ from dyn3r.cli.run import Run
 from dyn3r.cli.terminal import say
 from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.io.regular_files import read_text
+from dyn3r.io.text import counted
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
 from dyn3r.options import FlowOptions, RefinementOptions
@@ -271,7 +272,7 @@ def _line(entry: dict[str, Any]) -> str:
         return f"{entry['name']}: failed: {entry['error']}"
     if entry["status"] == "done before":
         return f"{entry['name']}: done before"
-    return f"{entry['name']}: {entry['frames']} frames, {entry['seconds']:.0f} s"
+    return f"{entry['name']}: {counted(entry['frames'], 'frame')}, {entry['seconds']:.0f} s"
 
 
 def write_report(output: Path, entries: list[dict[str, Any]]) -> None:

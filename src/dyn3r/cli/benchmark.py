@@ -11,6 +11,7 @@ import tyro
 from dyn3r.cli.console import Flag
 from dyn3r.cli.terminal import say
 from dyn3r.errors import Dyn3rError, InputError
+from dyn3r.io.text import counted
 
 if TYPE_CHECKING:
     from dyn3r.evaluation.benchmark import Result
@@ -165,7 +166,7 @@ def _line(result: Result) -> str:
     if result.status == "failed":
         return f"{result.sequence}: failed: {result.error}"
     values = ", ".join(f"{m} {cell(m, v)}" for m, v in result.metrics.items() if v is not None)
-    return f"{result.sequence}: {result.frames} frames, {result.seconds:.0f} s: {values}"
+    return f"{result.sequence}: {counted(result.frames, 'frame')}, {result.seconds:.0f} s: {values}"
 
 
 def _table_of_runs(folders: tuple[Path, ...]) -> str:

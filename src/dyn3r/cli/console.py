@@ -91,8 +91,9 @@ class _PlainProgress:
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         first = stage not in self.stages or done < self.stages[stage][3]
-        began, said, from_done, _ = (now, now, done, done) if first else self.stages[stage]
-        if first or done >= total or now - said > 10:
+        began, said, from_done, before = (now, now, done, -1) if first else self.stages[stage]
+        has_ended = before >= total  # some stages report their end more than once
+        if not has_ended and (first or done >= total or now - said > 10):
             left = (
                 ""
                 if done == from_done or done >= total

@@ -19,6 +19,7 @@ _NEXT = {
     "usd": "usdview {0}, or Blender, File > Import > Universal Scene Description",
     "ply": "MeshLab, CloudCompare or Open3D open {0}",
     "colmap": "COLMAP, File > Import model, {0}/sparse/0; or a splat trainer, with {0} as its data",
+    "colmap4d": "colmap4d.load_model_view('{0}/sparse/0') in Python, with the package colmap4d",
     "nerfstudio": "ns-train splatfacto --data {0}",
     "rerun": "rerun {0}",
     "tum": "evo_traj tum {0} --plot",
@@ -31,7 +32,7 @@ _NEXT = {
 class Export:
     """Write a scene for another program.
 
-    Formats: official, tum, kitti, colmap, colmap-text, nerfstudio, ply, ply-frames, glb,
+    Formats: official, tum, kitti, colmap, colmap-text, colmap4d, nerfstudio, ply, ply-frames, glb,
     mesh, usd, rerun, depth, depth-npy, depth-exr, masks, video. Conventions of each:
     docs/exports.md.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dyn3r.errors import InputError
+from dyn3r.io.text import counted
 
 if TYPE_CHECKING:
     from dyn3r.network.model import Model
@@ -66,9 +67,9 @@ class FramePlan:
         """What is used, and how long it will take."""
         took = "" if seconds is None else f"; about {duration(seconds)}"
         if self.available is None or self.available <= kept:
-            return f"{source.name} has {_frames(kept)}: using all{took}"
+            return f"{source.name} has {counted(kept, 'frame')}: using all{took}"
         length = f" ({self.available / self.rate:.3g} s)"
-        text = f"{source.name} has {_frames(self.available)}{length}: using {kept}"
+        text = f"{source.name} has {counted(self.available, 'frame')}{length}: using {kept}"
         step = self.available / kept
         first = self.arguments["num_frames"] == kept and self.arguments["every"] == 1
         if not first and self.arguments["fps"] == 0:
@@ -163,7 +164,3 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"

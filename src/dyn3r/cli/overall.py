@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ from dyn3r.types import Progress
 if TYPE_CHECKING:
     from dyn3r.options import Plan
 
-READING, WRITING = "reading frames", "writing results"
+READING, PREVIEW, WRITING = "reading frames", "preview", "writing results"
 SHARES = {
-    READING: 2, "flow": 10, "first pass": 20, "motion": 6, "second pass": 15,
+    READING: 2, PREVIEW: 4, "flow": 10, "first pass": 20, "motion": 6, "second pass": 15,
     "predicting points": 20, "mask refinement": 2, "alignment": 7, "bundle adjustment": 42,
     "multi-view depth": 7, "finalise": 2, WRITING: 3,
 }  # fmt: skip
@@ -31,13 +31,22 @@ SHOWN_FROM = 0.03
 class Overall:
     """A progress callback, and the `around` and `observe` of a `RunContext`, for one run."""
 
-    def __init__(self, progress: Progress, expected_s: float | None = None) -> None:
-        """`progress`: where stages are shown; its `overall`, if it has one, shows the whole."""
+    def __init__(
+        self, progress: Progress, expected_s: float | None = None, *, without: Sequence[str] = ()
+    ) -> None:
+        """Show nothing yet.
+
+        Args:
+            progress: where stages are shown; its `overall`, if it has one, shows the whole.
+            expected_s: expected seconds.
+            without: stages that the run does not have, besides those that the plan leaves out.
+        """
         self._progress = progress
         self._show: Callable[[str, float], None] = getattr(progress, "overall", _nothing)
         self.expected_s = expected_s
         self._began = time.monotonic()
-        self._stages = tuple(SHARES)
+        self._without = tuple(without)
+        self._stages = self._present(tuple(SHARES))
         self._at = 0
         self._entered: dict[str, int] = {}
         self._labels: list[str] = []
@@ -46,7 +55,7 @@ class Overall:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Progress within a stage."""
         self._progress(stage, done, total)
-        if stage in (READING, WRITING):
+        if stage in (READING, PREVIEW, WRITING):
             self._enter(stage)
         if stage not in self._labels:
             self._labels.append(stage)
@@ -57,8 +66,9 @@ class Overall:
     def observe(self, name: str, value: object) -> None:
         """Learn from the plan which stages there are."""
         if name == "plan":
-            self._stages = stages_of(value)  # type: ignore[arg-type]
-            self._enter(self._stages[min(self._at, len(self._stages) - 1)])
+            entered = self._stages[self._at]
+            self._stages = self._present(stages_of(value))  # type: ignore[arg-type]
+            self._at = self._stages.index(entered) if entered in self._stages else 0
 
     @contextmanager
     def stage(
@@ -72,6 +82,9 @@ class Overall:
         with settings(name):
             yield
         self._update(1.0)
+
+    def _present(self, stages: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(stage for stage in stages if stage not in self._without)
 
     def _enter(self, stage: str) -> None:
         if stage in self._stages:  # motion is entered again: it goes on where it was

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dyn3r.cli.terminal import say
 from dyn3r.errors import Dyn3rError, InputError, OutputError
+from dyn3r.io.text import counted
 from dyn3r.types import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def report(scene: Scene, files: Sequence[Path], output: Path, seconds: float) ->
         say(f"note: {note}")
     if scene.verdict is not None:
         say(*scene.verdict.lines())
-    say(f"{len(scene)} frames of {scene.size_hw[1]}x{scene.size_hw[0]} in {seconds:.1f} s")
+    frames, (h, w) = counted(len(scene), "frame"), scene.size_hw
+    say(f"{frames} of {w}x{h} in {seconds:.1f} s")
     say("wrote " + ", ".join(str(file) for file in files))
     say(f"open it with:  dyn3r view {output}")

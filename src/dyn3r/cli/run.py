@@ -13,7 +13,7 @@ import tyro
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.cli.console import Flag, progress_bars
 from dyn3r.cli.frames import FrameOptions, expected_seconds, plan_frames
-from dyn3r.cli.overall import Overall
+from dyn3r.cli.overall import PREVIEW, Overall
 from dyn3r.cli.results import (
     check_source,
     is_result,
@@ -209,7 +209,7 @@ class Run:
         from dyn3r.scene.findings import Recorder
 
         recorder = Recorder() if self.explain else None
-        overall = Overall(progress)
+        overall = Overall(progress, without=(PREVIEW,))
         seen_by = _observer(recorder, page)
 
         def observe(name: str, value: object) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from typing import Any
 
-from dyn3r.cli.app.jobs import TotalProgress
 from dyn3r.cli.watch import RunWatcher
 from dyn3r.scene import Scene
 from dyn3r.types import Progress
@@ -45,7 +44,6 @@ class RunPage(WebPage):
         self.is_over = False
         self.views: dict[int, _RunView] = {}
         """Pages of the connected browsers, by viser's client number."""
-        self._total = TotalProgress()
         self._told_s = 0.0
         self._lock = threading.RLock()
         self._worker = Worker(lambda _: None)
@@ -59,20 +57,22 @@ class RunPage(WebPage):
         return RunWatcher(self.show_scene, self.show_tiles)
 
     def progress(self, before: Progress) -> Progress:
-        """A progress callback that tells `before`, and then the page."""
+        """A progress callback that tells `before`; its `overall` tells the page, too."""
 
         def tell(stage: str, done: int, total: int) -> None:
             before(stage, done, total)
-            self.share = self._total.update(stage, done, total)
-            self.text = f"{stage} ({100 * self.share:.0f} %)"
+
+        def overall(text: str, share: float) -> None:
+            shown = getattr(before, "overall", None)
+            if shown is not None:  # the bar of the whole run
+                shown(text, share)
+            self.share, self.text = share, f"{text} ({100 * share:.0f} %)"
             now_s = time.monotonic()
-            if done >= total or now_s - self._told_s >= _PERIOD_S:
+            if now_s - self._told_s >= _PERIOD_S:
                 self._told_s = now_s
                 self._submit(_RunView.update)
 
-        overall = getattr(before, "overall", None)
-        if overall is not None:  # the bar of the whole run
-            tell.overall = overall  # type: ignore[attr-defined]
+        tell.overall = overall  # type: ignore[attr-defined]
         return tell
 
     def show_tiles(self, tiles: Tiles) -> None:

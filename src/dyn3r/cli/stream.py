@@ -21,6 +21,7 @@ from dyn3r.cli.results import (
     write_results,
 )
 from dyn3r.cli.terminal import say
+from dyn3r.io.text import counted
 from dyn3r.types import Progress
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Stream:
             if not results:
                 raise
             if not self.quiet:
-                say(f"stopped after {len(results)} frames; they are kept")
+                say(f"stopped after {counted(len(results), 'frame')}; what was found is kept")
         except BaseException:
             for result in results:
                 frame_path(result, folder).unlink(missing_ok=True)

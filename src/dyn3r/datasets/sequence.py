@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from dyn3r.errors import InputError
+from dyn3r.io.text import counted
 
 MaskKind = Literal["main object", "any object", "moves", "tracked foreground"]
 
@@ -65,7 +66,9 @@ class Sequence:
             ("times", self.times_s),
         ):
             if array is not None and len(array) != n:
-                raise InputError(f"sequence {self.name} has {n} frames but {len(array)} {label}")
+                raise InputError(
+                    f"sequence {self.name} has {counted(n, 'frame')} but {len(array)} {label}"
+                )
 
     def __len__(self) -> int:
         """Number of frames."""

@@ -19,6 +19,7 @@ from dyn3r.evaluation.depth_metrics import DepthErrors, align_depth, depth_error
 from dyn3r.evaluation.mask_metrics import MaskErrors, mask_errors
 from dyn3r.evaluation.trajectory import TrajectoryErrors, path_length, trajectory_errors
 from dyn3r.evaluation.truth import Truth, read_truth
+from dyn3r.io.text import counted
 from dyn3r.types import FrameMapping
 
 
@@ -215,7 +216,7 @@ def _table(evaluation: Evaluation) -> str:
         return [row(label, *(getattr(m, name) for m in pair), unit=unit)
                 for label, name, unit in entries]  # fmt: skip
 
-    title = f"{evaluation.num_frames} frames against ground truth"
+    title = f"{counted(evaluation.num_frames, 'frame')} against ground truth"
     lines = [f"{title:<44}{'this scene':>12}{'baseline':>12}"]
     lines += rows("depth", ("depth: abs rel, median scale", "abs_rel", ""))
     if scene.abs_rel_static is not None:

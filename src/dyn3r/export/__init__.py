@@ -13,6 +13,7 @@ from pathlib import Path
 from dyn3r.errors import InputError, OutputError
 from dyn3r.export import (
     colmap,
+    colmap4d,
     depth_maps,
     glb,
     mesh,
@@ -63,6 +64,9 @@ FORMATS: dict[str, Exporter] = {
     ),
     "colmap": Exporter(colmap.write_binary, "colmap", "COLMAP model, binary"),
     "colmap-text": Exporter(colmap.write_text, "colmap-text", "COLMAP model, text"),
+    "colmap4d": Exporter(
+        colmap4d.write_colmap4d, "colmap4d", "COLMAP model with dynamic points and times"
+    ),
     "nerfstudio": Exporter(
         nerfstudio.write_nerfstudio, "nerfstudio", "transforms.json with masks and depth"
     ),

@@ -25,7 +25,7 @@ from dyn3r.export.frame_images import Size, intrinsics, read_frames, size_hw
 from dyn3r.export.naming import frame_stems
 from dyn3r.export.options import ExportOptions
 from dyn3r.export.pixels import write_mask, write_rgb
-from dyn3r.export.tracks import Tracks, find_tracks
+from dyn3r.export.tracks import Tracks, find_tracks, with_moving
 from dyn3r.io.images import IMAGE_SUFFIXES
 from dyn3r.io.matching import MAX_NAME_BYTES, base_name
 from dyn3r.io.text import printable
@@ -59,15 +59,25 @@ class ColmapModel(NamedTuple):
     """`tracks.uv` in the pixels of the cameras, integers at corners."""
     index_in_image: Int[np.ndarray, " m"]
     """Position of every observation among those of its image, from 0."""
+    num_static: int
+    """Number of static points; dynamic ones follow."""
 
 
 def write_binary(scene: Scene, folder: Path, options: ExportOptions, progress: Progress) -> None:
     """Write `sparse/0/{cameras,images,points3D}.bin`, `images/` and `masks/`."""
-    model = _write_images(scene, folder, options, progress, spaces=True)
+    write_model(scene, folder, options, progress)
+
+
+def write_model(
+    scene: Scene, folder: Path, options: ExportOptions, progress: Progress, *, moving: bool = False
+) -> ColmapModel:
+    """Write and return a binary model; `moving`: with the dynamic points of all frames."""
+    model = _write_images(scene, folder, options, progress, spaces=True, moving=moving)
     sparse = folder / "sparse" / "0"
     (sparse / "cameras.bin").write_bytes(_cameras_bin(model))
     (sparse / "images.bin").write_bytes(_images_bin(model))
     (sparse / "points3D.bin").write_bytes(_points_bin(model))
+    return model
 
 
 def write_text(scene: Scene, folder: Path, options: ExportOptions, progress: Progress) -> None:
@@ -80,9 +90,13 @@ def write_text(scene: Scene, folder: Path, options: ExportOptions, progress: Pro
 
 
 def _write_images(
-    scene: Scene, folder: Path, options: ExportOptions, progress: Progress, *, spaces: bool
-) -> ColmapModel:
-    """Write images and masks, and return the model for them; `spaces`: names may have some."""
+    scene: Scene, folder: Path, options: ExportOptions, progress: Progress, *, spaces: bool,
+    moving: bool = False,
+) -> ColmapModel:  # fmt: skip
+    """Write images and masks, and return the model for them; `spaces`: names may have some.
+
+    `moving`: the model has dynamic points, too.
+    """
     size: Size = "source" if options.resolution == "auto" else options.resolution
     (folder / "sparse" / "0").mkdir(parents=True)
     suffix = ".png" if size == "prepared" else ".jpg"
@@ -107,19 +121,20 @@ def _write_images(
     progress("writing images and masks", len(scene), len(scene))
     if not any((folder / "images").iterdir()):
         (folder / "images").rmdir()
-    return make_model(scene, size, names, options, progress)
+    return make_model(scene, size, names, options, progress, moving=moving)
 
 
 def make_model(
-    scene: Scene, size: Size, names: list[str], options: ExportOptions, progress: Progress
-) -> ColmapModel:
-    """Cameras and static points of the scene in COLMAP's conventions."""
-    tracks = find_tracks(
-        scene,
-        min_confidence=scene.confidence_threshold(options.drop),
-        max_points=options.max_points or DEFAULT_POINTS,
-        progress=progress,
-    )
+    scene: Scene, size: Size, names: list[str], options: ExportOptions, progress: Progress, *,
+    moving: bool = False,
+) -> ColmapModel:  # fmt: skip
+    """Cameras and points of the scene in COLMAP's conventions; `moving`: with dynamic points."""
+    threshold = scene.confidence_threshold(options.drop)
+    limit = options.max_points or DEFAULT_POINTS
+    tracks = find_tracks(scene, min_confidence=threshold, max_points=limit, progress=progress)
+    num_static = len(tracks.points_world)
+    if moving:
+        tracks = with_moving(tracks, scene, min_confidence=threshold, max_points=limit)
     K = K_at_pixel_corners(intrinsics(scene, size))
     params = np.stack([K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]], axis=1)
     shared = is_K_constant(K)
@@ -137,6 +152,7 @@ def make_model(
         tracks=tracks,
         xy=uv + 0.5,
         index_in_image=np.arange(len(uv)) - firsts[tracks.frame],
+        num_static=num_static,
     )
 
 

@@ -23,8 +23,8 @@ from dyn3r.export.camera_conventions import (
     y_up,
 )
 from dyn3r.export.clouds import collect_clouds, linear_colors
-from dyn3r.export.gltf_file import GltfFile
 from dyn3r.export.options import ExportOptions
+from dyn3r.io.gltf_file import GltfFile
 from dyn3r.scene import Scene
 from dyn3r.types import Progress
 

@@ -17,6 +17,7 @@ from dyn3r.io.image_folder import folder_images
 from dyn3r.io.images import IMAGE_SUFFIXES, prepare_image, read_rgb, white_level
 from dyn3r.io.inspection.interlacing import one_field
 from dyn3r.io.mask_files import match_frames
+from dyn3r.io.text import counted
 from dyn3r.scene import Scene
 
 _MAX_DIFFERENCE = 0.35  # of the contrast; strong compression: 0.1, unrelated images: about 1.4
@@ -97,7 +98,9 @@ def _from_folder(scene: Scene, folder: Path) -> Iterator[SourceImage]:
 def _from_file(scene: Scene, file: Path) -> Iterator[SourceImage]:
     if file.suffix.lower() in IMAGE_SUFFIXES:
         if len(scene) > 1:
-            raise InputError(f"{file} is one image, but the scene has {len(scene)} frames")
+            raise InputError(
+                f"{file} is one image, but the scene has {counted(len(scene), 'frame')}"
+            )
         yield np.asarray(read_rgb(file, white_level([file])))
         return
     yield from _from_video(scene, file)

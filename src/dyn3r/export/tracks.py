@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from dyn3r.scene import Scene
-from dyn3r.scene.background import choose_static, depth_edges, grow
+from dyn3r.scene.background import choose_static, depth_edges, grow, on_grid
 from dyn3r.types import Progress, no_progress
 
 _DEPTH_TOLERANCE = 0.02  # relative
@@ -22,7 +22,7 @@ _MASK_MARGIN_PX = 2  # pixels around dynamic ones that are left out
 
 
 class Tracks(NamedTuple):
-    """k static points and m observations, ordered by frame."""
+    """k points and m observations, ordered by frame."""
 
     points_world: Float32[np.ndarray, "k 3"]
     """World points."""
@@ -37,6 +37,32 @@ class Tracks(NamedTuple):
     uv: Float[np.ndarray, "m 2"]
     """Position of the observation: prepared pixels, integer centres. It is the point's own pixel in
     the frame that it comes from, and its projection in the others."""
+
+
+def with_moving(tracks: Tracks, scene: Scene, *, min_confidence: float, max_points: int) -> Tracks:
+    """The tracks, and after their points the dynamic points of all frames, thinned to `max_points`.
+
+    A dynamic point is observed by its own frame alone.
+    """
+    masks = []
+    for t in range(len(scene)):
+        chosen = scene.select(t, min_confidence=min_confidence) & scene.dynamic[t]
+        masks.append(chosen & ~depth_edges(scene.depth[t]))
+    count = sum(int(mask.sum()) for mask in masks)
+    step = max(1, int(np.ceil(np.sqrt(count / max_points))))
+    clouds = [scene.points_of(t, on_grid(mask, step, 0, 0)) for t, mask in enumerate(masks)]
+    pixels = [np.argwhere(on_grid(mask, step, 0, 0))[:, ::-1] for mask in masks]
+    added = np.repeat(np.arange(len(scene)), [len(p) for p in pixels])
+    frame = np.concatenate([tracks.frame, added])
+    order = np.argsort(frame, kind="stable")
+    point = np.concatenate([tracks.point, len(tracks.points_world) + np.arange(len(added))])
+    return Tracks(
+        np.concatenate([tracks.points_world, *(cloud.points_world for cloud in clouds)]),
+        np.concatenate([tracks.colors, *(cloud.colors for cloud in clouds)]),
+        np.concatenate([tracks.error_px, np.zeros(len(added))]),
+        frame[order], point[order],
+        np.concatenate([tracks.uv, *(p.astype(np.float64) for p in pixels)])[order],
+    )  # fmt: skip
 
 
 class _Sample(NamedTuple):

@@ -30,6 +30,7 @@ from dyn3r.io.phone_cameras import (
     read_record3d,
 )
 from dyn3r.io.regular_files import check_regular, read_json, read_text
+from dyn3r.io.text import counted
 from dyn3r.types import Lens
 
 _MAX_BYTES = 256_000_000
@@ -90,7 +91,7 @@ def _official(folder: Path, quaternion: QuaternionOrder) -> CameraList:
     rows = [line.split() for line in read_text(intrinsics).splitlines() if line.strip()]
     K = shaped(np.array(rows, dtype=np.float64).reshape(-1, 3, 3), (3, 3), intrinsics)
     if len(K) != len(path):
-        raise InputError(f"{folder} has {len(path)} cameras and {len(K)} intrinsics")
+        raise InputError(f"{folder} has {counted(len(path), 'camera')} and {len(K)} intrinsics")
     sizes = np.tile(np.array(open_image(image).size, dtype=np.float64), (len(K), 1))
     return replace(path, K=K, sizes_wh=sizes)
 
@@ -114,10 +115,12 @@ def _npz(source: Path) -> CameraList:
         if len(K) == 1 and T is not None:
             K = np.repeat(K, len(T), axis=0)
         if T is not None and len(K) != len(T):
-            raise InputError(f"{source} has {len(T)} cameras and {len(K)} K")
+            raise InputError(f"{source} has {counted(len(T), 'camera')} and {len(K)} K")
     count = len(T if T is not None else K)  # type: ignore[arg-type]
     if names and len(names) != count:
-        raise InputError(f"{source} has {count} cameras and {len(names)} names")
+        raise InputError(
+            f"{source} has {counted(count, 'camera')} and {counted(len(names), 'name')}"
+        )
     return CameraList(T, K, names=names)
 
 

@@ -40,7 +40,7 @@ from dyn3r.io.inspection.inspector import Inspector
 from dyn3r.io.inspection.interlacing import one_field
 from dyn3r.io.mask_files import match_frames, read_masks
 from dyn3r.io.numbers import checked_number, checked_whole
-from dyn3r.io.text import storable
+from dyn3r.io.text import counted, storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames, time_notes
 from dyn3r.types import Clip, FrameMapping, Progress, no_progress
 from dyn3r.types.input_report import InputNote
@@ -367,7 +367,9 @@ def choose_images(
     # the small number: k * (n / m) may be an ulp below the whole number it stands for
     kept = first + np.floor(every * np.arange(count) + 1e-6).astype(int)
     if not count:
-        raise InputError(f"{source} has {len(files)} images: none is left after {start:g} s")
+        raise InputError(
+            f"{source} has {counted(len(files), 'image')}: none is left after {start:g} s"
+        )
     return [files[k] for k in kept], kept / rate, float(rate / every)
 
 

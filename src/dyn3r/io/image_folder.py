@@ -11,7 +11,7 @@ import numpy as np
 
 from dyn3r.errors import InputError
 from dyn3r.io.images import image_mode, images_in, visible_files
-from dyn3r.io.text import storable
+from dyn3r.io.text import counted, storable
 from dyn3r.types.input_report import InputNote
 
 OTHER_MAPS = frozenset(
@@ -149,7 +149,7 @@ def _why_none(folder: Path) -> str:
     if not inside:
         return "is empty"
     found = [(path, len(images_in(path))) for path in inside if path.is_dir()]
-    named = [f"{path.name}/ ({count} images)" for path, count in found if count]
+    named = [f"{path.name}/ ({counted(count, 'image')})" for path, count in found if count]
     videos = [path.name for path in inside if path.suffix.lower() in VIDEO_SUFFIXES]
     if not named and videos:
         return f"has no images in it, but a video: give {videos[0]}"

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from dyn3r.errors import InputError
 from dyn3r.io.images import IMAGE_SUFFIXES, natural_key
-from dyn3r.io.text import storable
+from dyn3r.io.text import counted, storable
 
 ASSOCIATION_S = 0.02
 """Largest distance of absolute time stamps. Source: the TUM RGB-D benchmark's own association."""
@@ -96,9 +96,9 @@ def match_rows(
             raise _incomplete(partial, names, source)
     if not readings:
         raise InputError(
-            f"{source} holds {rows.count} frames where the clip has {len(names)}, and they can't "
-            f"be matched by name, number, time or order (the clip's first frame is {names[0]}"
-            f"{_example(rows)})"
+            f"{source} holds {counted(rows.count, 'frame')} where the clip has {len(names)}, "
+            "and they can't be matched by name, number, time or order "
+            f"(the clip's first frame is {names[0]}{_example(rows)})"
         )
     match = _decide(readings, rows.count, source)
     if match.how != "by name" and 2 * match.found < len(names) and 2 * _used(match) < rows.count:

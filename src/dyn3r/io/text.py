@@ -28,6 +28,11 @@ def storable_json(value: Any) -> Any:
     return value
 
 
+def counted(count: int, noun: str) -> str:
+    """Number and noun: 1 frame, 2 frames."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(text: str) -> str:
     """One line for a terminal: control characters become their escapes.
 

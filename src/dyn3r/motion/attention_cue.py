@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.errors import InputError
+from dyn3r.io.text import counted
 from dyn3r.motion.attention import (
     DynamicEvidence,
     ScoreStatistics,
@@ -20,6 +21,7 @@ from dyn3r.motion.attention import (
 )
 from dyn3r.motion.multi_otsu import last_otsu_threshold, upsample
 from dyn3r.motion.options import AttentionCueOptions
+from dyn3r.motion.probability import probability_of
 from dyn3r.motion.segments import cluster_means, cluster_tokens
 from dyn3r.motion.stillness import (
     covers_too_much,
@@ -98,6 +100,7 @@ def find_motion(
         has_motion=why_still is None,
         reason=reason,
         evidence=AttentionEvidence(evidence.dynamic_map, clusters, threshold, evidence.fused),
+        probability=probability_of(pixels, threshold),
     )
 
 
@@ -110,7 +113,7 @@ def _found(masks: np.ndarray, threshold: float, evidence: DynamicEvidence) -> st
         )
     elif not evidence.informed.all():
         few = int((~evidence.informed).sum())
-        text += f"; {few} frame(s) with a single pair took the values of the others"
+        text += f"; {counted(few, 'frame')} with a single pair took the values of the others"
     return text
 
 

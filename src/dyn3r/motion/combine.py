@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import UInt8
 
 from dyn3r.errors import InputError
 from dyn3r.motion.stillness import covers_too_much
@@ -45,4 +46,13 @@ def combine_motion(attention: Motion, flow: Motion) -> Motion:
         has_motion=bool(masks.any()),
         reason=f"{rule}: {masks.mean():.1%}; attention: {attention.reason}; flow: {flow.reason}",
         evidence=CombinedEvidence(attention, flow),
+        probability=_larger(attention.probability, flow.probability),
     )
+
+
+def _larger(
+    first: UInt8[np.ndarray, "n h w"] | None, second: UInt8[np.ndarray, "n h w"] | None
+) -> UInt8[np.ndarray, "n h w"] | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return np.maximum(first, second)

@@ -17,6 +17,7 @@ from dyn3r.errors import InputError
 from dyn3r.motion.guided_filter import guided_filter_grey
 from dyn3r.motion.mask_network import load_mask_network, mask_probability
 from dyn3r.motion.options import FlowCueOptions
+from dyn3r.motion.probability import probability_of
 from dyn3r.motion.published_residual import published_residual
 from dyn3r.motion.rigid_residual import NOISE_PX, mean_inverse_depth, rigid_residual
 from dyn3r.motion.stillness import covers_too_much
@@ -101,6 +102,7 @@ def motion_from_evidence(
         has_motion=why is None,
         reason=reason,
         evidence=evidence,
+        probability=probability_of(evidence.refined, options.limit),
     )
 
 

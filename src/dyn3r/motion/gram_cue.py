@@ -13,6 +13,7 @@ from dyn3r.motion.attention_cue import AttentionEvidence
 from dyn3r.motion.masks import still_motion
 from dyn3r.motion.multi_otsu import last_otsu_threshold, upsample
 from dyn3r.motion.options import AttentionCueOptions
+from dyn3r.motion.probability import probability_of
 from dyn3r.motion.segments import cluster_means, cluster_tokens
 from dyn3r.motion.stillness import covers_too_much
 from dyn3r.network.many_view.gram_statistics import GramMaps
@@ -61,6 +62,7 @@ def gram_motion(
         has_motion=why_still is None,
         reason=reason,
         evidence=AttentionEvidence(raw, clusters, threshold, normalised),
+        probability=probability_of(pixels, threshold),
     )
 
 

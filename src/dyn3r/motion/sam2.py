@@ -6,11 +6,12 @@ even frames, and the reverse. The result is SAM 2's alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from dyn3r.types import Progress, no_progress
 DEFAULT_WEIGHTS = "facebook/sam2.1-hiera-large"
 """Published weights. Source: Easi3R."""
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in training
+_Prompt = Callable[[Any, int], int]
+"""Adds a prompt to a session of transformers for an instance; returns the frame that it is of."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ class Sam2Refiner:
             others = frames[frames % 2 != parity]
             if not len(prompts) or not len(others):
                 continue
-            for t, mask in self._track(images, masks, prompts):
+            for t, mask in self._track(
+                images, [self._mask_prompt(t, masks[t]) for t in prompts.tolist()]
+            ):
                 if t % 2 != parity:
                     out[t] = mask
                     done += 1
@@ -82,25 +87,63 @@ class Sam2Refiner:
         progress("refining masks", len(masks), len(masks))
         return out
 
+    def object_at(
+        self, images: UInt8[np.ndarray, "n h w 3"], t: int, row: int, column: int
+    ) -> Bool[np.ndarray, "n h w"]:
+        """Masks of the object at a pixel of frame t, in all frames. Raises as `refine` does."""
+        scale = int(self._network.image_size) / np.array(images.shape[2:0:-1], np.float32)
+        point = torch.from_numpy(np.array([column, row], np.float32) * scale)
+
+        def prompt(session: Any, instance: int) -> int:
+            session.add_point_inputs(instance, t, {
+                "point_coords": point.reshape(1, 1, 1, 2).to(session.dtype),
+                "point_labels": torch.ones((1, 1, 1), dtype=torch.int32),
+            })  # fmt: skip
+            return t
+
+        return self._all_masks(images, prompt)
+
+    def follow(
+        self, images: UInt8[np.ndarray, "n h w 3"], t: int, mask: Bool[np.ndarray, "h w"]
+    ) -> Bool[np.ndarray, "n h w"]:
+        """The object of a mask of frame t in all frames; frame t keeps it. Raises as `refine`."""
+        masks = self._all_masks(images, self._mask_prompt(t, mask))
+        masks[t] = mask
+        return masks
+
+    def _mask_prompt(self, t: int, mask: Bool[np.ndarray, "h w"]) -> _Prompt:
+        size = int(self._network.image_size)
+
+        def prompt(session: Any, instance: int) -> int:
+            session.add_mask_inputs(instance, t, _prompt(mask, size))
+            return t
+
+        return prompt
+
+    def _all_masks(self, images: np.ndarray, prompt: _Prompt) -> Bool[np.ndarray, "n h w"]:
+        masks = np.zeros(images.shape[:3], bool)
+        for t, mask in self._track(images, [prompt]):
+            masks[t] = mask
+        return masks
+
     def _track(
-        self, images: np.ndarray, masks: np.ndarray, prompts: np.ndarray
+        self, images: np.ndarray, prompts: Sequence[_Prompt]
     ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
-        """Frame index and mask of every frame, from the masks of the frames `prompts`.
+        """Frame index and mask of every frame, from prompts in some of them.
 
         One pass forwards from the first prompt and one backwards.
         """
         network = self._network
-        size = int(network.image_size)
-        session = self._session(images, size)
+        session = self._session(images, int(network.image_size))
         instance = session.obj_id_to_idx(1)
-        h, w = masks.shape[1:]
-        found = []
+        h, w = images.shape[1:3]
+        found, prompted = [], []
         with torch.inference_mode():
-            for t in prompts.tolist():
-                session.add_mask_inputs(instance, t, _prompt(masks[t], size))
+            for prompt in prompts:
+                prompted.append(prompt(session, instance))
                 session.obj_with_new_inputs = [1]
-                network(session, frame_idx=t)
-            first = int(prompts[0])
+                network(session, frame_idx=prompted[-1])
+            first = prompted[0]
             for reverse in (False, True):
                 steps = network.propagate_in_video_iterator(session, first, reverse=reverse)
                 for step in steps:
@@ -140,6 +183,16 @@ class Sam2Refiner:
             ) from problem
         network.config.max_cond_frame_num = self.max_prompts
         return network.to(self.device).eval().requires_grad_(requires_grad=False)
+
+
+def sam2_on_this_machine(device: str = "cpu") -> Sam2Refiner | None:
+    """SAM 2 with its published weights, if transformers and the weights are here; else None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if find_spec("transformers") is None:
+        return None
+    found = try_to_load_from_cache(DEFAULT_WEIGHTS, "model.safetensors")
+    return Sam2Refiner(device=device) if isinstance(found, str) else None
 
 
 @contextmanager

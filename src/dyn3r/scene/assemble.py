@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dyn3r.motion.probability import agreeing
 from dyn3r.scene.scene import Scene
 from dyn3r.types import Clip, Geometry, Motion, RunContext, package_version
 
@@ -49,6 +50,7 @@ def scene_of(
         depth=geometry.depth.astype(np.float32),
         confidence=geometry.confidence.astype(np.float32),
         dynamic=motion.masks,
+        dynamic_probability=agreeing(motion.probability, motion.masks),
         K=geometry.K,
         T_world_camera=geometry.T_world_camera,
         mapping=clip.mapping,

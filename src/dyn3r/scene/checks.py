@@ -10,7 +10,7 @@ import numpy as np
 
 from dyn3r.errors import InputError
 from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, LARGEST_TIME_S, checked_number
-from dyn3r.io.text import storable, storable_json
+from dyn3r.io.text import counted, storable, storable_json
 from dyn3r.types import FrameMapping
 
 REQUIRED = ("depth", "confidence", "K", "T_world_camera", "times_s")
@@ -65,8 +65,9 @@ def _coerced(fields: Fields) -> dict[str, Any]:
 def _check(fields: Fields) -> None:
     """Raise InputError for the first field that does not fit."""
     images = fields["images"]
-    for name in ("images", "dynamic"):
-        if not isinstance(fields[name], np.ndarray):
+    for name in ("images", "dynamic", "dynamic_probability"):
+        optional = name == "dynamic_probability" and fields[name] is None
+        if not optional and not isinstance(fields[name], np.ndarray):
             raise InputError(
                 f"{name} of a scene must be an array, not {type(fields[name]).__name__}"
             )
@@ -78,10 +79,14 @@ def _check(fields: Fields) -> None:
         )
     n, h, w = images.shape[:3]
     if len(fields["mapping"].frame_lenses) not in (0, n):
-        raise InputError(f"a scene of {n} frames needs {n} lenses, if each frame has its own")
+        raise InputError(
+            f"a scene of {counted(n, 'frame')} needs {n} lenses, if each frame has its own"
+        )
     _check_maps(fields, n, h, w)
-    if fields["dynamic"].dtype != np.bool_:
-        raise InputError(f"dynamic of a scene must be bool, not {fields['dynamic'].dtype}")
+    for name, kind in (("dynamic", np.bool_), ("dynamic_probability", np.uint8)):
+        value = fields[name]
+        if value is not None and value.dtype != kind:
+            raise InputError(f"{name} of a scene must be {np.dtype(kind)}, not {value.dtype}")
     for name in ("depth", "confidence", "sigma_log_depth", "dynamic_map"):
         value = fields[name]
         if value is not None and not (np.isfinite(value).all() and (value >= 0).all()):
@@ -101,7 +106,7 @@ def check_frames(fields: Fields, n: int) -> None:
     _check_shapes(fields, wanted)
     names, fps, quality = fields["names"], fields["fps"], fields.get("frame_quality")
     if len(names) != n or not all(isinstance(name, str) for name in names):
-        raise InputError(f"a scene of {n} frames needs {n} names, which are strings")
+        raise InputError(f"a scene of {counted(n, 'frame')} needs {n} names, which are strings")
     if not (np.abs(fields["times_s"]) <= LARGEST_TIME_S).all() or not 0 <= fps <= MAX_FPS:
         raise InputError("times_s and fps of a scene must be finite, and fps not negative")
     if quality is not None and not (np.isfinite(quality).all() and (quality >= 0).all()):
@@ -125,7 +130,7 @@ def _check_metadata(metadata: Any) -> None:
 
 
 def _check_maps(fields: Fields, n: int, h: int, w: int) -> None:
-    maps = ("depth", "confidence", "dynamic", "sigma_log_depth")
+    maps = ("depth", "confidence", "dynamic", "sigma_log_depth", "dynamic_probability")
     _check_shapes(fields, dict.fromkeys(maps, (n, h, w)))
     grid = fields["dynamic_map"]
     if grid is not None and (grid.ndim != 3 or len(grid) != n or 0 in grid.shape):

@@ -26,6 +26,7 @@ from dyn3r.io.atomic import atomic_file
 from dyn3r.scene.checks import check_frames
 from dyn3r.scene.file_header import (
     FORMAT,
+    PROBABILITY,
     VERSION,
     Fields,
     Size,
@@ -70,6 +71,8 @@ def write_fields(
         for t in range(len(fields["images"])):
             _put(archive, f"images/{t:06d}.png", _png(fields["images"][t]))
             _put(archive, f"dynamic/{t:06d}.png", _png(fields["dynamic"][t]))
+            if fields[PROBABILITY] is not None:
+                _put(archive, f"{PROBABILITY}/{t:06d}.png", _png(fields[PROBABILITY][t]))
             for name in maps_of(fields):
                 values = fields[name][t]
                 if precision == "full":
@@ -147,12 +150,13 @@ class _Reader:
             raise self._damaged(f"its header is not valid ({str(error)[:100]})") from error
         n, (h, w) = len(fields["names"]), fields["mapping"].size_hw
         suffix = "png" if exponents else "f32"
+        grey = header.get(PROBABILITY) is True
         self._check_size(n, (h, w), sizes)
         try:
             check_frames(fields, n)  # before images are decoded
         except InputError as error:
             raise self._damaged(str(error)) from None
-        self._check_members(n, sizes, suffix)
+        self._check_members(n, sizes, suffix, (PROBABILITY,) if grey else ())
         for name, size in sizes.items():
             fields[name] = np.empty((n, *size), np.float32)
             for t in range(n):
@@ -163,6 +167,9 @@ class _Reader:
         for t in range(n):
             fields["images"][t] = self._image(f"images/{t:06d}.png", (h, w), "RGB")
             fields["dynamic"][t] = self._image(f"dynamic/{t:06d}.png", (h, w), "1")
+        if grey:
+            names = [f"{PROBABILITY}/{t:06d}.png" for t in range(n)]
+            fields[PROBABILITY] = np.stack([self._image(name, (h, w), "L") for name in names])
         return fields
 
     def header(self) -> dict[str, Any]:
@@ -187,7 +194,7 @@ class _Reader:
 
     def _check_size(self, n: int, size: Size, sizes: dict[str, Size]) -> None:
         floats = sum(h * w for h, w in sizes.values())
-        needed = n * (4 * size[0] * size[1] + 4 * floats)
+        needed = n * (5 * size[0] * size[1] + 4 * floats)
         if max(h * w for h, w in [size, *sizes.values()]) > MAX_FRAME_PIXELS or (
             needed > MAX_SCENE_BYTES
         ):
@@ -197,8 +204,10 @@ class _Reader:
             )
         check_budget(self.where, needed, self.where.stat().st_size)
 
-    def _check_members(self, n: int, sizes: dict[str, Size], suffix: str) -> None:
-        wanted = {"images": "png", "dynamic": "png"} | dict.fromkeys(sizes, suffix)
+    def _check_members(
+        self, n: int, sizes: dict[str, Size], suffix: str, more: tuple[str, ...]
+    ) -> None:
+        wanted = dict.fromkeys(("images", "dynamic", *more), "png") | dict.fromkeys(sizes, suffix)
         for folder, kind in wanted.items():
             for t in range(n):
                 if f"{folder}/{t:06d}.{kind}" not in self.members:

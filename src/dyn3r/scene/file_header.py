@@ -24,6 +24,8 @@ MAX_SOURCE_PIXELS = 1 << 28
 MAX_COEFFICIENTS = 8
 """Most coefficients of one kind of a lens."""
 MAPS = ("depth", "confidence", "sigma_log_depth", "dynamic_map")
+PROBABILITY = "dynamic_probability"
+"""A map of 8 bits, beside those of `MAPS`."""
 
 
 def make_header(fields: Fields, precision: str) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def make_header(fields: Fields, precision: str) -> dict[str, Any]:
         "size_hw": [int(x) for x in fields["images"].shape[1:3]],
         "precision": precision,
         "maps": maps_of(fields),
+        **({PROBABILITY: True} if fields[PROBABILITY] is not None else {}),
         "grid_hw": None if grid is None else list(grid.shape[1:]),
         "mapping": {
             "source_hw": [int(x) for x in mapping.source_hw],

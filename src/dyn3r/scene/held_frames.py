@@ -49,7 +49,8 @@ def with_held_frames(
             held = np.isfinite(given).all(axis=(1, 2))
             held[kept] = False
             out[held] = given[held]
-    names = ("depth", "confidence", "dynamic", "frame_quality", "dynamic_map")
+    names = ("depth", "confidence", "dynamic", "frame_quality", "dynamic_map",
+             "dynamic_probability")  # fmt: skip
     maps: dict[str, Any] = {name: spread(getattr(scene, name)) for name in names}
     return replace(
         scene,

@@ -37,7 +37,7 @@ class Continuation:
             return np.concatenate([first, second[new]])
 
         names = "images depth confidence dynamic K T_world_camera times_s"
-        optional = "sigma_log_depth frame_quality dynamic_map"
+        optional = "sigma_log_depth frame_quality dynamic_map dynamic_probability"
         fields: dict[str, Any] = {name: both(name) for name in f"{names} {optional}".split()}
         start = len(earlier) - self.shared
         notes = [

@@ -80,6 +80,9 @@ class Scene:
     """0..1 per frame: share of its pixels where the pairs agree, 0 for a lost frame."""
     dynamic_map: Float32[np.ndarray, "n gh gw"] | None = None
     """The motion score behind `dynamic` on the patch grid, 0..1."""
+    dynamic_probability: UInt8[np.ndarray, "n h w"] | None = None
+    """Probability of every pixel to be dynamic, 0..255; `dynamic` is where it exceeds 127. None for
+    known masks. Masks at another limit: `dyn3r.scene.sensitivity`."""
 
     def __post_init__(self) -> None:
         for name, value in checked_fields(vars(self)).items():

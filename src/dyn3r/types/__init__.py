@@ -359,6 +359,9 @@ class Motion:
     """The masks before refinement; None if they were not refined."""
     refinement: str | None = None
     """One sentence about that refinement."""
+    probability: UInt8[np.ndarray, "n h w"] | None = None
+    """Probability of every pixel to be dynamic before later stages changed the masks, 0..255 with
+    the limit between 127 and 128; None if the cue gives none."""
 
     @cached_property
     def excluded(self) -> Bool[np.ndarray, "n h w"]:

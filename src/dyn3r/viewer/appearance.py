@@ -8,6 +8,8 @@ from typing import ClassVar, Literal, get_args
 from dyn3r.errors import InputError
 
 ColorBy = Literal["rgb", "depth", "confidence", "motion", "time"]
+Style = Literal["surface", "points"]
+STYLES: tuple[str, ...] = get_args(Style)
 COLOR_MODES: tuple[str, ...] = get_args(ColorBy)
 
 
@@ -22,6 +24,9 @@ class Appearance:
     # Type checkers leave the constructor alone: it refuses wrong values itself.
     __no_type_check__: ClassVar[bool] = True
 
+    style: Style = "surface"
+    """surface: through neighbouring pixels, cut at depth edges, with the frames as textures; or
+    points: discs."""
     color: ColorBy = "rgb"
     """rgb; depth (red is near); confidence (bright is high); motion (dynamic pixels red); time of
     the frame (blue is early, red is late)."""
@@ -33,6 +38,9 @@ class Appearance:
     """Down-sampling of the background: edge length of a voxel in pixel footprints."""
     step_moving: int = 1
     """Down-sampling of the dynamic pixels: every n-th row and column."""
+    mask_sensitivity: float = 0.5
+    """Sensitivity (0..1) of the motion masks; 0.5: as found. Without effect on scenes that keep no
+    probability (`Scene.dynamic_probability`)."""
     mask_dilation: int = 0
     """Dilation of the motion masks in pixels."""
     hide_edges: bool = True
@@ -42,10 +50,14 @@ class Appearance:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.style not in STYLES:
+            raise InputError(f"the style is one of {', '.join(STYLES)}, not {self.style!r}")
         if self.color not in COLOR_MODES:
             raise InputError(f"the colour is one of {', '.join(COLOR_MODES)}, not {self.color!r}")
         if not (0 <= self.drop_static <= 1 and 0 <= self.drop_moving <= 1):
             raise InputError("the shares of pixels to drop must lie in 0..1")
+        if not 0 <= self.mask_sensitivity <= 1:
+            raise InputError("the sensitivity of the masks must lie in 0..1")
         if self.step_static < 1 or self.step_moving < 1 or self.mask_dilation < 0:
             raise InputError("down-sampling must be 1 or more and mask dilation 0 pixels or more")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from dyn3r.viewer.framing import Window
 from dyn3r.viewer.layout import FOV_RAD
 from dyn3r.viewer.page_script import NARROW_PX
 from dyn3r.viewer.placement import UP
-from dyn3r.viewer.playback import Playback
+from dyn3r.viewer.playback import CameraState, Playback
 
 PANEL_PX = 350
 """Width of the panel with the controls and its margin, in a window that has room for it."""
@@ -21,20 +21,13 @@ _SHEET_PX = 60  # height of that sheet, collapsed
 _INSIDE = 0.1  # distance from the clip's camera, in median depths, at which its frustum is hidden
 
 
-class _CameraState(NamedTuple):
-    position: Float[np.ndarray, " 3"]
-    look_at: Float[np.ndarray, " 3"]
-    up: Float[np.ndarray, " 3"]
-    fov_y_rad: float
-
-
 class BrowserCamera:
     """Control of the camera of a browser. Without one (None) no call has an effect."""
 
     def __init__(self, client: Any, playback: Playback) -> None:
         """Start in free navigation; `client` is viser's `ClientHandle`."""
         self._client, self._playback = client, playback
-        self._saved: _CameraState | None = None
+        self._saved: CameraState | None = None
         self.following = False
 
     @property
@@ -44,6 +37,14 @@ class BrowserCamera:
             return (1280, 720)
         camera = self._client.camera
         return (max(1, int(camera.image_width)), max(1, int(camera.image_height)))
+
+    @property
+    def state(self) -> CameraState | None:
+        """The browser's camera now; None without a browser."""
+        if self._client is None:
+            return None
+        camera = self._client.camera
+        return CameraState(camera.position, camera.look_at, camera.up_direction, float(camera.fov))
 
     @property
     def window(self) -> Window:
@@ -56,29 +57,26 @@ class BrowserCamera:
     def reset(self) -> None:
         """Move the browser's camera to the first view of its window."""
         view = self._playback.first_view(self.window)
-        self._set(_CameraState(view.position, view.look_at, UP, FOV_RAD))
+        self._set(CameraState(view.position, view.look_at, UP, FOV_RAD))
         if self._client is not None:
             unit = self._playback.unit
             self._client.camera.near, self._client.camera.far = 0.01 * unit, 1000 * unit
 
     def set_view(self, position: Float[np.ndarray, " 3"], look_at: Float[np.ndarray, " 3"]) -> None:
         """Move the browser's camera to a viewpoint without roll."""
-        self._set(_CameraState(position, look_at, UP, FOV_RAD))
+        self._set(CameraState(position, look_at, UP, FOV_RAD))
 
     def look_through(self, t: int) -> None:
         """Move the browser's camera to the viewpoint of the camera of frame t."""
         T, unit = self._playback.T_common_camera(t), self._playback.unit
         look_at = T[:3, 3] + unit * T[:3, 2]
-        self._set(_CameraState(T[:3, 3], look_at, -T[:3, 1], self._playback.fov_y_rad(t)))
+        self._set(CameraState(T[:3, 3], look_at, -T[:3, 1], self._playback.fov_y_rad(t)))
         self._set_inside(inside=True)
 
     def set_following(self, *, enabled: bool) -> None:
         """Save the camera of the browser (enabled), or restore it (disabled)."""
         if enabled and not self.following and self._client is not None:
-            camera = self._client.camera
-            self._saved = _CameraState(
-                camera.position, camera.look_at, camera.up_direction, camera.fov
-            )
+            self._saved = self.state
         was_following, self.following = self.following, enabled
         self._set_inside(inside=enabled)
         if was_following and not enabled and self._saved is not None:
@@ -105,7 +103,7 @@ class BrowserCamera:
         for nodes in self._playback.scene_nodes:
             nodes.set_inside(inside=inside)
 
-    def _set(self, state: _CameraState) -> None:
+    def _set(self, state: CameraState) -> None:
         if self._client is None:
             return
         with self._client.atomic():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dyn3r.viewer.appearance import COLOR_MODES, Appearance, Visibility
+from dyn3r.viewer.appearance import COLOR_MODES, STYLES, Appearance, Visibility
 from dyn3r.viewer.legend import legend_html
 from dyn3r.viewer.playback import Playback
 from dyn3r.viewer.scene_nodes import SceneNodes
@@ -52,6 +52,7 @@ class Controls:
         """Add the controls to `gui`, viser's `GuiApi`."""
         self._gui, self._actions = gui, actions
         leading, choices = playback.leading, playback.choices
+        self._scenes = [nodes.scene for nodes in playback.scene_nodes]
         self.menu = gui.add_dropdown("scene", list(choices), initial_value=choices[0])
         self.menu.visible = len(choices) > 1
         on_user_change(self.menu, lambda: actions.choose_scene(self.menu.value))
@@ -102,11 +103,13 @@ class Controls:
     def appearance(self) -> Appearance:
         """Appearance that the controls are set to."""
         return Appearance(
+            style=self.style.value,
             color=self.color.value,
             drop_static=self.drop_static.value / 100,
             drop_moving=self.drop_moving.value / 100,
             step_static=int(self.step_static.value),
             step_moving=int(self.step_moving.value),
+            mask_sensitivity=self.sensitivity.value / 100,
             mask_dilation=int(self.mask_dilation.value),
             hide_edges=bool(self.edges.value),
             frame_alone=bool(self.alone.value),
@@ -124,15 +127,17 @@ class Controls:
 
     def set_appearance(self, appearance: Appearance) -> None:
         """Set the controls to this appearance; values are clamped to the sliders' ranges."""
-        self.color.value = appearance.color
+        self.style.value, self.color.value = appearance.style, appearance.color
+        self._enable()
         for control, value in (
             (self.drop_static, round(100 * appearance.drop_static)),
             (self.drop_moving, round(100 * appearance.drop_moving)),
             (self.step_static, appearance.step_static),
             (self.step_moving, appearance.step_moving),
+            (self.sensitivity, round(100 * appearance.mask_sensitivity)),
             (self.mask_dilation, appearance.mask_dilation),
         ):
-            control.value = min(value, control.max)
+            control.value = min(max(value, control.min), control.max)
         self.edges.value = appearance.hide_edges
         self.alone.value = appearance.frame_alone
 
@@ -145,6 +150,10 @@ class Controls:
             self.frame_stride.value = min(visibility.frame_stride, self.frame_stride.max)
         self.up_to_current.value = visibility.up_to_current
         self.trail_length.value = min(visibility.trail_length, self.trail_length.max)
+
+    def _enable(self) -> None:
+        """Disable what has no effect on surfaces."""
+        self.size.disabled = self.edges.disabled = self.style.value == "surface"
 
     # --- the folders ----------------------------------------------------------------------------
 
@@ -186,6 +195,9 @@ class Controls:
 
     def _add_points(self) -> None:
         gui, actions = self._gui, self._actions
+        self.style = gui.add_dropdown(
+            "draw as", STYLES, initial_value=STYLES[0], hint="surfaces are cut at depth edges"
+        )
         self.color = gui.add_dropdown("colour by", COLOR_MODES, initial_value=COLOR_MODES[0])
         self.size = gui.add_slider("point size", min=0.2, max=4.0, step=0.1, initial_value=1.0)
         self.drop_static, self.drop_moving = (
@@ -200,6 +212,11 @@ class Controls:
                            hint="down-sampling: every n-th point along rows and columns")
             for name in ("static", "moving")
         )  # fmt: skip
+        self.sensitivity = gui.add_slider(
+            "mask sensitivity %", min=5, max=95, step=1, initial_value=50,
+            visible=any(scene.dynamic_probability is not None for scene in self._scenes),
+            hint="50: masks as found; more: more pixels count as moving",
+        )  # fmt: skip
         self.mask_dilation = gui.add_slider(
             "dilate masks px", min=0, max=24, step=1, initial_value=0,
             hint="dilation of the motion masks",
@@ -210,10 +227,11 @@ class Controls:
         self.alone = gui.add_checkbox(
             "frame alone", initial_value=False, hint="no background points of other frames"
         )
+        on_user_change(self.style, self._enable)
         on_user_change(self.size, lambda: actions.resize_points(float(self.size.value)))
         for control in (
-            self.color, self.drop_static, self.drop_moving, self.step_static, self.step_moving,
-            self.mask_dilation, self.edges, self.alone,
+            self.style, self.color, self.drop_static, self.drop_moving, self.step_static,
+            self.step_moving, self.sensitivity, self.mask_dilation, self.edges, self.alone,
         ):  # fmt: skip
             on_user_change(control, actions.appearance_changed)
 

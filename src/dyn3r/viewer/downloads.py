@@ -13,9 +13,9 @@ from PIL import Image
 from dyn3r.scene.drawing import write_video
 from dyn3r.types import Progress
 from dyn3r.viewer.appearance import Appearance, Visibility
-from dyn3r.viewer.playback import Playback, PreparedScenes
+from dyn3r.viewer.playback import CameraState, Playback, PreparedScenes
 from dyn3r.viewer.record import record
-from dyn3r.viewer.splat import SplatRenderer, Viewpoint
+from dyn3r.viewer.renderer import SceneRenderer, Viewpoint
 from dyn3r.viewer.turntable import TurntableOptions, render_turntable
 
 
@@ -46,7 +46,7 @@ def turntable_file(
     )
     options = TurntableOptions()
     images = render_turntable(
-        SplatRenderer(nodes.scene, appearance), viewpoint, options, nodes.layout.fps, progress
+        SceneRenderer(nodes.scene, appearance), viewpoint, options, nodes.layout.fps, progress
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "turntable.mp4"
@@ -55,7 +55,9 @@ def turntable_file(
 
 
 def page_file(
-    scenes: PreparedScenes, appearance: Appearance, visibility: Visibility, point_size: float
-) -> tuple[str, bytes]:
-    """Name and content of the page as one self-contained HTML file."""
-    return "scene.html", record(scenes, appearance, visibility, as_page=True, point_size=point_size)
+    scenes: PreparedScenes, appearance: Appearance, visibility: Visibility, point_size: float,
+    view: CameraState | None,
+) -> tuple[str, bytes]:  # fmt: skip
+    """Name and content of the page as one self-contained HTML file, which opens at this view."""
+    content = record(scenes, appearance, visibility, as_page=True, point_size=point_size, view=view)
+    return "scene.html", content

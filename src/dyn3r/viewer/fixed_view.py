@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from dyn3r.scene import Scene
 from dyn3r.viewer.framing import Window
-from dyn3r.viewer.splat import BACKGROUND, EMPTY, SplatRenderer, Viewpoint, nearest_index
+from dyn3r.viewer.renderer import SceneRenderer, Viewpoint, with_background
 from dyn3r.viewer.turntable import orbit
 
 _ANGLE_DEG = 15.0
@@ -23,22 +23,15 @@ class FixedView:
         self, scene: Scene, size_hw: tuple[int, int], viewpoint: Viewpoint | None = None
     ) -> None:
         """Render the background; `viewpoint`: the page's first view from the side if None."""
-        self._renderer = SplatRenderer(scene)
+        self._renderer = SceneRenderer(scene)
         self._size_hw = size_hw
         self._viewpoint = viewpoint or self._from_the_side()
-        self._colors, self._keys = self._renderer.static_keys(self._viewpoint, size_hw)
+        self._static = self._renderer.static_layer(self._viewpoint, size_hw)
 
     def render(self, t: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Image of frame t, as `SplatRenderer.render` makes it without supersampling."""
-        colors, keys = self._renderer.moving_keys(t, self._viewpoint, self._size_hw)
-        # the index of a point is the lower half of its key
-        later = np.where(keys == EMPTY, keys, keys + len(self._colors))
-        index = nearest_index(np.minimum(self._keys, later))
-        image = np.empty((*self._size_hw, 3), np.uint8)
-        image[:] = BACKGROUND
-        hit = index >= 0
-        image.reshape(-1, 3)[hit] = np.concatenate([self._colors, colors])[index[hit]]
-        return image
+        """Image of frame t, as `SceneRenderer.render` makes it without supersampling."""
+        moving = self._renderer.moving_layer(t, self._viewpoint, self._size_hw)
+        return with_background(self._static.over(moving))
 
     def _from_the_side(self) -> Viewpoint:
         layout = self._renderer.layout

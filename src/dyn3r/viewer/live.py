@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dyn3r.errors import InputError
+from dyn3r.io.text import counted
 from dyn3r.scene.background import grow, on_grid
 from dyn3r.viewer.frustums import CAMERA_COLOR, IMAGE_SCALE
 from dyn3r.viewer.layout import FOV_RAD
@@ -146,7 +147,7 @@ class LiveViewer(WebPage):
     def finish(self, text: str = "finished") -> None:
         """Show on the page that the run has ended. The page stays until `stop`."""
         with self._lock:
-            self._status.value = f"{text}: {self._count} frames"
+            self._status.value = f"{text}: {counted(self._count, 'frame')}"
 
     # --- the page -------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dyn3r.viewer.viser_internals import SHEET_HANDLE, run_script
+
 ADDRESS_KEY = "dyn3r-address"
 """Entry of the browser's local storage that holds the part of the address after `?`."""
 NARROW_PX = 576
@@ -25,8 +27,7 @@ _START = """
   };
   if (%(collapse)s && window.innerWidth <= %(narrow)s) {
     // viser opens its sheet over the scene
-    const handle = [...document.querySelectorAll('div')]
-      .find(d => d.style.cursor === 'pointer' && d.style.height === '3.5em');
+    const handle = %(handle)s;
     if (handle) handle.click();
   }
   window.addEventListener('keydown', event => {
@@ -53,13 +54,6 @@ _LEGEND = """
 """
 
 
-def run_script(target: Any, source: str) -> None:
-    """Run JavaScript in the page of viser's server or of one of its clients."""
-    from viser._messages import RunJavascriptMessage
-
-    target.gui._websock_interface.queue_message(RunJavascriptMessage(source=source))
-
-
 def start_page_script(client: Any, *, collapse_sheet: bool = True) -> None:
     """Keys for the timeline; and the address for `dyn3r.viewer.address.read_address`.
 
@@ -69,7 +63,8 @@ def start_page_script(client: Any, *, collapse_sheet: bool = True) -> None:
         "key": "viser-user:" + ADDRESS_KEY, "narrow": NARROW_PX, "collapse": collapse_sheet,
         "play": PLAY, "pause": PAUSE, "previous": PREVIOUS, "next": NEXT,
     }  # fmt: skip
-    run_script(client, _START % {name: json.dumps(value) for name, value in names.items()})
+    values = {name: json.dumps(value) for name, value in names.items()}
+    run_script(client, _START % {**values, "handle": SHEET_HANDLE})
 
 
 def set_title(target: Any, title: str) -> None:

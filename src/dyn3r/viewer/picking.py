@@ -34,17 +34,18 @@ def nearest_hit(
     points: Float[np.ndarray, "k 3"],
     origin: Float[np.ndarray, " 3"],
     direction: Float[np.ndarray, " 3"],
+    gap: float = 0.0,
 ) -> int | None:
     """Index of the point that a click on a ray hits; None if there is none.
 
-    Of the points within a small angle of the ray, the front ones count, and of these the one at the
-    smallest angle.
+    Of the points within a small angle of the ray, or nearer to it than `gap`, the front ones count,
+    and of these the one at the smallest angle.
     """
     away = points - origin
     along = away @ (direction / np.linalg.norm(direction))
     across = np.sqrt(np.maximum((away * away).sum(axis=1) - along * along, 0))
     angle = across / np.maximum(along, 1e-12)
-    near = np.flatnonzero((along > 0) & (angle < _RADIUS_RAD))
+    near = np.flatnonzero((along > 0) & ((angle < _RADIUS_RAD) | (across < gap)))
     if len(near) == 0:
         return None
     front = near[along[near] <= along[near].min() * (1 + _BEHIND)]
@@ -56,16 +57,17 @@ def find_hit(
 ) -> Hit | None:
     """Visible point of a scene that a ray hits; the ray is in the scene's own world."""
     t, shown = nodes.frame, nodes.visibility
-    pixels = nodes.points.background_pixels
     frames: list[tuple[int, np.ndarray]] = []
     if shown.background:
-        frames += [(i, pixels[i]) for i in range(len(pixels)) if not shown.up_to_current or i <= t]
+        static = nodes.points.shown_static
+        frames += [part for part in static if not shown.up_to_current or part[0] <= t]
     if shown.moving:
-        frames.append((t, nodes.points.moving_pixels[t]))
+        frames.append((t, nodes.points.shown_moving(t)))
     if not frames:
         return None
     points = [pixel_points(nodes.scene, i, chosen) for i, chosen in frames]
-    index = nearest_hit(np.concatenate(points), origin, direction)
+    gap = 0.7 * nodes.layout.spacing if nodes.points.appearance.style == "surface" else 0.0
+    index = nearest_hit(np.concatenate(points), origin, direction, gap)
     if index is None:
         return None
     ends = np.cumsum([len(p) for p in points])

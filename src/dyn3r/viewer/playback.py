@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from dyn3r.viewer.appearance import Appearance, Visibility
 from dyn3r.viewer.framing import Window
 from dyn3r.viewer.layout import FOV_RAD, scene_layout
 from dyn3r.viewer.placement import (
+    UP,
     common_first_view,
     label_position,
     place_side_by_side,
@@ -42,7 +43,14 @@ class PreparedScenes:
         self.scenes = [scale_to_unit_depth(s) for s in scenes] if several else list(scenes)
         self.layouts = [scene_layout(scene) for scene in self.scenes]
         self.points = [ScenePoints(scene, appearance) for scene in self.scenes]
+        for points in self.points:
+            points.prepare()
         self.placements = place_side_by_side(self.scenes, self.layouts)
+
+    def set_masks(self, scene: Scene, points: ScenePoints) -> None:
+        """Take another version of the only scene, with other masks, and its points."""
+        assert len(self.scenes) == 1
+        self.scenes[0], self.points[0] = scene, points.copy()
 
     @property
     def title(self) -> str:
@@ -155,10 +163,27 @@ class Playback:
             nodes.set_visibility(visibility)
 
 
-def set_initial_camera(server: Any, playback: Playback) -> None:
-    """First view of browsers that connect to a server, or that open its recording."""
-    view, camera = playback.first_view(), server.initial_camera
-    camera.position, camera.look_at, camera.fov = view.position, view.look_at, FOV_RAD
+class CameraState(NamedTuple):
+    """Camera of a browser, in the common world."""
+
+    position: Float[np.ndarray, " 3"]
+    """Its centre."""
+    look_at: Float[np.ndarray, " 3"]
+    """The point that it turns around."""
+    up: Float[np.ndarray, " 3"]
+    """The direction that points up."""
+    fov_y_rad: float
+    """Vertical field of view."""
+
+
+def set_initial_camera(server: Any, playback: Playback, state: CameraState | None = None) -> None:
+    """View of browsers that connect to a server, or that open its recording; None: the first."""
+    if state is None:
+        view = playback.first_view()
+        state = CameraState(view.position, view.look_at, UP, FOV_RAD)
+    camera = server.initial_camera
+    camera.position, camera.look_at = state.position, state.look_at
+    camera.up, camera.fov = state.up, state.fov_y_rad
     camera.near, camera.far = 0.01 * playback.unit, 1000 * playback.unit
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
@@ -12,10 +12,13 @@ from jaxtyping import Float, Float32, Int, UInt8
 from dyn3r.scene import Scene
 from dyn3r.scene.agreement import agreement
 from dyn3r.scene.background import choose_static, depth_edges, grow, on_grid
-from dyn3r.scene.drawing import confidence_picture, depth_picture, motion_picture
 from dyn3r.scene.pictures import Limits, find_limits
+from dyn3r.scene.sensitivity import at_sensitivity
+from dyn3r.scene.surface import Surface
 from dyn3r.viewer.appearance import Appearance
 from dyn3r.viewer.packing import PackedCloud, pack
+from dyn3r.viewer.pixels import confidence_threshold, pixel_colors
+from dyn3r.viewer.surfaces import moving_surfaces, static_surfaces
 
 MAX_BACKGROUND = 400_000
 """Largest number of background points."""
@@ -28,12 +31,11 @@ MAX_CHUNKS = 64
 _MASK_MARGIN_PX = 2
 """Pixels around dynamic ones that are left out of the background. A moving object would otherwise
 leave a rim along its path."""
-_MAX_SAMPLES = 4_000_000  # pixels that a confidence quantile is taken of
 
 Pixels = tuple[Int[np.ndarray, " _"], ...]
 """Row-major pixel indices, ascending, one array per frame."""
 
-_SELECTION = ("mask_dilation", "hide_edges", "frame_alone")
+_SELECTION = ("mask_sensitivity", "mask_dilation", "hide_edges", "frame_alone")
 _BACKGROUND_SELECTION = ("drop_static", "step_static", *_SELECTION)
 _MOVING_SELECTION = ("drop_moving", "step_moving", *_SELECTION)
 
@@ -46,58 +48,131 @@ class ChangedClouds(NamedTuple):
 
 
 class ScenePoints:
-    """Points of a scene under an appearance. A new appearance recomputes only what it changes."""
+    """What is drawn of a scene under an appearance, as points or as surfaces.
+
+    It is selected when it is first asked for. A new appearance selects only what it changes again.
+    """
 
     def __init__(self, scene: Scene, appearance: Appearance) -> None:
-        """Select the pixels."""
-        self.scene, self.appearance = scene, appearance
+        """Select nothing yet."""
+        self._found, self.appearance = scene, appearance
+        self.scene = at_sensitivity(scene, appearance.mask_sensitivity)
+        """The scene, with masks of the appearance's sensitivity."""
         self.unit = scene.median_depth
         n = len(scene)
         chunk = -(-n // MAX_CHUNKS)
         self.chunks = [range(a, min(a + chunk, n)) for a in range(0, n, chunk)]
         """Frames of each chunk of the background."""
         self._limits: Limits | None = None
-        self._background, self._background_rgb = agreeing_background(scene, appearance)
-        self._moving = select_moving(scene, appearance)
+        self._static: dict[str, Any] = {}
+        self._moving: dict[str, Any] = {}
 
     def copy(self) -> ScenePoints:
         """The same points, whose appearance changes by itself. Arrays are shared."""
-        return copy(self)
+        other = copy(self)
+        other._static, other._moving = dict(self._static), dict(self._moving)
+        return other
+
+    def prepare(self) -> None:
+        """Select what the appearance shows."""
+        if self.appearance.style == "surface":
+            _ = self.static_surfaces, self.moving_surfaces
+        else:
+            _ = self.background_pixels, self.moving_pixels
 
     def set_appearance(self, appearance: Appearance) -> ChangedClouds:
-        """Change the appearance; returns which clouds have other points or colours now."""
+        """Change the appearance; returns what has other points or colours now."""
         old, self.appearance = self.appearance, appearance
 
         def differ(fields: tuple[str, ...]) -> bool:
             return any(getattr(old, name) != getattr(appearance, name) for name in fields)
 
         background, moving = differ(_BACKGROUND_SELECTION), differ(_MOVING_SELECTION)
+        if old.mask_sensitivity != appearance.mask_sensitivity:
+            self.scene = at_sensitivity(self._found, appearance.mask_sensitivity)
         if background:
-            self._background, self._background_rgb = agreeing_background(self.scene, appearance)
+            self._static = {}
         if moving:
-            self._moving = select_moving(self.scene, appearance)
-        recoloured = old.color != appearance.color
+            self._moving = {}
+        masks = old.mask_sensitivity != appearance.mask_sensitivity
+        recoloured = old.color != appearance.color or (masks and appearance.color == "motion")
+        recoloured |= old.style != appearance.style
         return ChangedClouds(background or recoloured, moving or recoloured)
+
+    def set_masks(self, scene: Scene) -> ChangedClouds:
+        """Take the masks of another version of the same scene; returns what differs now."""
+        self._found = scene
+        self.scene = at_sensitivity(scene, self.appearance.mask_sensitivity)
+        # the masks do not select what is shown of a frame alone
+        self._static = {}
+        self._moving = self._moving if self.appearance.frame_alone else {}
+        return ChangedClouds(background=True, moving=True)
 
     @property
     def background_pixels(self) -> Pixels:
-        """Pixels of the background of each frame."""
-        return self._background
+        """Pixels of the background of each frame, as points."""
+        return self._agreeing[0]
 
     @property
     def moving_pixels(self) -> Pixels:
-        """Dynamic pixels of each frame."""
-        return self._moving
+        """Dynamic pixels of each frame, as points."""
+        if "pixels" not in self._moving:
+            self._moving["pixels"] = select_moving(self.scene, self.appearance)
+        pixels: Pixels = self._moving["pixels"]
+        return pixels
+
+    @property
+    def static_surfaces(self) -> list[Surface]:
+        """Surfaces of the background, each of a frame."""
+        if "surfaces" not in self._static:
+            self._static["surfaces"] = static_surfaces(self.scene, self.appearance)
+        found: list[Surface] = self._static["surfaces"]
+        return found
+
+    @property
+    def moving_surfaces(self) -> list[Surface]:
+        """Dynamic surface of each frame."""
+        if "surfaces" not in self._moving:
+            self._moving["surfaces"] = moving_surfaces(self.scene, self.appearance)
+        found: list[Surface] = self._moving["surfaces"]
+        return found
+
+    @property
+    def shown_static(self) -> list[tuple[int, Int[np.ndarray, " _"]]]:
+        """Frames and pixels of what is drawn of the background."""
+        if self.appearance.style == "surface":
+            return [(part.frame, part.pixels) for part in self.static_surfaces]
+        return list(enumerate(self.background_pixels))
+
+    def shown_moving(self, t: int) -> Int[np.ndarray, " _"]:
+        """Pixels of what is drawn of the dynamic pixels of frame t."""
+        if self.appearance.style == "surface":
+            return self.moving_surfaces[t].pixels
+        return self.moving_pixels[t]
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the colours."""
+        if self._limits is None:
+            self._limits = find_limits(self.scene)
+        return self._limits
+
+    @property
+    def _agreeing(self) -> tuple[Pixels, tuple[UInt8[np.ndarray, "_ 3"], ...]]:
+        if "pixels" not in self._static:
+            self._static["pixels"] = agreeing_background(self.scene, self.appearance)
+        found: tuple[Pixels, tuple[np.ndarray, ...]] = self._static["pixels"]
+        return found
 
     def background(self) -> list[PackedCloud]:
         """Static points, one cloud for each of `chunks`."""
-        return [
-            self._pack(self._background, frames, self._background_rgb) for frames in self.chunks
-        ]
+        pixels, rgb = self._agreeing
+        return [self._pack(pixels, frames, rgb) for frames in self.chunks]
 
     def moving(self) -> list[PackedCloud]:
         """Dynamic points, one cloud per frame."""
-        return [self._pack(self._moving, range(t, t + 1)) for t in range(len(self.scene))]
+        pixels = self.moving_pixels
+        return [self._pack(pixels, range(t, t + 1)) for t in range(len(self.scene))]
 
     def _pack(
         self, pixels: Pixels, frames: range, rgb: Sequence[UInt8[np.ndarray, "_ 3"]] | None = None
@@ -120,9 +195,7 @@ class ScenePoints:
         if self.appearance.color == "rgb":
             rgb: np.ndarray = self.scene.images[t].reshape(-1, 3)[pixels]
             return rgb
-        if self._limits is None:
-            self._limits = find_limits(self.scene)
-        return pixel_colors(self.scene, t, pixels, self.appearance.color, self._limits)
+        return pixel_colors(self.scene, t, pixels, self.appearance.color, self.limits)
 
 
 def pixel_points(scene: Scene, t: int, pixels: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k 3"]:
@@ -130,33 +203,6 @@ def pixel_points(scene: Scene, t: int, pixels: Int[np.ndarray, " k"]) -> Float32
     chosen = np.zeros(scene.depth[t].size, dtype=bool)
     chosen[pixels] = True
     return scene.points_of(t, chosen.reshape(scene.size_hw)).points_world
-
-
-def pixel_colors(
-    scene: Scene, t: int, pixels: Int[np.ndarray, " k"], color: str, limits: Limits
-) -> UInt8[np.ndarray, "k 3"]:
-    """Colours of pixels of frame t; `color` is a value of `Appearance.color`."""
-    if len(pixels) == 0:
-        return np.zeros((0, 3), np.uint8)
-    image: np.ndarray = scene.images[t].reshape(-1, 3)[pixels]
-    colors = image
-    if color == "depth":
-        depth = scene.depth[t].reshape(-1)[pixels]
-        colors = depth_picture(depth[None], limits.inverse_depth)[0]
-    elif color == "confidence":
-        confidence = scene.confidence[t].reshape(-1)[pixels]
-        colors = confidence_picture(confidence[None], limits.confidence)[0]
-    elif color == "motion":
-        colors = motion_picture(image[None], scene.dynamic[t].reshape(1, -1)[:, pixels])[0]
-    elif color == "time":
-        share = t / max(1, len(scene) - 1)
-        tint = depth_picture(np.array([[1 / (1 + share)]]), (1.0, 2.0))[0, 0]
-        # Half of the brightness is the image's, so that shapes stay visible.
-        brightness = 0.5 + 0.5 * image.mean(axis=1, keepdims=True) / 255
-        colors = (brightness * tint).astype(np.uint8)
-    else:
-        assert color == "rgb"
-    return colors
 
 
 def select_background(scene: Scene, appearance: Appearance) -> Pixels:
@@ -210,16 +256,6 @@ def select_moving(scene: Scene, appearance: Appearance) -> Pixels:
             pixels = np.sort(np.random.default_rng(0).choice(pixels, limit, replace=False))
         found.append(pixels)
     return tuple(found)
-
-
-def confidence_threshold(scene: Scene, drop: float, *, moving: bool) -> float:
-    """Confidence below which a share `drop` (0..1) of the static or of the dynamic pixels lies."""
-    if drop <= 0:
-        return 0.0
-    step = max(1, scene.confidence.size // _MAX_SAMPLES)
-    confidence = scene.confidence.reshape(-1)[::step]
-    kept = confidence[(scene.dynamic.reshape(-1)[::step] == moving) & (confidence > 0)]
-    return float(np.quantile(kept, drop)) if len(kept) else 0.0
 
 
 def unproject(

@@ -13,7 +13,14 @@ from dyn3r.viewer.appearance import Appearance, Visibility
 from dyn3r.viewer.legend import legend_html
 from dyn3r.viewer.page import WebPage
 from dyn3r.viewer.page_script import overlay_legend, set_title
-from dyn3r.viewer.playback import Playback, PreparedScenes, label_scenes, set_initial_camera
+from dyn3r.viewer.playback import (
+    CameraState,
+    Playback,
+    PreparedScenes,
+    label_scenes,
+    set_initial_camera,
+)
+from dyn3r.viewer.viser_internals import keep_colors
 
 _SUFFIXES = (".html", ".htm", ".viser")
 
@@ -69,19 +76,21 @@ def record(
     *,
     as_page: bool,
     point_size: float = 1.0,
+    view: CameraState | None = None,
 ) -> bytes:
     """Content of the file of `save_recording`: a page, or viser's recording alone.
 
-    `point_size` scales the points.
+    `point_size` scales the points; `view`: that of a browser that opens it, else the first view.
     """
     page = WebPage("127.0.0.1", 0)  # viser records the messages to a client that never connects
     try:
         playback = Playback(page.server, prepared, appearance, visibility)
-        set_initial_camera(page.server, playback)
+        set_initial_camera(page.server, playback, view)
         playback.set_visibility(visibility)
         for nodes in playback.scene_nodes:
             nodes.set_point_size(point_size)
         set_title(page.server, prepared.title)
+        keep_colors(page.server)
         overlay_legend(page.server, legend_html(playback.leading, appearance))
         playback.show_frame(0)
         serializer = page.server.get_scene_serializer()

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from dyn3r.scene import Scene
 from dyn3r.viewer.appearance import Appearance, Visibility
+from dyn3r.viewer.drawn_nodes import drawn_nodes
 from dyn3r.viewer.frustums import (
     CAMERA_COLOR,
     IMAGE_SCALE,
@@ -18,9 +20,9 @@ from dyn3r.viewer.frustums import (
     frustum_segments,
 )
 from dyn3r.viewer.layout import SceneLayout
-from dyn3r.viewer.packing import add_cloud, point_size, quat_wxyz
+from dyn3r.viewer.packing import quat_wxyz
 from dyn3r.viewer.placement import IDENTITY, Placement
-from dyn3r.viewer.points import ScenePoints
+from dyn3r.viewer.points import ChangedClouds, ScenePoints
 from dyn3r.viewer.trails import TrailSegments
 
 _GREY = (120, 120, 120)
@@ -38,7 +40,7 @@ class SceneNodes:
         Frame 0 is shown. The appearance of `points` changes with that of the nodes.
         """
         self._api, self._root, self._atomic = target.scene, root, target.atomic
-        self.scene, self.visibility = points.scene, visibility
+        self.visibility = visibility
         self.layout, self.points = layout, points
         self.placement = IDENTITY
         self.frame = 0
@@ -48,19 +50,26 @@ class SceneNodes:
         self.trails: list[Any] = []
         with self._atomic():
             self._add_groups()
-            self.clouds = self.points.background(), self.points.moving()
-            """Clouds of the background's chunks, and of the moving objects' frames."""
-            self.background = [
-                add_cloud(self._api, f"{root}/background/{c}", cloud)
-                for c, cloud in enumerate(self.clouds[0])
-            ]
-            self.moving = [
-                add_cloud(self._api, f"{root}/moving/{t}", cloud, visible=t == 0)
-                for t, cloud in enumerate(self.clouds[1])
-            ]
+            self._drawn = drawn_nodes(self._api, root, points, self._factor)
+            self._style = points.appearance.style
             self._add_cameras()
             self.images = [self._add_image(t) for t in range(self.layout.num_frames)]
             self._update_visibility()
+
+    @property
+    def background(self) -> list[Any]:
+        """Nodes of the background."""
+        return self._drawn.background
+
+    @property
+    def moving(self) -> list[Any]:
+        """Nodes of the moving objects, one per frame."""
+        return self._drawn.moving
+
+    @property
+    def scene(self) -> Scene:
+        """The scene, with the masks that are shown."""
+        return self.points.scene
 
     def show_frame(self, t: int) -> None:
         """Show frame t, clamped to the frames of the scene."""
@@ -83,25 +92,33 @@ class SceneNodes:
 
     def set_appearance(self, appearance: Appearance) -> None:
         """Replace points or colours in the same nodes; only arrays that differ are sent."""
-        changed = self.points.set_appearance(appearance)
-        old_static, old_moving = self.clouds
-        self.clouds = (
-            self.points.background() if changed.background else old_static,
-            self.points.moving() if changed.moving else old_moving,
-        )
-        with self._lock, self._atomic():
-            for nodes, clouds, is_new in zip((self.background, self.moving), self.clouds, changed):
-                for node, cloud in zip(nodes, clouds if is_new else ()):
-                    node.points, node.colors = cloud.points, cloud.colors
-                    node.point_size = point_size(cloud, self._factor)
+        self._replace(self.points.set_appearance(appearance))
+
+    def set_masks(self, scene: Scene) -> None:
+        """Take the masks of another version of the same scene."""
+        self._replace(self.points.set_masks(scene))
+
+    def _replace(self, changed: ChangedClouds) -> None:
+        """Show the new points; in another style with other nodes."""
+        with self._lock:
+            if self.points.appearance.style == self._style:
+                # the moving objects first: they are selected at once, the background takes a second
+                for part in (changed._replace(background=False), changed._replace(moving=False)):
+                    with self._atomic():
+                        self._drawn.replace(part)
+                        self._update_visibility()
+                return
+            with self._atomic():
+                self._drawn.remove()
+                self._drawn = drawn_nodes(self._api, self._root, self.points, self._factor)
+                self._style = self.points.appearance.style
+                self._update_visibility()
 
     def set_point_size(self, factor: float) -> None:
         """Scale the points; 1 closes the gaps between neighbours."""
         with self._lock, self._atomic():
             self._factor = factor
-            for nodes, clouds in zip((self.background, self.moving), self.clouds):
-                for node, cloud in zip(nodes, clouds):
-                    node.point_size = point_size(cloud, factor)
+            self._drawn.set_size(factor)
 
     def set_frustums(self, size: float, thickness: float) -> None:
         """Scale all frustums, and set the width of their lines and of the path in pixels."""
@@ -148,12 +165,9 @@ class SceneNodes:
         shown, t, n = self.visibility, self.frame, self.layout.num_frames
         frames, trails = shown.visible_frames(t, n), shown.visible_trails(t)
         with self._atomic():
-            for i, node in enumerate(self.moving):
-                node.visible = i in frames
+            self._drawn.show(frames, until=t if shown.up_to_current else None)
             for i, node in enumerate(self.images):
                 node.visible = i in frames
-            for chunk, node in zip(self.points.chunks, self.background):
-                node.visible = not shown.up_to_current or chunk[0] <= t
             for i, node in enumerate(self.trails):
                 node.visible = i in trails
             self.groups["background"].visible = shown.background

@@ -47,6 +47,12 @@ class ScenePane:
             self.session = Session(self._client, prepared, start)
             self._client.gui.main_panel.expand()
 
+    def set_masks(self, scene: Scene) -> None:
+        """Show other masks of the scene that is shown; all else stays."""
+        with self._lock:
+            if self.session is not None and not self._closed:
+                self.session.set_masks(scene)
+
     def close(self) -> None:
         """End the session; nothing is shown afterwards."""
         with self._lock:

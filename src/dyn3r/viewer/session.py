@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from dyn3r.scene import Scene
 from dyn3r.viewer.address import Address, read_address, write_address
 from dyn3r.viewer.appearance import Appearance, Visibility
 from dyn3r.viewer.browser_camera import BrowserCamera
@@ -19,9 +20,10 @@ from dyn3r.viewer.picking import Picker
 from dyn3r.viewer.playback import SIDE_BY_SIDE, Playback, PreparedScenes
 from dyn3r.viewer.scene_nodes import SceneNodes
 from dyn3r.viewer.timeline import Timeline
+from dyn3r.viewer.viser_internals import keep_colors
 from dyn3r.viewer.worker import Worker
 
-_SETTLE_S = 0.3  # time without a change of the controls before the points are selected again
+_SETTLE_S = 0.15  # time without a change of the controls before the points are selected again
 _RESEND_S = 0.5  # after a pause: a slow browser has drawn what was under way
 
 
@@ -78,6 +80,7 @@ class Session:
         if self.client is not None:
             start_page_script(target)
             set_title(target, scenes.title)
+            keep_colors(target)
             self._connect_camera(self.client, fit=start.fit)
         self._clock_thread.start()
         self._worker.start()
@@ -162,6 +165,13 @@ class Session:
         self.controls.set_appearance(appearance)
         self._apply_appearance(appearance)
 
+    def set_masks(self, scene: Scene) -> None:
+        """Take the masks of another version of the only scene, whose geometry is the same."""
+        with self._lock:
+            self.scene_nodes.set_masks(scene)
+            self._prepared.set_masks(scene, self.scene_nodes.points)
+            self._filmstrip.update(self.scene_nodes.scene, self.clock.frame)
+
     def set_visibility(self, visibility: Visibility) -> None:
         """Show and hide elements. Trails are computed when they are first shown."""
         self.controls.set_visibility(visibility)
@@ -195,9 +205,9 @@ class Session:
             self._reopen_filmstrip()
 
     def page_file(self) -> tuple[str, bytes]:
-        """Name and content of the page as one file: colours, point size and legend as here."""
-        size = float(self.controls.size.value)
-        return page_file(self._prepared, self._appearance, self._visibility, size)
+        """Name and content of the page as one file: colours, point size, legend, view as here."""
+        size, view = float(self.controls.size.value), self.camera.state
+        return page_file(self._prepared, self._appearance, self._visibility, size, view)
 
     # --- implementation -------------------------------------------------------------------------
 

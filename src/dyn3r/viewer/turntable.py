@@ -16,7 +16,7 @@ from dyn3r.scene import Scene
 from dyn3r.scene.drawing import write_picture, write_video
 from dyn3r.types import Progress, no_progress
 from dyn3r.viewer.appearance import Appearance
-from dyn3r.viewer.splat import SplatRenderer, Viewpoint
+from dyn3r.viewer.renderer import SceneRenderer, Viewpoint
 
 LARGEST_SIDE = 16_384
 """Largest side of an image that is rendered."""
@@ -73,7 +73,7 @@ def write_screenshot(
     for side in size_hw:
         checked_whole(side, "the size of the image in pixels", low=16, high=LARGEST_SIDE)
     check_writable(path, overwrite=overwrite)
-    renderer = SplatRenderer(scene, appearance)
+    renderer = SceneRenderer(scene, appearance)
     image = renderer.render(frame, viewpoint or renderer.first_view, size_hw)
     write_picture(image, path, overwrite=overwrite)
 
@@ -95,14 +95,14 @@ def write_turntable(
     """
     check_writable(path, overwrite=overwrite)
     options = options or TurntableOptions()
-    renderer = SplatRenderer(scene, appearance)
+    renderer = SceneRenderer(scene, appearance)
     start = viewpoint or renderer.first_view
     images = render_turntable(renderer, start, options, renderer.layout.fps, progress)
     write_video(images, path, fps=float(options.fps), overwrite=overwrite)
 
 
 def render_turntable(
-    renderer: SplatRenderer,
+    renderer: SceneRenderer,
     start: Viewpoint,
     options: TurntableOptions,
     clip_fps: float,

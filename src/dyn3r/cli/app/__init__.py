@@ -36,6 +36,9 @@ class App:
     """As in `dyn3r run`."""
     max_upload_mb: int = 500
     """Largest video that is accepted, in megabytes."""
+    sam2: Annotated[str | None, tyro.conf.arg(metavar="WEIGHTS")] = None
+    """Weights of SAM 2 for the editing of masks: a folder, or a name on the hub. Without it, the
+    published weights are used if they are on this machine."""
     no_browser: Flag = False
     """Only print the address; do not open it."""
     quiet: Annotated[Flag, tyro.conf.arg(aliases=["-q"])] = False
@@ -46,6 +49,7 @@ class App:
         from dyn3r.cli.app.models import ModelShelf, models_on_this_machine
         from dyn3r.cli.app.page import AppPage
         from dyn3r.cli.app.uploads import Limits
+        from dyn3r.motion.sam2 import Sam2Refiner, sam2_on_this_machine
 
         checked_whole(self.max_upload_mb, "--max-upload-mb", low=1, high=100_000)
         with progress_bars(quiet=self.quiet) as progress:
@@ -54,9 +58,11 @@ class App:
         def load(name: str, progress: Progress) -> Model:
             return load_models((name, None), self.device, self.precision, progress)[0]
 
+        device = str(model.device)
         page = AppPage(
             ModelShelf(model, models_on_this_machine(), load), port=self.port,
             share_on_lan=self.share_on_lan, limits=Limits(max_bytes=self.max_upload_mb * 1_000_000),
+            tracker=Sam2Refiner(self.sam2, device) if self.sam2 else sam2_on_this_machine(device),
         )  # fmt: skip
         try:
             say(f"open {page.url}  (Ctrl-C ends it)")

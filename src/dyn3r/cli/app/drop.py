@@ -1,5 +1,7 @@
 """Script of the page that takes dropped files, and makes a zip archive of dropped images."""
 
+from dyn3r.viewer.viser_internals import FIRST_UPLOAD
+
 DROP = """
 (() => {
   if (window.dyn3rDrop) return;
@@ -48,7 +50,7 @@ DROP = """
   const inside = async (entry, path, found) => {
     if (entry.isFile) {
       const file = await new Promise((ok, no) => entry.file(ok, no));
-      if (isImage(file.name)) found.push([path + file.name, file]);
+      found.push([path + file.name, file]);
       return;
     }
     const reader = entry.createReader();
@@ -64,7 +66,11 @@ DROP = """
     if (entries.some(entry => entry && entry.isDirectory)) {
       const found = [];
       for (const entry of entries) if (entry) await inside(entry, '', found);
-      return found.length ? zipped(found) : null;
+      const images = found.filter(([path]) => isImage(path));
+      // a folder without images may hold known cameras
+      const cameras = found.filter(([path]) => /\\.(bin|txt|json|npz|dyn3r)$/i.test(path));
+      const chosen = images.length ? images : cameras;
+      return chosen.length ? zipped(chosen) : null;
     }
     const images = files.filter(file => isImage(file.name));
     return images.length > 1 ? zipped(images.map(file => [file.name, file])) : files[0];
@@ -72,7 +78,7 @@ DROP = """
   window.addEventListener('dragover', event => event.preventDefault());
   window.addEventListener('drop', async event => {
     event.preventDefault();
-    const input = document.querySelector('input[type=file]');
+    const input = FIRST_UPLOAD;
     if (!input) return;
     const file = await dropped(event.dataTransfer);
     if (!file) return;
@@ -82,5 +88,6 @@ DROP = """
     input.dispatchEvent(new Event('change', {bubbles: true}));
   });
 })();
-"""
-"""A dropped folder, and several dropped images, become one archive; other files stay."""
+""".replace("FIRST_UPLOAD", FIRST_UPLOAD)
+"""A dropped folder, and several dropped images, become one archive; other files stay. Of a folder
+the images are taken, or without any the files that may be cameras."""

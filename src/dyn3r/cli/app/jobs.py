@@ -15,41 +15,9 @@ logger = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "finished", "failed", "cancelled"]
 
-_STAGES = {
-    "reading frames": 1, "preview": 3, "measuring flow": 3, "encoding frames": 1, "first pass": 9,
-    "second pass": 9, "aligning: cameras": 8, "aligning: depth": 4, "comparing flow": 3,
-    "comparing frames": 4, "depth from flow": 5, "refining masks": 2, "bundle adjustment": 8,
-    "multi-view depth": 16, "views": 12,
-}  # fmt: skip
-"""Share of each stage in the time of a run, in any unit. Source: the demo clip on two cores."""
-_OTHER_STAGE = 1.0
-
 
 class CancelledError(Exception):
     """The job was cancelled."""
-
-
-class TotalProgress:
-    """Progress of a whole run from that of its stages. It never goes back."""
-
-    def __init__(self) -> None:
-        """Start at 0."""
-        self.share = 0.0
-        self._done: dict[str, float] = {}
-
-    def update(self, stage: str, done: int, total: int) -> float:
-        """Share of the run that is done, 0..1, after news of a stage."""
-        part = min(1.0, done / total) if total > 0 else 0.0
-        # what comes before this stage in the usual order is over, or does not occur
-        for earlier in _STAGES:
-            if earlier == stage or stage not in _STAGES:
-                break
-            self._done[earlier] = 1.0
-        self._done[stage] = max(self._done.get(stage, 0.0), part)
-        weights = {**dict.fromkeys(self._done, _OTHER_STAGE), **_STAGES}
-        reached = sum(weights[name] * value for name, value in self._done.items())
-        self.share = max(self.share, min(0.99, reached / sum(weights.values())))
-        return self.share
 
 
 class Job:
@@ -61,14 +29,15 @@ class Job:
         self.ahead = 0
         """Number of jobs that come first."""
         self.stage, self.error = "", ""
+        """What it does, and why it failed."""
+        self._reached = 0.0
         self._task, self._changed = task, changed
-        self._total = TotalProgress()
         self._cancelled = threading.Event()
 
     @property
     def share(self) -> float:
         """Share that is done, 0..1."""
-        return 1.0 if self.state == "finished" else self._total.share
+        return 1.0 if self.state == "finished" else self._reached
 
     @property
     def is_over(self) -> bool:
@@ -87,8 +56,8 @@ class Job:
             return
         self._set(state="running")
         try:
-            self._task(self._progress)
-            self._progress("", 0, 0)
+            self._task(_JobProgress(self))
+            self.check()
             self._set(state="finished")
         except CancelledError:
             self._set(state="cancelled")
@@ -105,17 +74,37 @@ class Job:
         if ahead != self.ahead:
             self._set(ahead=ahead)
 
-    def _progress(self, stage: str, done: int, total: int) -> None:
+    def check(self) -> None:
+        """Raise CancelledError if the job was cancelled."""
         if self._cancelled.is_set():
             raise CancelledError
-        if stage:
-            self._total.update(stage, done, total)
-            self._set(stage=stage)
+
+    def show(self, stage: str, share: float) -> None:
+        """Show what the job does, and the share that is done."""
+        self._set(stage=stage, _reached=max(self._reached, share))
 
     def _set(self, **fields: object) -> None:
         for name, value in fields.items():
             setattr(self, name, value)
         self._changed(self)
+
+
+class _JobProgress:
+    """Progress callback of a job, with the whole as `dyn3r.cli.overall.Overall` tells it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._has_whole = False
+
+    def __call__(self, stage: str, _done: int, _total: int) -> None:
+        self._job.check()
+        if not self._has_whole:
+            self._job.show(stage, 0.0)
+
+    def overall(self, text: str, share: float) -> None:
+        """Show the stage of the whole, of which `share` is done."""
+        self._has_whole = True
+        self._job.show(text, min(share, 0.99))
 
 
 class JobQueue:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, UInt8
 
 from dyn3r.geometry.warping import sample_bilinear
 from dyn3r.scene import Scene
@@ -18,48 +20,95 @@ _MIN_AREA = 0.15
 """Share of its area at the clicked frame below which an object counts as gone."""
 
 
-def toggle(scene: Scene, t: int, pixel: int, *, whole_clip: bool) -> Bool[np.ndarray, "n h w"]:
+class ObjectTracker(Protocol):
+    """Finds an object and follows it, as `dyn3r.motion.sam2.Sam2Refiner` does."""
+
+    def object_at(
+        self, images: UInt8[np.ndarray, "n h w 3"], t: int, row: int, column: int
+    ) -> Bool[np.ndarray, "n h w"]:
+        """Masks of the object at a pixel of frame t, in all frames."""
+
+    def follow(
+        self, images: UInt8[np.ndarray, "n h w 3"], t: int, mask: Bool[np.ndarray, "h w"]
+    ) -> Bool[np.ndarray, "n h w"]:
+        """The object of a mask of frame t, in all frames."""
+
+
+def toggle(
+    scene: Scene, t: int, pixel: int, *, whole_clip: bool, tracker: ObjectTracker | None = None
+) -> Bool[np.ndarray, "n h w"]:
     """Masks with the object at a pixel of frame t added, or removed if the pixel is dynamic.
 
     The object is a segment of similar colour and depth, or the connected part of the mask.
-    `whole_clip`: follow it through the other frames with optical flow.
+    `whole_clip`: follow it through the other frames with optical flow. A `tracker` finds and
+    follows it instead.
     """
     row, column = divmod(pixel, scene.size_hw[1])
     masks = scene.dynamic.copy()
     if masks[t, row, column]:
         clicked = component(masks[t], row, column)
-        for s, seen in (follow_all(scene, t, clicked) if whole_clip else {t: clicked}).items():
+        for s, seen in _in_frames(scene, t, clicked, tracker, whole_clip=whole_clip).items():
             masks[s] &= ~touched(masks[s], seen)
         return masks
+    if tracker is not None:
+        everywhere = tracker.object_at(scene.images, t, row, column)
+        return masks | everywhere if whole_clip else _with_frame(masks, t, everywhere[t])
     labels = segments(scene, t)
     clicked = labels == labels[row, column]
-    for s, seen in (follow_all(scene, t, clicked) if whole_clip else {t: clicked}).items():
+    for s, seen in _in_frames(scene, t, clicked, tracker, whole_clip=whole_clip).items():
         masks[s] |= seen
     return masks
 
 
-def paint(
-    masks: Bool[np.ndarray, "n h w"], t: int, pixel: int, radius_px: float, *, add: bool
+def _with_frame(
+    masks: Bool[np.ndarray, "n h w"], t: int, added: Bool[np.ndarray, "h w"]
 ) -> Bool[np.ndarray, "n h w"]:
-    """Masks after a touch of a round brush at a pixel of frame t, which adds or removes."""
+    masks[t] |= added
+    return masks
+
+
+def _in_frames(
+    scene: Scene, t: int, mask: Bool[np.ndarray, "h w"], tracker: ObjectTracker | None, *,
+    whole_clip: bool,
+) -> dict[int, Bool[np.ndarray, "h w"]]:  # fmt: skip
+    """An object of frame t in that frame, or in all in which it is seen."""
+    if not whole_clip:
+        return {t: mask}
+    if tracker is None:
+        return follow_all(scene, t, mask)
+    return dict(enumerate(tracker.follow(scene.images, t, mask)))
+
+
+def paint(
+    masks: Bool[np.ndarray, "n h w"], t: int, pixels: Sequence[int], radius_px: float, *, add: bool
+) -> Bool[np.ndarray, "n h w"]:
+    """Masks after a stroke of a round brush through pixels of frame t, which adds or removes.
+
+    Between two pixels the brush goes straight. A single pixel is a touch.
+    """
     h, w = masks.shape[1:]
-    row, column = divmod(pixel, w)
-    rows, columns = np.ogrid[:h, :w]
+    path = np.stack(np.divmod(np.asarray(pixels), w), axis=-1).astype(float)
+    grid = np.moveaxis(np.mgrid[:h, :w], 0, -1)
     painted = masks.copy()
-    painted[t, (rows - row) ** 2 + (columns - column) ** 2 <= radius_px**2] = add
+    for start, end in zip(path, [*path[1:], path[-1]]):
+        along = (grid - start) @ (end - start) / max(1e-9, float(((end - start) ** 2).sum()))
+        away = grid - start - np.clip(along, 0, 1)[..., None] * (end - start)
+        painted[t, (away**2).sum(axis=-1) <= radius_px**2] = add
     return painted
 
 
-def propagate(scene: Scene, t: int, before: Bool[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
+def propagate(
+    scene: Scene, t: int, before: Bool[np.ndarray, "n h w"], tracker: ObjectTracker | None = None
+) -> Bool[np.ndarray, "n h w"]:
     """Masks with what was changed in frame t since `before` changed in all frames.
 
-    What was added, and what was removed, follow optical flow until they are gone.
+    What was added, and what was removed, follow optical flow (or `tracker`) until they are gone.
     """
     masks = scene.dynamic.copy()
     here = scene.dynamic[t]
     for part, is_dynamic in ((here & ~before[t], True), (before[t] & ~here, False)):
         if part.any():
-            for s, seen in follow_all(scene, t, part).items():
+            for s, seen in _in_frames(scene, t, part, tracker, whole_clip=True).items():
                 masks[s, seen] = is_dynamic
     return masks
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dyn3r.cli.app.mask_editing import ObjectTracker
 from dyn3r.cli.app.models import ModelShelf
 from dyn3r.cli.app.uploads import Limits
 from dyn3r.cli.app.view import AppView
@@ -29,11 +30,12 @@ class AppPage(WebPage):
 
     def __init__(
         self, models: Model | ModelShelf, *, port: int = 8090, share_on_lan: bool = False,
-        limits: Limits | None = None,
+        limits: Limits | None = None, tracker: ObjectTracker | None = None,
     ) -> None:  # fmt: skip
         """Open the page; with `share_on_lan` on all addresses, with a token.
 
-        It offers the models, of which the first is chosen at first.
+        It offers the models, of which the first is chosen at first. `tracker` follows objects when
+        masks are edited.
 
         Raises:
             InputError: no port to listen on.
@@ -42,7 +44,7 @@ class AppPage(WebPage):
         super().__init__("0.0.0.0" if share_on_lan else "127.0.0.1", port, token)
         self._limits = limits or Limits()
         self._folder = Path(tempfile.mkdtemp(prefix="dyn3r-app-"))
-        self._reconstructor = Reconstructor(models)
+        self._reconstructor = Reconstructor(models, tracker)
         self._lock = threading.RLock()
         self.works: dict[str, Work] = {}
         """Work of every user, by the secret key that the user's browser keeps."""

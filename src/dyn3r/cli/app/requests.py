@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.cli.app.uploads import Source
+from dyn3r.cli.overall import PREVIEW, WRITING, Overall
 from dyn3r.cli.watch import RunWatcher
 from dyn3r.errors import InputError
+from dyn3r.io.text import counted
 from dyn3r.network.model import Model
 from dyn3r.options import Options
 from dyn3r.scene import Scene
@@ -67,13 +69,16 @@ class Request:
         time = f"{max(10, 10 * round(seconds / 10))} s" if seconds < 90 else (
             f"{round(seconds / 60)} min"
         )  # fmt: skip
-        return f"{self.kept} of {self.source.num_frames} frames, about {time}"
+        return f"{self.kept} of {counted(self.source.num_frames, 'frame')}, about {time}"
 
 
 def reconstruct_request(
-    request: Request, model: Model, progress: Progress, watcher: RunWatcher
-) -> Scene:
+    request: Request, model: Model, progress: Progress, watcher: RunWatcher,
+    expected_s: float | None = None,
+) -> Scene:  # fmt: skip
     """The scene of a request; `watcher` shows a rough one first, from feed-forward mode.
+
+    `progress.overall`, if there is one, is told how far the whole is; `expected_s`: what it takes.
 
     Raises:
         InputError, GeometryError: as `dyn3r.pipeline.reconstruct`.
@@ -85,9 +90,11 @@ def reconstruct_request(
     from dyn3r.scene.known_cameras import known_cameras
 
     source = request.source
+    rough = request.masks is None and not model.is_many_view
+    overall = Overall(progress, expected_s, without=(WRITING,) if rough else (PREVIEW, WRITING))
     clip = read_clip(
         source.path, fps=source.fps / request.step if request.step > 1 else 0.0,
-        num_frames=request.num_frames, size=request.size, progress=progress,
+        num_frames=request.num_frames, size=request.size, progress=overall,
     )  # fmt: skip
     priors = Priors()
     if request.cameras is not None:
@@ -97,14 +104,19 @@ def reconstruct_request(
             path = request.cameras
             raise InputError(str(problem).replace(str(path), path.name)) from None
     watcher.start(clip)
-    if request.masks is None and not model.is_many_view and len(clip) > 1:
-        watcher.show_scene(rough_scene(clip, model, progress, watcher.add_depth))
+    if rough and len(clip) > 1:
+        watcher.show_scene(rough_scene(clip, model, overall, watcher.add_depth))
     if request.fov_deg is not None:
         if priors.K is not None:
             raise InputError("the cameras have the field of view: leave one of the two out")
         priors = replace(priors, K=known_field_of_view(request.fov_deg, clip).K, fix_K=True)
     options = replace(request.options, priors=priors)
-    context = RunContext(progress, watcher, process_settings)
+
+    def observe(name: str, value: object) -> None:
+        overall.observe(name, value)
+        watcher(name, value)
+
+    context = RunContext(overall, observe, lambda stage: overall.stage(stage, process_settings))
     scene = reconstruct(clip, model, options, masks=request.masks, context=context)
     return replace(scene, metadata={**scene.metadata, "source": source.name})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dyn3r.errors import InputError
+from dyn3r.io.images import IMAGE_SUFFIXES
+from dyn3r.viewer.viser_internals import limit_upload_bytes
 
+CAMERA_FILES = (".json", ".txt", ".npz", ".dyn3r", ".zip")
+"""Suffixes of files that known cameras are read from; a zip archive holds a folder of cameras."""
+_CAMERA_NAMES = ("cameras.bin", "cameras.txt", "transforms.json", "pred_traj.txt",
+                 "groundtruth.txt", "scene.dyn3r")  # fmt: skip
 _STEM = "clip"
 
 
@@ -70,7 +78,7 @@ def accept_upload(folder: Path, name: str, content: bytes, limits: Limits) -> So
         if zipfile.is_zipfile(path):
             images = folder / "images"
             unpack(path, images)
-            return describe_source(_only_folder(images), shown)
+            return describe_source(only_folder(images), shown)
         source = describe_source(path, shown)
     except InputError as problem:
         # paths of this machine are nobody's business
@@ -86,33 +94,46 @@ def too_large(limits: Limits) -> str:
     return f"the file is larger than {limits.max_bytes / 1e6:.0f} MB: cut or compress the video"
 
 
-def _only_folder(folder: Path) -> Path:
+def holds_cameras(name: str, content: bytes) -> bool:
+    """Whether an upload is a file of cameras, or a zip archive of cameras without images."""
+    suffix = Path(name).suffix.lower()
+    if suffix != ".zip":
+        return suffix in CAMERA_FILES
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [Path(member.replace("\\", "/")) for member in archive.namelist()]
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+    images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in names)
+    return not images and any(path.name.lower() in _CAMERA_NAMES for path in names)
+
+
+def unpack_cameras(folder: Path, content: bytes) -> Path:
+    """Unpack an archive of cameras into a folder, which holds nothing else afterwards.
+
+    Returns the folder that a reader of cameras takes. Raises InputError for no such archive.
+    """
+    from dyn3r.io.unpack import unpack
+
+    shutil.rmtree(folder, ignore_errors=True)
+    archive = folder.with_suffix(".zip")
+    archive.write_bytes(content)
+    try:
+        unpack(archive, folder)
+    except InputError as problem:
+        raise InputError(str(problem).replace(str(archive), "the archive")) from None
+    finally:
+        archive.unlink()
+    return only_folder(folder)
+
+
+def only_folder(folder: Path) -> Path:
     """The folder itself, or what lies in the folders that it holds alone, one in another."""
     entries = [entry for entry in folder.iterdir() if entry.name != "__MACOSX"]
     alone = len(entries) == 1 and entries[0].is_dir()
-    return _only_folder(entries[0]) if alone else folder
+    return only_folder(entries[0]) if alone else folder
 
 
 def limit_uploads(client: Any, limits: Limits, refuse: Callable[[str], None]) -> None:
-    """Refuse uploads of a browser that announce, or turn out to be, more than the limit.
-
-    viser collects an upload in memory, whatever its size.
-    """
-    from viser._messages import FileTransferPart, FileTransferStartUpload
-
-    gui = client.gui
-
-    async def started(_: int, message: Any) -> None:
-        if not 0 <= message.size_bytes <= limits.max_bytes:
-            gui._current_file_upload_states.pop(message.transfer_uuid, None)
-            refuse(too_large(limits))
-
-    async def received(_: int, message: Any) -> None:
-        state = gui._current_file_upload_states.get(message.transfer_uuid)
-        if state is not None and state["transferred_bytes"] > limits.max_bytes:
-            gui._current_file_upload_states.pop(message.transfer_uuid, None)
-            refuse(too_large(limits))
-
-    interface = gui._websock_interface
-    interface.register_handler(FileTransferStartUpload, started)
-    interface.register_handler(FileTransferPart, received)
+    """Refuse uploads of a browser that announce, or turn out to be, more than the limit."""
+    limit_upload_bytes(client, limits.max_bytes, lambda: refuse(too_large(limits)))

@@ -20,15 +20,25 @@ from dyn3r.cli.app.jobs import Job
 from dyn3r.cli.app.mask_controls import MaskControls
 from dyn3r.cli.app.option_controls import option_controls
 from dyn3r.cli.app.requests import Request
-from dyn3r.cli.app.uploads import Limits, accept_upload, describe_source, limit_uploads
-from dyn3r.cli.app.work import CAMERA_FILES, Work
+from dyn3r.cli.app.uploads import (
+    CAMERA_FILES,
+    Limits,
+    accept_upload,
+    describe_source,
+    holds_cameras,
+    limit_uploads,
+)
+from dyn3r.cli.app.work import Work
 from dyn3r.errors import Dyn3rError, InputError
 from dyn3r.motion.options import CUES
 from dyn3r.options import METHODS, Options
-from dyn3r.viewer.page_script import run_script, set_title, start_page_script
+from dyn3r.scene import Scene
+from dyn3r.scene.sensitivity import at_sensitivity
+from dyn3r.viewer.page_script import set_title, start_page_script
 from dyn3r.viewer.scene_pane import ScenePane
 from dyn3r.viewer.session import Session
 from dyn3r.viewer.timeline import strip_html
+from dyn3r.viewer.viser_internals import run_script
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +69,7 @@ class AppView:
             self._add_clip()
             self._add_options()
             self._add_run()
-            self._masks = MaskControls(client, self)
+            self.masks = MaskControls(client, self, work.reconstructor.tracker)
             self._add_downloads()
         self._hint = client.gui.add_html(f"<div style='{_TEXT}'>{_HINT}</div>")
         client.gui.main_panel.minimize()  # it holds the controls of the scene
@@ -134,8 +144,22 @@ class AppView:
             name = self.work.source.name if self.work.source else "scene"
             self._hint.visible = False
             self._pane.show(scene, name, keep_view=not is_new, keep_address=keep_address)
-            self._masks.scene_changed()
+            self.masks.scene_changed()
         self._show_result()
+
+    def masks_changed(self) -> None:
+        """Show other masks of the scene."""
+        scene = self.work.scene
+        if not self._closed and scene is not None:
+            self._pane.set_masks(scene)
+
+    @property
+    def shown_scene(self) -> Scene | None:
+        """The scene with the masks that are shown, which follow the slider of the sensitivity."""
+        scene, session = self.work.scene, self.session
+        if scene is None or session is None:
+            return scene
+        return at_sensitivity(scene, session.appearance.mask_sensitivity)
 
     # --- controls -------------------------------------------------------------------------------
 
@@ -164,9 +188,12 @@ class AppView:
             )  # fmt: skip
             cameras = gui.add_upload_button(
                 "known cameras", mime_type=",".join(CAMERA_FILES),
-                hint="transforms.json, a trajectory of TUM or KITTI, .npz, a dyn3r scene",
+                hint="transforms.json, a trajectory of TUM or KITTI, .npz, a dyn3r scene; "
+                "a zip of a COLMAP model or of another folder of cameras",
             )  # fmt: skip
-            cameras.on_upload(lambda _: self._upload_cameras(cameras.value))
+            cameras.on_upload(
+                lambda _: self._upload_cameras(cameras.value.name, cameras.value.content)
+            )
             self._cameras = gui.add_html("")
             self._advanced = {}
             for name in ("alignment", "refinement", "flow", "inference"):
@@ -206,18 +233,22 @@ class AppView:
         self.attempt(lambda: self.work.set_source(describe_source(example_clips()[name], name)))
 
     def _upload(self, name: str, content: bytes) -> None:
+        if holds_cameras(name, content):
+            self._upload_cameras(name, content)
+            return
+
         def accept() -> None:
             folder = self.work.new_folder()
             self.work.set_source(accept_upload(folder, name, content, self._limits))
 
         self.attempt(accept)
 
-    def _upload_cameras(self, file: Any) -> None:
+    def _upload_cameras(self, name: str, content: bytes) -> None:
         def accept() -> None:
             if self.work.source is None:
                 raise InputError("choose the clip first, then its cameras")
-            self.work.set_cameras(file.name, file.content)
-            self._show_cameras(file.name)
+            self.work.set_cameras(name, content)
+            self._show_cameras(name)
 
         self.attempt(accept)
 
@@ -263,11 +294,11 @@ class AppView:
         """Offer masks and files once there is a final scene."""
         work = self.work
         is_final = work.scene is not None and work.is_final and not work.is_running
-        self._masks.folder.visible = self._download_folder.visible = is_final
+        self.masks.folder.visible = self._download_folder.visible = is_final
 
     def _download(self, kind: str) -> None:
         def send() -> None:
-            scene, source = self.work.scene, self.work.source
+            scene, source = self.shown_scene, self.work.source
             if scene is None:
                 return
             self.say(f"writing {kind} ...")
@@ -287,7 +318,7 @@ class AppView:
 
     def _show_video(self) -> None:
         def show() -> None:
-            scene = self.work.scene
+            scene = self.shown_scene
             if scene is None:
                 return
             self.say("writing the video ...")

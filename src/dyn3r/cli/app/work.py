@@ -16,28 +16,29 @@ import numpy as np
 from jaxtyping import Bool
 
 from dyn3r.cli.app.jobs import Job, JobQueue
+from dyn3r.cli.app.mask_editing import ObjectTracker
 from dyn3r.cli.app.models import ModelShelf
 from dyn3r.cli.app.requests import SECONDS_PER_FRAME, Request, reconstruct_request
-from dyn3r.cli.app.uploads import Source
+from dyn3r.cli.app.uploads import CAMERA_FILES, Source, unpack_cameras
 from dyn3r.cli.watch import RunWatcher
 from dyn3r.errors import InputError
 from dyn3r.network.model import Model
 from dyn3r.scene import Scene
+from dyn3r.scene.sensitivity import with_edited_masks
 from dyn3r.types import Progress
 from dyn3r.viewer.tiles import Tiles
 
 logger = logging.getLogger(__name__)
 
-CAMERA_FILES = (".json", ".txt", ".npz", ".dyn3r")
-"""Suffixes of single files that known cameras are read from."""
 _MAX_UNDO = 20
 
 
 class Reconstructor:
     """The models and the queue of the server, and how fast its runs are."""
 
-    def __init__(self, models: Model | ModelShelf) -> None:
-        """Start the queue."""
+    def __init__(self, models: Model | ModelShelf, tracker: ObjectTracker | None = None) -> None:
+        """Start the queue; `tracker` follows objects when masks are edited."""
+        self.tracker = tracker
         self.models = models if isinstance(models, ModelShelf) else ModelShelf(models)
         self.queue = JobQueue()
         self.seconds_per_frame = SECONDS_PER_FRAME
@@ -50,7 +51,8 @@ class Reconstructor:
         def run(progress: Progress) -> None:
             start = time.monotonic()
             model = self.models.get(request.model, progress)
-            scene = reconstruct_request(request, model, progress, watcher)
+            expected_s = request.expected_s(self.seconds_per_frame)
+            scene = reconstruct_request(request, model, progress, watcher, expected_s)
             per_frame = request.expected_s(1.0)
             self.seconds_per_frame = (time.monotonic() - start) / max(per_frame, 1e-6)
             show(scene)
@@ -71,7 +73,10 @@ class Page(Protocol):
         """Depth or masks of some frames were found."""
 
     def scene_changed(self, *, is_new: bool) -> None:
-        """Another scene, or (`is_new` False) other masks or a better scene of the same clip."""
+        """Another scene, or (`is_new` False) a better scene of the same clip."""
+
+    def masks_changed(self) -> None:
+        """Other masks of the same scene."""
 
 
 class Work:
@@ -88,15 +93,15 @@ class Work:
         self.job: Job | None = None
         self.scene: Scene | None = None
         self.is_final = False
-        self.found_masks: Bool[np.ndarray, "n h w"] | None = None
-        """Masks of the scene before they were edited."""
+        self.found: Scene | None = None
+        """The scene before its masks were edited."""
         self.tiles: Tiles | None = None
         """What the job has found about the frames."""
         self.pages: set[Page] = set()
         self.left_at_s = time.monotonic()
         """Time at which the last page was closed."""
         self._is_new = True
-        self._undo: list[Bool[np.ndarray, "n h w"]] = []
+        self._undo: list[Scene] = []
         self._lock = threading.RLock()
 
     @property
@@ -120,10 +125,16 @@ class Work:
         self._tell(lambda page: page.source_changed())
 
     def set_cameras(self, name: str, content: bytes) -> None:
-        """Keep a file of known cameras for the next run. Raises InputError for another kind."""
+        """Keep known cameras for the next run: a file, or a zip archive of a folder.
+
+        Raises InputError for another kind.
+        """
         suffix = Path(name).suffix.lower()
         if suffix not in CAMERA_FILES:
             raise InputError(f"known cameras come as {', '.join(CAMERA_FILES)}")
+        if suffix == ".zip":
+            self.cameras = unpack_cameras(self.folder / "cameras", content)
+            return
         path = self.folder / f"cameras{suffix}"
         path.write_bytes(content)
         self.cameras = path
@@ -145,32 +156,34 @@ class Work:
             job = self.job = Job(task, self._job_changed)
         self.reconstructor.queue.submit(job)
 
-    def run_again(self) -> None:
-        """Reconstruct the same clip with the masks of the scene."""
-        if self.scene is not None and self.request is not None:
-            self.start(replace(self.request, masks=self.scene.dynamic))
+    def run_again(self, masks: Bool[np.ndarray, "n h w"]) -> None:
+        """Reconstruct the same clip with these masks."""
+        if self.request is not None:
+            self.start(replace(self.request, masks=masks))
 
     def cancel(self) -> None:
         """End the job. A scene that is there stays."""
         if self.job is not None:
             self.job.cancel()
 
-    def set_masks(self, masks: Bool[np.ndarray, "n h w"]) -> None:
-        """Change the masks of the scene."""
+    def set_masks(
+        self, before: Bool[np.ndarray, "n h w"], after: Bool[np.ndarray, "n h w"]
+    ) -> None:
+        """Change the masks of the scene where `after` differs from `before`, the shown masks."""
         with self._lock:
             if self.scene is None:
                 return
-            self._undo = [*self._undo[1 - _MAX_UNDO :], self.scene.dynamic]
-            self.scene = replace(self.scene, dynamic=masks)
-        self._tell(lambda page: page.scene_changed(is_new=False))
+            self._undo = [*self._undo[1 - _MAX_UNDO :], self.scene]
+            self.scene = with_edited_masks(self.scene, before, after)
+        self._tell(lambda page: page.masks_changed())
 
     def undo_masks(self) -> None:
         """Take the last change of the masks back."""
         with self._lock:
             if self.scene is None or not self._undo:
                 return
-            self.scene = replace(self.scene, dynamic=self._undo.pop())
-        self._tell(lambda page: page.scene_changed(is_new=False))
+            self.scene = self._undo.pop()
+        self._tell(lambda page: page.masks_changed())
 
     def remove(self) -> None:
         """End the job and remove the private folder."""
@@ -184,7 +197,7 @@ class Work:
                 return
             # a rough scene has another scale than the final one
             is_new = self._is_new
-            self.scene, self.is_final, self.found_masks = scene, is_final, scene.dynamic
+            self.scene, self.is_final, self.found = scene, is_final, scene
             self._undo.clear()
             if is_final:
                 self.tiles = Tiles(scene.images, scene.depth, scene.dynamic)

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from dyn3r.geometry.keypoints import Keypoints
 from dyn3r.io.inspection.neighbours import Comparison, compare
+from dyn3r.io.text import counted
 from dyn3r.types import Clip
 from dyn3r.types.input_report import InputNote
 
@@ -67,8 +68,8 @@ def longest_shot(clip: Clip) -> Clip:
     ]
     shown = "; ".join(others[:MAX_NAMED]) + ("; ..." if len(others) > MAX_NAMED else "")
     text = (
-        f"only the longest shot is reconstructed, {last - first} frames from {clip.names[first]} "
-        f"on; the others have a world of their own: {shown}"
+        f"only the longest shot is reconstructed, {counted(int(last - first), 'frame')} "
+        f"from {clip.names[first]} on; the others have a world of their own: {shown}"
     )
     shot = clip.part(slice(first, last))
     return replace(shot, report=clip.report.adding(InputNote("cuts", text, warning=True)))

@@ -21,6 +21,7 @@ class GltfFile:
         self._binary = bytearray()
         self._lists: dict[str, list[dict[str, Any]]] = {}
         self._roots: list[int] = []
+        self._required: list[str] = []
 
     def add(self, kind: str, **properties: Any) -> int:
         """Append to the list `kind` (meshes, nodes, cameras, ...); returns the index."""
@@ -44,24 +45,44 @@ class GltfFile:
             vertices: the array is a vertex attribute.
         """
         table = np.ascontiguousarray(array.reshape(len(array), -1))
-        assert (table.itemsize * table.shape[1]) % 4 == 0  # glTF aligns every element
-        view = self.add(
-            "bufferViews", buffer=0, byteOffset=len(self._binary), byteLength=table.nbytes
-        )
+        columns = table.shape[1]
+        stored = table
+        if vertices and (table.itemsize * columns) % 4:  # glTF aligns every vertex
+            stored = np.zeros((len(table), columns + 1), table.dtype)
+            stored[:, :columns] = table
+            assert (stored.itemsize * stored.shape[1]) % 4 == 0
+        view = self._view(stored.astype(table.dtype.newbyteorder("<")).tobytes())
         if vertices:
             self._lists["bufferViews"][view]["target"] = _ARRAY_BUFFER
-        self._binary += table.astype(table.dtype.newbyteorder("<")).tobytes()
+        if stored is not table:
+            self._lists["bufferViews"][view]["byteStride"] = stored.itemsize * stored.shape[1]
         properties: dict[str, Any] = {
             "bufferView": view,
             "componentType": _COMPONENTS[table.dtype.name],
             "count": len(table),
-            "type": _TYPES[table.shape[1]],
+            "type": _TYPES[columns],
         }
         if normalized:
             properties["normalized"] = True
         if limits:
             properties |= {"min": table.min(axis=0).tolist(), "max": table.max(axis=0).tolist()}
         return self.add("accessors", **properties)
+
+    def require(self, extension: str) -> None:
+        """Name an extension that a reader must know."""
+        self._required.append(extension)
+
+    def image(self, content: bytes, mime_type: str) -> int:
+        """Store an encoded image; returns its index."""
+        return self.add("images", bufferView=self._view(content), mimeType=mime_type)
+
+    def _view(self, content: bytes) -> int:
+        """Store bytes; returns the index of their buffer view."""
+        view = self.add(
+            "bufferViews", buffer=0, byteOffset=len(self._binary), byteLength=len(content)
+        )
+        self._binary += content + b"\0" * (-len(content) % 4)
+        return view
 
     def node(self, name: str, parent: int | None = None, **properties: Any) -> int:
         """Add a node under `parent`, or at the top; returns its index."""
@@ -79,10 +100,14 @@ class GltfFile:
             "scene": 0,
             "scenes": [{"nodes": self._roots, "extras": extras}],
             **self._lists,
-            "buffers": [{"byteLength": len(self._binary)}],
         }
-        if "materials" in self._lists:
-            document["extensionsUsed"] = ["KHR_materials_unlit"]
+        if self._binary:
+            document["buffers"] = [{"byteLength": len(self._binary)}]
+        unlit = ["KHR_materials_unlit"] if "materials" in self._lists else []
+        if unlit or self._required:
+            document["extensionsUsed"] = [*unlit, *self._required]
+        if self._required:
+            document["extensionsRequired"] = self._required
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("utf-8")
         text += b" " * (-len(text) % 4)
         binary = bytes(self._binary) + b"\0" * (-len(self._binary) % 4)
