@@ -40,7 +40,7 @@ class WindowOptions:
     """
 
     frames: int | None = None
-    """Frames of a window. auto: 95, fewer where memory is short. 0: all frames in one window.
+    """Frames of a window. Default: 95, fewer where memory is short. 0: all frames in one window.
     Larger: less drift, more memory."""
     overlap: int = 10
     """Frames that a window shares with the next; they join the two. Larger: less drift, and they

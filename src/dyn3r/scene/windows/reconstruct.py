@@ -164,6 +164,7 @@ def _finished(
         "joins": [join.to_json() for join in assembly.joins],
     }
     scene = assembly.scene(None if focal is None else (focal.window, focal.verdict))
+    context.observe("joined windows", scene)
     if not assembly.one_world:
         with context.stage("joining windows"):
             scene, windows["loops"] = with_loops_closed(scene, work, context)
