@@ -132,7 +132,7 @@ def _reconstruct_long(
     work = LongClip(
         clip, windows, options.priors, shared_focal=options.alignment.shared_focal,
         flow_estimator=partial(flow_estimator, options.flow.estimator),
-        identity=(alone, masks, *(m.digest() for m in models if m is not None)),
+        identity=(alone, masks, type(refiner), *(m.digest() for m in models if m is not None)),
     )  # fmt: skip
     return reconstruct_windows(work, part, context)
 

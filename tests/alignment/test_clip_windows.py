@@ -103,7 +103,7 @@ def test_known_values_after_the_first_window_forbid_windows() -> None:
     T[:3] = np.eye(4)
     assert can_be_windowed(Priors(), plan)
     assert can_be_windowed(Priors(T_world_camera=T), plan)
-    T[20] = np.eye(4)
+    T[9] = np.eye(4)  # shared with the second window
     assert not can_be_windowed(Priors(T_world_camera=T), plan)
     everything = Priors(T_world_camera=np.tile(np.eye(4), (30, 1, 1)))
     assert can_be_windowed(everything, plan)

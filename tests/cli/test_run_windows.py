@@ -122,6 +122,7 @@ def test_windows_are_checked_before_anything_is_computed(tmp_path: Path) -> None
     with pytest.raises(InputError, match="--overwrite starts again"):
         run_windows.check(out, None, overwrite=False)
     run_windows.check(out, out, overwrite=False)
+    run_windows.check(out, other, overwrite=False)
     run_windows.check(out, None, overwrite=True)
     with pytest.raises(InputError, match=f"was interrupted: to go on, add -o {out}"):
         run_windows.check(other, out, overwrite=False)

@@ -200,6 +200,30 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert not holds_windows(tmp_path)
 
 
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "kept" / ".dyn3r-0123.part").mkdir(parents=True)
+    with window_store(WindowFolder(tmp_path / "kept"), "a") as store:
+        assert store.finished() == 0
+    assert holds_windows(tmp_path / "kept")
+
+
+def test_known_values_are_not_moved_by_loops(
+    truth: Scene, plan: WindowPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("dyn3r.scene.windows.reconstruct.with_loops_closed", none)
+    depth = np.full(truth.depth.shape, np.nan, np.float32)
+    depth[:3] = truth.depth[:3]
+    scene = reconstruct_windows(
+        work_of(truth, plan, priors=Priors(depth=depth)), Fake(truth, plan), RunContext()
+    )
+    assert len(scene.metadata["windows"]["joins"]) == 2
+    with pytest.raises(AssertionError):
+        reconstruct_windows(work_of(truth, plan), Fake(truth, plan), RunContext())
+
+
 def test_the_first_window_that_knows_the_focal_length_decides(
     truth: Scene, plan: WindowPlan
 ) -> None:
@@ -268,6 +292,9 @@ def test_a_join_is_not_moved_by_moving_objects_nor_by_a_lost_frame(truth: Scene)
     )
     assert not found.is_guess
     assert found.rotation_deg < 1e-5
+    assert not found.disagrees
+    second.T_world_camera[:, 1, 3] += [0, 5, 0, -5, 3, -3]
+    assert join(first, second).disagrees
 
 
 def test_a_join_without_static_pixels_is_a_guess(truth: Scene) -> None:

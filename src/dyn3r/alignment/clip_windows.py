@@ -25,7 +25,7 @@ frame with all its pairs."""
 PROGRAM_GB = 0.5
 """Memory without any frame, but for the network's parameters. Source: docs/speed.md."""
 FRAME_BYTES_PER_PIXEL = 360
-"""Memory that grows with the frames of a window. Source: docs/speed.md."""
+"""Memory that grows with the frames of a window, with the default pairs. Source: docs/speed.md."""
 RESULT_BYTES_PER_PIXEL = 17
 """Memory of the result: image, depth, confidence, uncertainty, mask; and its check."""
 EVEN = 1.15
@@ -141,11 +141,11 @@ def can_be_windowed(priors: Priors, plan: WindowPlan) -> bool:
     """Whether windows leave known cameras and depth in place.
 
     They do where nothing is known, where all cameras are known and kept, and where what is known
-    lies in the first window, whose world is that of the clip.
+    is of frames of the first window alone, whose world is that of the clip.
     """
     if knows_all_cameras(priors):
         return True
-    end = plan.spans[0][1]
+    end = plan.spans[1][0]
     cameras, depth = priors.T_world_camera, priors.depth
     rest = [value[end:] for value in (cameras, depth) if value is not None]
     return not any(bool(np.isfinite(value).any()) for value in rest)

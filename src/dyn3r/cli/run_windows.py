@@ -40,12 +40,11 @@ def check(output: Path, resume: Path | None, *, overwrite: bool) -> None:
     """
     from dyn3r.scene.windows.store import holds_windows
 
-    if goes_on(output, resume):
-        return
-    unfinished = resume is not None and not (resume / "scene.dyn3r").exists()
-    if resume is not None and unfinished and holds_windows(windows_folder(resume)):
-        raise InputError(f"{resume} was interrupted: to go on, add -o {resume}")
-    if holds_windows(windows_folder(output)) and not overwrite:
+    if resume is not None:
+        is_result = goes_on(output, resume) or (resume / "scene.dyn3r").exists()
+        if not is_result and holds_windows(windows_folder(resume)):
+            raise InputError(f"{resume} was interrupted: to go on, add -o {resume}")
+    elif holds_windows(windows_folder(output)) and not overwrite:
         raise InputError(
             f"{windows_folder(output)} holds windows of an interrupted run: --resume {output} goes "
             "on, --overwrite starts again"
@@ -55,14 +54,14 @@ def check(output: Path, resume: Path | None, *, overwrite: bool) -> None:
 def prepare(output: Path, resume: Path | None, *, overwrite: bool) -> WindowFolder:
     """The folder for the finished windows of a run. Raises InputError as `check`.
 
-    With `goes_on` there may be some; else those of an earlier run are removed.
+    With `resume` those of the same run are taken over; else those of an earlier run are removed.
     """
-    from dyn3r.scene.windows.store import discard_windows
+    from dyn3r.scene.windows.store import discard_windows, holds_windows
     from dyn3r.types import WindowFolder
 
     check(output, resume, overwrite=overwrite)
     folder = windows_folder(output)
-    if not goes_on(output, resume):
+    if resume is None and holds_windows(folder):
         discard_windows(folder)
     return WindowFolder(folder, replace=overwrite)
 
@@ -87,11 +86,8 @@ def kept(
                 discard_windows(where.path)
             elif not quiet and not isinstance(problem, InputError):
                 windows = "1 finished window is" if count == 1 else f"{count} finished windows are"
-                say(
-                    f"{windows} kept in {where.path}: the same command with --resume {output} "
-                    "goes on",
-                    error=True,
-                )
+                command = "the same command" + (f" with --resume {output}" if not resume else "")
+                say(f"{windows} kept in {where.path}: {command} goes on", error=True)
         raise
 
 

@@ -122,6 +122,13 @@ class Assembly:
             everywhere = len(spans) == len(self.plan)
             named = ", ".join(f"{a} to {b - 1}" for a, b in spans)
             notes.append(note if everywhere else f"frames {named}: {note}")
+        notes += [
+            f"frames {self.plan.spans[k + 1][0]} to {self.plan.spans[k][1] - 1}: the two windows "
+            f"that share them disagree about the cameras ({found.rotation_deg:.1f} degrees, "
+            f"{found.centre_depths:.0%} of the depth)"
+            for k, found in enumerate(self.joins)
+            if found.disagrees
+        ]
         guesses = [k + 1 for k, found in enumerate(self.joins) if found.is_guess]
         notes += [
             f"frames from {self.plan.spans[k][0]} on: no static pixel joins them to the frames "

@@ -18,6 +18,9 @@ from dyn3r.geometry.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 
 MIN_SHARE = 0.02
 """Share of a frame's pixels that both windows must know for it to say anything about scale."""
+MOST_ROTATION_DEG, MOST_CENTRE_DEPTHS = 1.0, 0.05
+"""Differences of shared cameras that are worth a note. Source: ten times those on development clips
+(docs/results.md)."""
 ROUNDS = 10
 """Re-weightings of rotation and translation. Source: they converge in fewer."""
 
@@ -47,6 +50,11 @@ class Join:
     """Median difference of the cameras' centres that is left, over the median depth."""
     is_guess: bool
     """Whether no shared frame says anything about the scale."""
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the windows have different cameras for the frames that they share."""
+        return self.rotation_deg > MOST_ROTATION_DEG or self.centre_depths > MOST_CENTRE_DEPTHS
 
     def to_json(self) -> dict[str, float | bool]:
         """Numbers for metadata."""

@@ -165,7 +165,8 @@ def _finished(
     }
     scene = assembly.scene(None if focal is None else (focal.window, focal.verdict))
     context.observe("joined windows", scene)
-    if not assembly.one_world:
+    known = work.priors.T_world_camera is not None or work.priors.depth is not None
+    if not known:  # else loops would move what is kept
         with context.stage("joining windows"):
             scene, windows["loops"] = with_loops_closed(scene, work, context)
     up = find_up(scene)

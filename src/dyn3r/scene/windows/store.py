@@ -21,6 +21,7 @@ import numpy as np
 from dyn3r.errors import InputError
 from dyn3r.io.atomic import write_json
 from dyn3r.io.regular_files import read_text
+from dyn3r.io.staging import is_staging
 from dyn3r.scene.scene import Scene
 from dyn3r.types import WindowFolder, package_version
 
@@ -72,14 +73,14 @@ def window_store(where: WindowFolder | None, fingerprint: str) -> Iterator[Windo
             yield WindowStore(Path(folder))
         return
     about = {"fingerprint": fingerprint, "dyn3r_version": package_version()}
-    if where.path.exists() and _about(where.path) != about:
-        if not where.replace:
+    if where.path.exists() and _about(where.path) != about and not _is_free(where.path):
+        if not where.replace and holds_windows(where.path):
             raise InputError(
                 f"{where.path} holds windows of another run (other frames, options or version): "
                 "remove it, or start again with --overwrite"
             )
         discard_windows(where.path)
-    if not where.path.exists():
+    if not holds_windows(where.path):
         write_json(where.path / ABOUT, about)
     yield WindowStore(where.path)
 
@@ -123,6 +124,11 @@ def _add(digest: Any, value: Any) -> None:
             _add(digest, item)
     else:
         digest.update(f"{value!r};".encode())
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether there is nothing in it but what killed processes left."""
+    return folder.is_dir() and all(is_staging(entry.name) for entry in folder.iterdir())
 
 
 def _about(folder: Path) -> Any:
