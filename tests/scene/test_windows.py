@@ -224,30 +224,33 @@ def test_known_values_are_not_moved_by_loops(
         reconstruct_windows(work_of(truth, plan), Fake(truth, plan), RunContext())
 
 
-def test_the_first_window_that_knows_the_focal_length_decides(
-    truth: Scene, plan: WindowPlan
-) -> None:
+def test_the_first_window_decides_about_the_focal_length(truth: Scene, plan: WindowPlan) -> None:
     fake = Fake(truth, plan)
-    fake.focal_sigma = (0.2, 0.03, 0.03)
     scene = reconstruct_windows(work_of(truth, plan), fake, RunContext())
-    # the second knows it, so the first, which differs, is computed again
-    assert fake.computed == [0, 1, 0, 2]
-    assert [p.focal_sigma for p in fake.priors] == [0.0, 0.2, 0.0, 0.0]
+    assert fake.computed == [0, 1, 2]
     assert fake.priors[0].K is None
-    np.testing.assert_allclose(scene.K[:, 0, 0], 1.1 * truth.K[:, 0, 0])
+    assert [p.focal_sigma for p in fake.priors] == [0.0, 0.0, 0.0]
+    np.testing.assert_allclose(scene.K, truth.K)
     assert scene.verdict is not None
-    assert scene.verdict.parts["focal length"].reason == "of window 1, from frames 7 to 17"
+    assert scene.verdict.parts["focal length"].reason == "of window 0, from frames 0 to 10"
 
 
 @pytest.mark.parametrize("sigma", [None, 0.2])
-def test_of_windows_that_hardly_know_the_focal_length_the_last_decides(
-    sigma: float | None, truth: Scene, plan: WindowPlan
+def test_a_first_window_that_hardly_knows_the_focal_length_is_computed_again(
+    sigma: float | None, truth: Scene, plan: WindowPlan, tmp_path: Path
 ) -> None:
     fake = Fake(truth, plan)
-    fake.focal_sigma = (sigma, sigma, 0.2)
-    scene = reconstruct_windows(work_of(truth, plan), fake, RunContext())
-    assert fake.computed == [0, 1, 2, 0, 1]
-    np.testing.assert_allclose(scene.K[:, 0, 0], 1.2 * truth.K[:, 0, 0])
+    fake.focal_sigma = (sigma, 0.2, 0.0)
+    work, context = work_of(truth, plan), RunContext(windows=WindowFolder(tmp_path / "kept"))
+    scene = reconstruct_windows(work, fake, context)
+    assert fake.priors[1].K is None
+    factor = 1.1 if sigma is None else 1.1**0.5
+    np.testing.assert_allclose(scene.K[:, 0, 0], factor * truth.K[:, 0, 0])
+    assert fake.computed == ([0, 1, 0, 2] if sigma is None else [0, 1, 0, 1, 2])
+    # what they said is kept with them
+    again = Fake(truth, plan)
+    np.testing.assert_array_equal(reconstruct_windows(work, again, context).K, scene.K)
+    assert again.computed == []
 
 
 def test_a_focal_length_for_each_frame_is_not_handed_on(truth: Scene, plan: WindowPlan) -> None:

@@ -78,7 +78,7 @@ class Assembly:
     def scene(self, focal: tuple[int, PartVerdict | None] | None = None) -> Scene:
         """The scene, without up.
 
-        `focal`: the window that the focal length of all is from, and the judgement of it.
+        `focal`: how many windows the focal length of all is from, and the judgement of it.
         """
         clip = self.clip
         maps: dict[str, Any] = self.maps
@@ -104,8 +104,8 @@ class Assembly:
         out.pop("verdict", None)
         verdict = worst_verdict(self.verdicts, self.plan.owned)
         if verdict is not None and focal is not None and focal[1] is not None:
-            first, end = self.plan.spans[focal[0]]
-            part = replace(focal[1], reason=f"{focal[1].reason}, from frames {first} to {end - 1}")
+            end = self.plan.spans[focal[0] - 1][1]
+            part = replace(focal[1], reason=f"{focal[1].reason}, from frames 0 to {end - 1}")
             verdict = Verdict({**verdict.parts, "focal length": part})
         if verdict is not None:
             out["verdict"] = verdict.to_json()

@@ -20,12 +20,14 @@ from dyn3r.scene.windows.assembly import Assembly
 from dyn3r.scene.windows.store import WindowStore, fingerprint_of, window_store
 from dyn3r.types import Clip, Geometry, Priors, RunContext
 
-KNOWN_FOCAL = 0.05
-"""Standard error of the log focal length at which the clip's is taken to be known. Source: the
-limit of a good one in the verdict."""
-FOCAL_WINDOWS = 3
-"""Windows that are asked for the focal length, at most; those before the last may be computed
+KNOWN_FOCAL = 0.1
+"""Standard error of the log focal length at which the clip's is taken to be known. Source: between
+the limits of a good and of a poor one in the verdict."""
+FOCAL_WINDOWS = 2
+"""Windows that are asked for the focal length, at most. Source: all of them may be computed
 twice."""
+SMALLEST_SIGMA = 1e-3
+"""Standard error of one that is stated as exact."""
 SAME_FOCAL = 0.02
 """Difference of log focal lengths that a window may keep. Source: hardly visible."""
 
@@ -75,15 +77,31 @@ def reconstruct_windows(work: LongClip, one: OneWindow, context: RunContext) -> 
 
 @dataclass(frozen=True)
 class FocalEstimate:
-    """Focal length that a window found."""
+    """Focal length that some windows found."""
 
     K: Float[np.ndarray, "3 3"]
     sigma: float
     """Standard error of its logarithm."""
-    window: int
-    """Which one."""
+    windows: int
+    """How many."""
     verdict: PartVerdict | None
-    """How far it can be trusted."""
+    """How far that of the most certain one can be trusted."""
+
+
+def joined_focal(
+    found: list[tuple[Float[np.ndarray, "3 3"], float, PartVerdict | None]],
+) -> FocalEstimate:
+    """Mean of the logarithms of several focal lengths, weighted by their certainty.
+
+    Each with its intrinsics, the standard error of its logarithm, and how far it can be trusted.
+    """
+    sigmas = np.maximum([sigma for _, sigma, _ in found], SMALLEST_SIGMA)
+    weights = sigmas**-2 / np.sum(sigmas**-2)
+    K = found[0][0].copy()
+    focal = np.exp(weights @ np.log([each[0, 0] for each, *_ in found]))
+    K[[0, 1], [0, 1]] *= focal / K[0, 0]
+    sigma = float(np.sum(sigmas**-2) ** -0.5)
+    return FocalEstimate(K, sigma, len(found), found[int(np.argmin(sigmas))][2])
 
 
 class _Windows:
@@ -94,42 +112,41 @@ class _Windows:
     ) -> None:
         self.work, self.one, self.store, self.context = work, one, store, context
         self.focal: FocalEstimate | None = None
+        self.asked = 0
 
     def find_focal(self) -> None:
-        """Reconstruct windows until one of them knows the focal length, but at most a few.
-
-        The estimate of each has that of the one before as its prior.
-        """
+        """Reconstruct windows until they know the focal length, but at most a few."""
+        found = []
         for number in range(min(FOCAL_WINDOWS, len(self.work.plan))):
             scene = self.store.load(number) or self._compute(number)
+            self.asked = number + 1
             facts, verdict = scene.metadata["window"], scene.verdict
-            if facts["focal_sigma"] is not None:
-                part = None if verdict is None else verdict.parts.get("focal length")
-                K = np.array(facts["focal_K"])
-                self.focal = FocalEstimate(K, facts["focal_sigma"], number, part)
-                if self.focal.sigma <= KNOWN_FOCAL:
-                    break
+            if facts["focal_sigma"] is None:
+                continue
+            part = None if verdict is None else verdict.parts.get("focal length")
+            found.append((np.array(facts["focal_K"]), float(facts["focal_sigma"]), part))
+            joined = joined_focal(found)
+            if joined.sigma <= KNOWN_FOCAL:
+                break
+        self.focal = joined_focal(found) if found else None
 
     def finished(self, number: int) -> Scene:
         """A window with the focal length of the clip."""
         scene = self.store.load(number)
         focal = self.focal
         if scene is None:
-            return self._compute(number, fixed=True)
-        if focal is None:
+            return self._compute(number)
+        if focal is None or number >= self.asked:
             return scene
         change = np.log(scene.K[0, 0, 0] / focal.K[0, 0])
-        if number < focal.window and abs(change) > SAME_FOCAL:
-            return self._compute(number, fixed=True, facts=scene.metadata["window"])
+        if abs(change) > SAME_FOCAL:
+            return self._compute(number, facts=scene.metadata["window"])
         return scene
 
-    def _compute(
-        self, number: int, *, fixed: bool = False, facts: dict[str, object] | None = None
-    ) -> Scene:
-        """Reconstruct a window and keep it, with what is known of the focal length.
+    def _compute(self, number: int, facts: dict[str, object] | None = None) -> Scene:
+        """Reconstruct a window and keep it; it keeps the focal length of the clip, if it is known.
 
-        `fixed`: that is kept exactly, else it is a prior. `facts`: what an earlier estimate of this
-        window said of it.
+        `facts`: what an earlier estimate of this window said of the focal length.
         """
         work = self.work
         self.context.observe("window", (number, len(work.plan)))
@@ -137,8 +154,7 @@ class _Windows:
         priors = priors_of(work.priors, np.arange(first, end))
         if self.focal is not None:
             K = np.tile(self.focal.K, (end - first, 1, 1))
-            sigma = 0.0 if fixed else self.focal.sigma
-            priors = replace(priors, K=K, fix_K=True, focal_sigma=sigma)
+            priors = replace(priors, K=K, fix_K=True, focal_sigma=0.0)
         last: list[Geometry] = []
 
         def observe(name: str, value: object) -> None:
@@ -163,7 +179,7 @@ def _finished(
         "spans": [list(span) for span in work.plan.spans],
         "joins": [join.to_json() for join in assembly.joins],
     }
-    scene = assembly.scene(None if focal is None else (focal.window, focal.verdict))
+    scene = assembly.scene(None if focal is None else (focal.windows, focal.verdict))
     context.observe("joined windows", scene)
     known = work.priors.T_world_camera is not None or work.priors.depth is not None
     if not known:  # else loops would move what is kept
