@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -34,7 +33,7 @@ from dyn3r.motion.refiners import mask_refiner
 from dyn3r.motion.static_clusters import without_static_clusters
 from dyn3r.motion.static_components import without_static_components
 from dyn3r.mvs import multi_view_depth
-from dyn3r.network.model import Model
+from dyn3r.network.model import Model, described
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.network.predict import encode_frames, predict_pairs
 from dyn3r.options import Options, Plan, resolve, windows_of, with_graph_of
@@ -217,14 +216,6 @@ def resume(
         rest.clip, model, options, motion_model=motion_model, masks=new_masks, context=context
     )
     return rest.append(later)
-
-
-def described(model: Model, motion_model: Model | None) -> dict[str, Any]:
-    """Models and device, for metadata."""
-    models = {"model": model.about}
-    if motion_model is not None:
-        models["motion_model"] = motion_model.about
-    return {**models, "device": str(model.device)}
 
 
 def measured_flow(

@@ -248,8 +248,9 @@ class Run:
         from dyn3r.io.inspection.cuts import longest_shot
         from dyn3r.scene import Scene
 
-        fresh = self.resume is None or run_windows.goes_on(self.output, self.resume)
-        earlier = None if fresh else Scene.load(self.resume)
+        earlier = None
+        if self.resume is not None and not run_windows.goes_on(self.output, self.resume):
+            earlier = Scene.load(self.resume)
         chosen = plan_frames(self.source, self._frames(), earlier)
         clip = read_clip(
             self.source,

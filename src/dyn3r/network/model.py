@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -186,3 +186,11 @@ def _fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(
         bool(getattr(torch.cpu, probe)()) for probe in probes if hasattr(torch.cpu, probe)
     )
+
+
+def described(model: Model, motion_model: Model | None) -> dict[str, Any]:
+    """Models and device of a run, for metadata."""
+    models: dict[str, Any] = {"model": model.about}
+    if motion_model is not None:
+        models["motion_model"] = motion_model.about
+    return {**models, "device": str(model.device)}
