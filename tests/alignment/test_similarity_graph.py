@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dyn3r.alignment.similarity_graph import Loops, close_loops
+from dyn3r.alignment.similarity_graph import Loops, close_loops, drift_at
 from dyn3r.geometry.registration import Similarity
 from dyn3r.geometry.rotations import rotvec_to_rotmat
 
@@ -52,8 +52,11 @@ def test_consistent_cameras_stay() -> None:
 def test_a_loop_removes_drift_of_scale_and_rotation() -> None:
     T = circle(60)
     wrong, units = drifted(T, scale=1.004, turn=0.002)
+    loop = loop_of(T, 0, 59, 1 / units[59])
+    assert drift_at(T, loop_of(T, 0, 59, 1.0), 3.0) < 1e-6
+    assert drift_at(wrong, loop, 3.0) > 10
     # what flow and depth of the two frames say: the camera is back, its unit has grown
-    moved, factor = close_loops(wrong, loop_of(T, 0, 59, 1 / units[59]), 3.0)
+    moved, factor = close_loops(wrong, loop, 3.0)
     before = np.linalg.norm(wrong[:, :3, 3] - T[:, :3, 3], axis=1)
     after = np.linalg.norm(moved[:, :3, 3] - T[:, :3, 3], axis=1)
     assert after[59] < 0.05 * before[59]

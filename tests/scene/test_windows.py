@@ -88,7 +88,7 @@ class Fake:
         by, truth = world(number), self.truth
         K = truth.K[rows].copy()
         if priors.K is not None and priors.focal_sigma == 0:
-            K = priors.K
+            K = priors.K[-len(K) :]
         else:
             K[:, [0, 1], [0, 1]] *= 1 + 0.1 * number
         part = Scene(
@@ -366,3 +366,57 @@ def test_places_seen_twice_are_found_and_drift_is_removed(there_and_back: Scene)
 def test_frames_that_look_different_are_no_candidates() -> None:
     images = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)
     assert len(candidates(images, 10)) == 0
+
+
+def test_a_window_that_disagrees_is_computed_again_with_more_frames(
+    truth: Scene, plan: WindowPlan, tmp_path: Path
+) -> None:
+    class Fooled(Fake):
+        """The last window follows a moving object, unless it sees the frames before."""
+
+        def __call__(self, rows: slice, priors: Priors, context: RunContext) -> Scene:
+            if rows.stop < N:
+                return super().__call__(rows, priors, context)
+            self.seen = [*getattr(self, "seen", []), rows.start]
+            scene = super().__call__(slice(*self.plan.spans[2]), priors, context)
+            if rows.start == self.plan.spans[2][0]:
+                T = scene.T_world_camera.copy()
+                T[:, 1, 3] += 2 * np.arange(len(T))
+                return replace(scene, T_world_camera=T)
+            more = self.plan.spans[2][0] - rows.start
+            first = np.arange(-more, len(scene)).clip(0)  # what is left out may be anything
+            fields = ("images", "depth", "confidence", "dynamic", "K", "T_world_camera", "times_s")
+            rest = {name: getattr(scene, name)[first] for name in (*fields, "frame_quality")}
+            return replace(scene, names=tuple(map(str, first)), **rest)
+
+    fooled = Fooled(truth, plan)
+    context = RunContext(windows=WindowFolder(tmp_path / "kept"))
+    scene = reconstruct_windows(work_of(truth, plan), fooled, context)
+    assert fooled.seen == [14, 14 - 2 * 4]
+    np.testing.assert_allclose(scene.T_world_camera, truth.T_world_camera, atol=1e-5)
+    np.testing.assert_allclose(scene.depth, truth.depth, rtol=1e-4)
+    assert not any("disagree" in note for note in scene.notes)
+    later = Fooled(truth, plan)
+    reconstruct_windows(work_of(truth, plan), later, context)
+    assert later.computed == []
+
+
+def test_windows_that_still_disagree_are_named(truth: Scene, plan: WindowPlan) -> None:
+    class Wrong(Fake):
+        def __call__(self, rows: slice, priors: Priors, context: RunContext) -> Scene:
+            scene = super().__call__(slice(max(rows.start, 14), N), priors, context)
+            if rows.start < 14:
+                scene = tiny_scene(N - rows.start, *HW)
+            T = scene.T_world_camera.copy()
+            T[:, 1, 3] += 2 * np.arange(len(T))
+            return replace(scene, T_world_camera=T)
+
+    right, wrong = Fake(truth, plan), Wrong(truth, plan)
+
+    def one(rows: slice, priors: Priors, context: RunContext) -> Scene:
+        return (wrong if rows.stop == N else right)(rows, priors, context)
+
+    scene = reconstruct_windows(work_of(truth, plan), one, RunContext())
+    assert wrong.computed == [2, 2]
+    (note,) = [note for note in scene.notes if "disagree" in note]
+    assert note.startswith("frames 14 to 17: the two windows that share them disagree")

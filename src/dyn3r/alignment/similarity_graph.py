@@ -70,6 +70,17 @@ def close_loops(
     return out, state.log_scale.exp().numpy()
 
 
+def drift_at(T_world_camera: Float[np.ndarray, "n 4 4"], loops: Loops, unit: float) -> float:
+    """Median over the loops of how far the cameras are from them, in standard errors.
+
+    Of rotation, translation and scale the largest counts.
+    """
+    state = _State.of(torch.from_numpy(T_world_camera).double())
+    edges = _edges(state, loops, unit)
+    residual = edges.residuals(state[edges.i], state[edges.j])[edges.is_loop].abs()
+    return float(residual.amax(-1).median())
+
+
 @dataclass(frozen=True)
 class _State:
     """Similarities from the camera of each frame to the world: s R x + t."""

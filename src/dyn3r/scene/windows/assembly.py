@@ -41,7 +41,7 @@ class Assembly:
         T, scale = scene.T_world_camera, 1.0
         if self._tail is not None and not self.one_world:
             count = len(self._tail.depth)
-            found = join(self._tail, _shared(scene, slice(0, count), T, 1.0))
+            found = join(self._tail, shared_frames(scene, slice(0, count)))
             self.joins.append(found)
             scale, T = float(found.similarity.scale), moved(T, found.similarity)
             share = (np.arange(count) + 1) / (count + 1)
@@ -57,7 +57,9 @@ class Assembly:
         self.verdicts.append(scene.verdict)
         if number + 1 < len(self.plan):
             shared = end - self.plan.spans[number + 1][0]
-            self._tail = _shared(scene, slice(len(scene) - shared, None), T, scale)
+            tail = shared_frames(scene, slice(len(scene) - shared, None))
+            depth = tail.depth * np.float32(scale)
+            self._tail = replace(tail, T_world_camera=T[-shared:].copy(), depth=depth)
 
     def _put(
         self, name: str, into: slice, values: np.ndarray | None, rows: slice, scale: float
@@ -148,11 +150,21 @@ def worst_verdict(verdicts: list[Verdict | None], owned: list[tuple[int, int]]) 
     return Verdict(parts) if parts else None
 
 
-def _shared(scene: Scene, rows: slice, T: np.ndarray, scale: float) -> SharedFrames:
+def shared_frames(scene: Scene, rows: slice) -> SharedFrames:
+    """Some frames of a window, for a join."""
     usable = (scene.confidence[rows] > 0) & ~scene.dynamic[rows]
     quality = scene.frame_quality
     found = np.ones(len(usable), bool) if quality is None else quality[rows] > 0
-    return SharedFrames(T[rows].copy(), scene.depth[rows] * np.float32(scale), usable, found)
+    return SharedFrames(scene.T_world_camera[rows].copy(), scene.depth[rows], usable, found)
+
+
+def without_first(scene: Scene, count: int) -> Scene:
+    """The scene without its first frames."""
+    names = ("images", "K", "T_world_camera", "times_s", "names", *_MAPS)
+    fields: dict[str, Any] = {name: getattr(scene, name) for name in names}
+    rest = {name: value if value is None else value[count:] for name, value in fields.items()}
+    lenses = scene.mapping.frame_lenses[count:]
+    return replace(scene, mapping=replace(scene.mapping, frame_lenses=lenses), **rest)
 
 
 def _medians(terms: list[dict[str, Any]]) -> dict[str, float]:

@@ -18,9 +18,9 @@ from dyn3r.geometry.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 
 MIN_SHARE = 0.02
 """Share of a frame's pixels that both windows must know for it to say anything about scale."""
-MOST_ROTATION_DEG, MOST_CENTRE_DEPTHS = 1.0, 0.05
-"""Differences of shared cameras that are worth a note. Source: ten times those on development clips
-(docs/results.md)."""
+MOST_ROTATION_DEG, MOST_CENTRE_DEPTHS = 0.5, 0.02
+"""Differences of shared cameras above which one of two windows is wrong. Source: ten times those on
+development clips (docs/results.md)."""
 ROUNDS = 10
 """Re-weightings of rotation and translation. Source: they converge in fewer."""
 
@@ -52,9 +52,14 @@ class Join:
     """Whether no shared frame says anything about the scale."""
 
     @property
+    def disagreement(self) -> float:
+        """Difference of the shared cameras, over the largest one that is usual."""
+        return max(self.rotation_deg / MOST_ROTATION_DEG, self.centre_depths / MOST_CENTRE_DEPTHS)
+
+    @property
     def disagrees(self) -> bool:
         """Whether the windows have different cameras for the frames that they share."""
-        return self.rotation_deg > MOST_ROTATION_DEG or self.centre_depths > MOST_CENTRE_DEPTHS
+        return self.disagreement > 1
 
     def to_json(self) -> dict[str, float | bool]:
         """Numbers for metadata."""

@@ -9,14 +9,15 @@ import numpy as np
 from jaxtyping import Float
 
 from dyn3r.alignment.clip_windows import WindowPlan, knows_all_cameras
-from dyn3r.alignment.similarity_graph import close_loops
+from dyn3r.alignment.similarity_graph import close_loops, drift_at
 from dyn3r.flow import FlowEstimator
 from dyn3r.scene.draft import Draft
 from dyn3r.scene.held_frames import priors_of
 from dyn3r.scene.scene import Scene
 from dyn3r.scene.upright import find_up
 from dyn3r.scene.verdict import PartVerdict
-from dyn3r.scene.windows.assembly import Assembly
+from dyn3r.scene.windows.assembly import Assembly, shared_frames, without_first
+from dyn3r.scene.windows.join import SharedFrames, join
 from dyn3r.scene.windows.store import WindowStore, fingerprint_of, window_store
 from dyn3r.types import Clip, Geometry, Priors, RunContext
 
@@ -28,6 +29,9 @@ FOCAL_WINDOWS = 2
 twice."""
 SMALLEST_SIGMA = 1e-3
 """Standard error of one that is stated as exact."""
+WORTH_CLOSING = 4.0
+"""Drift in standard errors of a loop below which loops are left as they are. Source: on a clip
+without drift, closing them moved the cameras away from the truth (docs/results.md)."""
 SAME_FOCAL = 0.02
 """Difference of log focal lengths that a window may keep. Source: hardly visible."""
 
@@ -113,6 +117,7 @@ class _Windows:
         self.work, self.one, self.store, self.context = work, one, store, context
         self.focal: FocalEstimate | None = None
         self.asked = 0
+        self._before: SharedFrames | None = None
 
     def find_focal(self) -> None:
         """Reconstruct windows until they know the focal length, but at most a few."""
@@ -131,6 +136,32 @@ class _Windows:
         self.focal = joined_focal(found) if found else None
 
     def finished(self, number: int) -> Scene:
+        """A window with the focal length of the clip, which agrees with the one before if it can.
+
+        One that does not has often taken a large moving object for the background. It is computed
+        again with more frames before it, which are then left out, and the better one is kept.
+        """
+        scene, spans = self._with_focal(number), self.work.plan.spans
+        before = self._before
+        if before is not None and not knows_all_cameras(self.work.priors):
+            shared = slice(0, len(before.depth))
+            found = join(before, shared_frames(scene, shared))
+            facts = scene.metadata["window"]
+            if found.disagrees and not facts.get("again"):
+                again, _ = self._reconstruct(number, more=self._context(number))
+                better = join(before, shared_frames(again, shared))
+                kept = again if better.disagreement < found.disagreement else scene
+                scene = self.store.save(number, kept, {**facts, "again": True})
+        count = spans[number][1] - spans[number + 1][0] if number + 1 < len(spans) else 1
+        self._before = shared_frames(scene, slice(len(scene) - count, None))
+        return scene
+
+    def _context(self, number: int) -> int:
+        """Frames before a window that it may see besides: as many as two overlaps."""
+        spans = self.work.plan.spans
+        return min(spans[number][0], 2 * (spans[number - 1][1] - spans[number][0]))
+
+    def _with_focal(self, number: int) -> Scene:
         """A window with the focal length of the clip."""
         scene = self.store.load(number)
         focal = self.focal
@@ -144,13 +175,22 @@ class _Windows:
         return scene
 
     def _compute(self, number: int, facts: dict[str, object] | None = None) -> Scene:
-        """Reconstruct a window and keep it; it keeps the focal length of the clip, if it is known.
+        """Reconstruct a window and keep it.
 
         `facts`: what an earlier estimate of this window said of the focal length.
+        """
+        scene, found = self._reconstruct(number)
+        return self.store.save(number, scene, facts or found)
+
+    def _reconstruct(self, number: int, *, more: int = 0) -> tuple[Scene, dict[str, object]]:
+        """A window, and what it says of the focal length; it keeps the clip's, if that is known.
+
+        `more`: frames before the window that are seen, and left out.
         """
         work = self.work
         self.context.observe("window", (number, len(work.plan)))
         first, end = work.plan.spans[number]
+        first -= more
         priors = priors_of(work.priors, np.arange(first, end))
         if self.focal is not None:
             K = np.tile(self.focal.K, (end - first, 1, 1))
@@ -163,12 +203,11 @@ class _Windows:
             self.context.observe(name, value)
 
         context = replace(self.context, observe=observe, windows=None)
-        scene = self.one(slice(first, end), priors, context)
+        scene = without_first(self.one(slice(first, end), priors, context), more)
         stated = last[0].focal_sigma if last else None
         if stated is None and not scene.metadata["plan"]["bundle_adjustment"]:
             stated = 0.0  # the alignment states no error: the first window decides
-        found = {"focal_sigma": stated, "focal_K": scene.K[0].tolist()}
-        return self.store.save(number, scene, facts or found)
+        return scene, {"focal_sigma": stated, "focal_K": scene.K[0].tolist()}
 
 
 def _finished(
@@ -177,7 +216,7 @@ def _finished(
     """The joined scene, with loops closed and its up direction."""
     windows: dict[str, object] = {
         "spans": [list(span) for span in work.plan.spans],
-        "joins": [join.to_json() for join in assembly.joins],
+        "joins": [found.to_json() for found in assembly.joins],
     }
     scene = assembly.scene(None if focal is None else (focal.windows, focal.verdict))
     context.observe("joined windows", scene)
@@ -203,9 +242,14 @@ def with_loops_closed(
     about: dict[str, object] = {"candidates": found.tested, "found": 0}
     if found.loops is None:
         return scene, about
+    about["found"] = len(found.loops.pairs)
+    drift = drift_at(scene.T_world_camera, found.loops, scene.median_depth)
+    about["drift"] = round(drift, 2)
+    if drift < WORTH_CLOSING:
+        return scene, about
     T, factor = close_loops(scene.T_world_camera, found.loops, scene.median_depth)
     about |= {
-        "found": len(found.loops.pairs), "pairs": found.loops.pairs.tolist(),
+        "pairs": found.loops.pairs.tolist(),
         "scale_changes": [round(float(factor.min()), 4), round(float(factor.max()), 4)],
     }  # fmt: skip
     depth = scene.depth * factor[:, None, None].astype(np.float32)
