@@ -3,6 +3,7 @@
     python benchmarks/growth.py CLIP                         # a video or folder of images
     python benchmarks/growth.py CLIP --frames 12 24 48 86 200
     python benchmarks/growth.py CLIP --against OLD/src       # turn by turn with another version
+    python benchmarks/growth.py CLIP --windows auto 0        # turn by turn with one window
 
 Every clip is reconstructed in a process of its own, on one thread, at the size of the embedded
 network. A source with fewer frames is played forward and backward. Printed: CPU and wall seconds,
@@ -33,7 +34,18 @@ def bounced(count: int, available: int) -> np.ndarray:
     return np.where(turn < available, turn, 2 * available - 2 - turn)
 
 
-def measure(source: Path, count: int, threads: int) -> dict:
+def options(windows: str):
+    """Options with windows of so many frames; `auto`: the default, as in older versions."""
+    import dyn3r
+
+    if windows == "auto":
+        return dyn3r.Options()
+    from dyn3r.alignment.clip_windows import WindowOptions
+
+    return dyn3r.Options(windows=WindowOptions(frames=int(windows)))
+
+
+def measure(source: Path, count: int, threads: int, windows: str) -> dict:
     """Reconstruct `count` frames in this process."""
     import cv2
     import torch
@@ -57,23 +69,24 @@ def measure(source: Path, count: int, threads: int) -> dict:
     )  # fmt: skip
     context = dyn3r.RunContext()
     wall, cpu = time.perf_counter(), time.process_time()
-    dyn3r.reconstruct(clip, model, context=context)
+    scene = dyn3r.reconstruct(clip, model, options(windows), context=context)
     return {
         "frames": count,
         "cpu_s": time.process_time() - cpu,
         "wall_s": time.perf_counter() - wall,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "stages": dict(context.seconds),
+        "windows": len(scene.metadata.get("windows", {}).get("spans", [0])),
     }
 
 
-def in_process(source: Path, count: int, threads: int, code: str | None) -> dict:
+def in_process(source: Path, count: int, args: argparse.Namespace, windows: str, code=None) -> dict:
     """`measure` in a process of its own, with the package in the folder `code`."""
-    env = dict(os.environ, OMP_NUM_THREADS=str(threads))
+    env = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
     if code is not None:
         env["PYTHONPATH"] = os.pathsep.join([code, *filter(None, [env.get("PYTHONPATH")])])
     command = [sys.executable, __file__, str(source), "--one", str(count)]
-    command += ["--threads", str(threads)]
+    command += ["--threads", str(args.threads), "--windows", windows]
     done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -84,15 +97,16 @@ def exponent(frames: list[int], seconds: list[float]) -> float:
 
 
 def table(rows: list[dict], title: str) -> None:
-    print(f"\n{title}\n frames    CPU s   CPU s/frame   wall s   peak MB   exponent")
+    print(f"\n{title}\n frames windows    CPU s   CPU s/frame   wall s   peak MB   exponent")
     for k, row in enumerate(rows):
         both = rows[k - 1 : k + 1] if k else []
         slope = ""
         if both:
             slope = f"{exponent([r['frames'] for r in both], [r['cpu_s'] for r in both]):10.2f}"
         print(
-            f"{row['frames']:7d} {row['cpu_s']:8.1f} {row['cpu_s'] / row['frames']:13.2f}"
-            f" {row['wall_s']:8.1f} {row['peak_mb']:9.0f} {slope}"
+            f"{row['frames']:7d} {row['windows']:7d} {row['cpu_s']:8.1f}"
+            f" {row['cpu_s'] / row['frames']:13.2f} {row['wall_s']:8.1f} {row['peak_mb']:9.0f}"
+            f" {slope}"
         )
     if len(rows) > 1:
         overall = exponent([r["frames"] for r in rows], [r["cpu_s"] for r in rows])
@@ -109,20 +123,27 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[12, 24, 48, 86, 200])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--against", help="folder with the package of another version")
+    parser.add_argument(
+        "--windows", nargs="+", default=["auto"], metavar="N",
+        help="frames of a window; 0: all in one; auto: the default. Several are run turn by turn",
+    )  # fmt: skip
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one is not None:
-        print(json.dumps(measure(args.source, args.one, args.threads)))
+        print(json.dumps(measure(args.source, args.one, args.threads, args.windows[0])))
         return
-    ours, theirs = [], []
+    variants = [(f"windows {w}", w, None) for w in args.windows]
+    if args.against:
+        variants.append((f"the version in {args.against}", "auto", args.against))
+    rows: dict[str, list[dict]] = {title: [] for title, *_ in variants}
     for count in args.frames:
-        ours.append(in_process(args.source, count, args.threads, None))
-        table(ours, "this version")
-        if args.against:
-            theirs.append(in_process(args.source, count, args.threads, args.against))
-            table(theirs, f"the version in {args.against}")
-            ratios = [a["cpu_s"] / b["cpu_s"] for a, b in zip(ours, theirs)]
-            print("ratio of CPU time:", "  ".join(f"{ratio:.2f}" for ratio in ratios))
+        for title, windows, code in variants:
+            rows[title].append(in_process(args.source, count, args, windows, code))
+            table(rows[title], title)
+        first = next(iter(rows.values()))
+        for title, other in list(rows.items())[1:]:
+            ratios = [a["cpu_s"] / b["cpu_s"] for a, b in zip(first, other)]
+            print(f"CPU time over {title}:", "  ".join(f"{ratio:.2f}" for ratio in ratios))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from dyn3r.alignment.clip_windows import LARGEST_WINDOW, WindowOptions
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import InputError
 from dyn3r.motion.options import AttentionCueOptions, FlowCueOptions, MotionOptions
 from dyn3r.network.checkpoints.recommendation import Recommendation
-from dyn3r.options import FlowOptions, Options, Plan, RefinementOptions, resolve
+from dyn3r.options import (
+    FlowOptions,
+    Options,
+    Plan,
+    RefinementOptions,
+    resolve,
+    windows_of,
+    with_graph_of,
+)
 from dyn3r.types import Priors
 from tests.factories import moving_square
 
@@ -22,6 +31,7 @@ class StubModel:
     recommendation: Recommendation
     name: str = "stub"
     is_many_view: bool = False
+    memory_bytes: int = 0
 
 
 PUBLISHED = StubModel(Recommendation())
@@ -223,3 +233,38 @@ def test_options_alone_import_no_pytorch() -> None:
 
     code = "import sys, dyn3r.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+LONG = moving_square(LARGEST_WINDOW + 1, (16, 64))
+
+
+def test_long_clips_are_divided_unless_a_published_recipe_or_graph_is_asked_for() -> None:
+    assert windows_of(Options(), COMPACT, CLIP) is None
+    divided = windows_of(Options(), COMPACT, LONG)
+    assert divided is not None
+    assert len(divided) == 2
+    assert windows_of(Options(pairs="swin-3-noncyclic"), COMPACT, LONG) == divided
+    for options in (Options(method="easi3r"), Options(pairs="complete"), Options(pairs="oneref-3")):
+        assert windows_of(options, COMPACT, LONG) is None
+    assert windows_of(Options(), PUBLISHED, LONG) is None
+    little = WindowOptions(memory_gb=0.5)
+    assert windows_of(Options(method="easi3r", windows=little), COMPACT, LONG) is not None
+
+
+def test_windows_that_were_asked_for_and_cannot_be_are_refused() -> None:
+    asked = WindowOptions(frames=40)
+    with pytest.raises(InputError, match="can't be combined with oneref"):
+        windows_of(Options(pairs="oneref-3", windows=asked), COMPACT, LONG)
+    depth = np.full((len(LONG), 16, 64), np.nan, np.float32)
+    depth[70] = 1.0
+    known = Priors(depth=depth)
+    with pytest.raises(InputError, match="known cameras or depth"):
+        windows_of(Options(windows=asked, priors=known), COMPACT, LONG)
+    assert windows_of(Options(priors=known), COMPACT, LONG) is None
+
+
+def test_windows_have_the_pairs_of_the_whole_clip() -> None:
+    """The graph is narrower for long clips; each window alone would be short."""
+    options = with_graph_of(Options(), len(LONG))
+    assert resolve(options, COMPACT, CLIP).pairs == "swinstride-4-noncyclic"
+    assert with_graph_of(Options(pairs="complete"), 200).pairs == "complete"

@@ -13,6 +13,7 @@ import torch
 import dyn3r
 import dyn3r.pipeline
 from dyn3r.alignment.align import align
+from dyn3r.alignment.clip_windows import WindowOptions
 from dyn3r.errors import InputError
 from dyn3r.motion.attention_cue import AttentionEvidence
 from dyn3r.motion.cue import KnownMotion, MotionCue
@@ -49,6 +50,42 @@ def model() -> Model:
 def refining() -> Model:
     facts = {"bundle": "on", "motion_cue": "flow", "refine": "edges", "mover_depth": "ground"}
     return prepare_model(tiny_network(), "refining", device="cpu", facts=facts)
+
+
+@pytest.mark.slow
+def test_a_long_clip_goes_through_all_stages_in_windows(refining: Model) -> None:
+    clip = moving_square(11)
+    masks = np.zeros((11, 48, 64), bool)
+    masks[:, 10:26, :20] = True
+    seen: list[int] = []
+
+    def observe(name: str, value: Any) -> None:
+        if name == "clip":
+            seen.append(len(value))
+
+    options = Options(windows=WindowOptions(frames=6, overlap=2))
+    scene = reconstruct(clip, refining, options, masks=masks, context=RunContext(observe=observe))
+    assert seen[:1] == [5]
+    assert len(scene) == 11
+    np.testing.assert_array_equal(scene.images, clip.images)
+    np.testing.assert_array_equal(scene.dynamic, masks)
+    assert scene.metadata["windows"]["spans"] == [[0, 5], [3, 8], [6, 11]]
+    assert "bundle adjustment" in scene.metadata["seconds"]
+    assert scene.sigma_log_depth is not None
+    assert scene.verdict is not None
+
+
+@pytest.mark.slow
+def test_frames_without_texture_are_no_window(model: Model) -> None:
+    clip = moving_square(12)
+    unusable = np.zeros(12, bool)
+    unusable[5:9] = True
+    options = Options(windows=WindowOptions(frames=5, overlap=2), motion=MotionOptions(cue="none"))
+    scene = reconstruct(replace(clip, unusable=unusable), model, options)
+    assert len(scene) == 12
+    assert scene.metadata["windows"]["spans"] == [[0, 5], [3, 8]]
+    assert not scene.depth[5:9].any()
+    assert scene.depth[9:].any()
 
 
 def other_model() -> Model:

@@ -7,6 +7,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from dyn3r.alignment.clip_windows import (
+    LARGEST_WINDOW,
+    WindowOptions,
+    WindowPlan,
+    can_be_windowed,
+    plan_windows,
+)
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import InputError
 from dyn3r.io.arguments import check_type
@@ -27,7 +34,7 @@ MONST3R_SMOOTHNESS = 0.01
 INITIAL_PIXELS = 384
 """Pixels a frame that the alignment uses where bundle adjustment follows. Source: the same cameras
 after it as with 1536 on the development clips (docs/results.md)."""
-LONG_CLIP = 95
+LONG_CLIP = LARGEST_WINDOW
 """Frames above which the pair graph is narrower. Source: the published DAVIS protocol, SPEC 3."""
 
 
@@ -77,6 +84,8 @@ class Options:
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
     refinement: RefinementOptions = field(default_factory=RefinementOptions)
     inference: InferenceOptions = field(default_factory=InferenceOptions)
+    windows: WindowOptions = field(default_factory=WindowOptions)
+    """Windows of a long clip that go through all stages one after the other."""
     priors: Priors = field(default_factory=Priors)
     """Known cameras, intrinsics and depth."""
 
@@ -84,7 +93,7 @@ class Options:
         for name, kind in (
             ("pairs", str), ("motion", MotionOptions), ("flow", FlowOptions),
             ("alignment", AlignmentOptions), ("refinement", RefinementOptions),
-            ("inference", InferenceOptions), ("priors", Priors),
+            ("inference", InferenceOptions), ("windows", WindowOptions), ("priors", Priors),
         ):  # fmt: skip
             check_type(getattr(self, name), kind, name)
         check_finite(self)
@@ -158,6 +167,11 @@ class RecommendingModel(Protocol):
         """Whether the network sees all frames at once, not pairs."""
         ...
 
+    @property
+    def memory_bytes(self) -> int:
+        """Size of the parameters."""
+        ...
+
 
 def resolve(
     options: Options,
@@ -211,6 +225,41 @@ def resolve(
         ground_contact=_or(options.refinement.ground_contact, adjust and advice.ground_contact),
         inference=options.inference,
         priors=options.priors,
+    )
+
+
+def with_graph_of(options: Options, num_frames: int) -> Options:
+    """The options with the pair graph of a clip of so many frames, for a part of it."""
+    return replace(options, pairs=_pair_graph(options.pairs, num_frames))
+
+
+def windows_of(
+    options: Options,
+    model: RecommendingModel,
+    clip: Clip,
+    motion_model: RecommendingModel | None = None,
+) -> WindowPlan | None:
+    """Windows of a long clip; None if all its frames are reconstructed together.
+
+    The published recipes, and graphs with pairs over the whole clip, are not divided unless memory
+    or `options.windows.frames` says so. Raises InputError for windows that were asked for and
+    cannot be.
+    """
+    sliding = options.pairs == "auto" or options.pairs.endswith("-noncyclic")
+    free = sliding and _method(options, model) == "refined"
+    plan = plan_windows(
+        len(clip), clip.size_hw, options.windows, largest=LARGEST_WINDOW if free else 10**6,
+        parameter_bytes=sum(m.memory_bytes for m in (model, motion_model) if m is not None),
+    )  # fmt: skip
+    if plan is None:
+        return None
+    if can_be_windowed(options.priors, plan) and not options.pairs.startswith("oneref"):
+        return plan
+    if not options.windows.frames:
+        return None
+    raise InputError(
+        "windows.frames can't be combined with oneref pairs, nor with known cameras or depth of "
+        "some frames after the first window"
     )
 
 

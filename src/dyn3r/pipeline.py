@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from dyn3r.alignment.align import align
+from dyn3r.alignment.clip_windows import WindowOptions, WindowPlan
 from dyn3r.alignment.many_view import KeptStates, many_view_geometry, with_cameras_of
 from dyn3r.bundle_adjustment import (
+    adjust_with_stated_focal,
     bundle_adjust,
-    calibrated_bundle_adjust,
     correct_ground_tilt,
     is_rotation_only,
 )
@@ -33,10 +33,10 @@ from dyn3r.motion.refiners import mask_refiner
 from dyn3r.motion.static_clusters import without_static_clusters
 from dyn3r.motion.static_components import without_static_components
 from dyn3r.mvs import multi_view_depth
-from dyn3r.network.model import Model
+from dyn3r.network.model import Model, described
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.network.predict import encode_frames, predict_pairs
-from dyn3r.options import Options, Plan, resolve
+from dyn3r.options import Options, Plan, resolve, windows_of, with_graph_of
 from dyn3r.scene import Scene
 from dyn3r.scene.assemble import assemble
 from dyn3r.scene.draft import Draft
@@ -45,6 +45,7 @@ from dyn3r.scene.held_frames import priors_of, with_held_frames
 from dyn3r.scene.judge import judge
 from dyn3r.scene.known_cameras import K_known_alone, unit_of, with_stated_focal
 from dyn3r.scene.resume import continuation
+from dyn3r.scene.windows.reconstruct import LongClip, reconstruct_windows
 from dyn3r.types import (
     Clip,
     FlowFields,
@@ -96,10 +97,43 @@ def reconstruct(
     plan = resolve(options, model, clip, motion_model=motion_model, masks_given=known)
     if plan.bundle_adjustment:
         plan = replace(plan, priors=with_stated_focal(plan.priors, clip))
+    windows = windows_of(options, model, clip, motion_model)
+    if windows is not None:
+        return _reconstruct_long(
+            clip, windows, with_graph_of(options, len(clip)), (model, motion_model), masks,
+            refiner, context,
+        )  # fmt: skip
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))
     return carry_out(clip, (model, motion_model), plan, cue, refiner, context)
+
+
+def _reconstruct_long(
+    clip: Clip,
+    windows: WindowPlan,
+    options: Options,
+    models: tuple[Model, Model | None],
+    masks: Bool[np.ndarray, "n h w"] | None,
+    refiner: MaskRefiner | None,
+    context: RunContext,
+) -> Scene:
+    """The scene of a clip, window by window."""
+    model, motion_model = models
+    alone = replace(options, windows=WindowOptions(frames=0))
+
+    def part(rows: slice, priors: Priors, context: RunContext) -> Scene:
+        return reconstruct(
+            clip.part(rows), model, replace(alone, priors=priors), motion_model=motion_model,
+            masks=None if masks is None else masks[rows], refiner=refiner, context=context,
+        )  # fmt: skip
+
+    work = LongClip(
+        clip, windows, options.priors, shared_focal=options.alignment.shared_focal,
+        flow_estimator=partial(flow_estimator, options.flow.estimator),
+        identity=(alone, masks, type(refiner), *(m.digest() for m in models if m is not None)),
+    )  # fmt: skip
+    return reconstruct_windows(work, part, context)
 
 
 def carry_out(
@@ -185,14 +219,6 @@ def resume(
         rest.clip, model, options, motion_model=motion_model, masks=new_masks, context=context
     )
     return rest.append(later)
-
-
-def described(model: Model, motion_model: Model | None) -> dict[str, Any]:
-    """Models and device, for metadata."""
-    models = {"model": model.about}
-    if motion_model is not None:
-        models["motion_model"] = motion_model.about
-    return {**models, "device": str(model.device)}
 
 
 def measured_flow(
@@ -370,7 +396,10 @@ def refine(
     with context.stage("mask refinement"):
         motion = refine_masks(clip.images, motion, refiner, context.progress)
     with context.stage("bundle adjustment"):
-        refined = adjust_finally(clip, initial, motion, flow, plan.priors, context)
+        refined = adjust_with_stated_focal(
+            initial, clip.images, flow, dynamic=motion.excluded, priors=plan.priors,
+            progress=context.progress,
+        )  # fmt: skip
     if cue.known is None:
         with context.stage("motion"):
             motion = without_static_components(motion, refined, flow)
@@ -378,36 +407,6 @@ def refine(
     if plan.ground_correction and is_rotation_only(refined) and not fixed.any():
         refined = correct_ground_tilt(refined, clip.images, motion.masks)
     return refined, motion
-
-
-def adjust_finally(
-    clip: Clip,
-    initial: Geometry,
-    motion: Motion,
-    flow: FlowFields,
-    priors: Priors,
-    context: RunContext,
-) -> Geometry:
-    """The calibrated adjustment, and what becomes of a focal length with a standard error.
-
-    It is a prior of the adjustment. Where the result agrees with it, and it is more certain than
-    what flow says, it is kept.
-    """
-    adjust = partial(
-        calibrated_bundle_adjust, images=clip.images, flow=flow, dynamic=motion.excluded,
-        progress=context.progress,
-    )  # fmt: skip
-    sigma = priors.focal_sigma
-    if sigma == 0 or priors.K is None:
-        return adjust(initial, priors=priors)
-    start = replace(initial, focal_sigma=sigma)
-    refined = adjust(start, priors=replace(priors, fix_K=False))
-    change = float(np.median(np.log(refined.K[:, 0, 0] / priors.K[:, 0, 0])))
-    from_flow = refined.focal_sigma or 0.0
-    if abs(change) > 3 * float(np.hypot(sigma, from_flow)):
-        note = f"flow contradicts the focal length that the file states ({change:+.0%}) and decided"
-        return replace(refined, diagnostics=refined.diagnostics.added(note))
-    return adjust(initial, priors=priors) if sigma < from_flow else refined
 
 
 def dense_depth(

@@ -133,3 +133,14 @@ def test_options_that_fit_no_video_stop_before_the_work(
     with pytest.raises(InputError, match=said):
         batch(clips, out, checkpoint, **changes)()
     assert not out.exists()
+
+
+def test_an_interrupted_video_goes_on_at_its_last_window(
+    clips: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "good.windows").mkdir(parents=True)
+    resumed = batch(clips, out, checkpoint, resume=True)
+    assert resumed.run_of("good", clips).resume == out / "good"
+    assert resumed.run_of("other", clips).resume is None
+    assert batch(clips, out, checkpoint).run_of("good", clips).resume is None

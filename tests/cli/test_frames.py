@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dyn3r.alignment.clip_windows import WindowOptions, plan_windows
 from dyn3r.cli.frames import DEFAULT_FRAMES, FrameOptions, duration, plan_frames
+from dyn3r.cli.run_windows import in_words
 from dyn3r.errors import InputError
 from dyn3r.io.clip import read_clip
 from tests.videos import write_video
@@ -99,3 +101,15 @@ def test_durations_in_words() -> None:
         "5 s", "40 s", "2 min", "60 min", "2.5 h",
     ]  # fmt: skip
     assert DEFAULT_FRAMES >= 24
+
+
+def test_the_line_says_how_a_long_clip_is_divided(folder: Path) -> None:
+    chosen = plan_frames(folder, FrameOptions(**{**ALL.__dict__, "all_frames": True}))
+    plan = plan_windows(1000, (112, 224), WindowOptions())
+    assert plan is not None
+    said = in_words(plan, 4.0)
+    assert said == f", in {len(plan)} windows of {plan.longest} (about {plan.memory_gb:.1f} GB)"
+    line = chosen.line(folder, 240, 600.0, said)
+    assert line.endswith(f"using all{said}; about 10 min")
+    assert in_words(None, 4.0) == ""
+    assert in_words(plan, 1.0).endswith("GB, above --windows.memory-gb 1)")

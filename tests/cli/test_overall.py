@@ -71,6 +71,18 @@ def test_stages_are_counted_and_the_share_never_falls(clock: list[float]) -> Non
     assert shown.shares[-1] > 0.95
 
 
+def test_windows_of_a_long_clip_are_counted(clock: list[float]) -> None:
+    shown = Shown()
+    overall = Overall(shown)
+    for number in range(3):
+        overall.observe("window", (number, 3))
+        overall.observe("plan", Plan(bundle_adjustment=True))
+        run(overall, clock, STAGES)
+        assert shown.lines[-1].startswith(f"window {number + 1} of 3, stage 9 of 9: writing")
+        assert shown.shares[-1] == pytest.approx((number + 1) / 3, abs=0.02)
+    assert shown.shares == sorted(shown.shares)
+
+
 def test_time_left_follows_what_was_expected_then_what_it_took(clock: list[float]) -> None:
     shown = Shown()
     overall = Overall(shown, 1000.0, without=(PREVIEW,))

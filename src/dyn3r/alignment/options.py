@@ -41,9 +41,9 @@ class AlignmentOptions:
     """Pixels times pairs that are held in float32 at once, about 60 bytes each. Larger: more
     memory, slightly faster."""
     window: int = 100
-    """Frames of a longer clip that are solved together, or that a many-view network sees at once;
-    0: all. Larger: less drift, more memory, and for a many-view network more time (attention grows
-    with the square)."""
+    """Frames that the alignment solves together, or that a many-view network sees at once, if a
+    window of the run (--windows.frames) has more; 0: all. Larger: less drift, more memory, and for
+    a many-view network more time (attention grows with the square)."""
     overlap: float = 0.5
     """Share of a window that the next window takes over unchanged (many-view networks: sees
     again). Larger: less drift, more windows."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from dyn3r.alignment.clip_windows import WindowOptions
 from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.cli import run_windows
 from dyn3r.cli.batch_resume import KEY, record, remade, scenes_to_remake
 from dyn3r.cli.console import Flag
 from dyn3r.cli.results import load_models
@@ -101,6 +103,7 @@ class Batch:
     inference: tyro.conf.FlagConversionOff[InferenceOptions] = field(
         default_factory=InferenceOptions
     )
+    windows: tyro.conf.FlagConversionOff[WindowOptions] = field(default_factory=WindowOptions)
 
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
@@ -158,15 +161,18 @@ class Batch:
         yield from run_jobs(worker, left, jobs=self.jobs, ray=self.ray)
 
     def run_of(self, name: str, source: Path) -> Run:
-        """The command for one source."""
+        """The command for one source. With `resume` it takes over the windows that are finished."""
+        output = self.output / name
+        interrupted = self.resume and run_windows.windows_folder(output).is_dir()
         return Run(
-            source=source, output=self.output / name, model=self.model, method=self.method,
-            pairs=self.pairs, fps=self.fps, num_frames=self.num_frames, size=self.size,
-            every=self.every, all_frames=self.all_frames,
+            source=source, output=output, resume=output if interrupted else None,
+            model=self.model, method=self.method, pairs=self.pairs,
+            fps=self.fps, num_frames=self.num_frames, size=self.size, every=self.every,
+            all_frames=self.all_frames,
             device=self.device, precision=self.precision, save_masks=self.save_masks,
             no_pictures=self.no_pictures, overwrite=self.overwrite or self.resume, quiet=True,
             motion=self.motion, flow=self.flow, alignment=self.alignment,
-            refinement=self.refinement, inference=self.inference,
+            refinement=self.refinement, inference=self.inference, windows=self.windows,
         )  # fmt: skip
 
 

@@ -12,7 +12,13 @@ from dyn3r.errors import InputError
 KEY = "asked"
 """Name of the record in a scene's metadata."""
 NOT_COMPARED = frozenset(
-    {"alignment.device", "inference.batch_pairs", "inference.memory_gb", "inference.spill_folder"}
+    {
+        "alignment.device",
+        "inference.batch_pairs",
+        "inference.memory_gb",
+        "inference.spill_folder",
+        "windows.memory_gb",
+    }
 )
 """Options that say how to compute, not what."""
 MOST = 3
@@ -24,7 +30,7 @@ def record(run: Run, weights_sha256: str) -> dict[str, Any]:
     of_run = ("model", "method", "pairs", "fps", "num_frames", "every", "all_frames", "size",
                "precision")  # fmt: skip
     out = {name: getattr(run, name) for name in of_run}
-    for stage in ("input", "motion", "flow", "alignment", "refinement", "inference"):
+    for stage in ("input", "motion", "flow", "alignment", "refinement", "inference", "windows"):
         values = asdict(getattr(run, stage))
         out |= {f"{stage}.{name}": value for name, value in values.items()}
     kept = {name: value for name, value in out.items() if name not in NOT_COMPARED}

@@ -63,9 +63,9 @@ class FramePlan:
     rate: float
     """Frames per second of the source."""
 
-    def line(self, source: Path, kept: int, seconds: float | None) -> str:
-        """What is used, and how long it will take."""
-        took = "" if seconds is None else f"; about {duration(seconds)}"
+    def line(self, source: Path, kept: int, seconds: float | None, windows: str = "") -> str:
+        """What is used, and how long it will take. `windows`: how a long clip is divided."""
+        took = windows + ("" if seconds is None else f"; about {duration(seconds)}")
         if self.available is None or self.available <= kept:
             return f"{source.name} has {counted(kept, 'frame')}: using all{took}"
         length = f" ({self.available / self.rate:.3g} s)"
@@ -122,7 +122,7 @@ def expected_seconds(clip: Clip, model: Model, options: Options) -> float | None
     from dyn3r.flow import flow_estimator, measure_flow
     from dyn3r.network.pair_graph import make_pairs
     from dyn3r.network.predict import encode_frames, predict_pairs
-    from dyn3r.options import resolve
+    from dyn3r.options import resolve, windows_of
 
     if model.is_many_view or len(clip) < 2:
         return None
@@ -143,7 +143,8 @@ def expected_seconds(clip: Clip, model: Model, options: Options) -> float | None
     if plan.measure_flow:
         others = FLOW_PAIRS_PER_FRAME if plan.bundle_adjustment else FLOW_PAIRS_PER_FRAME / 3
         seconds += others * len(clip) * _timed(flow)
-    return seconds
+    windows = windows_of(options, model, clip)
+    return seconds if windows is None else seconds * windows.computed / len(clip)
 
 
 def _timed(work: Any, slow: float = 0.5) -> float:

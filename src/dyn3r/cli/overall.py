@@ -51,6 +51,7 @@ class Overall:
         self._entered: dict[str, int] = {}
         self._labels: list[str] = []
         self._share = 0.0
+        self._window = (0, 1)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Progress within a stage."""
@@ -64,7 +65,10 @@ class Overall:
         self._update(before + (1 - before) / 2 * (done / total if total else 1.0))
 
     def observe(self, name: str, value: object) -> None:
-        """Learn from the plan which stages there are."""
+        """Learn from the plan which stages there are, and which window of a long clip comes."""
+        if name == "window":
+            self._window = value  # type: ignore[assignment]
+            self._at, self._entered, self._labels = 0, {}, []
         if name == "plan":
             entered = self._stages[self._at]
             self._stages = self._present(stages_of(value))  # type: ignore[arg-type]
@@ -97,8 +101,11 @@ class Overall:
             within = (min(rounds, ADJUSTMENTS) - 1 + within) / ADJUSTMENTS
         weights = [SHARES[stage] for stage in self._stages]
         share = (sum(weights[: self._at]) + within * weights[self._at]) / sum(weights)
-        self._share = max(self._share, min(share, 1.0))
+        number, count = self._window
+        self._share = max(self._share, (number + min(share, 1.0)) / count)
         text = f"stage {self._at + 1} of {len(self._stages)}: {name}"
+        if count > 1:
+            text = f"window {number + 1} of {count}, {text}"
         left = self._left_s()
         self._show(text if left is None else f"{text}, about {duration(left)} left", self._share)
 

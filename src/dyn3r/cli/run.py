@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from dyn3r.alignment.clip_windows import WindowOptions
 from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.cli import run_windows
 from dyn3r.cli.console import Flag, progress_bars
 from dyn3r.cli.frames import FrameOptions, expected_seconds, plan_frames
 from dyn3r.cli.overall import PREVIEW, Overall
@@ -26,7 +28,7 @@ from dyn3r.cli.terminal import say
 from dyn3r.errors import InputError
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.options import InferenceOptions
-from dyn3r.options import FlowOptions, Options, RefinementOptions
+from dyn3r.options import FlowOptions, Options, RefinementOptions, windows_of
 from dyn3r.types import Clip, Priors, Progress, RunContext, no_observer
 
 if TYPE_CHECKING:
@@ -122,8 +124,9 @@ class Run:
     threads: int = 0
     """Cores that may be used; 0: all."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None
-    """An earlier result for the beginning of the source: only later frames are computed, in the
-    same world. Use the same --fps and --size."""
+    """The OUT of this command, where it was stopped or killed: finished windows are taken over. Or
+    an earlier result for the beginning of the source: only later frames are computed, in the same
+    world. Use the same --fps and --size."""
     save_masks: Flag = False
     """Also write the masks as PNG at source resolution into OUT/masks."""
     explain: Flag = False
@@ -154,6 +157,7 @@ class Run:
     inference: tyro.conf.FlagConversionOff[InferenceOptions] = field(
         default_factory=InferenceOptions
     )
+    windows: tyro.conf.FlagConversionOff[WindowOptions] = field(default_factory=WindowOptions)
 
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
@@ -217,8 +221,13 @@ class Run:
             seen_by(name, value)
 
         context = RunContext(overall, observe, lambda stage: overall.stage(stage, process_settings))
-        with atomic_folder(self.output, overwrite=self.overwrite, is_stale=is_result) as folder:
-            scene = self._compute(models, context, overall)
+        with (
+            atomic_folder(self.output, overwrite=self.overwrite, is_stale=is_result) as folder,
+            run_windows.kept(
+                self.output, self.resume, overwrite=self.overwrite, quiet=self.quiet
+            ) as windows,
+        ):
+            scene = self._compute(models, replace(context, windows=windows), overall)
             scene = replace(scene, metadata={**scene.metadata, **(metadata or {})})
             if page is not None:
                 page.show_scene(scene)
@@ -227,6 +236,7 @@ class Run:
                 findings=_findings(recorder, context),
                 masks_of=self.source if self.save_masks else None, progress=overall,
             )  # fmt: skip
+        run_windows.discard(windows)
         return scene, result_files(written, self.output)
 
     def _compute(
@@ -238,7 +248,9 @@ class Run:
         from dyn3r.io.inspection.cuts import longest_shot
         from dyn3r.scene import Scene
 
-        earlier = None if self.resume is None else Scene.load(self.resume)
+        earlier = None
+        if self.resume is not None and not run_windows.goes_on(self.output, self.resume):
+            earlier = Scene.load(self.resume)
         chosen = plan_frames(self.source, self._frames(), earlier)
         clip = read_clip(
             self.source,
@@ -258,9 +270,15 @@ class Run:
             clip = without_distortion(clip, earlier.mapping.lens)
         clip, priors = self._priors(clip)
         options = replace(self.options(), priors=priors)
+        windows = windows_of(options, models[0], clip, models[1])
+        if self.explain and windows is not None:
+            raise InputError(
+                "--explain draws frames of one window: give fewer frames, or --windows.frames 0"
+            )
         if not self.quiet:
             overall.expected_s = expected_seconds(clip, models[0], options)
-            say(chosen.line(self.source, len(clip), overall.expected_s), error=True)
+            said = run_windows.in_words(windows, options.windows.memory_gb)
+            say(chosen.line(self.source, len(clip), overall.expected_s, said), error=True)
         return self._scene(clip, models, options, earlier, context)
 
     def _scene(
@@ -290,6 +308,7 @@ class Run:
         return Options(
             method=self.method, pairs=self.pairs, motion=self.motion, flow=self.flow,
             alignment=self.alignment, refinement=self.refinement, inference=self.inference,
+            windows=self.windows,
         )  # fmt: skip
 
     def _frames(self) -> FrameOptions:
@@ -303,9 +322,11 @@ class Run:
             raise InputError(f"{self.source} does not exist")
         check_source(self.source, self.output)
         self._frames().check()
+        run_windows.check(self.output, self.resume, overwrite=self.overwrite)
         if self.known.masks is not None and not self.known.masks.exists():
             raise InputError(f"{self.known.masks} does not exist: give a folder of masks")
-        if self.save_masks and self.resume is not None:
+        fresh = self.resume is None or run_windows.goes_on(self.output, self.resume)
+        if self.save_masks and not fresh:
             raise InputError(
                 "--save-masks can't be combined with --resume, as the source may lack the earlier "
                 "frames: use dyn3r export OUT --to masks afterwards"

@@ -44,7 +44,7 @@ class RunWatcher:
 
     def start(self, clip: Any) -> None:
         """A run of this `Clip` begins. A preview of the same clip is kept."""
-        if self._tiles is None or self._tiles.images.shape != clip.images.shape:
+        if self._tiles is None or not np.array_equal(self._tiles.images, clip.images):
             self._tiles = Tiles(clip.images)
 
     def add_depth(self, t: int, depth: np.ndarray) -> None:

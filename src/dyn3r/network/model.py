@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -67,6 +68,22 @@ class Model:
     def is_many_view(self) -> bool:
         """Whether the network sees all frames at once; else it sees pairs."""
         return isinstance(self.network, ManyViewNetwork)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of the parameters in bytes."""
+        return sum(p.numel() * p.element_size() for p in self.network.parameters())
+
+    def digest(self) -> str:
+        """Checksum of precision, facts and parameters: models with equal ones give equal results.
+
+        Takes about a second for every gigabyte.
+        """
+        checksum = hashlib.sha256(repr((self.precision, sorted(self.facts.items()))).encode())
+        for name, value in self.network.state_dict().items():
+            checksum.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            checksum.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return checksum.hexdigest()
 
     @property
     def two_view(self) -> PointmapNetwork:
@@ -169,3 +186,11 @@ def _fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(
         bool(getattr(torch.cpu, probe)()) for probe in probes if hasattr(torch.cpu, probe)
     )
+
+
+def described(model: Model, motion_model: Model | None) -> dict[str, Any]:
+    """Models and device of a run, for metadata."""
+    models: dict[str, Any] = {"model": model.about}
+    if motion_model is not None:
+        models["motion_model"] = motion_model.about
+    return {**models, "device": str(model.device)}

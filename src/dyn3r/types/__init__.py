@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -52,6 +53,16 @@ def no_surroundings(stage: str) -> AbstractContextManager[None]:  # noqa: ARG001
 
 
 @dataclass(frozen=True)
+class WindowFolder:
+    """Where the finished windows of a long clip are kept, so that a later run can go on."""
+
+    path: Path
+    """A folder of its own."""
+    replace: bool = False
+    """Whether windows of another run are removed; else they are an error."""
+
+
+@dataclass(frozen=True)
 class RunContext:
     """What accompanies a run and changes no result."""
 
@@ -64,6 +75,8 @@ class RunContext:
     number of threads, which the library itself leaves alone."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds spent in each stage so far."""
+    windows: WindowFolder | None = None
+    """Where finished windows are kept, and found again; None: in a temporary folder."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
