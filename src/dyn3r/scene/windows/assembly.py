@@ -13,7 +13,10 @@ from dyn3r.scene.verdict import GRADES, PartVerdict, Verdict
 from dyn3r.scene.windows.join import Join, SharedFrames, blended, join, moved
 from dyn3r.types import Clip
 
-_MAPS = ("depth", "confidence", "dynamic", "sigma_log_depth", "frame_quality", "dynamic_map")
+_MAPS = (
+    "depth", "confidence", "dynamic", "sigma_log_depth", "frame_quality", "dynamic_map",
+    "dynamic_probability",
+)  # fmt: skip
 
 
 class Assembly:
@@ -162,7 +165,9 @@ def without_first(scene: Scene, count: int) -> Scene:
     """The scene without its first frames."""
     names = ("images", "K", "T_world_camera", "times_s", "names", *_MAPS)
     fields: dict[str, Any] = {name: getattr(scene, name) for name in names}
-    rest = {name: value if value is None else value[count:] for name, value in fields.items()}
+    rest: dict[str, Any] = {
+        name: value if value is None else value[count:] for name, value in fields.items()
+    }
     lenses = scene.mapping.frame_lenses[count:]
     return replace(scene, mapping=replace(scene.mapping, frame_lenses=lenses), **rest)
 
