@@ -154,7 +154,7 @@ def test_a_frame_with_one_pair_takes_over_what_the_others_say():
         found = token_mask(motion.masks)[t]
         assert found[clip.dynamic[t]].all()
         assert found[~clip.dynamic[t]].mean() < 0.2
-    assert "2 frame(s)" in motion.reason
+    assert "2 frames with a single pair" in motion.reason
 
 
 def test_one_reference_frame_paired_with_all_others():
