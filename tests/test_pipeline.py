@@ -14,6 +14,7 @@ import dyn3r
 import dyn3r.pipeline
 from dyn3r.alignment.align import align
 from dyn3r.alignment.clip_windows import WindowOptions
+from dyn3r.bundle_adjustment import stated_focal
 from dyn3r.errors import InputError
 from dyn3r.motion.attention_cue import AttentionEvidence
 from dyn3r.motion.cue import KnownMotion, MotionCue
@@ -364,8 +365,9 @@ def adjusted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
         return adjust
 
-    for name in ("bundle_adjust", "calibrated_bundle_adjust"):
-        monkeypatch.setattr(dyn3r.pipeline, name, recording(name))
+    monkeypatch.setattr(dyn3r.pipeline, "bundle_adjust", recording("bundle_adjust"))
+    name = "calibrated_bundle_adjust"
+    monkeypatch.setattr(stated_focal, name, recording(name))
     return calls
 
 
@@ -526,7 +528,7 @@ def test_a_stated_focal_length_is_a_prior(
         K = geometry.K * np.array([[1 if priors.fix_K else factor], [1], [1]])
         return replace(geometry, K=K, focal_sigma=0.06, parallax=0.5)
 
-    monkeypatch.setattr(dyn3r.pipeline, "calibrated_bundle_adjust", adjust)
+    monkeypatch.setattr(stated_focal, "calibrated_bundle_adjust", adjust)
     clip = replace(moving_square(3), focal_px=80.0, focal_sigma=sigma)
     scene = reconstruct(clip, refining, Options(motion=MotionOptions(cue="none")))
     np.testing.assert_allclose(scene.K[:, 0, 0], expected)
@@ -551,7 +553,7 @@ def test_a_known_focal_length_does_not_bend_the_depth_of_the_network(
         return replace(geometry, parallax=0.5 if adjusted else None)
 
     monkeypatch.setattr(dyn3r.pipeline, "align", seen)
-    monkeypatch.setattr(dyn3r.pipeline, "calibrated_bundle_adjust", adjust)
+    monkeypatch.setattr(stated_focal, "calibrated_bundle_adjust", adjust)
     K = np.tile(np.array([[80.0, 0, 32], [0, 80, 24], [0, 0, 1]]), (3, 1, 1))
     priors = Priors(K=K, focal_sigma=sigma)
     options = Options(motion=MotionOptions(cue="none"), priors=priors)

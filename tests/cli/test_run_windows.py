@@ -17,6 +17,7 @@ from dyn3r.cli.main import main
 from dyn3r.errors import InputError
 from dyn3r.network.checkpoints.reader import save_network
 from dyn3r.scene import Scene
+from dyn3r.scene.windows import join
 from dyn3r.scene.windows.store import ABOUT, WindowStore
 from tests.factories import tiny_network
 
@@ -36,8 +37,16 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["run", str(folder / "frames"), "--model", model, *f"{options} {windows}".split()]
 
 
+@pytest.fixture(autouse=True)
+def windows_of_an_untrained_network_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would be computed again."""
+    monkeypatch.setattr(join, "MOST_ROTATION_DEG", np.inf)
+    monkeypatch.setattr(join, "MOST_CENTRE_DEPTHS", np.inf)
+
+
 def stop_after(count: int, how: signal.Signals) -> None:
     """End this process with the window of that number."""
+    join.MOST_ROTATION_DEG = join.MOST_CENTRE_DEPTHS = np.inf
     save = WindowStore.save
 
     def saved(self: WindowStore, number: int, *values: object) -> Scene:

@@ -165,11 +165,10 @@ def without_first(scene: Scene, count: int) -> Scene:
     """The scene without its first frames."""
     names = ("images", "K", "T_world_camera", "times_s", "names", *_MAPS)
     fields: dict[str, Any] = {name: getattr(scene, name) for name in names}
-    rest: dict[str, Any] = {
-        name: value if value is None else value[count:] for name, value in fields.items()
-    }
+    for name, value in fields.items():
+        fields[name] = None if value is None else value[count:]
     lenses = scene.mapping.frame_lenses[count:]
-    return replace(scene, mapping=replace(scene.mapping, frame_lenses=lenses), **rest)
+    return replace(scene, mapping=replace(scene.mapping, frame_lenses=lenses), **fields)
 
 
 def _medians(terms: list[dict[str, Any]]) -> dict[str, float]:
