@@ -44,6 +44,7 @@ from dyn3r.scene.finalise import finalise
 from dyn3r.scene.held_frames import priors_of, with_held_frames
 from dyn3r.scene.judge import judge
 from dyn3r.scene.known_cameras import K_known_alone, unit_of, with_stated_focal
+from dyn3r.scene.mixed_focal import HELD_SIGMA, with_common_focal
 from dyn3r.scene.resume import continuation
 from dyn3r.types import (
     Clip,
@@ -129,10 +130,13 @@ def carry_out(
         return geometry, motion
 
     if plan.bundle_adjustment and flow is not None:
-        K = K_known_alone(plan.priors)
+        K = K_known_alone(plan.priors, clip)
         geometry, motion = source(plan.priors if K is None else replace(plan.priors, K=None))
         start = geometry if K is None else replace(geometry, K=K)
+        start, stated = with_common_focal(start, clip, plan.priors), geometry.focal_sigma
         geometry, motion = refine(clip, start, motion, flow, cue, refiner, plan, context)
+        if start.focal_sigma == HELD_SIGMA:
+            geometry = replace(geometry, focal_sigma=stated)
         context.observe("draft", Draft(clip, geometry, motion))
         if K is not None and geometry.parallax is None:  # not adjusted: cameras that go with K
             geometry, motion = source(plan.priors)
@@ -174,7 +178,7 @@ def resume(
     rest = continuation(
         clip, earlier, options.priors,
         overlap_frames=round(window * options.alignment.overlap),
-        shared_focal=options.alignment.shared_focal,
+        shared_focal=options.alignment.shared_focal and not clip.mapping.is_mixed,
     )  # fmt: skip
     new_masks = None if masks is None else masks[rest.skipped :]
     options = replace(options, priors=rest.priors)

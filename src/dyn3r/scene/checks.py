@@ -79,6 +79,9 @@ def _check(fields: Fields) -> None:
     n, h, w = images.shape[:3]
     if len(fields["mapping"].frame_lenses) not in (0, n):
         raise InputError(f"a scene of {n} frames needs {n} lenses, if each frame has its own")
+    own = fields["mapping"].frame_mappings
+    if len(own) not in (0, n) or any(mapping.size_hw != (h, w) for mapping in own):
+        raise InputError(f"a scene of {n} frames needs {n} mappings, if its images differ in size")
     _check_maps(fields, n, h, w)
     if fields["dynamic"].dtype != np.bool_:
         raise InputError(f"dynamic of a scene must be bool, not {fields['dynamic'].dtype}")
