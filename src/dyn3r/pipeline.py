@@ -82,7 +82,7 @@ def reconstruct(
     check_type(model, Model, "the model")
     if masks is not None:
         check_type(masks, np.ndarray, "masks")
-    context = context or RunContext()
+    context = replace(context or RunContext(), device=str(model.device))
     known = masks is not None
     options = options or Options()
     check_type(options, Options, "the options")
@@ -202,7 +202,7 @@ def measured_flow(
     """Optical flow of all pairs, both ways; measured once and used by every stage."""
     with context.stage("flow"):
         flow = measure_flow(
-            clip.images, pairs, flow_estimator(plan.flow_estimator),
+            clip.images, pairs, flow_estimator(plan.flow_estimator, context.device),
             ignored=clip.overlay, memory_gb=plan.inference.memory_gb,
             spill_folder=plan.inference.spill_folder, progress=context.progress,
         )  # fmt: skip
@@ -239,7 +239,7 @@ def pairwise_geometry(
             seen.predictions,
             dynamic=with_overlay(motion.excluded if motion.has_motion else None, clip),
             flow=flow if plan.flow_in_alignment else None, priors=plan.priors,
-            options=plan.alignment, progress=context.progress,
+            options=plan.alignment.on(context.device), progress=context.progress,
         )  # fmt: skip
     return geometry, motion
 
@@ -420,7 +420,7 @@ def dense_depth(
         with context.stage("multi-view depth"):
             geometry = multi_view_depth(
                 geometry, clip.images, dynamic=with_overlay(masks, clip), priors=plan.priors,
-                progress=context.progress,
+                device=context.device, progress=context.progress,
             )  # fmt: skip
     if not plan.ground_contact or masks is None:
         return geometry

@@ -64,6 +64,8 @@ class RunContext:
     number of threads, which the library itself leaves alone."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds spent in each stage so far."""
+    device: str = "cpu"
+    """PyTorch device of the networks of all stages; `reconstruct` takes that of the model."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
