@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,6 +184,26 @@ def test_scenes_keep_the_mappings(clip: Clip, tmp_path: Path) -> None:
         scene.at_source(scene.depth[0])
     with pytest.raises(InputError, match="7 mappings"):
         replace(scene, mapping=scene.mapping.part([0, 1]))
+
+
+@pytest.mark.parametrize(
+    "frames", [[], "two", [{}] * 7, [None] * 7, [{"source_hw": [1, 70000]}] * 7, [1] * 7]
+)
+def test_damaged_mappings_are_refused(clip: Clip, tmp_path: Path, frames: object) -> None:
+    path = scene_of(clip).save(tmp_path / "a.dyn3r")
+    damaged = tmp_path / "b.dyn3r"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(damaged, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "scene.json":
+                header = json.loads(content)
+                assert header["version"] == 3
+                assert len(header["mapping"]["frames"]) == 7
+                header["mapping"]["frames"] = frames
+                content = json.dumps(header).encode()
+            new.writestr(name, content)
+    with pytest.raises(InputError, match=r"damaged|header"):
+        Scene.load(damaged)
 
 
 def test_known_masks_have_the_size_of_their_images(clip: Clip, tmp_path: Path) -> None:
