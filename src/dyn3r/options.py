@@ -218,7 +218,7 @@ def resolve(
         flow_estimator=checked_name(options.flow.estimator),
         measure_flow=several and (flow_in_alignment or adjust or cue in ("flow", "both")),
         flow_in_alignment=flow_in_alignment,
-        alignment=_alignment(options, method, adjust=adjust),
+        alignment=_alignment(options, method, adjust=adjust, mixed=clip.mapping.is_mixed),
         bundle_adjustment=adjust,
         ground_correction=options.refinement.ground_correction,
         multi_view_depth=several and _or(options.refinement.multi_view_depth, mvs),
@@ -337,14 +337,17 @@ def _mask_refiner(options: Options, advice: Recommendation, *, ours: bool) -> st
     return advice.mask_smoothing if ours else "none"
 
 
-def _alignment(options: Options, method: Method, *, adjust: bool) -> AlignmentOptions:
-    """The alignment's options; 0 pixels and weight 0 stand for the method's own."""
+def _alignment(options: Options, method: Method, *, adjust: bool, mixed: bool) -> AlignmentOptions:
+    """The alignment's options; 0 pixels and weight 0 stand for the method's own.
+
+    Images of different sizes (`mixed`) have a focal length each.
+    """
     chosen = options.alignment
     if adjust and chosen.pixels == 0:  # only the initial value of bundle adjustment
         chosen = replace(chosen, pixels=INITIAL_PIXELS)
     if method == "monst3r" and chosen.smoothness_weight == 0:
         chosen = replace(chosen, smoothness_weight=MONST3R_SMOOTHNESS)
-    return chosen
+    return replace(chosen, shared_focal=False) if mixed else chosen
 
 
 def _pair_graph(name: str, num_frames: int) -> str:

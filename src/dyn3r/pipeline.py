@@ -44,6 +44,7 @@ from dyn3r.scene.finalise import finalise
 from dyn3r.scene.held_frames import priors_of, with_held_frames
 from dyn3r.scene.judge import judge
 from dyn3r.scene.known_cameras import K_known_alone, unit_of, with_stated_focal
+from dyn3r.scene.mixed_focal import HELD_SIGMA, with_common_focal
 from dyn3r.scene.resume import continuation
 from dyn3r.scene.windows.reconstruct import LongClip, reconstruct_windows
 from dyn3r.types import (
@@ -82,7 +83,7 @@ def reconstruct(
     check_type(model, Model, "the model")
     if masks is not None:
         check_type(masks, np.ndarray, "masks")
-    context = context or RunContext()
+    context = replace(context or RunContext(), device=str(model.device))
     known = masks is not None
     options = options or Options()
     check_type(options, Options, "the options")
@@ -163,10 +164,13 @@ def carry_out(
         return geometry, motion
 
     if plan.bundle_adjustment and flow is not None:
-        K = K_known_alone(plan.priors)
+        K = K_known_alone(plan.priors, clip)
         geometry, motion = source(plan.priors if K is None else replace(plan.priors, K=None))
         start = geometry if K is None else replace(geometry, K=K)
+        start, stated = with_common_focal(start, clip, plan.priors), geometry.focal_sigma
         geometry, motion = refine(clip, start, motion, flow, cue, refiner, plan, context)
+        if start.focal_sigma == HELD_SIGMA:
+            geometry = replace(geometry, focal_sigma=stated)
         context.observe("draft", Draft(clip, geometry, motion))
         if K is not None and geometry.parallax is None:  # not adjusted: cameras that go with K
             geometry, motion = source(plan.priors)
@@ -211,7 +215,7 @@ def resume(
     rest = continuation(
         clip, earlier, options.priors,
         overlap_frames=round(window * options.alignment.overlap),
-        shared_focal=options.alignment.shared_focal,
+        shared_focal=options.alignment.shared_focal and not clip.mapping.is_mixed,
     )  # fmt: skip
     new_masks = None if masks is None else masks[rest.skipped :]
     options = replace(options, priors=rest.priors)
@@ -227,7 +231,7 @@ def measured_flow(
     """Optical flow of all pairs, both ways; measured once and used by every stage."""
     with context.stage("flow"):
         flow = measure_flow(
-            clip.images, pairs, flow_estimator(plan.flow_estimator),
+            clip.images, pairs, flow_estimator(plan.flow_estimator, context.device),
             ignored=clip.overlay, memory_gb=plan.inference.memory_gb,
             spill_folder=plan.inference.spill_folder, progress=context.progress,
         )  # fmt: skip
@@ -264,7 +268,7 @@ def pairwise_geometry(
             seen.predictions,
             dynamic=with_overlay(motion.excluded if motion.has_motion else None, clip),
             flow=flow if plan.flow_in_alignment else None, priors=plan.priors,
-            options=plan.alignment, progress=context.progress,
+            options=plan.alignment.on(context.device), progress=context.progress,
         )  # fmt: skip
     return geometry, motion
 
@@ -418,7 +422,7 @@ def dense_depth(
         with context.stage("multi-view depth"):
             geometry = multi_view_depth(
                 geometry, clip.images, dynamic=masks, overlay=clip.overlay, priors=plan.priors,
-                progress=context.progress,
+                device=context.device, progress=context.progress,
             )  # fmt: skip
     if not plan.ground_contact or masks is None:
         return geometry

@@ -149,6 +149,22 @@ def test_training_attention_equals_the_fused_kernel() -> None:
     torch.testing.assert_close(network.encode(images).features, fused, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_is_that_of_the_formula(dtype: torch.dtype) -> None:
+    table = rope_table((3, 4), 16, 100.0)
+    x = torch.randn(2, 12, 3, 16, dtype=dtype).transpose(1, 2).requires_grad_()
+    first, second, third, fourth = x.float().chunk(4, dim=-1)
+    partner = torch.cat([-second, first, -fourth, third], dim=-1)
+    slow = (x * table[0] + partner * table[1]).to(dtype)
+    fast = rotate(x, table)
+    assert fast.dtype == dtype
+    torch.testing.assert_close(fast, slow, rtol=0, atol=0)
+    gradients = [torch.autograd.grad((y.float() ** 3).sum(), x)[0] for y in (fast, slow)]
+    torch.testing.assert_close(
+        *gradients, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2
+    )
+
+
 def test_rotary_code_turns_by_relative_position() -> None:
     """Scores depend on the difference of positions alone."""
     table = rope_table((5, 7), 16, 100.0)

@@ -54,7 +54,7 @@ def align(
 
     Raises InputError if shapes do not fit together, GeometryError if no pair is usable.
     """
-    options, priors = options or AlignmentOptions(), priors or Priors()
+    options, priors = (options or AlignmentOptions()).on("cpu"), priors or Priors()
     check_inputs(predictions, dynamic, flow, priors)
     start = time.perf_counter()
     history: list[tuple[float, float]] = []

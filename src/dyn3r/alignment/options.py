@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dyn3r.errors import InputError
 
@@ -47,8 +47,15 @@ class AlignmentOptions:
     overlap: float = 0.5
     """Share of a window that the next window takes over unchanged (many-view networks: sees
     again). Larger: less drift, more windows."""
-    device: str = "cpu"
-    """PyTorch device of the computation: cpu, cuda, cuda:1, ..."""
+    device: str = "auto"
+    """PyTorch device of the computation: cpu, cuda, cuda:1, ... `auto`: that of the network, or the
+    CPU if it has no float64 (mps)."""
+
+    def on(self, device: str) -> AlignmentOptions:
+        """These options with `device` in place of `auto`."""
+        if self.device != "auto":
+            return self
+        return replace(self, device="cpu" if device.startswith("mps") else device)
 
     def __post_init__(self) -> None:
         """Raise InputError for values out of range."""

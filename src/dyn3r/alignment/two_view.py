@@ -62,7 +62,11 @@ def solve_two_view(
         torch.cat([weights[:count], weights[count:]], 1),
     )
     empty = observations.points.new_ones(predictions.num_frames, observations.points.shape[1])
-    state = State(T, K, empty, fit.scale.double().clamp_min(1e-6), fit.R.double(), fit.t.double())
+    device = observations.points.device
+    state = State(
+        T.to(device), K.to(device), empty,
+        fit.scale.double().clamp_min(1e-6), fit.R.double(), fit.t.double(),
+    )  # fmt: skip
     mean_scale = state.pair_scale[(scores > 0).to(state.pair_scale.device)].log().mean().exp()
     factor = PAIR_SCALE / float(mean_scale)
     determined = np.isin(np.arange(predictions.num_frames), [i, j] if found else [i])

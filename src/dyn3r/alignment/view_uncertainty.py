@@ -60,9 +60,10 @@ def shared_intrinsics(
         sigma = float(np.linalg.norm([spread, aspect / 2, by_rays, FOCAL_FLOOR]))
     else:
         middle = float(np.log(side / 2 / np.tan(np.radians(ASSUMED_FOV_DEG / 2))))
-        notes.append(
-            "no frame determines its own focal length: a field of view of 53 degrees is assumed"
-        )
+        if priors.K is None or not np.isfinite(priors.K).all():
+            notes.append(
+                "no frame determines its own focal length: a field of view of 53 degrees is assumed"
+            )
     chosen = np.where(usable & (not shared), log_f, middle)
     K = np.stack([square_K(f, (h, w)) for f in np.exp(chosen)])
     if priors.K is not None:

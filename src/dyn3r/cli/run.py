@@ -261,13 +261,14 @@ class Run:
         )
         if self.input.split_cuts:
             clip = longest_shot(clip)
-        if earlier is not None and earlier.mapping.frame_lenses:
+        lens = None if earlier is None else earlier.mapping.lens
+        if earlier is not None and earlier.mapping.is_undistorted and lens is None:
             raise InputError(
                 f"{self.resume} was made with cameras whose lens distortion differs between "
                 "frames, and that of new frames is not known"
             )
-        if earlier is not None and earlier.mapping.lens is not None:
-            clip = without_distortion(clip, earlier.mapping.lens)
+        if lens is not None:
+            clip = without_distortion(clip, lens)
         clip, priors = self._priors(clip)
         options = replace(self.options(), priors=priors)
         windows = windows_of(options, models[0], clip, models[1])

@@ -42,7 +42,8 @@ def read_truth(folder: str | Path, mapping: FrameMapping, names: tuple[str, ...]
     """Ground truth of the frames `names`, at the resolution of the prepared frames.
 
     It belongs to the images of the source. Where lens distortion was removed from the frames
-    (`mapping`), it is removed from the truth.
+    (`mapping`), it is removed from the truth. Where images differ in size, maps are those of the
+    prepared frames.
 
     Raises:
         InputError: no truth at all, damaged files, arrays that do not fit together or do not fit
@@ -82,7 +83,15 @@ def _check_shapes(root: Path, arrays: dict[str, np.ndarray | None]) -> int:
 
 
 def _check_source(root: Path, maps: np.ndarray | None, mapping: FrameMapping) -> None:
-    if maps is not None and maps.shape[1:] != mapping.source_hw:
+    if maps is None:
+        return
+    if mapping.is_mixed and maps.shape[1:] != mapping.size_hw:
+        (h, w), (own_h, own_w) = maps.shape[1:], mapping.size_hw
+        raise InputError(
+            f"the ground truth in {root} is {w}x{h}: that of images of different sizes must have "
+            f"the size of the prepared frames, {own_w}x{own_h}"
+        )
+    if not mapping.is_mixed and maps.shape[1:] != mapping.source_hw:
         (h, w), (source_h, source_w) = maps.shape[1:], mapping.source_hw
         raise InputError(
             f"the ground truth in {root} is {w}x{h}, but the scene was made from "
@@ -98,6 +107,8 @@ def _resized_depth(depth: np.ndarray, mapping: FrameMapping) -> np.ndarray:
 def _resized(
     maps: Shaped[np.ndarray, "n H W"], mapping: FrameMapping
 ) -> Shaped[np.ndarray, "n h w"]:
+    if mapping.is_mixed:
+        return maps
     resized = resize_nearest(maps, mapping)
     if resized.dtype == np.bool_:
         return undistort(resized.astype(np.uint8), mapping, nearest=True) > 0

@@ -21,7 +21,7 @@ from dyn3r.export.camera_conventions import (
     is_K_constant,
     quaternions_wxyz,
 )
-from dyn3r.export.frame_images import Size, intrinsics, read_frames, size_hw
+from dyn3r.export.frame_images import Size, intrinsics, read_frames, sizes_hw
 from dyn3r.export.naming import frame_stems
 from dyn3r.export.options import ExportOptions
 from dyn3r.export.pixels import write_mask, write_rgb
@@ -41,8 +41,8 @@ _PINHOLE = 1  # COLMAP's number of the camera model
 class ColmapModel(NamedTuple):
     """Content of the model's three files, in COLMAP's conventions. Ids in files count from 1."""
 
-    size_hw: tuple[int, int]
-    """Height and width of the images."""
+    sizes_hw: list[tuple[int, int]]
+    """Height and width of the images of every camera."""
     params: Float[np.ndarray, "cameras 4"]
     """fx, fy, cx, cy with integers at pixel corners."""
     camera_of: list[int]
@@ -103,11 +103,12 @@ def _write_images(
     names = [stem + suffix for stem in frame_stems(scene)]
     if size == "source" and options.source is None:
         names = _original_names(scene, spaces=spaces)
+        height, width = sizes_hw(scene, size)[0]
         logger.warning(
             "colmap: no images written, as the source images were not given (--source); "
-            "the model is for %simages of %dx%d pixels named %s, ...",
+            "the model is for %simages %s named %s, ...",
             "undistorted " if scene.mapping.is_undistorted else "",
-            *size_hw(scene, size)[::-1],
+            "of different sizes" if scene.mapping.is_mixed else f"of {width}x{height} pixels",
             names[0],
         )
     for folder_name in ("images", "masks"):
@@ -137,13 +138,14 @@ def make_model(
         tracks = with_moving(tracks, scene, min_confidence=threshold, max_points=limit)
     K = K_at_pixel_corners(intrinsics(scene, size))
     params = np.stack([K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]], axis=1)
-    shared = is_K_constant(K)
+    sizes = sizes_hw(scene, size)
+    shared = is_K_constant(K) and len(set(sizes)) == 1
     T = np.linalg.inv(scene.T_world_camera)
-    uv = tracks.uv if size == "prepared" else scene.mapping.to_source(tracks.uv)
+    uv = tracks.uv if size == "prepared" else _at_source(scene, tracks)
     counts = np.bincount(tracks.frame, minlength=len(scene))
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return ColmapModel(
-        size_hw=size_hw(scene, size),
+        sizes_hw=sizes[:1] if shared else sizes,
         params=params[:1] if shared else params,
         camera_of=[0 if shared else t for t in range(len(scene))],
         names=names,
@@ -154,6 +156,17 @@ def make_model(
         index_in_image=np.arange(len(uv)) - firsts[tracks.frame],
         num_static=num_static,
     )
+
+
+def _at_source(scene: Scene, tracks: Tracks) -> Float[np.ndarray, "m 2"]:
+    """Observations in pixels of the source images."""
+    if not scene.mapping.is_mixed:
+        return scene.mapping.to_source(tracks.uv)
+    uv = np.empty_like(tracks.uv, dtype=np.float64)
+    for t in range(len(scene)):
+        own = tracks.frame == t
+        uv[own] = scene.mapping.of_frame(t).to_source(tracks.uv[own])
+    return uv
 
 
 def _original_names(scene: Scene, *, spaces: bool) -> list[str]:
@@ -196,9 +209,8 @@ def _is_file_name(name: str, *, spaces: bool) -> bool:
 
 
 def _cameras_bin(model: ColmapModel) -> bytes:
-    height, width = model.size_hw
     parts = [struct.pack("<Q", len(model.params))]
-    for k, params in enumerate(model.params):
+    for k, (params, (height, width)) in enumerate(zip(model.params, model.sizes_hw)):
         parts.append(struct.pack("<iiQQ4d", k + 1, _PINHOLE, width, height, *params))
     return b"".join(parts)
 
@@ -234,9 +246,8 @@ def _views(model: ColmapModel) -> list[np.ndarray]:
 
 
 def _cameras_txt(model: ColmapModel) -> str:
-    height, width = model.size_hw
     lines = ["# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy (integers are pixel corners)"]
-    for k, params in enumerate(model.params):
+    for k, (params, (height, width)) in enumerate(zip(model.params, model.sizes_hw)):
         lines.append(f"{k + 1} PINHOLE {width} {height} {_words(params)}")
     return "\n".join(lines) + "\n"
 

@@ -34,9 +34,11 @@ def chosen_size(options: ExportOptions) -> Size:
     return options.resolution
 
 
-def size_hw(scene: Scene, size: Size) -> tuple[int, int]:
-    """Height and width of the frames."""
-    return scene.size_hw if size == "prepared" else scene.mapping.source_hw
+def sizes_hw(scene: Scene, size: Size) -> list[tuple[int, int]]:
+    """Height and width of every frame."""
+    if size == "prepared":
+        return [scene.size_hw] * len(scene)
+    return [scene.mapping.of_frame(t).source_hw for t in range(len(scene))]
 
 
 def intrinsics(scene: Scene, size: Size) -> Float[np.ndarray, "n 3 3"]:
@@ -58,10 +60,11 @@ def read_frames(scene: Scene, options: ExportOptions, size: Size) -> Iterator[Fr
             yield Frame(scene.images[t], scene.depth[t], scene.dynamic[t])
     elif options.source is None:
         for t in range(len(scene)):
-            yield Frame(None, scene.depth_source(t), scene.at_source(scene.dynamic[t]))
+            yield Frame(None, scene.depth_source(t), scene.at_source(scene.dynamic[t], frame=t))
     else:
         for t, image in enumerate(read_source_images(scene, options.source)):
+            mapping = scene.mapping.of_frame(t)
             maps = upsample_guided(
-                scene.depth[t], scene.dynamic[t], scene.images[t], image, scene.mapping
+                scene.depth[t], scene.dynamic[t], scene.images[t], image, mapping
             )
             yield Frame(image, maps.depth, maps.dynamic)

@@ -25,7 +25,7 @@ from dyn3r.export.camera_conventions import (
     z_up,
 )
 from dyn3r.export.depth_maps import depth_to_16_bit
-from dyn3r.export.frame_images import Size, chosen_size, intrinsics, read_frames, size_hw
+from dyn3r.export.frame_images import Size, chosen_size, intrinsics, read_frames, sizes_hw
 from dyn3r.export.naming import frame_stems
 from dyn3r.export.options import ExportOptions
 from dyn3r.export.pixels import write_mask, write_rgb, write_uint16
@@ -99,17 +99,17 @@ def transforms(
     paths: list[dict[str, str]],
 ) -> dict[str, Any]:
     """Content of transforms.json; `paths` are the file paths of each frame."""
-    height, width = size_hw(scene, size)
+    sizes = sizes_hw(scene, size)
     K = K_at_pixel_corners(intrinsics(scene, size))
     lenses = [
         {"fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2], "w": width, "h": height}
-        for k in K
+        for k, (height, width) in zip(K, sizes)
     ]
     T = T_new_world @ scene.T_world_camera @ OPENGL_FROM_OPENCV
     T[:, :3, 3] *= scale
     applied = T_new_world[:3].copy()  # of the scene in the exported unit
     applied[:, 3] *= scale
-    shared = is_K_constant(K)
+    shared = is_K_constant(K) and len(set(sizes)) == 1
     frames = [
         {
             **files,

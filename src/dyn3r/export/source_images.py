@@ -41,17 +41,19 @@ def read_source_images(scene: Scene, source: Path) -> Iterator[SourceImage]:
     if not source.exists():
         raise InputError(f"the source {source} does not exist")
     images = _from_folder(scene, source) if source.is_dir() else _from_file(scene, source)
-    height, width = scene.mapping.source_hw
-    undistorted = source_undistorter(scene.mapping)
+    mapping = scene.mapping.of_frame(0)
+    undistorted = source_undistorter(mapping)
     for t, (name, image) in enumerate(zip(scene.names, images, strict=True)):
-        if scene.mapping.frame_lenses:
-            undistorted = source_undistorter(scene.mapping.of_frame(t))
+        if scene.mapping.of_frame(t) != mapping:
+            mapping = scene.mapping.of_frame(t)
+            undistorted = source_undistorter(mapping)
+        height, width = mapping.source_hw
         if image.shape[:2] != (height, width):
             raise InputError(
                 f"{source} is not what the scene was made from: {name} has "
                 f"{image.shape[1]}x{image.shape[0]} pixels, not {width}x{height}"
             )
-        if scene.mapping.one_field:
+        if mapping.one_field:
             image = np.asarray(one_field(Image.fromarray(image)))
         image = undistorted(image)
         _check_content(scene, t, image, source)
@@ -60,7 +62,7 @@ def read_source_images(scene: Scene, source: Path) -> Iterator[SourceImage]:
 
 def _check_content(scene: Scene, t: int, image: SourceImage, source: Path) -> None:
     """Raise InputError if the image is not that of frame t; compression changes little."""
-    prepared = _brightness(prepare_image(Image.fromarray(image), scene.mapping))
+    prepared = _brightness(prepare_image(Image.fromarray(image), scene.mapping.of_frame(t)))
     own = _difference(prepared, scene, t)
     contrast = max(np.abs(map_).mean() for map_ in (prepared, _brightness(scene.images[t])))
     if own > max(_MAX_DIFFERENCE * contrast, _NOISE):

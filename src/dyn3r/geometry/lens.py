@@ -120,7 +120,7 @@ def undistort(
 
     Frames of a mapping without a lens stay as they are.
     """
-    if mapping.frame_lenses:
+    if mapping.frame_lenses or mapping.is_mixed:
         frames = [
             undistort(images[t : t + 1], mapping.of_frame(t), nearest=nearest)
             for t in range(len(images))

@@ -23,7 +23,7 @@ from dyn3r.io.camera_list import CameraList, QuaternionOrder
 from dyn3r.io.matching import Match, Rows, match_rows
 from dyn3r.io.numbers import FOCAL_PX, LARGEST_LENGTH, checked_number
 from dyn3r.io.quaternion_order import with_quaternion_order
-from dyn3r.types import Clip, Lens, Priors
+from dyn3r.types import Clip, FrameMapping, Lens, Priors
 from dyn3r.types.input_report import InputNote
 
 
@@ -142,6 +142,8 @@ def known_field_of_view(fov_deg: float, clip: Clip, *, fixed: bool = True) -> Pr
     Raises InputError unless 1 <= fov_deg <= 170.
     """
     fov_deg = checked_number(fov_deg, "the field of view in degrees", low=1, high=170)
+    if clip.mapping.is_mixed:
+        raise InputError("one field of view can't hold for images of different sizes")
     height, width = clip.mapping.source_hw
     f_px = width / 2 / math.tan(math.radians(fov_deg) / 2)
     f_y = f_px * clip.mapping.pixel_aspect
@@ -152,6 +154,8 @@ def known_field_of_view(fov_deg: float, clip: Clip, *, fixed: bool = True) -> Pr
 def _match(listing: CameraList, clip: Clip, source: Path) -> Match:
     """Row of the list for each frame of the clip."""
     if listing.T_world_camera is None and len(listing) == 1:
+        if clip.mapping.is_mixed:
+            raise InputError(f"{source}: one K can't hold for images of different sizes")
         return Match([0] * len(clip), "one K for all")
     rows = Rows(len(listing), listing.names, listing.stamps)
     return match_rows(rows, clip.names, clip.times_s, source)
@@ -170,11 +174,12 @@ def _at_source(
     K: Float[np.ndarray, "n 3 3"], rows: Sequence[int | None], listing: CameraList, clip: Clip
 ) -> Float[np.ndarray, "n 3 3"]:
     """Convert K of the file's images to K at source resolution."""
-    mapping, out = clip.mapping, np.array(K)
-    source_wh = np.array(mapping.source_hw[::-1], dtype=np.float64)
+    out = np.array(K)
     for t, row in enumerate(rows):
         if row is None or listing.sizes_wh is None:
             continue
+        mapping = clip.mapping.of_frame(t)
+        source_wh = np.array(mapping.source_hw[::-1], dtype=np.float64)
         size = listing.sizes_wh[row]
         if tuple(size) == tuple(float(length) for length in clip.images.shape[2:0:-1]):
             out[t] = mapping.K_to_source(K[t])  # of the prepared frames
@@ -206,6 +211,11 @@ def _undistorted(
         return clip, K
     if not np.isfinite(K[known]).all():
         raise InputError(f"{source} has lens distortion without a focal length")
+    if clip.mapping.is_mixed and len(known) < len(rows):
+        raise InputError(
+            f"{source} has lens distortion, and no camera for some of the images, which differ in "
+            "size"
+        )
     clip = without_distortion(clip, *_of_all_frames(lenses, known, K))
     for t in known:
         lens = clip.mapping.of_frame(t).lens
@@ -238,22 +248,16 @@ def without_distortion(clip: Clip, *lenses: Lens) -> Clip:
 
     Raises InputError if it was undistorted with others, or for a lens that can't be undone.
     """
-    fitted = {lens: fit_zoom(lens, clip.mapping) for lens in dict.fromkeys(lenses)}
-    common = next(iter(fitted.values())) if len(fitted) == 1 else None
-    own = () if common is not None else tuple(fitted[lens] for lens in lenses)
-    mapping = replace(clip.mapping, lens=common, frame_lenses=own)
+    mapping, fitted = _with_lenses(clip.mapping, lenses)
     if clip.mapping == mapping:
         return clip
     if clip.mapping.is_undistorted:
         raise InputError("the clip was already undistorted with another lens")
-    report = clip.report.adding(_lens_note(list(fitted.values()), mapping.source_hw))
+    report = clip.report.adding(_lens_note(fitted, mapping))
     overlay = clip.overlay
     if overlay is not None:  # where any frame has it
         grey = np.repeat(np.uint8(255) * overlay[None, ..., None], 3, axis=-1)
-        shown = [
-            undistort(grey, replace(mapping, lens=lens, frame_lenses=()))
-            for lens in fitted.values()
-        ]
+        shown = [undistort(grey, replace(mapping, lens=lens, frame_lenses=())) for lens in fitted]
         overlay = np.max(shown, axis=0)[0, ..., 0] > 127
     return replace(
         clip, images=undistort(clip.images, mapping), mapping=mapping, report=report,
@@ -261,14 +265,34 @@ def without_distortion(clip: Clip, *lenses: Lens) -> Clip:
     )  # fmt: skip
 
 
-def _lens_note(lenses: Sequence[Lens], source_hw: tuple[int, int]) -> InputNote:
+def _with_lenses(mapping: FrameMapping, lenses: Sequence[Lens]) -> tuple[FrameMapping, list[Lens]]:
+    """The mapping with lenses, one or one for each frame, and the different ones among them."""
+    if mapping.is_mixed:
+        each = list(lenses) * (len(mapping.frame_mappings) if len(lenses) == 1 else 1)
+        own = tuple(
+            replace(frame, lens=fit_zoom(lens, frame))
+            for frame, lens in zip(mapping.frame_mappings, each, strict=True)
+        )
+        return replace(mapping, frame_mappings=own), [m.lens for m in own if m.lens is not None]
+    fitted = {lens: fit_zoom(lens, mapping) for lens in dict.fromkeys(lenses)}
+    if len(fitted) == 1:
+        common = next(iter(fitted.values()))
+        return replace(mapping, lens=common, frame_lenses=()), [common]
+    own_lenses = tuple(fitted[lens] for lens in lenses)
+    return replace(mapping, lens=None, frame_lenses=own_lenses), list(fitted.values())
+
+
+def _lens_note(lenses: Sequence[Lens], mapping: FrameMapping) -> InputNote:
     """What was removed; the largest displacement of a corner of the source."""
-    height, width = source_hw
-    corners = np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], float)
+    sizes = {own.source_hw for own in mapping.frame_mappings or (mapping,)}
+    corners = np.array(
+        [[u, v] for height, width in sizes for u in (0, width - 1) for v in (0, height - 1)], float
+    )
     moved = [
         np.nan_to_num(np.linalg.norm(distort(lens, corners) - corners, axis=1)).max()
         for lens in lenses
     ]
+    lenses = list(dict.fromkeys(lenses))
     models = " and ".join(sorted({lens.model for lens in lenses}))
     each = f", {len(lenses)} lenses" if len(lenses) > 1 else ""
     return InputNote(

@@ -32,6 +32,7 @@ from dyn3r.io.inspection.borders import find_borders, in_source
 from dyn3r.io.inspection.file_facts import (
     FileFacts,
     images_facts,
+    mixed_facts,
     reading_notes,
     rotation_notes,
     video_facts,
@@ -39,6 +40,12 @@ from dyn3r.io.inspection.file_facts import (
 from dyn3r.io.inspection.inspector import Inspector
 from dyn3r.io.inspection.interlacing import one_field
 from dyn3r.io.mask_files import match_frames, read_masks
+from dyn3r.io.mixed_sizes import (
+    mixed_mapping,
+    mixed_note,
+    prepare_mixed,
+    sizes_if_mixed,
+)
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.io.text import counted, storable
 from dyn3r.io.video import open_video, plan_sampling, sampled_frames, time_notes
@@ -72,7 +79,8 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
 ) -> Clip:
     """Read a video file, a folder of images (natural order) or one image.
 
-    The frames are inspected: `Clip.report` says what was found, and the other fields hold it
+    Images of a folder may differ in size (`dyn3r.io.mixed_sizes`). The frames are inspected:
+    `Clip.report` says what was found, and the other fields hold it
     (docs/files.md).
 
     Args:
@@ -92,7 +100,7 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
         progress: called as progress("reading frames", done, total); total is an estimate.
 
     Raises:
-        InputError: nothing there, nothing readable, images of different sizes, an image too
+        InputError: nothing there, nothing readable, a video whose size changes, an image too
             small or too elongated, or an option out of range. One damaged image in a folder is
             an error; a damaged video gives the frames that can be read and a warning in the log.
     """
@@ -107,6 +115,8 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
         read = _reader(source, chosen, progress)
         plain = Preparation(crop)
         clip, interlaced = read(plain)
+        if clip.mapping.is_mixed:
+            return clip
         picture = find_borders(clip.images) if crop_borders else None
         if picture is not None:
             picture = in_source(picture, clip.mapping)
@@ -131,10 +141,11 @@ def clip_from_images(
     fps: float = DEFAULT_IMAGE_FPS,
     names: Sequence[str] | None = None,
 ) -> Clip:
-    """A clip from images in memory: PIL images or uint8 arrays (H,W,3), all of one size.
+    """A clip from images in memory: PIL images or uint8 arrays (H,W,3).
 
     Args:
-        images: the images in order; a (n,H,W,3) array will do.
+        images: the images in order; a (n,H,W,3) array will do. In a list they may differ in size
+            (`dyn3r.io.mixed_sizes`).
         size, square_ok, square_crop: see `read_clip`.
         fps: frames per second, for the clip's times.
         names: one per image; default `frame_000000`, `frame_000001`, ...
@@ -145,13 +156,15 @@ def clip_from_images(
     check_sampling(fps, None, 0.0)
     if fps == 0:
         raise InputError("a clip from images needs fps above 0")
-    frames, mapping = prepare_images(
-        images, size=size, square_ok=square_ok, square_crop=square_crop
-    )
+    crop: dict[str, Any] = {"size": size, "square_ok": square_ok, "square_crop": square_crop}
+    mixed = prepare_mixed(images, **crop) if isinstance(images, (list, tuple)) else None
+    frames, mapping = mixed or prepare_images(images, **crop)
     if names is not None and not all(isinstance(name, str) for name in names):
         raise InputError("names of frames must be texts")
     labels = tuple(names) if names is not None else tuple(map(frame_name, range(len(frames))))
     clip = Clip(frames, mapping, labels, np.arange(len(frames)) / fps, "memory", float(fps))
+    if mapping.is_mixed:
+        clip = _with(clip, mixed_note(mapping, labels))
     inspector = Inspector(FrameMapping(mapping.size_hw, mapping.size_hw, (0, 0), mapping.size_hw))
     for frame in frames:
         inspector.add(Image.fromarray(frame))
@@ -238,12 +251,16 @@ def _reader(source: Path, choice: _Choice, progress: Progress) -> Callable[[Prep
 
 
 class _Frames:
-    """Frames that are prepared and inspected one by one; all of one size."""
+    """Frames that are prepared and inspected one by one.
 
-    def __init__(self, how: Preparation, expected: int) -> None:
+    They come from images of one size, or of those of `mixed`.
+    """
+
+    def __init__(self, how: Preparation, expected: int, mixed: FrameMapping | None = None) -> None:
         self.names: list[str] = []
         self._how, self._expected = how, expected
         self._mapping: FrameMapping | None = None
+        self._mixed = mixed
 
     def __len__(self) -> int:
         return len(self.names)
@@ -252,15 +269,16 @@ class _Frames:
         hw = (image.height, image.width)
         if self._mapping is None:
             try:
-                self._mapping = self._how.mapping(hw, pixel_aspect)
+                self._mapping = self._mixed or self._how.mapping(hw, pixel_aspect)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
             self._stack = FrameStack(self._mapping.size_hw, self._expected)
             self._inspector = Inspector(self._mapping)
-        check_same_size(self._mapping.source_hw, hw, (self.names or [name])[0], name)
+        own = self._mapping.of_frame(len(self.names))
+        check_same_size(own.source_hw, hw, (self.names or [name])[0], name)
         if self._how.one_field:
             image = one_field(image)
-        self._stack.append(prepare_image(image, self._mapping))
+        self._stack.append(prepare_image(image, own))
         self._inspector.add(image)
         self.names.append(name)
 
@@ -275,6 +293,9 @@ class _Frames:
         names = tuple(map(storable, self.names))
         frames, times = self._stack.stacked(), np.array(times_s, dtype=np.float64)
         clip = Clip(frames, self._mapping, names, times, storable(str(source)), rate)
+        if self._mapping.is_mixed:
+            clip = facts.about_each(_with(clip, mixed_note(self._mapping, names)))
+            return _Read(self._inspector.inspected(clip), interlaced=False)
         h, w = self._mapping.source_hw
         clip = _with(clip, InputNote("frames", f"{len(clip)} of {w}x{h} pixels"))
         left, top, right, bottom = self._how.picture or (0, 0, w, h)
@@ -324,9 +345,14 @@ def _read_images(
     if len(files) > MAX_FRAMES:
         raise InputError(f"{source} has more than {MAX_FRAMES} images: ask for fewer")
     white, depth_notes = white_note(files)
-    facts = images_facts(files)
+    sizes = sizes_if_mixed(files)
+    facts = images_facts(files) if sizes is None else mixed_facts(files)
     facts = facts._replace(notes=[*notes, *depth_notes, *facts.notes])
-    frames = _Frames(how, len(files))
+    mixed = None
+    if sizes is not None:
+        names, aspect = [file.name for file in files], facts.pixel_aspect
+        mixed = mixed_mapping(sizes, names, **how.crop, pixel_aspect=aspect)
+    frames = _Frames(how, len(files), mixed)
     for done, file in enumerate(files):
         frames.add(read_rgb(file, white), file.name, facts.pixel_aspect)
         progress(_STAGE, done + 1, len(files))

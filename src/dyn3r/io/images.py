@@ -36,6 +36,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEI
 
 DEEP_WHITES = (255, 1023, 4095, 16383)
 """Largest values of 8, 10, 12 and 14 bits."""
+ORIENTATION = 0x0112
+"""EXIF tag of the orientation."""
 PATCH = 16
 MIN_SIZE, MAX_SIZE = 64, 4096
 
@@ -228,7 +230,7 @@ def open_image(path: Path) -> Image.Image:
         MissingExtraError: a HEIC image, and pillow-heif is not installed.
     """
     if path.suffix.lower() in (".heic", ".heif"):
-        _register_heif(path)
+        register_heif(path)
     try:
         with open_regular(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of large images
@@ -256,7 +258,8 @@ def image_mode(path: Path) -> str | None:
     return None
 
 
-def _register_heif(path: Path) -> None:
+def register_heif(path: Path) -> None:
+    """Let Pillow read HEIC. Raises MissingExtraError without pillow-heif; `path` is for it."""
     try:
         import pillow_heif
     except ImportError:

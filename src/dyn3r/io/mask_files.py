@@ -221,14 +221,15 @@ def _onto_frames(
 ) -> Float32[np.ndarray, "*n h w"]:
     """Masks at source resolution resized, cropped and undistorted; those of the frames as is."""
     hw = levels.shape[-2:]
-    if hw == mapping.source_hw:
+    if hw == mapping.source_hw and not mapping.is_mixed:
         resized = resize_nearest(levels, mapping)
         stack = resized.reshape(-1, *resized.shape[-2:])
         return undistort(stack, mapping, nearest=True).reshape(resized.shape)
     if hw == mapping.size_hw:
         return levels
     (source_h, source_w), (height, width) = mapping.source_hw, mapping.size_hw
+    sizes = "sizes differ" if mapping.is_mixed else f"{source_w}x{source_h}"
     raise InputError(
-        f"{source}: a mask of {hw[1]}x{hw[0]} pixels fits neither the source "
-        f"({source_w}x{source_h}) nor the prepared frames ({width}x{height})"
+        f"{source}: a mask of {hw[1]}x{hw[0]} pixels fits neither the source ({sizes}) nor the "
+        f"prepared frames ({width}x{height})"
     )

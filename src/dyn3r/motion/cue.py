@@ -159,7 +159,8 @@ class FlowCue(MotionCue):
             return still_motion(images.shape[:3], "a single frame has no flow")
         return flow_residual_motion(
             seen.predictions, images, flow,
-            inverse_depth=seen.inverse_depth, options=self.options, progress=context.progress,
+            inverse_depth=seen.inverse_depth, options=self.options, device=context.device,
+            progress=context.progress,
         )  # fmt: skip
 
     @property
@@ -186,7 +187,7 @@ class FlowCue(MotionCue):
         before = motion.evidence.implausible if isinstance(motion.evidence, FlowEvidence) else None
         evidence = flow_evidence(
             None, clip.images, flow, inverse_depth=relative_inverse(refined.depth),
-            options=options, progress=context.progress,
+            options=options, device=context.device, progress=context.progress,
         )  # fmt: skip
         if options.uses_mask_network and options.background_model:
             evidence = with_background_model(evidence, clip, refined, before, context)
@@ -293,7 +294,9 @@ def with_background_model(
             parts[rows], evidence.refined[rows], clip.images[rows], background.part(rows)
         )
 
-    refined_map = mask_probability(load_background_mask_network(), clip.images, inputs)
+    refined_map = mask_probability(
+        load_background_mask_network(), clip.images, inputs, device=context.device
+    )
     refined_map[~np.isfinite(evidence.typical_px)] = 0.0
     return replace(evidence, refined=refined_map)
 

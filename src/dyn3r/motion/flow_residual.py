@@ -56,6 +56,7 @@ def flow_residual_motion(
     *,
     inverse_depth: Float[np.ndarray, "..."] | None = None,
     options: FlowCueOptions | None = None,
+    device: str = "cpu",
     progress: Progress = no_progress,
 ) -> Motion:
     """Masks of moving objects from measured flow.
@@ -66,6 +67,7 @@ def flow_residual_motion(
         flow: measured between frames, both directions of each pair (`dyn3r.flow.measure_flow`).
         inverse_depth: (n,h,w) for `robust`, with a median of about 1; replaces the predictions.
         options: see `FlowCueOptions`.
+        device: PyTorch device of the mask network.
         progress: called after every pair.
 
     Returns:
@@ -77,7 +79,7 @@ def flow_residual_motion(
     options = options or FlowCueOptions()
     evidence = flow_evidence(
         predictions, clip_images, flow,
-        inverse_depth=inverse_depth, options=options, progress=progress,
+        inverse_depth=inverse_depth, options=options, device=device, progress=progress,
     )  # fmt: skip
     return motion_from_evidence(evidence, flow, options=options)
 
@@ -113,6 +115,7 @@ def flow_evidence(
     *,
     inverse_depth: Float[np.ndarray, "..."] | None = None,
     options: FlowCueOptions | None = None,
+    device: str = "cpu",
     progress: Progress = no_progress,
 ) -> FlowEvidence:
     """Evidence per pixel; arguments and errors as for `flow_residual_motion`."""
@@ -131,7 +134,7 @@ def flow_evidence(
         parts = means.parts()
     raw, typical_px = means.evidence(), means.typical_px()
     if options.uses_mask_network and parts is not None:
-        refined = mask_probability(load_mask_network(), clip_images, parts)
+        refined = mask_probability(load_mask_network(), clip_images, parts, device=device)
         refined[~np.isfinite(typical_px)] = 0.0  # frames without evidence
         return FlowEvidence(raw, refined, typical_px, parts)
     radius_px = round(options.smoothing * max(h, w))

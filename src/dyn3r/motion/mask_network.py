@@ -139,15 +139,19 @@ def mask_probability(
     images: UInt8[np.ndarray, "n h w 3"],
     parts: Float[np.ndarray, "n p h w"] | Callable[[slice], Float[np.ndarray, "k p h w"]],
     batch: int = 8,
+    device: str = "cpu",
 ) -> Float[np.ndarray, "n h w"]:
     """Probability that each pixel is dynamic, 0..1; `batch` frames at once.
 
-    `parts`: evidence of all frames, or a function that makes it for some of them.
+    `parts`: evidence of all frames, or a function that makes it for some of them. The network is
+    moved to `device`.
     """
     of = parts if callable(parts) else parts.__getitem__
     out = np.empty((len(images), *images.shape[1:3]), np.float32)
+    network = network.to(device)
     with torch.inference_mode():
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
-            out[rows] = network(*prepare(images[rows], of(rows))).sigmoid().numpy()
+            inputs = (x.to(device) for x in prepare(images[rows], of(rows)))
+            out[rows] = network(*inputs).sigmoid().cpu().numpy()
     return out

@@ -37,6 +37,7 @@ def multi_view_depth(
     overlay: Bool[np.ndarray, "h w"] | None = None,
     priors: Priors | None = None,
     network: DepthNetwork | None = None,
+    device: str = "cpu",
     progress: Progress = no_progress,
 ) -> Geometry:
     """The geometry with depth re-estimated from several frames; cameras stay.
@@ -45,9 +46,9 @@ def multi_view_depth(
     estimates depth from the matching costs, the depth before and the image. `dynamic` pixels and
     those of an `overlay`, which is part of no surface, are not compared; what the overlay hides is
     as far away as what is beside it. Depth that `priors` fix is kept. `network` replaces that of
-    the package.
+    the package; it is moved to `device`. Sweeps are computed on the CPU.
     """
-    network = load_depth_network() if network is None else network
+    network = (load_depth_network() if network is None else network).to(device)
     dynamic = np.zeros(images.shape[:3], bool) if dynamic is None else dynamic
     fixed = (priors or Priors()).fixes_depth(geometry.depth.shape)
     depth = geometry.depth.astype(np.float32)
@@ -66,9 +67,11 @@ def multi_view_depth(
             frame = frame_channels(
                 images[i], depth[i], snapped[i], dynamic[i], geometry.K[i], sweep
             )
-            log_inverse_depth = network(frame[None], sweep.channels[None])[0]
+            channels = sweep.channels[None].to(device)
+            log_inverse_depth = network(frame[None].to(device), channels)[0]
             log_inverse_depth = log_inverse_depth.clamp(MIN_LOG_INVERSE, MAX_LOG_INVERSE)
-            out[i] = (torch.exp(-log_inverse_depth) / sweep.max_inverse_depth).numpy()
+            found = torch.exp(-log_inverse_depth) / sweep.max_inverse_depth
+            out[i] = found.cpu().numpy()
     progress(STAGE, len(images), len(images))
     if overlay is not None:
         out = inpaint_depth(out, np.broadcast_to(overlay, out.shape))

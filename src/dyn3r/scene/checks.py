@@ -78,10 +78,7 @@ def _check(fields: Fields) -> None:
             f"images of a scene must be uint8 (n,h,w,3), not {images.dtype} {images.shape}"
         )
     n, h, w = images.shape[:3]
-    if len(fields["mapping"].frame_lenses) not in (0, n):
-        raise InputError(
-            f"a scene of {counted(n, 'frame')} needs {n} lenses, if each frame has its own"
-        )
+    _check_mapping(fields["mapping"], n, (h, w))
     _check_maps(fields, n, h, w)
     for name, kind in (("dynamic", np.bool_), ("dynamic_probability", np.uint8)):
         value = fields[name]
@@ -92,6 +89,16 @@ def _check(fields: Fields) -> None:
         if value is not None and not (np.isfinite(value).all() and (value >= 0).all()):
             raise InputError(f"{name} of a scene must be finite and not negative")
     check_frames(fields, n)
+
+
+def _check_mapping(mapping: FrameMapping, n: int, size_hw: tuple[int, int]) -> None:
+    """Raise InputError for lenses and mappings of single frames that do not fit n frames."""
+    frames = counted(n, "frame")
+    if len(mapping.frame_lenses) not in (0, n):
+        raise InputError(f"a scene of {frames} needs {n} lenses, if each frame has its own")
+    own = mapping.frame_mappings
+    if len(own) not in (0, n) or any(each.size_hw != size_hw for each in own):
+        raise InputError(f"a scene of {frames} needs {n} mappings, if its images differ in size")
 
 
 def check_frames(fields: Fields, n: int) -> None:

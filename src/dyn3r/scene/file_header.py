@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ Fields = Mapping[str, Any]
 """The fields of a Scene by name."""
 
 FORMAT = "dyn3r scene"
-VERSION = 2
-"""1: `uncertainty` in place of `sigma_log_depth`, no `up_world`; still read, without those."""
+VERSION = 3
+"""1: `uncertainty` in place of `sigma_log_depth`, no `up_world`; still read, without those. 2: the
+same without `mapping.frames`; written where images have one size."""
 MAX_SOURCE_PIXELS = 1 << 28
 """Most pixels of a source image; exports at source resolution allocate that many."""
 MAX_COEFFICIENTS = 8
@@ -34,26 +35,14 @@ def make_header(fields: Fields, precision: str) -> dict[str, Any]:
     up = fields["up_world"]
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if mapping.is_mixed else 2,
         "frames": len(fields["images"]),
         "size_hw": [int(x) for x in fields["images"].shape[1:3]],
         "precision": precision,
         "maps": maps_of(fields),
         **({PROBABILITY: True} if fields[PROBABILITY] is not None else {}),
         "grid_hw": None if grid is None else list(grid.shape[1:]),
-        "mapping": {
-            "source_hw": [int(x) for x in mapping.source_hw],
-            "resized_hw": [int(x) for x in mapping.resized_hw],
-            "crop_xy": [int(x) for x in mapping.crop_xy],
-            **({} if mapping.lens is None else {"lens": asdict(mapping.lens)}),
-            **(
-                {"frame_lenses": [asdict(lens) for lens in mapping.frame_lenses]}
-                if mapping.frame_lenses
-                else {}
-            ),
-            **({"one_field": True} if mapping.one_field else {}),
-            **({"pixel_aspect": mapping.pixel_aspect} if mapping.pixel_aspect != 1 else {}),
-        },
+        "mapping": _mapping_header(mapping),
         "fps": fields["fps"],
         "names": list(fields["names"]),
         "times_s": fields["times_s"].tolist(),
@@ -63,6 +52,23 @@ def make_header(fields: Fields, precision: str) -> dict[str, Any]:
         "up_world": None if up is None else up.tolist(),
         "ground_height": fields["ground_height"],
         "metadata": fields["metadata"],
+    }
+
+
+def _mapping_header(mapping: FrameMapping) -> dict[str, Any]:
+    """A mapping without what is at its default; those of frames have no `frames` of their own."""
+    optional: dict[str, Any] = {
+        "lens": None if mapping.lens is None else asdict(mapping.lens),
+        "frame_lenses": [asdict(lens) for lens in mapping.frame_lenses],
+        "one_field": mapping.one_field,
+        "pixel_aspect": None if mapping.pixel_aspect == 1 else mapping.pixel_aspect,
+        "frames": [_mapping_header(frame) for frame in mapping.frame_mappings],
+    }
+    return {
+        "source_hw": [int(x) for x in mapping.source_hw],
+        "resized_hw": [int(x) for x in mapping.resized_hw],
+        "crop_xy": [int(x) for x in mapping.crop_xy],
+        **{name: value for name, value in optional.items() if value},
     }
 
 
@@ -92,7 +98,6 @@ def parse_header(
         for name in maps:
             listed = _list(header["exponents"][name], n)
             exponents[name] = [_whole(e, -1100, 1100) for e in listed]
-    mapping = header["mapping"]
     fields: dict[str, Any] = {
         key: np.asarray(header[key], dtype=np.float64)
         for key in ("times_s", "K", "T_world_camera", "frame_quality", "up_world")
@@ -105,24 +110,32 @@ def parse_header(
     if not isinstance(header["metadata"], dict):
         raise ValueError("metadata is no dictionary")
     fields["metadata"] = header["metadata"]
-    source_hw = _pair(mapping["source_hw"], 1)
-    if source_hw[0] * source_hw[1] > MAX_SOURCE_PIXELS:
-        raise ValueError(f"source images of {source_hw[1]}x{source_hw[0]} pixels")
-    fields["mapping"] = FrameMapping(
-        source_hw=source_hw,
-        resized_hw=_pair(mapping["resized_hw"], 1),
-        crop_xy=_pair(mapping["crop_xy"], -(2**16)),
-        size_hw=(h, w),
-        lens=_lens(mapping["lens"]) if mapping.get("lens") is not None else None,
-        frame_lenses=tuple(map(_lens, _list(mapping["frame_lenses"], n)))
-        if "frame_lenses" in mapping
-        else (),
-        one_field={True: True, False: False}[mapping.get("one_field", False)],
-        pixel_aspect=_pixel_aspect(mapping.get("pixel_aspect", 1.0)),
-    )
+    mapping, every = _mapping(header["mapping"], (h, w), n), header["mapping"].get("frames")
+    if every is not None:
+        frames = tuple(_mapping(frame, (h, w), 0) for frame in _list(every, n))
+        mapping = replace(mapping, frame_mappings=frames)
+    fields["mapping"] = mapping
     if not {"times_s", "K", "T_world_camera"} <= set(fields):
         raise ValueError("times or cameras are missing")
     return fields, sizes, exponents
+
+
+def _mapping(value: Any, size_hw: Size, n: int) -> FrameMapping:
+    """The mapping of all frames, or of one, which has no lenses of n frames."""
+    source_hw = _pair(value["source_hw"], 1)
+    if source_hw[0] * source_hw[1] > MAX_SOURCE_PIXELS:
+        raise ValueError(f"source images of {source_hw[1]}x{source_hw[0]} pixels")
+    lenses = _list(value["frame_lenses"], n) if "frame_lenses" in value else []
+    return FrameMapping(
+        source_hw=source_hw,
+        resized_hw=_pair(value["resized_hw"], 1),
+        crop_xy=_pair(value["crop_xy"], -(2**16)),
+        size_hw=size_hw,
+        lens=_lens(value["lens"]) if value.get("lens") is not None else None,
+        frame_lenses=tuple(map(_lens, lenses)),
+        one_field={True: True, False: False}[value.get("one_field", False)],
+        pixel_aspect=_pixel_aspect(value.get("pixel_aspect", 1.0)),
+    )
 
 
 def _lens(value: Any) -> Lens:

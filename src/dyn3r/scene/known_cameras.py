@@ -19,7 +19,7 @@ from dyn3r.io.camera_files import (
 )
 from dyn3r.io.camera_list import CameraList, QuaternionOrder
 from dyn3r.scene.scene import Scene
-from dyn3r.types import Clip, Priors
+from dyn3r.types import Clip, Lens, Priors
 
 
 def known_cameras(
@@ -37,13 +37,20 @@ def known_cameras(
         return read_camera_file(source, clip, fixed=fixed, quaternion=quaternion)
     scene = Scene.load(source)
     K, mapping = scene.K_source(), scene.mapping
-    if mapping.is_undistorted and clip.mapping.source_hw != mapping.source_hw:
+    own = [mapping.of_frame(t) for t in range(len(scene))]
+    clip_hw = {frame.source_hw for frame in clip.mapping.frame_mappings or (clip.mapping,)}
+    if mapping.is_undistorted and clip_hw != {frame.source_hw for frame in own}:
         raise InputError(f"{source} was made from images of another size than the clip")
     if mapping.lens is not None:
         clip = without_distortion(clip, mapping.lens)
-    if mapping.frame_lenses:
-        K = np.stack([distorted_K(*both) for both in zip(mapping.frame_lenses, K)])
-    cameras = CameraList(scene.T_world_camera, K, names=scene.names, lenses=mapping.frame_lenses)
+    lenses: list[Lens | None] = []
+    if mapping.lens is None and mapping.is_undistorted:
+        lenses = [frame.lens for frame in own]
+        K = np.stack([k if a is None else distorted_K(a, k) for a, k in zip(lenses, K)])
+    sizes_wh = np.array([frame.source_hw[::-1] for frame in own], float)
+    cameras = CameraList(
+        scene.T_world_camera, K, sizes_wh if mapping.is_mixed else None, scene.names, lenses=lenses
+    )
     return match_cameras(cameras, clip, source, fixed=fixed)
 
 
@@ -74,8 +81,10 @@ def unit_of(priors: Priors) -> dict[str, str]:
     return {"unit": "the unit of the known cameras"}
 
 
-def K_known_alone(priors: Priors) -> Float[np.ndarray, "n 3 3"] | None:
+def K_known_alone(priors: Priors, clip: Clip) -> Float[np.ndarray, "n 3 3"] | None:
     """K, if one holds for all frames and neither cameras nor depth are known; else None.
+
+    Images of different sizes have one each.
 
     Then bundle adjustment alone takes it. The depth of a network lies along the axis of a camera
     with a focal length of its own; an alignment with another K would take the nearest points on
@@ -84,8 +93,8 @@ def K_known_alone(priors: Priors) -> Float[np.ndarray, "n 3 3"] | None:
     K = priors.K
     if K is None or not priors.fix_K or priors.T_world_camera is not None:
         return None
-    is_one = bool(np.isfinite(K).all()) and np.ptp(K, axis=0).max() == 0
-    return K if is_one and priors.depth is None else None
+    is_one = clip.mapping.is_mixed or np.ptp(K, axis=0).max() == 0
+    return K if is_one and bool(np.isfinite(K).all()) and priors.depth is None else None
 
 
 def with_stated_focal(priors: Priors, clip: Clip) -> Priors:
@@ -93,7 +102,6 @@ def with_stated_focal(priors: Priors, clip: Clip) -> Priors:
     if priors.K is not None or clip.focal_px is None:
         return priors
     h, w = clip.size_hw
-    K = np.array([[clip.focal_px, 0, w / 2], [0, clip.focal_px, h / 2], [0, 0, 1.0]])
-    return replace(
-        priors, K=np.tile(K, (len(clip), 1, 1)), fix_K=True, focal_sigma=clip.focal_sigma
-    )
+    K = np.tile(np.array([[1.0, 0, w / 2], [0, 1.0, h / 2], [0, 0, 1.0]]), (len(clip), 1, 1))
+    K[:, [0, 1], [0, 1]] = np.broadcast_to(clip.focal_px, len(clip))[:, None]
+    return replace(priors, K=K, fix_K=True, focal_sigma=clip.focal_sigma)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dyn3r.errors import InputError
 from dyn3r.scene.scene import Scene
-from dyn3r.types import Clip, Priors
+from dyn3r.types import Clip, FrameMapping, Priors
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Continuation:
             about["verdict"] = earlier.verdict.worse(later.verdict).to_json()
         return Scene(
             **fields,
-            mapping=earlier.mapping,
+            mapping=_followed(earlier.mapping, later.mapping.part(range(self.shared, len(later)))),
             names=earlier.names + later.names[self.shared :],
             fps=earlier.fps,
             up_world=earlier.up_world,
@@ -86,6 +86,21 @@ def continuation(
     return Continuation(earlier, part, known - shared, shared, priors)
 
 
+def _followed(earlier: FrameMapping, new: FrameMapping) -> FrameMapping:
+    """The mapping of the frames of an earlier scene and of new ones."""
+    return replace(earlier, frame_mappings=earlier.frame_mappings + new.frame_mappings)
+
+
+def _agree(clip: Clip, earlier: Scene) -> bool:
+    """Whether the mappings are the same, for the frames that both have."""
+    if clip.mapping.is_mixed != earlier.mapping.is_mixed or clip.size_hw != earlier.size_hw:
+        return False
+    if not clip.mapping.is_mixed:
+        return clip.mapping == earlier.mapping
+    known = earlier.mapping.frame_mappings[earlier.names.index(clip.names[0]) :]
+    return all(a == b for a, b in zip(known, clip.mapping.frame_mappings))
+
+
 def _check_same_frames(clip: Clip, earlier: Scene) -> None:
     last = earlier.names[-1]
     if clip.names[0] not in earlier.names:
@@ -93,7 +108,7 @@ def _check_same_frames(clip: Clip, earlier: Scene) -> None:
             f"the clip can't continue the earlier scene: its first frame {clip.names[0]} is not "
             f"in there (it ends with {last}); start earlier, with the same frames per second"
         )
-    if clip.size_hw != earlier.size_hw or clip.mapping != earlier.mapping:
+    if not _agree(clip, earlier):
         raise InputError(
             f"the clip has frames of {clip.size_hw[1]}x{clip.size_hw[0]} pixels and the earlier "
             f"scene {earlier.size_hw[1]}x{earlier.size_hw[0]}: source, size and crop must agree"

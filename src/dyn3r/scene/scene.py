@@ -167,8 +167,12 @@ class Scene:
         """Intrinsics at the resolution of the source images (integer pixel centres)."""
         return self.mapping.K_to_source(self.K)
 
-    def at_source(self, values: np.ndarray, *, outside: Any = 0) -> np.ndarray:
+    def at_source(
+        self, values: np.ndarray, *, outside: Any = 0, frame: int | None = None
+    ) -> np.ndarray:
         """A map (h,w,...) of one frame at source resolution, by nearest neighbour.
+
+        `frame`: which frame it belongs to; it must be given where source images differ in size.
 
         Nearest, because averaging across an edge invents depths between the two sides; the result
         is blocky where the source is larger. Source pixels outside the crop window get `outside`.
@@ -176,9 +180,12 @@ class Scene:
         height, width = self.size_hw
         if values.shape[:2] != (height, width):
             raise InputError(f"the map must have {height}x{width} pixels, not {values.shape[:2]}")
-        source_h, source_w = self.mapping.source_hw
-        u = self.mapping.from_source(np.stack([np.arange(source_w)] * 2, -1).astype(float))[:, 0]
-        v = self.mapping.from_source(np.stack([np.arange(source_h)] * 2, -1).astype(float))[:, 1]
+        if frame is None and self.mapping.is_mixed:
+            raise InputError("source images differ in size: say which frame the map belongs to")
+        mapping = self.mapping if frame is None else self.mapping.of_frame(frame)
+        source_h, source_w = mapping.source_hw
+        u = mapping.from_source(np.stack([np.arange(source_w)] * 2, -1).astype(float))[:, 0]
+        v = mapping.from_source(np.stack([np.arange(source_h)] * 2, -1).astype(float))[:, 1]
         columns, rows = np.rint(u).astype(int), np.rint(v).astype(int)
         out = values[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
         out[(rows < 0) | (rows >= height)] = outside
@@ -191,7 +198,7 @@ class Scene:
         Goes with `K_source()`. Edge-aware upsampling is not done here.
         """
         checked_whole(t, "the frame", low=-len(self), high=len(self) - 1)
-        return self.at_source(self.depth[t])
+        return self.at_source(self.depth[t], frame=t)
 
     def save(
         self,

@@ -14,7 +14,8 @@ from dyn3r.scene.scene import Scene
 def summarise(scene: Scene) -> list[str]:
     """Lines of text that describe a scene."""
     h, w = scene.size_hw
-    source_h, source_w = scene.mapping.source_hw
+    sizes = {own.source_hw for own in scene.mapping.frame_mappings or (scene.mapping,)}
+    source = f"{len(sizes)} sizes" if len(sizes) > 1 else "{1}x{0}".format(*min(sizes))
     length = float(scene.times_s[-1] - scene.times_s[0])
     known = scene.depth[scene.depth > 0]
     low, high = np.percentile(known, [5, 95]) if len(known) else (0.0, 0.0)
@@ -22,7 +23,7 @@ def summarise(scene: Scene) -> list[str]:
     fov = np.degrees(2 * np.arctan(w / 2 / np.median(fx)))
     steps = np.linalg.norm(np.diff(scene.T_world_camera[:, :3, 3], axis=0), axis=1)
     lines = [
-        f"frames      {len(scene)} of {w}x{h} (source {source_w}x{source_h}), {length:.2f} s",
+        f"frames      {len(scene)} of {w}x{h} (source {source}), {length:.2f} s",
         f"depth       median {scene.median_depth:.3g}, 5..95 % {low:.3g}..{high:.3g}, {scene.unit}",
         f"camera      path length {steps.sum():.3g}, focal {np.median(fx):.1f} px "
         f"({fov:.0f} degrees wide)",

@@ -77,6 +77,8 @@ class RunContext:
     """Seconds spent in each stage so far."""
     windows: WindowFolder | None = None
     """Where finished windows are kept, and found again; None: in a temporary folder."""
+    device: str = "cpu"
+    """PyTorch device of the networks of all stages; `reconstruct` takes that of the model."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -150,21 +152,42 @@ class FrameMapping:
     """True: of an interlaced source the even rows were used; odd rows were made from these."""
     pixel_aspect: float = 1.0
     """Width of a source pixel over its height; pixels of the frames are square."""
+    frame_mappings: tuple[FrameMapping, ...] = ()
+    """The mapping of each frame, with its lens, if source images differ in size; `lens` and
+    `frame_lenses` are empty then."""
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether source images differ in size; then only `of_frame` and K are mapped."""
+        return bool(self.frame_mappings)
 
     def of_frame(self, t: int) -> FrameMapping:
         """The mapping of frame t, with its own lens if it has one."""
+        if self.frame_mappings:
+            return self.frame_mappings[t]
         if not self.frame_lenses:
             return self
         return replace(self, lens=self.frame_lenses[t], frame_lenses=())
 
+    def part(self, rows: Sequence[int]) -> FrameMapping:
+        """The mapping of some of the frames, in order."""
+        own: dict[str, tuple[Lens, ...] | tuple[FrameMapping, ...]] = {
+            name: tuple(getattr(self, name)[k] for k in rows)
+            for name in ("frame_lenses", "frame_mappings")
+            if getattr(self, name)
+        }
+        return replace(self, **own)  # type: ignore[arg-type]
+
     @property
     def is_undistorted(self) -> bool:
         """Whether lens distortion was removed."""
-        return self.lens is not None or bool(self.frame_lenses)
+        mappings = self.frame_mappings or (self,)
+        return bool(self.frame_lenses) or any(mapping.lens is not None for mapping in mappings)
 
     @property
     def scale_xy(self) -> tuple[float, float]:
         """Prepared pixels per source pixel along x and along y."""
+        assert not self.frame_mappings  # they differ: take `of_frame`
         return (
             self.resized_hw[1] / self.source_hw[1],
             self.resized_hw[0] / self.source_hw[0],
@@ -182,10 +205,16 @@ class FrameMapping:
 
     def K_to_source(self, K: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
         """Intrinsics of the prepared frames -> intrinsics at source resolution (pixels)."""
+        if self.frame_mappings:
+            assert len(K) == len(self.frame_mappings)
+            return np.stack([own.K_to_source(k) for own, k in zip(self.frame_mappings, K)])
         return _affine_K(K, 1 / np.asarray(self.scale_xy), self.to_source)
 
     def K_from_source(self, K: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3 3"]:
         """Intrinsics at source resolution -> intrinsics of the prepared frames (pixels)."""
+        if self.frame_mappings:
+            assert len(K) == len(self.frame_mappings)
+            return np.stack([own.K_from_source(k) for own, k in zip(self.frame_mappings, K)])
         return _affine_K(K, np.asarray(self.scale_xy), self.from_source)
 
 
@@ -206,7 +235,7 @@ class Clip:
     images: UInt8[np.ndarray, "n h w 3"]
     """RGB, 0..255; h and w are multiples of 16."""
     mapping: FrameMapping
-    """Prepared pixels <-> source pixels; the same for every frame."""
+    """Prepared pixels <-> source pixels; `of_frame` where source images differ in size."""
     names: tuple[str, ...]
     """One per frame: the file's name, or `frame_000012` with the frame's index in the video."""
     times_s: Float[np.ndarray, " n"]
@@ -223,8 +252,9 @@ class Clip:
     """True on pixels of logos and displays that stay put in every frame: no motion, no points."""
     cuts: tuple[int, ...] = ()
     """Frames with which another shot begins; each shot has a world of its own."""
-    focal_px: float | None = None
-    """Focal length in pixels of the frames, as the file states it. None: it says nothing."""
+    focal_px: float | Float[np.ndarray, " n"] | None = None
+    """Focal length in pixels of the frames, as the file states it; one for each frame where source
+    images differ in size. None: it says nothing."""
     focal_sigma: float = 0.0
     """Standard error of the logarithm of `focal_px`."""
 
@@ -246,12 +276,12 @@ class Clip:
         """Some of the frames, in order."""
         index = np.arange(len(self))[rows]
         shot = np.searchsorted(np.array(self.cuts), index, side="right")
-        lenses = self.mapping.frame_lenses
-        kept = tuple(lenses[k] for k in index) if lenses else ()
+        focal = self.focal_px
         return replace(
             self,
             images=self.images[rows],
-            mapping=replace(self.mapping, frame_lenses=kept),
+            mapping=self.mapping.part(index.tolist()),
+            focal_px=focal[rows] if isinstance(focal, np.ndarray) else focal,
             names=tuple(self.names[k] for k in index),
             times_s=self.times_s[rows],
             unusable=None if self.unusable is None else self.unusable[rows],

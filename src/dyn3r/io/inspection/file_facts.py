@@ -12,19 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from dyn3r.io.images import BROKEN, readable_formats
+from dyn3r.io.images import BROKEN, ORIENTATION, readable_formats
 from dyn3r.io.regular_files import open_regular
 from dyn3r.io.text import storable
-from dyn3r.types import Clip
+from dyn3r.types import Clip, FrameMapping
 from dyn3r.types.input_report import MAX_CHARACTERS, InputNote
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-ORIENTATION, EXIF, FOCAL_35MM = 0x0112, 0x8769, 0xA405
-"""Tags of EXIF: orientation, the block of the camera, focal length in mm on 35 mm film."""
+EXIF, FOCAL_35MM = 0x8769, 0xA405
+"""Tags of EXIF: the block of the camera, focal length in mm on 35 mm film."""
 TURNS = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
 """Degrees clockwise of EXIF orientations; 2, 4, 5 and 7 are mirrored as well."""
 QUICKTIME_35MM = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
@@ -54,6 +55,8 @@ class FileFacts(NamedTuple):
     """Standard error of its logarithm."""
     pixel_aspect: float = 1.0
     """Width of a pixel over its height; of images after, of videos before their rotation."""
+    each_focal_35mm: tuple[float, ...] = ()
+    """`focal_35mm` of every image, of images that differ in size; empty: not all state one."""
 
     def upright_aspect(self, turned: int) -> float:
         """Width over height of the pixels of a video that is turned by so many degrees."""
@@ -63,9 +66,7 @@ class FileFacts(NamedTuple):
         """The clip with what the file says; `picture_hw`: its picture in pixels of the source."""
         if self.focal_35mm is None:
             return replace(clip, report=clip.report.adding(*self.notes))
-        (height, width), aspect = picture_hw, clip.mapping.pixel_aspect
-        source_px = self.focal_35mm * math.hypot(height, width * aspect) / FILM_DIAGONAL_MM
-        scale_x, scale_y = clip.mapping.scale_xy
+        source_px, frame_px = _focal_px(self.focal_35mm, picture_hw, clip.mapping)
         text = (
             f"the file states a focal length of {self.focal_35mm:g} mm on 35 mm film: "
             f"{source_px:.0f} pixels of the source, taken to be right to {self.focal_sigma:.0%}"
@@ -73,9 +74,54 @@ class FileFacts(NamedTuple):
         return replace(
             clip,
             report=clip.report.adding(*self.notes, InputNote("lens", text)),
-            focal_px=source_px * (scale_x / aspect + scale_y) / 2,
+            focal_px=frame_px,
             focal_sigma=self.focal_sigma,
         )
+
+    def about_each(self, clip: Clip) -> Clip:
+        """The clip of images of different sizes with what each file says."""
+        if not self.each_focal_35mm:
+            return replace(clip, report=clip.report.adding(*self.notes))
+        focal = [
+            _focal_px(film, mapping.source_hw, mapping)[1]
+            for film, mapping in zip(self.each_focal_35mm, clip.mapping.frame_mappings, strict=True)
+        ]
+        low, high = min(self.each_focal_35mm), max(self.each_focal_35mm)
+        stated = f"{low:g} mm" if low == high else f"{low:g} to {high:g} mm"
+        text = (
+            f"the files state focal lengths of {stated} on 35 mm film, taken to be right to "
+            f"{self.focal_sigma:.0%}"
+        )
+        return replace(
+            clip,
+            report=clip.report.adding(*self.notes, InputNote("lens", text)),
+            focal_px=np.array(focal),
+            focal_sigma=self.focal_sigma,
+        )
+
+
+def _focal_px(
+    focal_35mm: float, picture_hw: tuple[int, int], mapping: FrameMapping
+) -> tuple[float, float]:
+    """Focal length in pixels of the source, and of the frames; `picture_hw`: within bars."""
+    (height, width), aspect = picture_hw, mapping.pixel_aspect
+    source_px = focal_35mm * math.hypot(height, width * aspect) / FILM_DIAGONAL_MM
+    scale_x, scale_y = mapping.scale_xy
+    return source_px, source_px * (scale_x / aspect + scale_y) / 2
+
+
+def mixed_facts(files: Sequence[Path]) -> FileFacts:
+    """Of images that differ in size: what each says of its rotation and its focal length."""
+    every = [_image_facts(file) for file in files]
+    turned = sum(any(note.topic == "rotation" for note in facts.notes) for facts in every)
+    notes = [note for note in every[0].notes if note.topic != "rotation"]
+    if turned:
+        text = f"{turned} of {len(files)} images are turned, as the files say"
+        notes.append(InputNote("rotation", text))
+    focal = tuple(facts.focal_35mm for facts in every if facts.focal_35mm is not None)
+    return every[0]._replace(
+        notes=notes, focal_35mm=None, each_focal_35mm=focal if len(focal) == len(files) else ()
+    )
 
 
 def images_facts(files: Sequence[Path]) -> FileFacts:

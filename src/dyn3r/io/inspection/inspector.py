@@ -8,7 +8,7 @@ from itertools import compress, pairwise
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from dyn3r.geometry.keypoints import find_keypoints
@@ -35,13 +35,11 @@ class Inspector:
     """Collects the frames of a clip while they are read, and judges them."""
 
     def __init__(self, mapping: FrameMapping) -> None:
-        """Frames of this mapping; only what lies within its crop is looked at."""
-        scale, crop = np.array(mapping.scale_xy), np.array(mapping.crop_xy)
-        size = np.array(mapping.size_hw[::-1])
-        corners = crop / scale, (crop + size) / scale
-        self._box = tuple(np.clip(corners, 0, mapping.source_hw[::-1]).ravel().tolist())
-        shrink = min(1.0, LONG_SIDE_PX / (size / scale).max())
-        self._size = tuple(np.maximum(np.rint(size / scale * shrink), 1).astype(int).tolist())
+        """Frames of this mapping; only what lies within their crops is looked at."""
+        size = np.array(mapping.size_hw[::-1]) / _scale(mapping.of_frame(0))
+        shrink = min(1.0, LONG_SIDE_PX / size.max())
+        self._mapping = mapping
+        self._size = tuple(np.maximum(np.rint(size * shrink), 1).astype(int).tolist())
         self._greys: list[np.ndarray] = []
         self._combed: list[bool] = []
 
@@ -58,7 +56,11 @@ class Inspector:
 
     def small(self, image: Image.Image) -> UInt8[np.ndarray, "h w"]:
         """The part of a source image that is looked at, small and grey."""
-        part = image.resize(self._size, Image.Resampling.BOX, self._box, reducing_gap=2.0)
+        mapping = self._mapping.of_frame(len(self._greys))
+        scale, crop = _scale(mapping), np.array(mapping.crop_xy)
+        corners = crop / scale, (crop + mapping.size_hw[::-1]) / scale
+        box = tuple(np.clip(corners, 0, mapping.source_hw[::-1]).ravel().tolist())
+        part = image.resize(self._size, Image.Resampling.BOX, box, reducing_gap=2.0)
         return np.asarray(part.convert("L"))
 
     def inspected(self, clip: Clip) -> Clip:
@@ -83,7 +85,8 @@ class Inspector:
         unusable[index[alone]] = True
         if alone.any():  # the matches of such a frame are wrong, so its neighbours are compared
             neighbours = [compare(*pair) for pair in pairwise(compress(features, ~alone))]
-        overlay = None if cuts else find_overlays(greys[index[~alone]], neighbours)
+        at_rest = not cuts and not clip.mapping.is_mixed
+        overlay = find_overlays(greys[index[~alone]], neighbours) if at_rest else None
         notes += [] if overlay is None else [_overlaid(overlay, clip.mapping)]
         return replace(
             _noted(clip, notes),
@@ -91,6 +94,10 @@ class Inspector:
             overlay=None if overlay is None else _resized(overlay, clip.size_hw),
             cuts=tuple(int(index[k]) for k in cuts),
         )
+
+
+def _scale(mapping: FrameMapping) -> Float[np.ndarray, "2"]:
+    return np.array(mapping.scale_xy)
 
 
 def _noted(clip: Clip, notes: Sequence[InputNote]) -> Clip:

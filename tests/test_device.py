@@ -1,0 +1,133 @@
+"""Stages that compute on the device of the network: nothing is mixed, and little comes back.
+
+On a device that this machine does not have (`tests.fake_device`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dyn3r.alignment.align import align
+from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.motion.mask_network import load_mask_network, mask_probability
+from dyn3r.mvs import multi_view_depth
+from dyn3r.network.model import prepare_model
+from dyn3r.network.pair_graph import make_pairs
+from dyn3r.options import Options
+from dyn3r.pipeline import reconstruct
+from dyn3r.types import FlowFields, PairPredictions, RunContext
+from tests.alignment.synthetic_pairs import SIZE, cameras, make, pairs_within
+from tests.factories import geometry_of, moving_square, tiny_network, tiny_scene
+from tests.fake_device import OnDevice, fake_device
+
+PIXELS = SIZE[0] * SIZE[1]
+
+
+def test_the_fake_device_finds_what_an_accelerator_would_refuse() -> None:
+    with fake_device() as transfers:
+        there = torch.from_numpy(np.arange(6.0)).to("meta")
+        assert isinstance(there + torch.ones(6, dtype=torch.float64, device="meta"), OnDevice)
+        with pytest.raises(AssertionError, match="mixes"):
+            there + torch.ones(6)
+        for read in (np.asarray, lambda x: x.numpy()):
+            with pytest.raises(AssertionError, match="NumPy"):
+                read(there)
+        there[2:] = 7
+        np.testing.assert_array_equal(there.cpu().numpy(), [0, 1, 7, 7, 7, 7])
+        assert float(there.sum()) == 29
+    assert (transfers.to_device, transfers.to_host, transfers.scalars) == ([6], [6], 1)
+
+
+def predictions_of(frames: int) -> PairPredictions:
+    """Of a camera that sways; one frame is paired with itself."""
+    edges = pairs_within(frames) if frames > 1 else np.array([[0, 0]])
+    return make(cameras(frames), edges, 0.03)[0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "options"),
+    [
+        (5, {}), (2, {}), (1, {}), (7, {"window": 4}),
+        (4, {"shared_focal": False, "smoothness_weight": 0.01, "depth_prior_weight": 0.1}),
+    ],
+)  # fmt: skip
+def test_alignment_stays_on_the_device(frames: int, options: dict[str, Any]) -> None:
+    predictions = predictions_of(frames)
+    dynamic = np.zeros((frames, *SIZE), bool)
+    dynamic[:, :5, :5] = True
+    here = align(predictions, dynamic=dynamic, options=AlignmentOptions(**options))
+    with fake_device() as transfers:
+        on_device = AlignmentOptions(device="meta", **options)
+        there = align(predictions, dynamic=dynamic, options=on_device)
+    for name in ("depth", "T_world_camera", "K", "sigma_log_depth", "confidence"):
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-4, atol=1e-5)
+    maps = 3 * frames * PIXELS  # depth, its uncertainty and confidence: the result
+    assert max(transfers.to_host) <= maps
+    assert sum(transfers.to_host) <= maps + 2.5 * frames * PIXELS
+    read = 8 * len(predictions.edges) * PIXELS  # all pointmaps and their confidence
+    assert sum(transfers.to_device) <= 3 * read
+
+
+def test_alignment_with_flow_mixes_nothing() -> None:
+    predictions = predictions_of(3)
+    random = np.random.default_rng(0).normal(0, 0.3, (len(predictions.edges), *SIZE, 2))
+    flow = FlowFields(predictions.edges, random.astype(np.float32), np.ones(random.shape[:3], bool))
+    with fake_device() as transfers:
+        found = align(predictions, flow=flow, options=AlignmentOptions(device="meta", iterations=3))
+    assert np.isfinite(found.T_world_camera).all()
+    assert sum(transfers.to_host) <= 5.5 * 3 * PIXELS
+
+
+def test_networks_stay_on_the_device() -> None:
+    scene = tiny_scene()
+    n, h, w = scene.depth.shape
+    parts = np.random.default_rng(0).random((n, 7, h, w)).astype(np.float32)
+    geometry = geometry_of(scene.T_world_camera, scene.K, np.maximum(scene.depth, 0.1))
+
+    def masks(device: str) -> np.ndarray:
+        return mask_probability(load_mask_network(), scene.images, parts, device=device)
+
+    def depth(device: str) -> np.ndarray:
+        return multi_view_depth(geometry, scene.images, device=device).depth
+
+    for stage in (masks, depth):
+        here = stage("cpu")
+        with fake_device() as transfers:
+            there = stage("meta")
+        np.testing.assert_array_equal(there, here)
+        assert sum(transfers.to_host) == n * h * w
+        assert transfers.scalars == 0
+
+
+def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dyn3r.motion.cue
+    import dyn3r.motion.flow_residual
+    import dyn3r.pipeline
+
+    told: dict[str, str] = {}
+
+    def record(module: Any, name: str, device_of: Any) -> None:
+        original = getattr(module, name)
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            told[name] = device_of(args, kwargs)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, recorded)
+
+    record(dyn3r.pipeline, "align", lambda _, kwargs: kwargs["options"].device)
+    record(dyn3r.pipeline, "flow_estimator", lambda args, _: args[1])
+    record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
+    record(dyn3r.motion.flow_residual, "mask_probability", lambda _, kwargs: kwargs["device"])
+    model = prepare_model(tiny_network(), "tiny", device="cpu")
+    model = replace(model, device=torch.device("cpu:0"))  # another name of the CPU
+    options = Options(method="refined", pairs="swin-1-noncyclic")
+    assert len(make_pairs(options.pairs, 3)) == 4
+    reconstruct(moving_square(3), model, options, context=RunContext())
+    assert told == dict.fromkeys(told, "cpu:0")
+    assert set(told) == {"align", "flow_estimator", "multi_view_depth", "mask_probability"}
