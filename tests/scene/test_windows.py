@@ -17,7 +17,7 @@ from dyn3r.geometry.registration import Similarity
 from dyn3r.geometry.rotations import rotvec_to_rotmat
 from dyn3r.scene import PartVerdict, Scene, Verdict
 from dyn3r.scene.draft import Draft
-from dyn3r.scene.windows.assembly import worst_verdict
+from dyn3r.scene.windows.assembly import without_first, worst_verdict
 from dyn3r.scene.windows.join import SharedFrames, blended, join, moved
 from dyn3r.scene.windows.loops import candidates, find_loops
 from dyn3r.scene.windows.reconstruct import LongClip, reconstruct_windows
@@ -420,3 +420,12 @@ def test_windows_that_still_disagree_are_named(truth: Scene, plan: WindowPlan) -
     assert wrong.computed == [2, 2]
     (note,) = [note for note in scene.notes if "disagree" in note]
     assert note.startswith("frames 14 to 17: the two windows that share them disagree")
+
+
+def test_the_rest_of_a_scene_keeps_the_mapping_of_each_frame() -> None:
+    scene = tiny_scene(4, 32, 48)
+    own = tuple(replace(scene.mapping, source_hw=(64 + t, 96)) for t in range(4))
+    mixed = replace(scene, mapping=replace(scene.mapping, frame_mappings=own))
+    rest = without_first(mixed, 1)
+    assert rest.mapping.frame_mappings == own[1:]
+    assert rest.names == scene.names[1:]

@@ -167,8 +167,8 @@ def without_first(scene: Scene, count: int) -> Scene:
     fields: dict[str, Any] = {name: getattr(scene, name) for name in names}
     for name, value in fields.items():
         fields[name] = None if value is None else value[count:]
-    lenses = scene.mapping.frame_lenses[count:]
-    return replace(scene, mapping=replace(scene.mapping, frame_lenses=lenses), **fields)
+    rest = scene.mapping.part(range(count, len(scene)))
+    return replace(scene, mapping=rest, **fields)
 
 
 def _medians(terms: list[dict[str, Any]]) -> dict[str, float]:
