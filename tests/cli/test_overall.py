@@ -73,7 +73,7 @@ def test_stages_are_counted_and_the_share_never_falls(clock: list[float]) -> Non
 
 def test_windows_of_a_long_clip_are_counted(clock: list[float]) -> None:
     shown = Shown()
-    overall = Overall(shown)
+    overall = Overall(shown, without=(PREVIEW,))
     for number in range(3):
         overall.observe("window", (number, 3))
         overall.observe("plan", Plan(bundle_adjustment=True))

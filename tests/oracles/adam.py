@@ -184,7 +184,7 @@ def align_adam(
     For three frames or more. `options.pixels` and `options.iterations` have no effect.
     """
     assert predictions.num_frames > 2
-    options, priors = options or AlignmentOptions(), priors or Priors()
+    options, priors = (options or AlignmentOptions()).on("cpu"), priors or Priors()
     start, history = time.perf_counter(), []
 
     def report(value: float) -> None:
