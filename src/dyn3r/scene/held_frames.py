@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dyn3r.alignment.view_uncertainty import UNKNOWN_SIGMA
-from dyn3r.scene.scene import Scene
+from dyn3r.scene.scene import PER_FRAME, Scene
 from dyn3r.types import Clip, Priors
 
 
@@ -32,7 +32,7 @@ def with_held_frames(
     """
     n = len(clip)
 
-    def spread(values: np.ndarray | None, empty: float = 0) -> np.ndarray | None:
+    def spread(values: np.ndarray | None, empty: float) -> np.ndarray | None:
         if values is None:
             return None
         out = np.full((n, *values.shape[1:]), empty, values.dtype)
@@ -49,9 +49,10 @@ def with_held_frames(
             held = np.isfinite(given).all(axis=(1, 2))
             held[kept] = False
             out[held] = given[held]
-    names = ("depth", "confidence", "dynamic", "frame_quality", "dynamic_map",
-             "dynamic_probability")  # fmt: skip
-    maps: dict[str, Any] = {name: spread(getattr(scene, name)) for name in names}
+    empty = {"sigma_log_depth": UNKNOWN_SIGMA}
+    maps: dict[str, Any] = {
+        name: spread(getattr(scene, name), empty.get(name, 0)) for name in PER_FRAME
+    }
     return replace(
         scene,
         images=clip.images,
@@ -60,7 +61,6 @@ def with_held_frames(
         times_s=clip.times_s,
         T_world_camera=T,
         K=K,
-        sigma_log_depth=spread(scene.sigma_log_depth, UNKNOWN_SIGMA),
         **maps,
     )
 

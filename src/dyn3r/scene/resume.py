@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dyn3r.errors import InputError
-from dyn3r.scene.scene import Scene
+from dyn3r.scene.scene import PER_FRAME, Scene
 from dyn3r.types import Clip, FrameMapping, Priors
 
 
@@ -36,9 +36,8 @@ class Continuation:
                 return None
             return np.concatenate([first, second[new]])
 
-        names = "images depth confidence dynamic K T_world_camera times_s"
-        optional = "sigma_log_depth frame_quality dynamic_map dynamic_probability"
-        fields: dict[str, Any] = {name: both(name) for name in f"{names} {optional}".split()}
+        names = ("images", "K", "T_world_camera", "times_s", *PER_FRAME)
+        fields: dict[str, Any] = {name: both(name) for name in names}
         start = len(earlier) - self.shared
         notes = [
             *earlier.notes,

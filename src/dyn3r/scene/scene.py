@@ -32,6 +32,13 @@ class PointCloud(NamedTuple):
     colors: UInt8[np.ndarray, "k 3"]
 
 
+PER_FRAME = (
+    "depth", "confidence", "dynamic", "sigma_log_depth", "frame_quality", "dynamic_map",
+    "dynamic_probability",
+)  # fmt: skip
+"""Fields of a Scene with a row for each frame, besides images, cameras, names and times."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """A clip with its geometry. Checked when made; see `save` and `load` for the file.

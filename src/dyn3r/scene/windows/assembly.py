@@ -8,15 +8,10 @@ from typing import Any
 import numpy as np
 
 from dyn3r.alignment.clip_windows import WindowPlan
-from dyn3r.scene.scene import Scene
+from dyn3r.scene.scene import PER_FRAME, Scene
 from dyn3r.scene.verdict import GRADES, PartVerdict, Verdict
 from dyn3r.scene.windows.join import Join, SharedFrames, blended, join, moved
 from dyn3r.types import Clip
-
-_MAPS = (
-    "depth", "confidence", "dynamic", "sigma_log_depth", "frame_quality", "dynamic_map",
-    "dynamic_probability",
-)  # fmt: skip
 
 
 class Assembly:
@@ -54,7 +49,7 @@ class Assembly:
             self.T[first:end] = T
         rows = slice(start - first, stop - first)
         self.K[start:stop] = scene.K[rows]
-        for name in _MAPS:
+        for name in PER_FRAME:
             self._put(name, slice(start, stop), getattr(scene, name), rows, scale)
         self.metadata.append(scene.metadata)
         self.verdicts.append(scene.verdict)
@@ -163,7 +158,7 @@ def shared_frames(scene: Scene, rows: slice) -> SharedFrames:
 
 def without_first(scene: Scene, count: int) -> Scene:
     """The scene without its first frames."""
-    names = ("images", "K", "T_world_camera", "times_s", "names", *_MAPS)
+    names = ("images", "K", "T_world_camera", "times_s", "names", *PER_FRAME)
     fields: dict[str, Any] = {name: getattr(scene, name) for name in names}
     for name, value in fields.items():
         fields[name] = None if value is None else value[count:]
