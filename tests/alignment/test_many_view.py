@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from dyn3r.alignment.clip_windows import kept_frames
 from dyn3r.alignment.many_view import many_view_geometry, registered, with_cameras_of
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.view_uncertainty import (
@@ -26,7 +27,7 @@ from dyn3r.alignment.view_uncertainty import (
     neighbour_agreement,
     shared_intrinsics,
 )
-from dyn3r.alignment.view_windows import PlacedViews, kept_frames, view_windows
+from dyn3r.alignment.view_windows import PlacedViews, view_windows
 from dyn3r.geometry.cameras import invert
 from dyn3r.geometry.registration import weighted_similarity
 from dyn3r.geometry.rotations import rotvec_to_rotmat

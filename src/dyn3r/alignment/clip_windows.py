@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,9 +88,7 @@ class WindowPlan:
     @property
     def owned(self) -> list[tuple[int, int]]:
         """First frame and end of what each window contributes: the frames nearest to its middle."""
-        pairs = itertools.pairwise(self.spans)
-        middle = [(later[0] + earlier[1]) // 2 for earlier, later in pairs]
-        return list(zip([0, *middle], [*middle, self.spans[-1][1]]))
+        return kept_frames(self.spans, self.spans[-1][1])
 
 
 def expected_gb(
@@ -135,6 +134,15 @@ def window_spans(num_frames: int, size: int, overlap: int) -> list[tuple[int, in
     count = math.ceil((num_frames - overlap) / (size - overlap))
     firsts = [k * (num_frames - overlap) // count for k in range(count + 1)]
     return [(a, b + overlap) for a, b in itertools.pairwise(firsts)]
+
+
+def kept_frames(windows: Sequence[tuple[int, int]], num_frames: int) -> list[tuple[int, int]]:
+    """First frame and end of what each window contributes.
+
+    One window takes over from the one before in the middle of what they share.
+    """
+    middle = [(later[0] + earlier[1]) // 2 for earlier, later in itertools.pairwise(windows)]
+    return list(zip([0, *middle], [*middle, num_frames]))
 
 
 def can_be_windowed(priors: Priors, plan: WindowPlan) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from dyn3r.alignment.clip_windows import kept_frames
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.view_uncertainty import (
     camera_sigma,
@@ -26,7 +27,6 @@ from dyn3r.alignment.view_uncertainty import (
 from dyn3r.alignment.view_windows import (
     PlacedViews,
     join_windows,
-    kept_frames,
     view_windows,
 )
 from dyn3r.geometry.registration import Similarity, rotation_and_scale

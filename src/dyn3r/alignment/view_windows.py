@@ -7,7 +7,6 @@ VGGT-Long (Deng et al. 2025), which joins chunks likewise.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,15 +86,6 @@ def view_windows(num_frames: int, size: int, overlap: float) -> list[tuple[int, 
     count = 1 + -(-(num_frames - size) // step)
     starts = np.linspace(0, num_frames - size, count).round().astype(int)
     return [(int(start), int(start) + size) for start in starts]
-
-
-def kept_frames(windows: list[tuple[int, int]], num_frames: int) -> list[tuple[int, int]]:
-    """First frame and end of what each window contributes.
-
-    One window takes over from the one before in the middle of what they share.
-    """
-    middle = [(later[0] + earlier[1]) // 2 for earlier, later in itertools.pairwise(windows)]
-    return list(zip([0, *middle], [*middle, num_frames]))
 
 
 def join_windows(earlier: PlacedViews, later: PlacedViews) -> Similarity:
