@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from dyn3r.geometry.reprojection import MIN_DEPTH
+
 INPAINT_SMOOTH_PX = 4.0
 """Standard deviation in pixels of the Gaussian blur of inpainted depth."""
-MIN_DEPTH = 1e-6
 
 
 def inpaint_depth(

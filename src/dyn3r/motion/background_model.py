@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from dyn3r.geometry.inpainting import inpaint_depth
+from dyn3r.geometry.reprojection import MIN_DEPTH, camera_points, pixels_of
 from dyn3r.io.workers import kept_results, ordered_map
 from dyn3r.types import Progress, no_progress
 
@@ -33,7 +34,6 @@ MIN_FRAMES = 3
 """Frames that must show a place for a result."""
 SMOOTH_PX = 0.8
 """Standard deviation in pixels of the Gaussian blur before frames are compared."""
-MIN_DEPTH = 1e-6
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,8 @@ class _Lookup:
 
     def _world_points(self, t: int) -> Float[np.ndarray, "h w 3"]:
         """Points of a frame's static scene in the world."""
-        h, w = self.size_hw
-        v, u = np.mgrid[:h, :w].astype(np.float32)
-        k, T = self.K[t], self.T[t]
-        ray = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u)], -1)
-        return (ray * self.depth[t][..., None]) @ T[:3, :3].T + T[:3, 3]
+        T = self.T[t]
+        return camera_points(self.depth[t], self.K[t]) @ T[:3, :3].T + T[:3, 3]
 
     def _place(
         self, world: Float[np.ndarray, "h w 3"], other: int
@@ -141,11 +138,9 @@ class _Lookup:
         import cv2
 
         h, w = self.size_hw
-        k, T = self.K[other], self.T[other]
+        T = self.T[other]
         seen = (world - T[:3, 3]) @ T[:3, :3]
-        z = np.maximum(seen[..., 2], MIN_DEPTH)
-        x = k[0, 0] * seen[..., 0] / z + k[0, 2]
-        y = k[1, 1] * seen[..., 1] / z + k[1, 2]
+        x, y, z = pixels_of(seen, self.K[other])
         usable = (x > 1) & (x < w - 2) & (y > 1) & (y < h - 2) & (seen[..., 2] > 0)
         usable &= cv2.remap(self.excluded[other], x, y, cv2.INTER_NEAREST) == 0
         there = np.maximum(cv2.remap(self.depth[other], x, y, cv2.INTER_LINEAR), MIN_DEPTH)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from dyn3r.geometry.reprojection import MIN_DEPTH, camera_points, pixels_of
 from dyn3r.io.workers import ordered_map
 from dyn3r.types import Progress, no_progress
 
@@ -30,7 +31,6 @@ LOG_DEPTH_SCALE = 0.05
 an abs rel within 0.002 of it."""
 ALL_FOUR = 0.999
 """Interpolated share of static pixels above which all four neighbours are static."""
-MIN_DEPTH = 1e-6
 
 
 def fuse_depth(
@@ -70,12 +70,10 @@ class _Frames:
     ) -> None:
         self.log_depth, self.static = log_depth, static
         self.K, self.T = K, T_world_camera
-        h, w = log_depth.shape[1:]
-        self.v, self.u = np.mgrid[:h, :w].astype(np.float32)
 
     def fused(self, t: int) -> Float32[np.ndarray, "h w"]:
         """Log depth of a frame after the round."""
-        points = self._points(t)
+        points = camera_points(np.exp(self.log_depth[t]), self.K[t])
         total = np.ones(points.shape[:2], np.float32)  # the weight of the pixel's own depth
         change = np.zeros(points.shape[:2], np.float32)
         first, end = max(0, t - FRAMES_AROUND), min(len(self.T), t + FRAMES_AROUND + 1)
@@ -87,24 +85,16 @@ class _Frames:
                 total += weight
         return np.asarray(self.log_depth[t] + np.where(self.static[t], change / total, 0))
 
-    def _points(self, t: int) -> Float32[np.ndarray, "h w 3"]:
-        """Points of a frame in its camera."""
-        k = self.K[t]
-        ray = [(self.u - k[0, 2]) / k[0, 0], (self.v - k[1, 2]) / k[1, 1], np.ones_like(self.u)]
-        return np.stack(ray, -1) * np.exp(self.log_depth[t])[..., None]
-
     def _difference(
         self, points: Float32[np.ndarray, "h w 3"], t: int, other: int
     ) -> tuple[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
         """Log depth that another frame sees less that of the points there, and where they agree."""
         import cv2
 
-        h, w = self.u.shape
+        h, w = points.shape[:2]
         move = (np.linalg.inv(self.T[other]) @ self.T[t]).astype(np.float32)
         seen = points @ move[:3, :3].T + move[:3, 3]
-        z, k = np.maximum(seen[..., 2], np.float32(MIN_DEPTH)), self.K[other]
-        x = k[0, 0] * seen[..., 0] / z + k[0, 2]
-        y = k[1, 1] * seen[..., 1] / z + k[1, 2]
+        x, y, z = pixels_of(seen, self.K[other])
         inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1) & (seen[..., 2] > MIN_DEPTH)
         static = cv2.remap(self.static[other].astype(np.float32), x, y, cv2.INTER_LINEAR) > ALL_FOUR
         log_depth, log_z = self.log_depth[other], np.log(z)
