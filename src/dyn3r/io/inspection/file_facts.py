@@ -71,12 +71,7 @@ class FileFacts(NamedTuple):
             f"the file states a focal length of {self.focal_35mm:g} mm on 35 mm film: "
             f"{source_px:.0f} pixels of the source, taken to be right to {self.focal_sigma:.0%}"
         )
-        return replace(
-            clip,
-            report=clip.report.adding(*self.notes, InputNote("lens", text)),
-            focal_px=frame_px,
-            focal_sigma=self.focal_sigma,
-        )
+        return self._with_lens(clip, text, frame_px)
 
     def about_each(self, clip: Clip) -> Clip:
         """The clip of images of different sizes with what each file says."""
@@ -92,12 +87,11 @@ class FileFacts(NamedTuple):
             f"the files state focal lengths of {stated} on 35 mm film, taken to be right to "
             f"{self.focal_sigma:.0%}"
         )
-        return replace(
-            clip,
-            report=clip.report.adding(*self.notes, InputNote("lens", text)),
-            focal_px=np.array(focal),
-            focal_sigma=self.focal_sigma,
-        )
+        return self._with_lens(clip, text, np.array(focal))
+
+    def _with_lens(self, clip: Clip, text: str, focal_px: float | np.ndarray) -> Clip:
+        report = clip.report.adding(*self.notes, InputNote("lens", text))
+        return replace(clip, report=report, focal_px=focal_px, focal_sigma=self.focal_sigma)
 
 
 def _focal_px(
