@@ -198,7 +198,7 @@ def test_training_resumes_exactly(tmp_path: Path) -> None:
         torch.testing.assert_close(parts[name], value, atol=2e-3, rtol=1e-2)
     lines = [json.loads(x) for x in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4
-    assert 0 < lines[-1]["held out dis_median"] < 50
+    assert 0 < lines[-1]["held out first_median"] < 50
 
 
 def test_errors_are_measured_where_both_frames_show_a_point(pair: FlowPair) -> None:
@@ -206,8 +206,8 @@ def test_errors_are_measured_where_both_frames_show_a_point(pair: FlowPair) -> N
     scores = evaluate_flow(FlowNetwork().eval(), [batch])
     seen = batch.known & batch.visible
     away = (batch.first - batch.flow).norm(dim=1)[seen]
-    assert scores["dis_median"] == pytest.approx(float(away.median()), abs=1e-4)
-    assert scores["dis_outliers"] == pytest.approx(float((away > 3).float().mean()), abs=1e-6)
+    assert scores["first_median"] == pytest.approx(float(away.median()), abs=1e-4)
+    assert scores["first_outliers"] == pytest.approx(float((away > 3).float().mean()), abs=1e-6)
     assert 0 <= scores["visible"] <= 1
 
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch.nn.functional import pad
 
-from dyn3r.flow.dis import DisFlow
+from dyn3r.flow.aligned import AlignedFlow
 from dyn3r.flow.estimator import MeasuredFlow, check_images, flow_of_pair
 from dyn3r.flow.network import CELL, FlowNetwork, FlowPrediction, FrameFeatures
 from dyn3r.network.small import load_small
@@ -40,7 +41,7 @@ def load_flow_network(path: str | Path) -> FlowNetwork:
 
 @dataclass(frozen=True)
 class CompactFlow:
-    """Flow by dense inverse search, corrected by our network.
+    """Flow by aligned dense inverse search, corrected by our network.
 
     It says where a point is seen in the other frame, and how far off its flow may be in each
     direction. The weights are loaded with the first flow.
@@ -82,26 +83,22 @@ class CompactFlow:
         if not len(pairs):
             return
         check_images(images[0], images[0])
-        frames, first = _Frames(self._network, images, self.device), DisFlow()
+        frames = _Frames(self._network, images, self.device)
+        first = AlignedFlow().measure(images, pairs)
         at_once = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
         for start in range(0, len(pairs), at_once):
             chunk = pairs[start : start + at_once]
-            there = [first.flow(images[i], images[j]) for i, j in chunk]
-            back = [first.flow(images[j], images[i]) for i, j in chunk]
+            there, back = zip(*((a.flow, b.flow) for a, b in islice(first, len(chunk))))
             with torch.inference_mode():
-                found = self._predict(frames, chunk, there, back)
+                found = self._predict(frames, chunk, [*there, *back])
             yield from found
 
     def _predict(
-        self,
-        frames: _Frames,
-        pairs: np.ndarray,
-        there: list[np.ndarray],
-        back: list[np.ndarray],
+        self, frames: _Frames, pairs: np.ndarray, measured: list[np.ndarray]
     ) -> list[tuple[MeasuredFlow, MeasuredFlow]]:
-        """Correct the first flow of pairs, both directions together."""
+        """Correct the first flow of pairs: of all forward, then of all backward."""
         features = frames.batch([int(i) for i in (*pairs[:, 0], *pairs[:, 1])])
-        first = torch.from_numpy(np.stack(there + back)).permute(0, 3, 1, 2)
+        first = torch.from_numpy(np.stack(measured)).permute(0, 3, 1, 2)
         first = pad(first, frames.padding, mode="replicate").to(self.device)
         found = self._network.both_directions(features, first)
         fields = _fields(found, frames.size_hw)

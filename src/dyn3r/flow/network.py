@@ -1,7 +1,8 @@
 """Compact flow network: corrects a first flow, and says where a point is seen and how sure it is.
 
-Two proposals are refined together: a first flow (dense inverse search), precise where motion is
-small, and a global match of learned features, which finds large motion. Every frame is encoded
+Two proposals are refined together: a first flow (dense inverse search, with and without alignment
+by a homography), precise where it holds, and a global match of learned features, which finds large
+motion of objects too. Every frame is encoded
 once. Sources: matching by softmax over all positions and propagation by self-similarity, GMFlow (Xu
 et al. 2022); lookups in an all-pairs correlation pyramid, recurrent updates and convex upsampling,
 RAFT (Teed and Deng 2020); updates by ConvNeXt blocks and a predicted error distribution, SEA-RAFT
@@ -322,10 +323,11 @@ class FlowNetwork(nn.Module):
         """Match globally at 1/8 (expected position), then propagate by self-similarity."""
         b, _, gh, gw = source.coarse.shape
         grid = pixel_grid((gh, gw), logits.device).view(1, gh * gw, 2)
-        flow = logits.softmax(1).transpose(1, 2) @ grid - grid
         q, k = self.similar(source.context8.flatten(2).transpose(1, 2)).chunk(2, -1)
-        similar = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1)
-        return (similar @ flow).view(b, gh, gw, 2)
+        similar = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).float().softmax(-1)
+        with torch.autocast(grid.device.type, enabled=False):  # positions need float32
+            flow = logits.float().softmax(1).transpose(1, 2) @ grid - grid
+            return (similar @ flow).view(b, gh, gw, 2)
 
 
 def opposite(x: Tensor) -> Tensor:
@@ -430,7 +432,9 @@ def convex_upsample(
 ) -> Float[Tensor, "b k 4*gh 4*gw"]:
     """Enlarge fourfold: every pixel is a convex combination of the 3 x 3 nearest cells (RAFT)."""
     b, k, gh, gw = values.shape
-    share = logits.view(b, 1, 9, 4, 4, gh, gw).softmax(2)
-    around = unfold(pad(values, (1, 1, 1, 1), mode="replicate"), 3).view(b, k, 9, 1, 1, gh, gw)
-    mixed = (share * around).sum(2)
-    return mixed.permute(0, 1, 4, 2, 5, 3).reshape(b, k, 4 * gh, 4 * gw)
+    share = logits.float().view(b, 9, 16, gh * gw).softmax(1).permute(0, 3, 1, 2)
+    around = unfold(pad(values.float(), (1, 1, 1, 1), mode="replicate"), 3)
+    with torch.autocast(values.device.type, enabled=False):  # displacements need float32
+        mixed = around.view(b, k, 9, gh * gw).permute(0, 3, 1, 2) @ share
+    mixed = mixed.view(b, gh, gw, k, 4, 4).permute(0, 3, 1, 4, 2, 5)
+    return mixed.reshape(b, k, 4 * gh, 4 * gw)

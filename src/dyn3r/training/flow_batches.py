@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dyn3r.errors import InputError
-from dyn3r.flow.dis import DisFlow
+from dyn3r.flow.aligned import AlignedFlow
 from dyn3r.io.numbers import check_finite, checked_whole
 from dyn3r.training.clip_cache import images_of
 from dyn3r.training.flow_augment import FlowPair, augmented
@@ -56,6 +56,8 @@ class FlowTraining:
     """Peak of the cosine."""
     weight_decay: float = 1e-4
     """Decoupled weight decay of AdamW."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the products; positions and errors are float32."""
     start: str | None = None
     """Weights of an earlier run to start from; None: random weights."""
     photos: str | None = None
@@ -74,6 +76,8 @@ class FlowTraining:
         for name in ("steps", "scenes", "pairs", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"training option {name} must be 1 or more")
+        if self.precision not in ("bfloat16", "float32"):
+            raise InputError("training option precision: bfloat16 or float32")
         if self.frames < 2 or self.data_workers < 0 or not 0 <= self.coarse_share <= 1:
             raise InputError(
                 "training of flow needs 2 frames or more, a coarse share from 0 to 1, and 0 or "
@@ -89,7 +93,7 @@ class FlowBatch(NamedTuple):
     images: Float[Tensor, "b 3 h w"]
     """The first frame of each pair, RGB 0..1; the second is that of the opposite direction."""
     first: Float[Tensor, "b 2 h w"]
-    """Flow by dense inverse search, pixels."""
+    """Flow by aligned dense inverse search as at inference, pixels."""
     flow: Float[Tensor, "b 2 h w"]
     """True flow, pixels."""
     visible: Bool[Tensor, "b h w"]
@@ -146,10 +150,8 @@ def _with_sky(sample: Any, frames: np.ndarray, i: int, j: int) -> FlowPair:
 
 def batch_of(pairs: list[FlowPair]) -> FlowBatch:
     """Measure the first flow of pairs of one size, and join them."""
-    first = DisFlow()
-    measured = [
-        [first.flow(p.images[k], p.images[1 - k]) for k in range(2)] for p in pairs
-    ]  # as at inference
+    first, both = AlignedFlow(), np.array([[0, 1]])
+    measured = [[m.flow for m in next(first.measure(p.images, both))] for p in pairs]
 
     def joined(arrays: list[Any]) -> Tensor:
         both = np.concatenate([np.stack([a[k] for a in arrays]) for k in range(2)])

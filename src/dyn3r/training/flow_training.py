@@ -164,8 +164,8 @@ def evaluate_flow(
 ) -> dict[str, float]:
     """Compute errors over the points of pairs that both frames show.
 
-    `median` and `outliers` (share above 3 pixels) of the network, `dis_median` and `dis_outliers`
-    of the first flow; `whitened`: median error in the network's own standard errors (1.18 if they
+    `median` and `outliers` (share above 3 pixels) of the network, `first_median` and
+    `first_outliers` of the first flow; `whitened`: median error in the network's own standard errors (1.18 if they
     are right); `visible`: share of all points whose visibility is right.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -179,10 +179,10 @@ def evaluate_flow(
         lengths = (error.square().sum(1).sqrt(), (batch.first - batch.flow).square().sum(1).sqrt())
         parts.append((lengths[0][seen], lengths[1][seen], units[seen]))
         right.append(((found.visible > 0) == batch.visible)[batch.known].float())
-    ours, dis, units = (torch.cat(x) for x in zip(*parts))
+    ours, first, units = (torch.cat(x) for x in zip(*parts))
     return {
         "median": float(ours.median()), "outliers": float((ours > 3).float().mean()),
-        "dis_median": float(dis.median()), "dis_outliers": float((dis > 3).float().mean()),
+        "first_median": float(first.median()), "first_outliers": float((first > 3).float().mean()),
         "whitened": float(units.median()), "visible": float(torch.cat(right).mean()),
     }  # fmt: skip
 
@@ -200,7 +200,9 @@ def _step(state: _State, batch: FlowBatch, options: FlowTraining) -> dict[str, f
     """Take one optimiser step; returns the losses and errors."""
     rate = options.learning_rate * warm_cosine(state.step, options.steps, WARMUP)
     state.optimiser.param_groups[0]["lr"] = rate
-    predicted = predict(state.network, batch)
+    half = options.precision == "bfloat16"
+    with torch.autocast(batch.flow.device.type, torch.bfloat16, enabled=half):
+        predicted = predict(state.network, batch)
     loss, losses = flow_loss(predicted, batch)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()
