@@ -143,8 +143,9 @@ def _prepared(
         return frames_of_clip(frames)
     size = model.image_size if options.size is None else options.size
     return frames_of_stream(
-        frames, size, crop_borders=options.crop_borders, split_cuts=options.split_cuts
-    )
+        frames, size, widen=options.size is None and model.widens,
+        crop_borders=options.crop_borders, split_cuts=options.split_cuts,
+    )  # fmt: skip
 
 
 def _run(

@@ -14,7 +14,7 @@ from PIL import Image
 from dyn3r.assets.demo import DEMO_FPS, demo_clip_folder
 from dyn3r.errors import InputError
 from dyn3r.io.clip import clip_from_images, prepare_images, read_clip, read_masks
-from dyn3r.io.images import FrameStack, check_size, frame_mapping, resize_nearest, to_rgb
+from dyn3r.io.images import FrameStack, Window, check_size, frame_mapping, resize_nearest, to_rgb
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "misc_frames.npz")
 PREPARED = [key.split("__")[1:3] for key in GOLDEN.files if key.endswith("__seed")]
@@ -84,6 +84,22 @@ def test_square_pictures() -> None:
     assert frame_mapping(square, size=160).size_hw == (112, 160)  # 120 is no multiple of 16
     assert frame_mapping((240, 320), size=224).size_hw == (160, 224)
     assert frame_mapping((240, 320), size=224, square_crop=True).size_hw == (224, 224)
+
+
+def test_wide_pictures_get_as_many_pixels_as_those_of_16_to_9() -> None:
+    sizes = {
+        hw: frame_mapping(hw, size=224, widen=True).size_hw
+        for hw in ((720, 1280), (1280, 720), (240, 320), (800, 1912), (1912, 800), (376, 1241))
+    }
+    assert sizes == {
+        (720, 1280): (112, 224), (1280, 720): (224, 112), (240, 320): (160, 224),
+        (800, 1912): (96, 256), (1912, 800): (256, 96), (376, 1241): (80, 304),
+    }  # fmt: skip
+    # bars are not counted: the picture within them is wide
+    picture = Window(0, 140, 1920, 940)
+    mapping = frame_mapping((1080, 1920), size=224, widen=True, picture=picture)
+    assert mapping.size_hw == (96, 256)
+    assert frame_mapping((376, 1241), size=224).size_hw == (64, 224)
 
 
 @pytest.mark.parametrize("hw", [(480, 854), (854, 480), (100, 150)])

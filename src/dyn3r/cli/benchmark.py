@@ -57,7 +57,7 @@ class Benchmark:
     method: Literal["auto", "dust3r", "monst3r", "easi3r", "vggt4d", "refined", "colmap"] = "auto"
     """As in `dyn3r run`; colmap: the cameras of pycolmap, as a baseline."""
     size: int | None = None
-    """Long side of the frames in pixels; default: as the model was trained."""
+    """Long side of the frames in pixels; default: as `dyn3r run`."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"

@@ -116,7 +116,8 @@ class Run:
     all_frames: Flag = False
     """Keep all frames, however many."""
     size: int | None = None
-    """Long side of the frames in pixels, a multiple of 16; default: as the model was trained."""
+    """Long side of the frames in pixels, a multiple of 16; default: as the model was trained,
+    and larger for pictures wider than 16:9 where that is small."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -256,6 +257,7 @@ class Run:
             self.source,
             **chosen.arguments,
             size=models[0].image_size if self.size is None else self.size,
+            widen=self.size is None and models[0].widens,
             crop_borders=not self.input.keep_borders,
             progress=context.progress,
         )

@@ -66,7 +66,8 @@ class Stream:
     start: float = 0.0
     """Seconds of the video to skip."""
     size: int | None = None
-    """Long side of the frames in pixels, a multiple of 16; default: as the model was trained."""
+    """Long side of the frames in pixels, a multiple of 16; default: as the model was trained,
+    and larger for pictures wider than 16:9 where that is small."""
     keep_borders: Flag = False
     """Keep black bars around the picture. They are looked for in the first eight frames."""
     split_cuts: bool = True

@@ -80,7 +80,8 @@ def run_sequence(
     """
     from dyn3r.pipeline import reconstruct
 
-    clip = prepare_clip(sequence, size or model.image_size, stretch=protocol.stretch)
+    widen = size is None and model.widens and not protocol.stretch
+    clip = prepare_clip(sequence, size or model.image_size, widen=widen, stretch=protocol.stretch)
     truth = truth_of(sequence, clip.mapping, protocol)
     started = time.monotonic()
     scene = reconstruct(clip, model, options, context=context or RunContext())

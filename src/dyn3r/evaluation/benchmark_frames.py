@@ -59,15 +59,17 @@ def _frames(sequence: Sequence, protocol: Protocol) -> Sequence:
     return sequence.take(limit=protocol.limit)
 
 
-def prepare_clip(sequence: Sequence, size: int, *, stretch: bool = False) -> Clip:
+def prepare_clip(
+    sequence: Sequence, size: int, *, widen: bool = False, stretch: bool = False
+) -> Clip:
     """The frames of a sequence as the network reads them (SPEC 2).
 
-    `stretch`: resized to multiples of 16 without a crop (DATASETS.md, 1.2, no_crop).
-    Raises InputError for frames of different sizes.
+    `widen`: see `dyn3r.io.images.frame_mapping`. `stretch`: resized to multiples of 16 without a
+    crop (DATASETS.md, 1.2, no_crop). Raises InputError for frames of different sizes.
     """
     first = sequence.image(0)
     hw = (first.shape[0], first.shape[1])
-    mapping = frame_mapping(hw, size=size)
+    mapping = frame_mapping(hw, size=size, widen=widen)
     if stretch:
         mapping = FrameMapping(hw, mapping.size_hw, (0, 0), mapping.size_hw)
     frames = np.empty((len(sequence), *mapping.size_hw, 3), np.uint8)

@@ -71,6 +71,7 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
+    widen: bool = False,
     start: float = 0.0,
     end: float | None = None,
     every: float = 1.0,
@@ -92,6 +93,8 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
         size: long side of the prepared frames in pixels; a multiple of 16 from 64 to 4096.
         square_ok: leave square images square; otherwise they are cropped to 4:3.
         square_crop: short side to `size`, then the centre square (the published 224 model).
+        widen: pictures wider than 16:9 have a longer side than `size`, so that their frames have as
+            many pixels as those of 16:9. What `dyn3r run` does for networks of small frames.
         start: seconds of the source to skip.
         end: seconds from the beginning at which the clip ends; None: that of the source.
         every: keep every `every`-th frame or image; 2.5: every second or third. Videos: instead of
@@ -108,7 +111,9 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
     check_size(size)
     chosen = _Choice(fps, num_frames, start, math.inf if end is None else end, every)
     source = checked_path(path, "the source")
-    crop = {"size": size, "square_ok": square_ok, "square_crop": square_crop}
+    crop: dict[str, Any] = {
+        "size": size, "square_ok": square_ok, "square_crop": square_crop, "widen": widen,
+    }  # fmt: skip
     try:
         if not source.exists():
             raise InputError(f"{source} does not exist")

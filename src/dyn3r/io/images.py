@@ -7,6 +7,7 @@ whose sides are multiples of 16.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import struct
 import warnings
@@ -39,6 +40,8 @@ DEEP_WHITES = (255, 1023, 4095, 16383)
 ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
 PATCH = 16
+WIDE = 16 / 9
+"""Pictures of a larger ratio of sides are wide: `frame_mapping` may make their frames larger."""
 MIN_SIZE, MAX_SIZE = 64, 4096
 
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error)
@@ -60,6 +63,7 @@ def frame_mapping(
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
+    widen: bool = False,
     picture: Window | None = None,
     pixel_aspect: float = 1.0,
 ) -> FrameMapping:
@@ -67,9 +71,11 @@ def frame_mapping(
 
     By default the long side becomes `size` and a centre crop makes both sides multiples of 16; a
     square image is cropped to 4:3 unless `square_ok`. With `square_crop` the short side becomes
-    `size` and the centre square is kept: the published 224 model's rule. `picture`: the part of the
-    image within its bars, which is resized and cropped as if it were the image. `pixel_aspect`:
-    width of its pixels over their height; those of the frames are square.
+    `size` and the centre square is kept: the published 224 model's rule. With `widen` a picture
+    wider than 16:9 (or taller than 9:16) has a longer side than `size`, so that its frames have as
+    many pixels as those of 16:9. `picture`: the part of the image within its bars, which is resized
+    and cropped as if it were the image. `pixel_aspect`: width of its pixels over their height;
+    those of the frames are square.
 
     Raises:
         InputError: `size` is no multiple of 16 from 64 to 4096, or the crop would be empty.
@@ -84,7 +90,10 @@ def frame_mapping(
             f"both sides must have at least {PATCH} pixels"
         )
     shape = inner_hw[0], inner_hw[1] * pixel_aspect
-    long_side = round(size * max(shape) / min(shape)) if square_crop else int(size)
+    ratio = max(shape) / min(shape)
+    long_side = round(size * ratio) if square_crop else int(size)
+    if widen and ratio > WIDE and not square_crop:
+        long_side = PATCH * round(size * math.sqrt(ratio / WIDE) / PATCH)
     resized_h, resized_w = (round(side * long_side / max(shape)) for side in shape)
     centre_x, centre_y = resized_w // 2, resized_h // 2
     if square_crop:

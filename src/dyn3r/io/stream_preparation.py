@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -77,13 +78,18 @@ def frames_of_clip(clip: Clip) -> Iterator[PreparedFrame]:
 
 
 def frames_of_stream(
-    frames: Iterable[Frame], size: int, *, crop_borders: bool = True, split_cuts: bool = True
+    frames: Iterable[Frame],
+    size: int,
+    *,
+    widen: bool = False,
+    crop_borders: bool = True,
+    split_cuts: bool = True,
 ) -> Iterator[PreparedFrame]:
     """Prepare the frames of a stream, and number its shots.
 
     Args:
         frames: images of one size; of a `FrameStream` the report is taken over.
-        size: long side of the prepared frames in pixels.
+        size, widen: long side of the prepared frames in pixels; see `dyn3r.io.clip.read_clip`.
         crop_borders: leave out bars that the first frames have.
         split_cuts: look for cuts.
 
@@ -92,7 +98,9 @@ def frames_of_stream(
     """
     report = frames.report if isinstance(frames, FrameStream) else InputReport()
     report = report.adding(NOT_CHECKED)
-    prepared = _prepared(_named(frames), size, report, crop_borders=crop_borders)
+    prepared = _prepared(
+        _named(frames), {"size": size, "widen": widen}, report, crop_borders=crop_borders
+    )
     return _with_shots(prepared) if split_cuts else prepared
 
 
@@ -108,12 +116,16 @@ def _named(frames: Iterable[Frame]) -> Iterator[StreamedFrame]:
 
 
 def _prepared(
-    frames: Iterator[StreamedFrame], size: int, report: InputReport, *, crop_borders: bool
+    frames: Iterator[StreamedFrame],
+    crop: dict[str, Any],
+    report: InputReport,
+    *,
+    crop_borders: bool,
 ) -> Iterator[PreparedFrame]:
     lead = list(islice(frames, LEAD_FRAMES))
     if not lead:
         return
-    mapping, notes = _mapping(lead, size, crop_borders=crop_borders)
+    mapping, notes = _mapping(lead, crop, crop_borders=crop_borders)
     report = report.adding(*notes)
     for k, frame in enumerate(chain(lead, frames)):
         image = _checked(frame, lead[0].name, mapping)
@@ -132,14 +144,14 @@ def _checked(frame: StreamedFrame, first_name: str, mapping: FrameMapping) -> Im
 
 
 def _mapping(
-    lead: Sequence[StreamedFrame], size: int, *, crop_borders: bool
+    lead: Sequence[StreamedFrame], crop: dict[str, Any], *, crop_borders: bool
 ) -> tuple[FrameMapping, list[InputNote]]:
     """How frames are prepared, from the first ones, and notes on it."""
     first = lead[0].image
     assert isinstance(first, Image.Image)
     hw, aspect = (first.height, first.width), lead[0].pixel_aspect
     try:
-        plain = frame_mapping(hw, size=size, pixel_aspect=aspect)
+        plain = frame_mapping(hw, **crop, pixel_aspect=aspect)
     except InputError as problem:
         raise InputError(f"{lead[0].name}: {problem}") from None
     images = [_checked(frame, lead[0].name, plain) for frame in lead]
@@ -147,7 +159,7 @@ def _mapping(
     picture = find_borders(small) if crop_borders else None
     combed = np.mean([is_combed(np.asarray(image.convert("L"))) for image in images])
     how = Preparation(
-        {"size": size},
+        crop,
         None if picture is None else in_source(picture, plain),
         one_field=bool(combed >= MIN_FRAMES),
     )

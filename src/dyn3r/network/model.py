@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 Precision = Literal["auto", "bfloat16", "float32"]
 
 
+PUBLISHED_SIZE = 512
+"""Long side in pixels of the frames of the published networks."""
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Kinds of devices that can run a network; PyTorch has others that compute nothing (meta)."""
 
@@ -103,6 +105,15 @@ class Model:
     def image_size(self) -> int:
         """Long side in pixels of the frames that the network was trained on."""
         return self.network.config.image_size
+
+    @property
+    def widens(self) -> bool:
+        """Whether frames wider than 16:9 are made larger by default (`dyn3r.io.read_clip`).
+
+        So it is for networks of smaller frames than the published ones: of a wide picture the short
+        side would have few patches.
+        """
+        return self.image_size < PUBLISHED_SIZE
 
 
 def load_model(

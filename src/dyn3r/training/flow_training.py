@@ -165,8 +165,8 @@ def evaluate_flow(
     """Compute errors over the points of pairs that both frames show.
 
     `median` and `outliers` (share above 3 pixels) of the network, `first_median` and
-    `first_outliers` of the first flow; `whitened`: median error in the network's own standard errors (1.18 if they
-    are right); `visible`: share of all points whose visibility is right.
+    `first_outliers` of the first flow; `whitened`: median error in the network's own standard
+    errors (1.18 if they are right); `visible`: share of all points whose visibility is right.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     right = []
