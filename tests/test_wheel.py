@@ -31,8 +31,8 @@ def test_the_wheel_is_small_and_holds_weights_and_demo(wheel: Path) -> None:
         names = set(archive.namelist())
     weights = {name.rpartition("/")[2] for name in names if name.endswith(".safetensors")}
     assert weights == {
-        "compact.safetensors", "motion-masks.safetensors", "motion-masks-second-look.safetensors",
-        "multi-view-depth.safetensors",
+        "compact.safetensors", "flow.safetensors", "motion-masks.safetensors",
+        "motion-masks-second-look.safetensors", "multi-view-depth.safetensors",
     }  # fmt: skip
     assert "dyn3r/assets/demo/living_room_walk/camera.npz" in names
     assert "dyn3r/assets/demo/living_room_walk/frames/00023.jpg" in names

@@ -44,8 +44,8 @@ class FlowOptions:
 
     estimator: str = "aligned-dis"
     """`aligned-dis`: dense inverse search with and without alignment by a homography, no weights;
-    `dis`: without; `raft`, `raft-small`: torchvision's networks; a .safetensors file of `dyn3r
-    train flow`: our network, which states its errors."""
+    `dis`: without; `compact`: our network, which corrects the first and states its errors, or a
+    .safetensors file of `dyn3r train flow`; `raft`, `raft-small`: torchvision's networks."""
     in_alignment: bool | None = None
     """Use the flow term of the alignment (MonST3R's third loss, weight `alignment.flow_weight`).
     auto: as the method says; all but `dust3r` have it."""

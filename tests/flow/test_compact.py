@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -54,22 +55,47 @@ def test_features_that_were_dropped_are_computed_again(
     np.testing.assert_allclose(few.flow, usual.flow, atol=0.01)
 
 
-def test_flow_that_leaves_the_image_is_not_visible(
+def test_a_point_is_visible_where_it_is_stated_returns_and_stays_inside(
     weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dyn3r.flow import compact
     from dyn3r.flow.estimator import MeasuredFlow
 
-    def far_right(*_: object) -> list[MeasuredFlow]:
-        flow = np.zeros((32, 48, 2), np.float32)
-        flow[..., 0] = 10
-        return [MeasuredFlow(flow, np.ones((32, 48), bool), np.zeros((32, 48, 3), np.float32))] * 2
+    def shifted(*_: object) -> list[MeasuredFlow]:
+        there, back = np.zeros((2, 32, 48, 2), np.float32)
+        there[..., 0], back[..., 0] = 10, -10
+        back[:8, :, 0] = -20  # does not return
+        seen = np.ones((32, 48), bool)
+        seen[24:] = False
+        whitening = np.zeros((32, 48, 3), np.float32)
+        return [MeasuredFlow(flow, seen, whitening) for flow in (there, back)]
 
-    monkeypatch.setattr(compact, "_fields", far_right)
+    monkeypatch.setattr(compact, "_fields", shifted)
     found = measure_flow(textured(2, 32, 48), np.array([[0, 1]]), CompactFlow(weights))
     assert found.visible is not None
-    assert found.visible[0, :, :38].all()
+    assert found.visible[0, 8:24, :38].all()
     assert not found.visible[0, :, 38:].any()
+    assert not found.visible[0, :8].any()
+    assert not found.visible[0, 24:].any()
+
+
+def test_the_network_of_the_package_measures_a_shift_and_its_error() -> None:
+    rng = np.random.default_rng(5)
+    wide = cv2.resize(rng.integers(0, 255, (16, 28, 3), dtype=np.uint8), (224, 128))
+    shift = np.array([5.0, -3.0])
+    images = np.stack([wide[8:104, 20:180], wide[11:107, 15:175]])  # content moves by the shift
+    estimator = flow_estimator("compact")
+    assert isinstance(estimator, CompactFlow)
+    ((there, back),) = estimator.measure(images, np.array([[0, 1]]))
+    inner = np.s_[12:-12, 12:-12]
+    for found, true in ((there, shift), (back, -shift)):
+        away = np.linalg.norm(found.flow[inner] - true, axis=-1)
+        assert np.median(away) < 0.25
+        assert found.visible is not None
+        assert found.visible[inner].mean() > 0.95
+        assert found.whitening is not None
+        sigma = np.exp(-found.whitening[inner][..., 0])
+        assert 0.02 < np.median(sigma) < 1.0
 
 
 def test_the_whitening_matrix_gives_unit_covariance() -> None:

@@ -65,9 +65,9 @@ def test_options_out_of_range() -> None:
 
 
 def test_estimators_by_name() -> None:
-    for name in ("aligned-dis", "dis", "raft", "raft-small"):
+    for name in ("aligned-dis", "dis", "compact", "raft", "raft-small"):
         estimator = flow_estimator(name)  # loads nothing
         assert isinstance(estimator, FlowEstimator)
         assert estimator.name == name
-    with pytest.raises(InputError, match="choose aligned-dis, dis, raft"):
+    with pytest.raises(InputError, match="choose aligned-dis, dis, compact, raft"):
         flow_estimator("magic")

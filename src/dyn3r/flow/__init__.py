@@ -24,7 +24,7 @@ __all__ = [
     "with_neighbours",
 ]
 
-NAMES = ("aligned-dis", "dis", "raft", "raft-small")
+NAMES = ("aligned-dis", "dis", "compact", "raft", "raft-small")
 
 
 def checked_name(name: str) -> str:
@@ -53,4 +53,4 @@ def flow_estimator(name: str, device: str = "cpu") -> FlowEstimator:
         return DisFlow()
     if name in ("raft", "raft-small"):
         return RaftFlow(size="large" if name == "raft" else "small", device=device)
-    return CompactFlow(name, device=device)
+    return CompactFlow(None if name == "compact" else name, device=device)

@@ -20,6 +20,8 @@ from dyn3r.flow.estimator import MeasuredFlow, check_images, flow_of_pair
 from dyn3r.flow.network import CELL, FlowNetwork, FlowPrediction, FrameFeatures
 from dyn3r.network.small import load_small
 
+WEIGHTS = "flow.safetensors"
+"""File with the weights, in the package and in the folder of a training run."""
 MIN_SIDE = 32
 """Shortest side in pixels that the network takes; smaller frames are padded."""
 FRAMES_KEPT = 64
@@ -31,12 +33,12 @@ NORMAL_SCALE = 1.6783 / 1.1774
 distribution of unit scale: the median of |W e| is 1.6783 (Gamma(2, 1)) instead of 1.1774."""
 
 
-def load_flow_network(path: str | Path) -> FlowNetwork:
-    """The network that `dyn3r train flow` has trained.
+def load_flow_network(path: str | Path | None = None) -> FlowNetwork:
+    """The network of the package, or one that `dyn3r train flow` has trained.
 
     Raises CheckpointError for a file that does not hold such a network.
     """
-    return load_small(FlowNetwork(), path, "", "flow network")
+    return load_small(FlowNetwork(), path, WEIGHTS, "flow network")
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class CompactFlow:
     direction. The weights are loaded with the first flow.
     """
 
-    weights: str
-    """File of `dyn3r train flow`."""
+    weights: str | None = None
+    """File of `dyn3r train flow`; None: the weights of the package."""
     device: str = "cpu"
     """PyTorch device of the network; the first flow is measured on the CPU."""
 

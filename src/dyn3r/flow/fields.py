@@ -36,11 +36,10 @@ def measure_flow(
     Edges (i, j) and (j, i) are one pair; pairs of a frame with itself are left out. The edges of
     the result are sorted, with (i, j) and (j, i) next to each other. Flow is stored in half
     precision (relative error 1/2048: 0.03 px for 60 px). `visible` is False where the flow ends
-    outside the image or at a point that is not seen there: as the estimator says, or else where
-    flow does not return to within `tolerance_px` (SPEC 6); and where it begins or ends on a pixel
-    that is `ignored`. Beyond `memory_gb` (about 5 bytes per
-    pixel and direction, 11 with `whitening`) the arrays are temporary files in `spill_folder`
-    (None: the default of the system), which are deleted with the arrays.
+    outside the image, does not return to within `tolerance_px` (SPEC 6), or is not seen there as
+    the estimator says; and where it begins or ends on a pixel that is `ignored`. Beyond `memory_gb`
+    (about 5 bytes per pixel and direction, 11 with `whitening`) the arrays are temporary files in
+    `spill_folder` (None: the default of the system), which are deleted with the arrays.
 
     Raises InputError for edges of unknown frames, for frames that are not RGB of uint8, and if a
     file does not fit on the disk.
@@ -88,13 +87,10 @@ def neighbouring_rows(edges: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " k"]:
 def _visible(
     here: MeasuredFlow, back: MeasuredFlow, tolerance_px: float
 ) -> Bool[np.ndarray, "h w"]:
-    """Whether flow ends inside the image at a point that is seen there."""
-    if here.visible is None:
-        fields = torch.from_numpy(here.flow), torch.from_numpy(back.flow)
-        return forward_backward_visible(*fields, tolerance_px).numpy()
-    h, w = here.visible.shape
-    x, y = np.arange(w) + here.flow[..., 0], np.arange(h)[:, None] + here.flow[..., 1]
-    return here.visible & (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
+    """Whether flow ends inside the image, returns, and is stated to be seen if that is known."""
+    fields = torch.from_numpy(here.flow), torch.from_numpy(back.flow)
+    returns = forward_backward_visible(*fields, tolerance_px).numpy()
+    return np.asarray(returns if here.visible is None else returns & here.visible)
 
 
 def _touches(

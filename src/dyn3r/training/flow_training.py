@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dyn3r.errors import InputError
-from dyn3r.flow.compact import NORMAL_SCALE, load_flow_network
+from dyn3r.flow.compact import NORMAL_SCALE, WEIGHTS, load_flow_network
 from dyn3r.flow.network import FlowNetwork, FlowPrediction
 from dyn3r.geometry.cameras import pixel_grid
 from dyn3r.io.atomic import write_json
@@ -35,8 +35,6 @@ from dyn3r.types import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "flow.safetensors"
-"""Name of the result in the run's folder."""
 GAMMA = 0.8
 """Weight of an update's error relative to the next one's. Source: RAFT."""
 HIDDEN_WEIGHT = 0.3
