@@ -2,6 +2,9 @@
 
 NumPy, OpenCV and PyTorch release Python's lock while they compute, so threads suffice. Results come
 in order, and each is computed as without threads: they are the same for any number of workers.
+
+On each of these threads PyTorch computes on that thread alone. Its own threads would be more than
+there are cores, and they wait busily: between two small operations they take a core and do nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +16,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
-from threading import Lock
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
 from typing import Any, Generic, TypeVar
 
 from dyn3r.errors import InputError
+from dyn3r.types import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _limit: list[int] = []
+_starting = Lock()
 
 
 def available_cores() -> int:
@@ -80,7 +86,7 @@ def ordered_map(
         yield from map(function, items)
         return
     rest = iter(items)
-    with ThreadPoolExecutor(count) as pool:
+    with ThreadPoolExecutor(count, initializer=_pytorch_on_one_thread) as pool:
         pending: deque[Future[Result]] = deque(
             pool.submit(function, item) for item in islice(rest, 2 * count)
         )
@@ -92,6 +98,58 @@ def ordered_map(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def side_by_side(*calls: Callable[[], Result]) -> list[Result]:
+    """Results of calls that do not depend on each other, in order; see `ordered_map`."""
+    return list(ordered_map(lambda call: call(), calls))
+
+
+class Stopped(Exception):
+    """The caller of `on_one_thread` does not wait for the result any more."""
+
+
+def on_one_thread(work: Callable[[Progress], Result], progress: Progress) -> Result:
+    """`work(progress)` on a thread of its own, on which PyTorch computes on one thread.
+
+    For many small operations: they take twice as long on several threads. The number of threads of
+    the caller stays. Progress is reported on the thread of the caller. If that raises, or a signal
+    does, `work` ends with its next report.
+    """
+    reports: SimpleQueue[tuple[str, int, int] | None] = SimpleQueue()
+    stopped = Event()
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stopped.is_set():
+            raise Stopped
+        reports.put((stage, done, total))
+
+    with ThreadPoolExecutor(1, initializer=_pytorch_on_one_thread) as pool:
+        future = pool.submit(work, report)
+        future.add_done_callback(lambda _: reports.put(None))
+        try:
+            while (said := reports.get()) is not None:
+                progress(*said)
+        finally:
+            stopped.set()
+        return future.result()
+
+
+def _pytorch_on_one_thread() -> None:
+    """Let PyTorch compute on this new thread alone.
+
+    PyTorch keeps a number for each thread, which `set_num_threads` changes, and one for threads to
+    come, which it changes as well. The latter is put back, by a thread that ends at once.
+    """
+    import torch
+
+    with _starting:
+        before = torch.get_num_threads()
+        if before > 1:
+            torch.set_num_threads(1)
+            restore = Thread(target=torch.set_num_threads, args=(before,))
+            restore.start()
+            restore.join()
 
 
 class _Once(Generic[Result]):
