@@ -93,6 +93,8 @@ def two_threads_of_pytorch() -> Iterator[None]:
 @pytest.mark.usefixtures("two_threads_of_pytorch")
 def test_pytorch_computes_on_one_thread_on_each_of_ours_and_on_others_as_before() -> None:
     assert list(ordered_map(lambda _: torch.get_num_threads(), range(4), 2)) == [1, 1, 1, 1]
+    many = ordered_map(lambda _: torch.get_num_threads(), range(4), 2, pytorch_threads=3)
+    assert list(many) == [3, 3, 3, 3]
     assert on_one_thread(lambda _: torch.get_num_threads(), no_progress) == 1
     assert torch.get_num_threads() == 2
     seen: list[int] = []

@@ -3,8 +3,9 @@
 NumPy, OpenCV and PyTorch release Python's lock while they compute, so threads suffice. Results come
 in order, and each is computed as without threads: they are the same for any number of workers.
 
-On each of these threads PyTorch computes on that thread alone. Its own threads would be more than
-there are cores, and they wait busily: between two small operations they take a core and do nothing.
+On each of these threads PyTorch computes on that thread alone, as a rule. Its own threads would be
+more than there are cores, and they wait busily: between two small operations they take a core and
+do nothing.
 """
 
 from __future__ import annotations
@@ -74,19 +75,26 @@ def at_most(count: int) -> Iterator[None]:
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], count: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    count: int | None = None,
+    *,
+    pytorch_threads: int = 1,
 ) -> Iterator[Result]:
     """`map` whose calls run on `count` threads (None: `workers`), results in order.
 
     At most two calls for each thread are computed ahead of what was taken, so memory is bounded.
-    The first error of a call is raised in its place.
+    The first error of a call is raised in its place. PyTorch has `pytorch_threads` on each thread;
+    where `count` is 1, calls run on the thread of the caller, as they are.
     """
     count = workers() if count is None else count
     if count <= 1:
         yield from map(function, items)
         return
     rest = iter(items)
-    with ThreadPoolExecutor(count, initializer=_pytorch_on_one_thread) as pool:
+    with ThreadPoolExecutor(
+        count, initializer=_set_pytorch_threads, initargs=(pytorch_threads,)
+    ) as pool:
         pending: deque[Future[Result]] = deque(
             pool.submit(function, item) for item in islice(rest, 2 * count)
         )
@@ -124,7 +132,7 @@ def on_one_thread(work: Callable[[Progress], Result], progress: Progress) -> Res
             raise Stopped
         reports.put((stage, done, total))
 
-    with ThreadPoolExecutor(1, initializer=_pytorch_on_one_thread) as pool:
+    with ThreadPoolExecutor(1, initializer=_set_pytorch_threads, initargs=(1,)) as pool:
         future = pool.submit(work, report)
         future.add_done_callback(lambda _: reports.put(None))
         try:
@@ -135,8 +143,8 @@ def on_one_thread(work: Callable[[Progress], Result], progress: Progress) -> Res
         return future.result()
 
 
-def _pytorch_on_one_thread() -> None:
-    """Let PyTorch compute on this new thread alone.
+def _set_pytorch_threads(count: int) -> None:
+    """Let PyTorch compute on `count` threads for this new thread.
 
     PyTorch keeps a number for each thread, which `set_num_threads` changes, and one for threads to
     come, which it changes as well. The latter is put back, by a thread that ends at once.
@@ -145,8 +153,8 @@ def _pytorch_on_one_thread() -> None:
 
     with _starting:
         before = torch.get_num_threads()
-        if before > 1:
-            torch.set_num_threads(1)
+        if before != count:
+            torch.set_num_threads(count)
             restore = Thread(target=torch.set_num_threads, args=(before,))
             restore.start()
             restore.join()
