@@ -17,6 +17,7 @@ from dyn3r.io.workers import (
     kept_results,
     on_one_thread,
     ordered_map,
+    pytorch_threads,
     side_by_side,
     use_threads,
     workers,
@@ -93,7 +94,7 @@ def two_threads_of_pytorch() -> Iterator[None]:
 @pytest.mark.usefixtures("two_threads_of_pytorch")
 def test_pytorch_computes_on_one_thread_on_each_of_ours_and_on_others_as_before() -> None:
     assert list(ordered_map(lambda _: torch.get_num_threads(), range(4), 2)) == [1, 1, 1, 1]
-    many = ordered_map(lambda _: torch.get_num_threads(), range(4), 2, pytorch_threads=3)
+    many = ordered_map(lambda _: torch.get_num_threads(), range(4), 2, each_pytorch_threads=3)
     assert list(many) == [3, 3, 3, 3]
     assert on_one_thread(lambda _: torch.get_num_threads(), no_progress) == 1
     assert torch.get_num_threads() == 2
@@ -102,6 +103,31 @@ def test_pytorch_computes_on_one_thread_on_each_of_ours_and_on_others_as_before(
     later.start()
     later.join()
     assert seen == [2]
+
+
+@pytest.mark.usefixtures("two_threads_of_pytorch")
+def test_threads_of_pytorch_are_set_for_the_calling_thread_alone() -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+
+    with pytorch_threads(1):
+        assert torch.get_num_threads() == 1
+        with pytorch_threads(3):
+            assert torch.get_num_threads() == 3
+            look()
+        assert torch.get_num_threads() == 1
+        look()
+        alone = ordered_map(lambda _: torch.get_num_threads(), [0], 1, each_pytorch_threads=2)
+        assert list(alone) == [2]
+    with pytest.raises(ValueError, match="inside"), pytorch_threads(1):
+        raise ValueError("inside")
+    assert torch.get_num_threads() == 2
+    look()
+    assert seen == [2, 2, 2]
 
 
 def test_work_on_one_thread_reports_to_the_thread_of_the_caller() -> None:

@@ -36,7 +36,7 @@ from dyn3r.bundle_adjustment.solver import (
     minimise,
     rotation_only_fit,
 )
-from dyn3r.io.workers import side_by_side
+from dyn3r.io.workers import side_by_side, workers
 from dyn3r.types import Geometry, Progress
 
 logger = logging.getLogger(__name__)
@@ -74,8 +74,9 @@ def solve_calibrated(
     problem = _with_network_errors(problem, geometry)
     counted_once, ambiguous = prior_counted_once(problem), int(problem.fixed.sum()) < 2
     first: list[Callable[[], Any]] = [partial(_from_network_depth, problem, initial, adjustments)]
-    if ambiguous:
-        first.append(partial(_from_constant_depth, counted_once, initial, adjustments))
+    from_constant_depth = partial(_from_constant_depth, counted_once, initial, adjustments)
+    if ambiguous and workers() > 1:  # for nothing where there is no parallax
+        first.append(from_constant_depth)
     (resected, noisy, parallax), *others = side_by_side(*first)
     if parallax < MIN_PARALLAX and ambiguous:
         turned = _without_translation(noisy, resected, initial, adjustments)
@@ -85,7 +86,7 @@ def solve_calibrated(
         return CameraSolution(noisy, initial, solution, parallax)
     problem, starts = counted_once, {"network depth": resected}
     if ambiguous:
-        starts["constant depth"] = others[0]
+        starts["constant depth"] = others[0] if others else from_constant_depth()
         if problem.camera_prior is not None:
             starts["stated cameras"] = initial
     solve = partial(_with_noise, problem, options=options, adjustments=adjustments)

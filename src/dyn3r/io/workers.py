@@ -14,8 +14,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache, partial
 from itertools import islice
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
@@ -79,22 +79,24 @@ def ordered_map(
     items: Iterable[Item],
     count: int | None = None,
     *,
-    pytorch_threads: int = 1,
+    each_pytorch_threads: int | None = None,
 ) -> Iterator[Result]:
     """`map` whose calls run on `count` threads (None: `workers`), results in order.
 
     At most two calls for each thread are computed ahead of what was taken, so memory is bounded.
-    The first error of a call is raised in its place. PyTorch has `pytorch_threads` on each thread;
-    where `count` is 1, calls run on the thread of the caller, as they are.
+    The first error of a call is raised in its place. Each call has
+    `each_pytorch_threads` of PyTorch (None: one). Where `count` is 1, calls run on the thread of
+    the caller (None: as it is).
     """
-    count = workers() if count is None else count
+    count, each = workers() if count is None else count, each_pytorch_threads
     if count <= 1:
-        yield from map(function, items)
+        for item in items:
+            with nullcontext() if each is None else pytorch_threads(each):
+                result = function(item)
+            yield result
         return
     rest = iter(items)
-    with ThreadPoolExecutor(
-        count, initializer=_set_pytorch_threads, initargs=(pytorch_threads,)
-    ) as pool:
+    with ThreadPoolExecutor(count, initializer=_set_pytorch_threads, initargs=(each or 1,)) as pool:
         pending: deque[Future[Result]] = deque(
             pool.submit(function, item) for item in islice(rest, 2 * count)
         )
@@ -143,21 +145,41 @@ def on_one_thread(work: Callable[[Progress], Result], progress: Progress) -> Res
         return future.result()
 
 
+@contextmanager
+def pytorch_threads(count: int) -> Iterator[None]:
+    """Context in which PyTorch computes on `count` threads for the calling thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    _set_pytorch_threads(count)
+    try:
+        yield
+    finally:
+        _set_pytorch_threads(before)
+
+
 def _set_pytorch_threads(count: int) -> None:
-    """Let PyTorch compute on `count` threads for this new thread.
+    """Let PyTorch compute on `count` threads for this thread.
 
     PyTorch keeps a number for each thread, which `set_num_threads` changes, and one for threads to
-    come, which it changes as well. The latter is put back, by a thread that ends at once.
+    come, which it changes as well. The latter is put back; threads that end at once read and set
+    it.
     """
     import torch
 
     with _starting:
-        before = torch.get_num_threads()
-        if before != count:
+        if torch.get_num_threads() != count:
+            to_come = _on_a_new_thread(torch.get_num_threads)
             torch.set_num_threads(count)
-            restore = Thread(target=torch.set_num_threads, args=(before,))
-            restore.start()
-            restore.join()
+            _on_a_new_thread(partial(torch.set_num_threads, to_come))
+
+
+def _on_a_new_thread(function: Callable[[], Result]) -> Result:
+    found: list[Result] = []
+    thread = Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 class _Once(Generic[Result]):

@@ -118,8 +118,10 @@ def _side_by_side(
 
     PyTorch has the cores that are left for each.
     """
-    count = min(workers(), len(starts), MAX_BATCHES) if model.device.type == "cpu" else 1
-    return ordered_map(function, starts, count, pytorch_threads=max(1, workers() // max(1, count)))
+    if model.device.type != "cpu":
+        return ordered_map(function, starts, 1)
+    count = min(workers(), len(starts), MAX_BATCHES)
+    return ordered_map(function, starts, count, each_pytorch_threads=workers() // count)
 
 
 def _predict_batch(
