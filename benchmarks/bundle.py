@@ -4,8 +4,8 @@
 
 The scene is that of the tests: a bumpy surface, a swaying camera, flow with an error of 0.2 pixels,
 a wrong initial geometry; 352x192 pixels, pairs of swinstride-4-noncyclic. Columns: seconds of one
-core for an adjustment from the alignment, and for one with a warm start (as the last one of a run),
-and the peak of memory beyond that of the clip itself (Linux).
+core for an adjustment and for the calibrated one, and the peak of memory beyond that of the clip
+itself (Linux).
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from tests.bundle_adjustment.made_up import disturbed, focal_error, made_up, turn_error
 
-from dyn3r.bundle_adjustment.adjust import bundle_adjust
-from dyn3r.bundle_adjustment.threads import single_threaded
+from dyn3r.bundle_adjustment.adjust import bundle_adjust, calibrated_bundle_adjust
 
 SIZE_HW = (192, 352)
 
@@ -30,10 +29,9 @@ def measure(frames: int) -> None:
     start = disturbed(truth)
     before = memory_now()
     laps, found = [], None
-    for _ in range(2):
+    for adjust in (bundle_adjust, calibrated_bundle_adjust):
         began = time.process_time()
-        with single_threaded():
-            found = bundle_adjust(start, truth.images, truth.flow, warm_start=found)
+        found = adjust(start, truth.images, truth.flow)
         laps.append(time.process_time() - began)
     most = memory_peak() - before
     assert found is not None
@@ -74,7 +72,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         measure(int(sys.argv[2]))
         return
-    print("| frames | pairs | from the alignment | warm start | memory | rotation | focal |")
+    print("| frames | pairs | adjustment | calibrated | memory | rotation | focal |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for frames in [int(word) for word in sys.argv[1:]] or [24, 100, 300]:
         subprocess.run(

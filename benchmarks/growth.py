@@ -5,10 +5,11 @@
     python benchmarks/growth.py CLIP --against OLD/src       # turn by turn with another version
     python benchmarks/growth.py CLIP --windows auto 0        # turn by turn with one window
 
-Every clip is reconstructed in a process of its own, on one thread, at the size of the embedded
-network. A source with fewer frames is played forward and backward. Printed: CPU and wall seconds,
-peak memory, seconds of every stage, and the exponent of time from one length to the next and over
-all of them (least squares of the logarithms): 1 is linear.
+Every clip is reconstructed in a process of its own, on `--threads` (1), at the size of the embedded
+network, with the settings of the process that `dyn3r run` of that version has. A source with fewer
+frames is played forward and backward. Printed: CPU and wall seconds, peak memory, seconds of every
+stage, and the exponent of time from one length to the next and over all of them (least squares of
+the logarithms): 1 is linear. Then ratios to the other versions, and the load of the machine.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def measure(source: Path, count: int, threads: int, windows: str) -> dict:
         clip.part(chosen), cuts=(), unusable=None, names=tuple(f"{k:06d}" for k in range(count)),
         times_s=np.arange(count) / (clip.fps or 24.0),
     )  # fmt: skip
-    context = dyn3r.RunContext()
+    context = dyn3r.RunContext(**around())
     wall, cpu = time.perf_counter(), time.process_time()
     scene = dyn3r.reconstruct(clip, model, options(windows), context=context)
     return {
@@ -78,6 +79,15 @@ def measure(source: Path, count: int, threads: int, windows: str) -> dict:
         "stages": dict(context.seconds),
         "windows": len(scene.metadata.get("windows", {}).get("spans", [0])),
     }
+
+
+def around() -> dict:
+    """Settings of the process around stages that `dyn3r run` had in older versions."""
+    try:
+        from dyn3r.bundle_adjustment.threads import process_settings
+    except ImportError:
+        return {}
+    return {"around": process_settings}
 
 
 def in_process(source: Path, count: int, args: argparse.Namespace, windows: str, code=None) -> dict:
@@ -122,7 +132,9 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--frames", type=int, nargs="+", default=[12, 24, 48, 86, 200])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--against", help="folder with the package of another version")
+    parser.add_argument(
+        "--against", nargs="+", default=[], help="folders with the package of other versions"
+    )
     parser.add_argument(
         "--windows", nargs="+", default=["auto"], metavar="N",
         help="frames of a window; 0: all in one; auto: the default. Several are run turn by turn",
@@ -133,8 +145,7 @@ def main() -> None:
         print(json.dumps(measure(args.source, args.one, args.threads, args.windows[0])))
         return
     variants = [(f"windows {w}", w, None) for w in args.windows]
-    if args.against:
-        variants.append((f"the version in {args.against}", "auto", args.against))
+    variants += [(f"the version in {code}", "auto", code) for code in args.against]
     rows: dict[str, list[dict]] = {title: [] for title, *_ in variants}
     for count in args.frames:
         for title, windows, code in variants:
@@ -142,8 +153,10 @@ def main() -> None:
             table(rows[title], title)
         first = next(iter(rows.values()))
         for title, other in list(rows.items())[1:]:
-            ratios = [a["cpu_s"] / b["cpu_s"] for a, b in zip(first, other)]
-            print(f"CPU time over {title}:", "  ".join(f"{ratio:.2f}" for ratio in ratios))
+            for name, key in (("CPU", "cpu_s"), ("wall", "wall_s"), ("peak", "peak_mb")):
+                ratios = [a[key] / b[key] for a, b in zip(first, other)]
+                print(f"{name} over {title}:", "  ".join(f"{ratio:.2f}" for ratio in ratios))
+        print("load:", "  ".join(f"{load:.1f}" for load in os.getloadavg()))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from dyn3r.bundle_adjustment import (
 from dyn3r.flow import flow_estimator, measure_flow, with_neighbours
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
 from dyn3r.io.arguments import check_type
+from dyn3r.io.workers import pytorch_threads, workers
 from dyn3r.motion.cue import MotionCue, Pass, motion_cue, relative_inverse
 from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
@@ -107,7 +108,8 @@ def reconstruct(
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))
-    return carry_out(clip, (model, motion_model), plan, cue, refiner, context)
+    with pytorch_threads(1):  # for this thread; networks and items side by side have their own
+        return carry_out(clip, (model, motion_model), plan, cue, refiner, context)
 
 
 def _reconstruct_long(
@@ -287,7 +289,7 @@ def views_geometry(
         many_view_geometry, model, clip, priors=plan.priors, options=plan.alignment,
         kept=KeptStates() if plan.second_pass else None, progress=context.progress,
     )  # fmt: skip
-    with context.stage("first pass"):
+    with context.stage("first pass"), pytorch_threads(workers()):
         geometry, attention = estimate(attention=plan.reads_attention)
     seen = Pass(clip, inverse_depth=relative_inverse(geometry.depth), attention=attention)
     context.observe("pass", seen)
@@ -296,7 +298,7 @@ def views_geometry(
     context.observe("motion", motion)
     if plan.second_pass and motion.has_motion:
         if plan.priors.T_world_camera is None:
-            with context.stage("second pass"):
+            with context.stage("second pass"), pytorch_threads(workers()):
                 static, _ = estimate(dynamic=motion.masks)
             geometry = with_cameras_of(geometry, static, motion.masks)
         if plan.cue == "attention":

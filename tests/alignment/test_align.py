@@ -14,6 +14,7 @@ from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.errors import GeometryError, InputError
 from dyn3r.geometry.cameras import intrinsics
 from dyn3r.geometry.induced_flow import induced_flow
+from dyn3r.io.workers import at_most
 from dyn3r.types import FlowFields, PairPredictions, Priors
 from tests.oracles.adam import align_adam
 from tests.oracles.cleaning import clean_confidence
@@ -43,6 +44,16 @@ def test_exact_predictions_give_exact_answers() -> None:
     assert (found.frame_quality > 0.99).all()
     assert found.diagnostics.notes == ()
     np.testing.assert_array_equal(found.T_world_camera[0], np.eye(4))
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    predictions, _depth = make(cameras(5), pairs_within(5), 0.03)
+    with at_most(1):
+        alone = align(predictions)
+    together = align(predictions)
+    for name in ("T_world_camera", "K", "depth", "sigma_log_depth"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
+    assert alone.diagnostics.terms == together.diagnostics.terms
 
 
 @pytest.mark.slow

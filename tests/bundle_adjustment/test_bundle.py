@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from dyn3r.bundle_adjustment import (
     BundleAdjustmentOptions,
     bundle_adjust,
-    single_threaded,
+    calibrated_bundle_adjust,
 )
 from dyn3r.bundle_adjustment.adjust import with_stated_sigmas
+from dyn3r.bundle_adjustment.progress import Adjustments
 from dyn3r.errors import InputError
+from dyn3r.io.workers import at_most
 from dyn3r.types import FlowFields, Geometry, Priors
 from tests.bundle_adjustment.made_up import (
     Truth,
@@ -109,18 +112,33 @@ def test_the_thread_count_is_that_of_the_caller(truth: Truth, start: Geometry) -
         torch.set_num_threads(before)
 
 
-def test_single_threaded_restores_the_thread_count() -> None:
-    before = torch.get_num_threads()
+@pytest.mark.slow
+@pytest.mark.parametrize("adjust", [bundle_adjust, calibrated_bundle_adjust])
+def test_any_number_of_threads_gives_the_same_bits(
+    truth: Truth, start: Geometry, adjust: Callable[..., Geometry]
+) -> None:
+    with at_most(1):
+        alone = adjust(start, truth.images, truth.flow)
+    torch_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with single_threaded():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-        with pytest.raises(ValueError, match="inside"), single_threaded():
-            raise ValueError("inside")
-        assert torch.get_num_threads() == 2
+        together = adjust(start, truth.images, truth.flow)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(torch_threads)
+    for name in ("T_world_camera", "K", "depth"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
+    assert alone.focal_sigma == together.focal_sigma
+
+
+def test_progress_of_adjustments_side_by_side_never_falls() -> None:
+    seen: list[int] = []
+    adjustments = Adjustments(lambda _, done, total: seen.append(done), "any", 2)
+    first, second = adjustments.one(), adjustments.one()
+    first("a", 4, 10)
+    second("b", 1, 10)
+    first("a", 10, 10)
+    adjustments.finished()
+    assert seen == [20, 25, 55, 100]
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -46,7 +45,7 @@ def run(overall: Overall, clock: list[float], stages: tuple[str, ...]) -> None:
     overall("reading frames", 1, 1)
     clock[0] += module.SHARES["reading frames"]
     for stage in stages:
-        with overall.stage(stage, lambda name: nullcontext()):
+        with overall.stage(stage):
             for done in range(4):
                 overall(f"doing {stage}", done, 3)
                 clock[0] += module.SHARES[stage] / 4 / (3 if stage == "bundle adjustment" else 1)
@@ -90,7 +89,7 @@ def test_time_left_follows_what_was_expected_then_what_it_took(clock: list[float
     assert shown.lines[-1].endswith("about 17 min left")
     clock[0] = 50.0
     overall._at, overall._share = overall._stages.index("finalise"), 0.5
-    with overall.stage("finalise", lambda name: nullcontext()):
+    with overall.stage("finalise"):
         pass
     assert shown.lines[-1].endswith("about 5 s left")
 
@@ -118,5 +117,5 @@ def test_plain_output_has_a_line_for_every_stage(capsys: pytest.CaptureFixture) 
 def test_nothing_is_shown_where_nothing_is_wanted() -> None:
     overall = Overall(no_progress)
     overall("reading frames", 1, 1)
-    with overall.stage("flow", lambda name: nullcontext()):
+    with overall.stage("flow"):
         overall("measuring flow", 0, 0)

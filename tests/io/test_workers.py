@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from dyn3r.errors import InputError
 from dyn3r.io.workers import (
+    Stopped,
     at_most,
     available_cores,
     kept_results,
+    on_one_thread,
     ordered_map,
+    pytorch_threads,
+    side_by_side,
     use_threads,
     workers,
 )
+from dyn3r.types import Progress, no_progress
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -76,9 +83,96 @@ def test_kept_results_are_computed_once() -> None:
     assert sorted(calls) == [1, 2]
 
 
+@pytest.fixture
+def two_threads_of_pytorch() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads_of_pytorch")
+def test_pytorch_computes_on_one_thread_on_each_of_ours_and_on_others_as_before() -> None:
+    assert list(ordered_map(lambda _: torch.get_num_threads(), range(4), 2)) == [1, 1, 1, 1]
+    many = ordered_map(lambda _: torch.get_num_threads(), range(4), 2, each_pytorch_threads=3)
+    assert list(many) == [3, 3, 3, 3]
+    assert on_one_thread(lambda _: torch.get_num_threads(), no_progress) == 1
+    assert torch.get_num_threads() == 2
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [2]
+
+
+@pytest.mark.usefixtures("two_threads_of_pytorch")
+def test_threads_of_pytorch_are_set_for_the_calling_thread_alone() -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+
+    with pytorch_threads(1):
+        assert torch.get_num_threads() == 1
+        with pytorch_threads(3):
+            assert torch.get_num_threads() == 3
+            look()
+        assert torch.get_num_threads() == 1
+        look()
+        alone = ordered_map(lambda _: torch.get_num_threads(), [0], 1, each_pytorch_threads=2)
+        assert list(alone) == [2]
+    with pytest.raises(ValueError, match="inside"), pytorch_threads(1):
+        raise ValueError("inside")
+    assert torch.get_num_threads() == 2
+    look()
+    assert seen == [2, 2, 2]
+
+
+def test_work_on_one_thread_reports_to_the_thread_of_the_caller() -> None:
+    seen: list[tuple[str, int, int, int]] = []
+
+    def work(progress: Progress) -> int:
+        progress("a", 1, 2)
+        progress("a", 2, 2)
+        return threading.get_ident()
+
+    ident = on_one_thread(work, lambda *said: seen.append((*said, threading.get_ident())))
+    here = threading.get_ident()
+    assert seen == [("a", 1, 2, here), ("a", 2, 2, here)]
+    assert ident != here
+    with pytest.raises(ZeroDivisionError):
+        on_one_thread(lambda _: 1 // 0, no_progress)
+
+
+def test_work_on_one_thread_ends_when_nobody_waits() -> None:
+    ended: list[type[BaseException]] = []
+
+    def work(progress: Progress) -> None:
+        try:
+            while True:
+                progress("a", 0, 1)
+                time.sleep(0.001)
+        except BaseException as problem:
+            ended.append(type(problem))
+            raise
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        on_one_thread(work, interrupted)
+    assert ended == [Stopped]
+
+
+def test_calls_side_by_side() -> None:
+    barrier = threading.Barrier(min(2, available_cores()), timeout=10)
+    assert side_by_side(barrier.wait, barrier.wait).count(0) == 2 // barrier.parties
+
+
 def test_one_limit_bounds_every_library() -> None:
     import cv2
-    import torch
 
     from dyn3r.io import workers as module
 

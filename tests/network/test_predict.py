@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dyn3r.errors import CheckpointError, InputError
+from dyn3r.io.workers import at_most
 from dyn3r.network import predict
 from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, load_model, prepare_model
@@ -61,6 +62,21 @@ def test_the_batch_size_changes_nothing(model: Model, batch: int) -> None:
     parts = predict_pairs(model, golden_images(), EDGES, golden_masks(), options=options)
     for name in ("points1", "conf2", "scores1", "scores2"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), 1e-3, 1e-4)
+
+
+@pytest.mark.slow
+def test_any_number_of_threads_gives_the_same_bits(model: Model) -> None:
+    options = InferenceOptions(batch_pairs=2, storage="full")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with at_most(1):
+            alone = predict_pairs(model, golden_images(), EDGES, golden_masks(), options=options)
+    finally:
+        torch.set_num_threads(threads)
+    together = predict_pairs(model, golden_images(), EDGES, golden_masks(), options=options)
+    for name in ("points1", "conf2", "scores1", "scores2"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
 
 
 @pytest.mark.slow

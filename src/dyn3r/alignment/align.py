@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from dyn3r.alignment.state import Observations, sample
 from dyn3r.alignment.two_view import solve_two_view
 from dyn3r.alignment.windows import AlignedCameras, solve_windows, window_spans
 from dyn3r.errors import GeometryError
+from dyn3r.io.workers import on_one_thread
 from dyn3r.types import FlowFields, Geometry, PairPredictions, Priors, Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -50,12 +52,27 @@ def align(
     Clips longer than `options.window` are solved window by window; time and memory are linear in
     the number of frames and pairs. A frame that no pair determines gets the camera of a neighbour,
     `determined` False, and a warning. The result is never NaN. Its confidence is that of the
-    network: floating points are not removed.
+    network: floating points are not removed. On a CPU it works on threads of its own, on which
+    PyTorch computes on one thread each; the result does not depend on their number.
 
     Raises InputError if shapes do not fit together, GeometryError if no pair is usable.
     """
     options, priors = (options or AlignmentOptions()).on("cpu"), priors or Priors()
     check_inputs(predictions, dynamic, flow, priors)
+    work = partial(_align, predictions, dynamic, flow, priors, options)
+    if torch.device(options.device).type != "cpu":
+        return work(progress)
+    return on_one_thread(work, progress)
+
+
+def _align(
+    predictions: PairPredictions,
+    dynamic: Bool[np.ndarray, "n h w"] | None,
+    flow: FlowFields | None,
+    priors: Priors,
+    options: AlignmentOptions,
+    progress: Progress,
+) -> Geometry:
     start = time.perf_counter()
     history: list[tuple[float, float]] = []
     report = _reporter(start, history, options, predictions.num_frames, progress)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dyn3r.alignment.chunked_io import read_part
 from dyn3r.alignment.depth_along_rays import best_depth, decompose_along_rays
+from dyn3r.alignment.frames import frames_side_by_side
 from dyn3r.alignment.state import State, usable_weights
 from dyn3r.geometry.cameras import invert, pixel_grid, rays
 from dyn3r.types import PairPredictions, Progress
@@ -55,12 +56,15 @@ def dense_maps(
     n = predictions.num_frames
     maps = [torch.zeros(n, height, width) for _ in range(3)]
     similarity = state.pair_similarity()
-    edges, total = np.asarray(predictions.edges), 0.0
+    edges = np.asarray(predictions.edges)
     if used is not None:
         edges = np.where(used[:, None], edges, -1)
     rows_of = [_rows_by_frame(edges[:, side], n) for side in (0, 1)]
     grid = pixel_grid((height, width), device, torch.float64)
-    for frame in range(n):
+
+    def solve(frame: int) -> list[float]:
+        """Write the maps of a frame; returns the cost of every band."""
+        costs = []
         first, second = rows_of[0][frame], rows_of[1][frame]
         views = len(first) + len(second)
         band = max(1, chunk_observations // max(1, views * width))
@@ -73,10 +77,16 @@ def dense_maps(
             ray = rays(state.K[frame], grid[rows].reshape(-1, 2)).float()
             known = None if known_depth is None else known_depth[frame, rows].reshape(-1).to(device)
             depth, uncertainty, cost = _solve_band(ray, points, confidence, to_camera, known)
-            total += cost
+            costs.append(cost)
             fused = torch.where(torch.isfinite(confidence), confidence, 0).amax(0)
             for out, value in zip(maps, (depth, fused, uncertainty)):
                 out[frame, rows] = value.reshape(-1, width).cpu()
+        return costs
+
+    total = 0.0
+    for frame, costs in enumerate(frames_side_by_side(solve, n, device)):
+        for cost in costs:
+            total += cost
         progress("aligning: depth", frame + 1, n)
     pairs = int((edges[:, 0] >= 0).sum())
     return DenseMaps(maps[0], maps[1], maps[2], total / max(1, pairs * height * width))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dyn3r.alignment.frames import frames_side_by_side
 from dyn3r.alignment.linear_solver import Block, Front, elimination, solve
 from dyn3r.alignment.normal_equations import (
     FrameTerms,
@@ -144,12 +145,11 @@ def assemble_blocks(
     if options.smoothness_weight > 0 and layout.num_frames > 1:
         T, tw = state.T_world_camera, options.translation_weight
         movements = movement_blocks(T, options.smoothness_weight, tw)
-    blocks = []
-    for frame in range(layout.num_frames):
-        blocks += movements[frame - 1 : frame] if frame else []
+
+    def block_of(frame: int) -> Block | None:
         rows = views[frame]
         if len(rows) == 0:
-            continue
+            return None
         ray, depth = camera_rays[frame] @ R[frame].T, state.depth[frame][:, None]
         focal_column = -depth * ((camera_rays[frame] * flat) @ R[frame].T)
         J_frame = frame_columns(depth * ray, focal_column)
@@ -163,7 +163,12 @@ def assemble_blocks(
             terms += [] if flow_part is None else [flow_part]
         own = layout.frames(torch.tensor([frame], device=device))[0]
         free = ~problem.fixed.depth[frame]
-        blocks.append(eliminate_depth(own, terms, prior_curvature[frame], prior_slope[frame], free))
+        return eliminate_depth(own, terms, prior_curvature[frame], prior_slope[frame], free)
+
+    blocks: list[Block] = []
+    for frame, block in enumerate(frames_side_by_side(block_of, layout.num_frames, device)):
+        blocks += movements[frame - 1 : frame] if frame else []
+        blocks += [] if block is None else [block]
     blocks.append(scale_block(layout, seen.scale_term, device))
     return blocks, centroids.double()
 

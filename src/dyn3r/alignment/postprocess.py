@@ -16,6 +16,7 @@ from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.state import PAIR_SCALE, State
 from dyn3r.alignment.windows import AlignedCameras
 from dyn3r.geometry.induced_flow import induced_flow
+from dyn3r.io.workers import ordered_map
 from dyn3r.types import Diagnostics, FlowFields, Geometry, PairPredictions
 
 logger = logging.getLogger(__name__)
@@ -144,8 +145,10 @@ def flow_term(
     if flow is None or len(flow.edges) == 0:
         return 0.0
     K, T = state.K.float().cpu(), state.T_world_camera.float().cpu()
-    loss = count = 0.0
-    for row, (i, j) in enumerate(np.asarray(flow.edges).tolist()):
+    edges = np.asarray(flow.edges).tolist()
+
+    def loss_of(row: int) -> tuple[float, float]:
+        i, j = edges[row]
         measured = torch.from_numpy(np.array(flow.flow[row], dtype=np.float32))
         static = torch.isfinite(measured).all(-1)
         if dynamic is not None:
@@ -154,6 +157,10 @@ def flow_term(
             static &= torch.from_numpy(np.asarray(flow.visible[row]))
         induced = induced_flow(depth[i], K[i], T[i], K[j], T[j])
         total, kept = flow_loss(induced, measured.nan_to_num(), static)
-        loss, count = loss + float(total), count + float(kept)
+        return float(total), float(kept)
+
+    loss = count = 0.0
+    for total, kept in ordered_map(loss_of, range(len(edges))):
+        loss, count = loss + total, count + kept
     mean = loss / max(1.0, 2 * count)
     return 0.0 if mean > FLOW_LIMIT else 2 * mean

@@ -10,7 +10,6 @@ from dyn3r.bundle_adjustment.adjust import (
 from dyn3r.bundle_adjustment.ground_correction import correct_ground_tilt
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.stated_focal import adjust_with_stated_focal
-from dyn3r.bundle_adjustment.threads import single_threaded
 
 __all__ = [
     "BundleAdjustmentOptions",
@@ -19,5 +18,4 @@ __all__ = [
     "calibrated_bundle_adjust",
     "correct_ground_tilt",
     "is_rotation_only",
-    "single_threaded",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from dyn3r.bundle_adjustment.focal_uncertainty import focal_sigma
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem
 from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem, log_depth_at
+from dyn3r.io.workers import on_one_thread
 from dyn3r.types import FlowFields, Geometry, Priors, Progress, no_progress
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 MIN_VISIBLE_SHARE = 0.05
 """Flow must be visible on this share of the samples, or nothing is changed. Source: chosen by
 hand."""
+TOO_LITTLE_FLOW = "too little flow is visible to adjust the cameras"
+"""Warning below MIN_VISIBLE_SHARE."""
 MAX_MEDIAN_ERROR = 0.75
 """Largest median residual of an accepted calibrated adjustment, in the standard errors of
 `dyn3r.flow.noise`, which are large: it is 0.01 to 0.69 on 28 clips. Source: smooth distortions of
@@ -61,15 +65,21 @@ def bundle_adjust(
 
     Standard errors that the geometry states (`focal_sigma`, `depth_sigma`) replace the options'.
 
-    Source: see `dyn3r.bundle_adjustment.solver`. It is fastest inside
-    `dyn3r.bundle_adjustment.single_threaded`.
+    It works on threads of its own, on which PyTorch computes on one thread each
+    (`dyn3r.io.workers`); the result does not depend on their number.
+
+    Source: see `dyn3r.bundle_adjustment.solver`.
     """
     inputs = _inputs(geometry, images, flow, dynamic, priors, options)
+    return on_one_thread(partial(_bundle_adjust, inputs), progress)
+
+
+def _bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> Geometry:
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
-        return _with_warning(geometry, "too little flow is visible to adjust the cameras")
+        return _with_warning(inputs.geometry, TOO_LITTLE_FLOW)
     found = solve_cameras(problem, initial, inputs.options, progress)
-    return _accepted(geometry, inputs, found.problem, found, progress)
+    return _accepted(inputs.geometry, inputs, found.problem, found, progress)
 
 
 def calibrated_bundle_adjust(
@@ -95,11 +105,16 @@ def calibrated_bundle_adjust(
     Source: see `dyn3r.bundle_adjustment.calibrated`.
     """
     inputs = _inputs(geometry, images, flow, dynamic, priors, options)
+    return on_one_thread(partial(_calibrated_bundle_adjust, inputs), progress)
+
+
+def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> Geometry:
+    geometry = inputs.geometry
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
-        return _with_warning(geometry, "too little flow is visible to adjust the cameras")
+        return _with_warning(geometry, TOO_LITTLE_FLOW)
     found = solve_calibrated(problem, initial, geometry, inputs.options, progress)
-    alone = int(problem.fixed.sum()) < 2 and flow.whitening is None
+    alone = int(problem.fixed.sum()) < 2 and inputs.flow.whitening is None
     if alone and found.solution.median_error > MAX_MEDIAN_ERROR:
         return _with_warning(
             geometry,

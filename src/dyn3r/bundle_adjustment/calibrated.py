@@ -8,7 +8,10 @@ estimates, and the solution of largest likelihood is taken.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -23,14 +26,17 @@ from dyn3r.bundle_adjustment.depth_prior import network_prior
 from dyn3r.bundle_adjustment.noise import with_estimated_noise
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
+from dyn3r.bundle_adjustment.progress import Adjustments
 from dyn3r.bundle_adjustment.solver import (
     KERNEL_WIDTH,
+    STAGE,
     Solution,
     flow_cost,
     median_error,
     minimise,
     rotation_only_fit,
 )
+from dyn3r.io.workers import side_by_side, workers
 from dyn3r.types import Geometry, Progress
 
 logger = logging.getLogger(__name__)
@@ -43,6 +49,9 @@ HELD = 0.03
 Source: so small that depth and focal length hardly change."""
 CONSTANT_DEPTH_SIGMA = 2.0
 """Standard error of log depth in the start from constant depth: hardly a prior."""
+ADJUSTMENTS = 11
+"""Adjustments of two starts: two for each start, one without translation, and with noise one and
+NOISE_ROUNDS more for each start."""
 NOISE_ROUNDS = 2
 """Estimates of the noise, each followed by an adjustment. Source: the focal length changes by less
 than 0.5 % in a third."""
@@ -61,23 +70,29 @@ def solve_calibrated(
     network's depth, and for constant depth. Where the network's depth explains flow hardly better
     than a camera without translation, the solution is that camera, and depth keeps its prior.
     """
-    before = median_error(problem, initial)
+    before, adjustments = median_error(problem, initial), Adjustments(progress, STAGE, ADJUSTMENTS)
     problem = _with_network_errors(problem, geometry)
-    resected = _resection(problem, initial, progress)
-    noisy = with_estimated_noise(problem, resected)
-    parallax = _parallax(noisy, resected, progress)
-    if parallax < MIN_PARALLAX and int(problem.fixed.sum()) < 2:
-        turned = _without_translation(noisy, resected, initial, progress)
+    counted_once, ambiguous = prior_counted_once(problem), int(problem.fixed.sum()) < 2
+    first: list[Callable[[], Any]] = [partial(_from_network_depth, problem, initial, adjustments)]
+    from_constant_depth = partial(_from_constant_depth, counted_once, initial, adjustments)
+    if ambiguous and workers() > 1:  # for nothing where there is no parallax
+        first.append(from_constant_depth)
+    (resected, noisy, parallax), *others = side_by_side(*first)
+    if parallax < MIN_PARALLAX and ambiguous:
+        turned = _without_translation(noisy, resected, initial, adjustments)
+        adjustments.finished()
         error = median_error(problem, turned)
         solution = Solution(turned, before, error, KERNEL_WIDTH, CONSTANT_DEPTH_ITERATIONS)
         return CameraSolution(noisy, initial, solution, parallax)
-    problem = prior_counted_once(problem)
-    starts = {"network depth": resected}
-    if int(problem.fixed.sum()) < 2:
-        starts["constant depth"] = _from_constant_depth(problem, initial, progress)
+    problem, starts = counted_once, {"network depth": resected}
+    if ambiguous:
+        starts["constant depth"] = others[0] if others else from_constant_depth()
         if problem.camera_prior is not None:
             starts["stated cameras"] = initial
-    found = {name: _with_noise(problem, start, options, progress) for name, start in starts.items()}
+    solve = partial(_with_noise, problem, options=options, adjustments=adjustments)
+    solved = side_by_side(*(partial(solve, start) for start in starts.values()))
+    adjustments.finished()
+    found = dict(zip(starts, solved))
     costs = comparable_costs(list(found.values()))
     best = min(zip(costs, found))[1]
     logger.info("calibrated bundle adjustment: best from %s", best)
@@ -145,41 +160,56 @@ def _with_noise(
     problem: BundleProblem,
     start: Estimate,
     options: BundleAdjustmentOptions,
-    progress: Progress,
+    adjustments: Adjustments,
 ) -> tuple[BundleProblem, Solution]:
     """Alternate: solution given the noise, noise given the solution."""
-    solution = minimise(problem, start, options.iterations, noise_known=False, progress=progress)
+    solution = minimise(
+        problem, start, options.iterations, noise_known=False, progress=adjustments.one()
+    )
     for _ in range(NOISE_ROUNDS):
         problem = with_estimated_noise(problem, solution.estimate)
         solution = minimise(
             problem, solution.estimate, options.iterations, first_width=KERNEL_WIDTH,
-            progress=progress,
+            progress=adjustments.one(),
         )  # fmt: skip
     return problem, solution
 
 
-def _resection(problem: BundleProblem, initial: Estimate, progress: Progress) -> Estimate:
+def _from_network_depth(
+    problem: BundleProblem, initial: Estimate, adjustments: Adjustments
+) -> tuple[Estimate, BundleProblem, float]:
+    """Cameras for the network's depth, the problem with the noise that they show, and parallax."""
+    resected = _resection(problem, initial, adjustments)
+    noisy = with_estimated_noise(problem, resected)
+    return resected, noisy, _parallax(noisy, resected, adjustments)
+
+
+def _resection(problem: BundleProblem, initial: Estimate, adjustments: Adjustments) -> Estimate:
     """Cameras for the network's depth: from one place, over neighbouring frames, then over all."""
     prior = replace(problem.prior.scaled(HELD), heavy_tails=False)
     held = replace(problem.with_prior(prior), focal_sigma=problem.focal_sigma * HELD)
     known = int(problem.fixed.sum()) > 1
     start = initial if known else at_one_place(problem, initial)
-    return _over_neighbours_first(held, start, progress)
+    return _over_neighbours_first(held, start, adjustments)
 
 
-def _from_constant_depth(problem: BundleProblem, initial: Estimate, progress: Progress) -> Estimate:
+def _from_constant_depth(
+    problem: BundleProblem, initial: Estimate, adjustments: Adjustments
+) -> Estimate:
     """Cameras and depth from constant depth and one place."""
     start, prior = at_constant_depth(problem, initial), problem.prior
     variance = torch.where(prior.known, prior.variance, CONSTANT_DEPTH_SIGMA**2)
     free = replace(prior, mean=start.log_depth, variance=variance, heavy_tails=False)
-    return _over_neighbours_first(problem.with_prior(free), start, progress)
+    return _over_neighbours_first(problem.with_prior(free), start, adjustments)
 
 
-def _over_neighbours_first(problem: BundleProblem, start: Estimate, progress: Progress) -> Estimate:
+def _over_neighbours_first(
+    problem: BundleProblem, start: Estimate, adjustments: Adjustments
+) -> Estimate:
     """Solution over pairs of neighbouring frames, and from there over all pairs."""
     for part in (neighbouring_pairs(problem), problem):
         found = minimise(
-            part, start, CONSTANT_DEPTH_ITERATIONS, noise_known=False, progress=progress
+            part, start, CONSTANT_DEPTH_ITERATIONS, noise_known=False, progress=adjustments.one()
         )
         start = found.estimate
     return start
@@ -202,21 +232,21 @@ def neighbouring_pairs(problem: BundleProblem) -> BundleProblem:
     return replace(problem, measurements=kept)
 
 
-def _parallax(problem: BundleProblem, resected: Estimate, progress: Progress) -> float:
+def _parallax(problem: BundleProblem, resected: Estimate, adjustments: Adjustments) -> float:
     """Share of the flow cost that the network's depth explains and rotation does not.
 
     Both at the focal length of the cameras found for that depth.
     """
     held = replace(problem, focal_sigma=HELD * problem.focal_sigma)
-    rotation_only = rotation_only_fit(held, resected, progress)
+    rotation_only = rotation_only_fit(held, resected, adjustments.one()).estimate
     return 1 - flow_cost(problem, resected) / max(flow_cost(problem, rotation_only), 1e-12)
 
 
 def _without_translation(
-    problem: BundleProblem, resected: Estimate, initial: Estimate, progress: Progress
+    problem: BundleProblem, resected: Estimate, initial: Estimate, adjustments: Adjustments
 ) -> Estimate:
     """Rotations and focal length that explain flow best, of cameras at the first known place."""
-    rotation_only = rotation_only_fit(problem, resected, progress)
+    rotation_only = rotation_only_fit(problem, resected, adjustments.one()).estimate
     reference = int(problem.fixed.nonzero()[0])
     centre = -(initial.R[reference].T @ initial.t[reference])
     return replace(rotation_only, log_depth=initial.log_depth, t=-(rotation_only.R @ centre))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
+from dyn3r.bundle_adjustment.progress import Adjustments
 from dyn3r.bundle_adjustment.solver import (
     KERNEL_WIDTH,
     STAGE,
@@ -18,6 +21,7 @@ from dyn3r.bundle_adjustment.solver import (
     rotation_only_fit,
     total_cost,
 )
+from dyn3r.io.workers import side_by_side
 from dyn3r.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -56,21 +60,31 @@ def solve_cameras(
 
     First the priors hold the depth. If that explains flow hardly better than a camera without
     translation, it is the result: with weaker priors, depth would absorb the errors of flow.
-    Otherwise the priors are inflated, and the better of two initial estimates is used.
+    Otherwise the priors are inflated, and the better of two initial estimates is used. Adjustments
+    that do not depend on each other run side by side.
     """
-    held = minimise(problem, initial, options.iterations, progress=_part(progress, 0))
-    rotation_only = rotation_only_fit(problem, initial, _part(progress, 1))
-    rotation_cost = max(flow_cost(problem, rotation_only), 1e-12)
-    remaining = flow_cost(problem, held.estimate) / rotation_cost
-    finished = _part(progress, ADJUSTMENTS - 1)
-    if remaining > 1 - MIN_PARALLAX:
-        finished(STAGE, 1, 1)
-        return CameraSolution(problem, initial, held, 1 - remaining)
+    adjustments = Adjustments(progress, STAGE, ADJUSTMENTS)
+    held, rotation_only = side_by_side(
+        lambda: minimise(problem, initial, options.iterations, progress=adjustments.one()),
+        lambda: rotation_only_fit(problem, initial, adjustments.one()),
+    )
+    rotation_cost = max(flow_cost(problem, rotation_only.estimate), 1e-12)
+    parallax = 1 - flow_cost(problem, held.estimate) / rotation_cost
+    if parallax < MIN_PARALLAX:
+        adjustments.finished()
+        return CameraSolution(problem, initial, held, parallax)
     inflated = inflate_prior(problem, options.prior_inflation)
-    first = minimise(inflated, held.estimate, options.iterations, progress=_part(progress, 2))
-    from_alignment = CameraSolution(inflated, held.estimate, first, 1 - remaining)
-    found = _alternative_initialisation(problem, initial, from_alignment, options, progress)
-    finished(STAGE, 1, 1)
+    starts = [lambda: held.estimate]
+    if int(problem.fixed.sum()) < 2:
+        starts.append(lambda: constant_depth_fit(problem, initial, adjustments.one()))
+
+    def solved(start: Callable[[], Estimate]) -> CameraSolution:
+        estimate = start()
+        solution = minimise(inflated, estimate, options.iterations, progress=adjustments.one())
+        return CameraSolution(inflated, estimate, solution, parallax)
+
+    found = _better(*side_by_side(*(partial(solved, start) for start in starts)))
+    adjustments.finished()
     solution = replace(found.solution, median_error_before=held.median_error_before)
     return replace(found, solution=solution)
 
@@ -81,31 +95,24 @@ def inflate_prior(problem: BundleProblem, factor: float) -> BundleProblem:
     return replace(wide, focal_sigma=problem.focal_sigma * factor)
 
 
-def _alternative_initialisation(
-    problem: BundleProblem,
-    initial: Estimate,
-    from_alignment: CameraSolution,
-    options: BundleAdjustmentOptions,
-    progress: Progress,
+def _better(
+    from_alignment: CameraSolution, from_constant_depth: CameraSolution | None = None
 ) -> CameraSolution:
     """The better solution of that from the alignment and that from constant depth.
 
     The alternative starts with all depths equal and all cameras at one place. It finds the solution
     where the alignment is in the basin of a wrong minimum (bas-relief ambiguity). Two or more known
-    cameras leave no ambiguity.
+    cameras leave no ambiguity, and no alternative.
     """
-    if int(problem.fixed.sum()) > 1:
+    if from_constant_depth is None:
         return from_alignment
-    start = constant_depth_fit(problem, initial, _part(progress, 3))
-    inflated = from_alignment.problem
-    solution = minimise(inflated, start, options.iterations, progress=_part(progress, 4))
     costs = [
-        total_cost(inflated, found.estimate, KERNEL_WIDTH)
-        for found in (from_alignment.solution, solution)
+        total_cost(found.problem, found.solution.estimate, KERNEL_WIDTH)
+        for found in (from_alignment, from_constant_depth)
     ]
     if costs[1] < (1 - MIN_RELATIVE_IMPROVEMENT) * costs[0]:
         logger.info("bundle adjustment: constant depth is the better initial value")
-        return replace(from_alignment, initial=start, solution=solution)
+        return from_constant_depth
     return from_alignment
 
 
@@ -132,12 +139,3 @@ def at_one_place(problem: BundleProblem, estimate: Estimate) -> Estimate:
         R=estimate.R[reference].expand_as(estimate.R).clone(),
         t=estimate.t[reference].expand_as(estimate.t).clone(),
     )
-
-
-def _part(progress: Progress, k: int) -> Progress:
-    """Progress of the k-th of ADJUSTMENTS adjustments."""
-
-    def report(stage: str, done: int, total: int) -> None:
-        progress(stage, round(100 * (k + done / total)), 100 * ADJUSTMENTS)
-
-    return report

@@ -12,6 +12,7 @@ only.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -50,17 +51,17 @@ class DepthPrior:
         """Where depth is known."""
         return self.variance < 2 * KNOWN_DEPTH_SIGMA**2
 
-    @property
+    @cached_property
     def precision(self) -> Float[Tensor, "n k"]:
         """q: weight over variance."""
         return self.weight / self.variance
 
-    @property
+    @cached_property
     def columns(self) -> Float[Tensor, "n k b"]:
         """U = diag(q) B."""
         return self.precision[..., None] * self.basis
 
-    @property
+    @cached_property
     def inner_inverse(self) -> Float[Tensor, "n b b"]:
         """M^-1 = B^T diag(q) B + C^-1."""
         return self.basis.transpose(1, 2) @ self.columns + torch.diag(1 / self.basis_variance)

@@ -13,7 +13,8 @@ from dyn3r.bundle_adjustment.camera_prior import CameraPrior
 from dyn3r.bundle_adjustment.depth_prior import KNOWN_DEPTH_SIGMA, independent_prior
 from dyn3r.bundle_adjustment.measurements import dilate_masks, flow_measurements, regular_grid
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
-from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
+from dyn3r.io.workers import ordered_map
 from dyn3r.types import FlowFields, Geometry, Priors
 
 CAMERA_SAMPLES = 350
@@ -48,12 +49,13 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
         fixed[0] = True  # the first camera defines the world
     K_known = priors.K is not None and priors.fix_K and bool(np.isfinite(priors.K).any())
     initial = estimate_of(geometry, uv)
+
+    def measured(i: int) -> Measurements | None:
+        return flow_measurements(inputs.flow, inputs.images[i], i, uv, dynamic)
+
     problem = BundleProblem(
         uv=torch.from_numpy(uv.astype(np.float64)),
-        measurements=[
-            flow_measurements(inputs.flow, image, i, uv, dynamic)
-            for i, image in enumerate(inputs.images)
-        ],
+        measurements=list(ordered_map(measured, range(len(K)))),
         center=K[:, :2, 2].clone(),
         focal=K[:, [0, 1], [0, 1]].clone(),
         prior=independent_prior(

@@ -159,7 +159,7 @@ def _narrower(now: _Evaluation, width: float, *, noise_known: bool) -> float:
 
 def rotation_only_fit(
     problem: BundleProblem, initial: Estimate, progress: Progress = no_progress
-) -> Estimate:
+) -> Solution:
     """Cameras and focal length that best explain flow without translation.
 
     All samples are so far away that translation has no effect.
@@ -168,7 +168,7 @@ def rotation_only_fit(
     distant = problem.with_prior(independent_prior(far, torch.full_like(far, 1e-4)))
     distant = replace(distant, camera_prior=None)
     initial = replace(initial, log_depth=far.clone())
-    return minimise(distant, initial, ROTATION_ONLY_ITERATIONS, progress=progress).estimate
+    return minimise(distant, initial, ROTATION_ONLY_ITERATIONS, progress=progress)
 
 
 def flow_cost(problem: BundleProblem, estimate: Estimate) -> float:

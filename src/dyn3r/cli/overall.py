@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dyn3r.cli.frames import duration
@@ -75,16 +75,13 @@ class Overall:
             self._at = self._stages.index(entered) if entered in self._stages else 0
 
     @contextmanager
-    def stage(
-        self, name: str, settings: Callable[[str], AbstractContextManager[None]]
-    ) -> Iterator[None]:
-        """Entered around every stage; `settings`: what else is."""
+    def stage(self, name: str) -> Iterator[None]:
+        """Entered around every stage."""
         self._enter(name)
         self._entered[name] = self._entered.get(name, 0) + 1
         self._labels = []
         self._update(0.0)
-        with settings(name):
-            yield
+        yield
         self._update(1.0)
 
     def _present(self, stages: tuple[str, ...]) -> tuple[str, ...]:

@@ -209,7 +209,6 @@ class Run:
 
         `metadata`: entries that are added to those of the scene. `page`: shows what is found.
         """
-        from dyn3r.bundle_adjustment.threads import process_settings
         from dyn3r.io.atomic import atomic_folder
         from dyn3r.scene.findings import Recorder
 
@@ -221,7 +220,7 @@ class Run:
             overall.observe(name, value)
             seen_by(name, value)
 
-        context = RunContext(overall, observe, lambda stage: overall.stage(stage, process_settings))
+        context = RunContext(overall, observe, overall.stage)
         with (
             atomic_folder(self.output, overwrite=self.overwrite, is_stale=is_result) as folder,
             run_windows.kept(

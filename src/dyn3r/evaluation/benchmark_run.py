@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dyn3r.bundle_adjustment.threads import process_settings
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
 from dyn3r.evaluation.benchmark import Result, model_hash, run_sequence
@@ -113,7 +112,7 @@ class SequenceWorker:
         assert s.method != "colmap"
         result = run_sequence(
             sequence, protocol, self.model, Options(method=s.method), s.size,
-            RunContext(around=process_settings),
+            RunContext(),
             keep=partial(write_worst_frames, s.output / "frames" / f"{sequence.name}.jpg"),
         )  # fmt: skip
         return replace(result, about={**result.about, "model_sha256": self.hash})

@@ -2,6 +2,10 @@
 
 NumPy, OpenCV and PyTorch release Python's lock while they compute, so threads suffice. Results come
 in order, and each is computed as without threads: they are the same for any number of workers.
+
+On each of these threads PyTorch computes on that thread alone, as a rule. Its own threads would be
+more than there are cores, and they wait busily: between two small operations they take a core and
+do nothing.
 """
 
 from __future__ import annotations
@@ -10,18 +14,21 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache, partial
 from itertools import islice
-from threading import Lock
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
 from typing import Any, Generic, TypeVar
 
 from dyn3r.errors import InputError
+from dyn3r.types import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _limit: list[int] = []
+_starting = Lock()
 
 
 def available_cores() -> int:
@@ -68,19 +75,28 @@ def at_most(count: int) -> Iterator[None]:
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], count: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    count: int | None = None,
+    *,
+    each_pytorch_threads: int | None = None,
 ) -> Iterator[Result]:
     """`map` whose calls run on `count` threads (None: `workers`), results in order.
 
     At most two calls for each thread are computed ahead of what was taken, so memory is bounded.
-    The first error of a call is raised in its place.
+    The first error of a call is raised in its place. Each call has
+    `each_pytorch_threads` of PyTorch (None: one). Where `count` is 1, calls run on the thread of
+    the caller (None: as it is).
     """
-    count = workers() if count is None else count
+    count, each = workers() if count is None else count, each_pytorch_threads
     if count <= 1:
-        yield from map(function, items)
+        for item in items:
+            with nullcontext() if each is None else pytorch_threads(each):
+                result = function(item)
+            yield result
         return
     rest = iter(items)
-    with ThreadPoolExecutor(count) as pool:
+    with ThreadPoolExecutor(count, initializer=_set_pytorch_threads, initargs=(each or 1,)) as pool:
         pending: deque[Future[Result]] = deque(
             pool.submit(function, item) for item in islice(rest, 2 * count)
         )
@@ -92,6 +108,78 @@ def ordered_map(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def side_by_side(*calls: Callable[[], Result]) -> list[Result]:
+    """Results of calls that do not depend on each other, in order; see `ordered_map`."""
+    return list(ordered_map(lambda call: call(), calls))
+
+
+class Stopped(Exception):
+    """The caller of `on_one_thread` does not wait for the result any more."""
+
+
+def on_one_thread(work: Callable[[Progress], Result], progress: Progress) -> Result:
+    """`work(progress)` on a thread of its own, on which PyTorch computes on one thread.
+
+    For many small operations: they take twice as long on several threads. The number of threads of
+    the caller stays. Progress is reported on the thread of the caller. If that raises, or a signal
+    does, `work` ends with its next report.
+    """
+    reports: SimpleQueue[tuple[str, int, int] | None] = SimpleQueue()
+    stopped = Event()
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stopped.is_set():
+            raise Stopped
+        reports.put((stage, done, total))
+
+    with ThreadPoolExecutor(1, initializer=_set_pytorch_threads, initargs=(1,)) as pool:
+        future = pool.submit(work, report)
+        future.add_done_callback(lambda _: reports.put(None))
+        try:
+            while (said := reports.get()) is not None:
+                progress(*said)
+        finally:
+            stopped.set()
+        return future.result()
+
+
+@contextmanager
+def pytorch_threads(count: int) -> Iterator[None]:
+    """Context in which PyTorch computes on `count` threads for the calling thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    _set_pytorch_threads(count)
+    try:
+        yield
+    finally:
+        _set_pytorch_threads(before)
+
+
+def _set_pytorch_threads(count: int) -> None:
+    """Let PyTorch compute on `count` threads for this thread.
+
+    PyTorch keeps a number for each thread, which `set_num_threads` changes, and one for threads to
+    come, which it changes as well. The latter is put back; threads that end at once read and set
+    it.
+    """
+    import torch
+
+    with _starting:
+        if torch.get_num_threads() != count:
+            to_come = _on_a_new_thread(torch.get_num_threads)
+            torch.set_num_threads(count)
+            _on_a_new_thread(partial(torch.set_num_threads, to_come))
+
+
+def _on_a_new_thread(function: Callable[[], Result]) -> Result:
+    found: list[Result] = []
+    thread = Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 class _Once(Generic[Result]):

@@ -83,7 +83,6 @@ def reconstruct_request(
     Raises:
         InputError, GeometryError: as `dyn3r.pipeline.reconstruct`.
     """
-    from dyn3r.bundle_adjustment.threads import process_settings
     from dyn3r.io.camera_files import known_field_of_view
     from dyn3r.io.clip import read_clip
     from dyn3r.pipeline import reconstruct
@@ -116,7 +115,7 @@ def reconstruct_request(
         overall.observe(name, value)
         watcher(name, value)
 
-    context = RunContext(overall, observe, lambda stage: overall.stage(stage, process_settings))
+    context = RunContext(overall, observe, overall.stage)
     scene = reconstruct(clip, model, options, masks=request.masks, context=context)
     return replace(scene, metadata={**scene.metadata, "source": source.name})
 
