@@ -17,8 +17,16 @@ class FakeWorker:
 
     folder: Path
     prepared: int = field(default=0)
+    trouble: str = ""
+    """What is wrong with `prepare`: "no model" is an error of dyn3r, anything else another one."""
 
     def prepare(self, threads: int | None) -> None:
+        if self.trouble:
+            raise (
+                InputError("no model here")
+                if self.trouble == "no model"
+                else ValueError("not prepared")
+            )
         self.prepared += 1
 
     def __call__(self, item: str) -> dict[str, Any]:
