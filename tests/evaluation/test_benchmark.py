@@ -608,7 +608,7 @@ class TestMeansAndTables:
         assert mean(some, "JR", "sequences") == 0.5
         table = sequence_table(find_protocol("davis"), some)
         assert table_rows(table)["b"] == ["2", "failed", "failed", "-"]
-        assert "Failed: b." in table
+        assert "Failed: b (it broke)." in table
         errors = [result("a", 10, None, metrics={"ATE": 0.25}), failed("b", 2)]
         assert mean(errors, "ATE", "sequences") == 0.25
         assert mean([failed("b", 2)], "ATE", "sequences") is None

@@ -82,7 +82,7 @@ TASK_METRICS: dict[Task, tuple[str, ...]] = {
     "depth": ("abs rel", "d<1.25"),
 }
 METRICS: dict[str, str] = {
-    "JM": "mean intersection over union of masks, 0 to 1",
+    "JM": "mean intersection over union of the masks of each frame",
     "JR": "share of frames with intersection over union above 0.5",
     "false moving": "share of the static pixels that are called moving",
     "ATE": "rms error of camera centres after a similarity, in the unit of the truth",
