@@ -128,6 +128,7 @@ def test_a_sequence_that_fails(root: Path, checkpoint: Path, capsys) -> None:
         ("model", "no model or file named 'no-such-model'"),
         ("frames", "--num-frames must be 1 or more, not 0"),
         ("jobs", "--jobs must be 1 or more, not 0"),
+        ("both", "--resume keeps the results and --overwrite replaces them: give one"),
         ("size", "the frame size must be a multiple of 16 from 64 to 4096, not 100"),
         (
             "none of them",
@@ -154,7 +155,12 @@ def test_bad_input_is_one_line_and_exit_code_1(
     arguments = [data, "-o", root / "out", "--model", model]
     arguments += [] if kind == "no root" else ["--root", place.get(kind, root)]
     arguments += ["--sequences", "x"] if kind == "sequence" else []
-    numbers = {"frames": ["--num-frames", 0], "jobs": ["--jobs", 0], "size": ["--size", 100]}
+    numbers = {
+        "frames": ["--num-frames", 0],
+        "both": ["--resume", "--overwrite"],
+        "jobs": ["--jobs", 0],
+        "size": ["--size", 100],
+    }
     arguments += numbers.get(kind, [])
     assert run(*arguments) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()

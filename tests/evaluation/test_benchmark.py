@@ -796,8 +796,15 @@ class TestRuns:
 
     def test_damaged_results_are_refused(self, settings: BenchmarkSettings) -> None:
         list(run_benchmark(replace(settings, sequences=("fine",))))
-        for text in ("{", "[]", '{"sequence": "fine", "more": 1}'):
-            benchmark_run.result_file(settings.output, "fine").write_text(text)
+        file = benchmark_run.result_file(settings.output, "fine")
+        good = json.loads(file.read_text())
+        changes: list[dict] = [
+            {"more": 1}, {"frames": "three"}, {"metrics": {"JM": "high"}}, {"baseline": [1]},
+            {"per_frame": {"J": 3}}, {"sequence": "broken"}, {"status": "fine"}, {"about": None},
+            {"missing": [1]}, {"curves": "none"},
+        ]  # fmt: skip
+        for text in ("{", "[]", *(json.dumps(good | change) for change in changes)):
+            file.write_text(text)
             with pytest.raises(InputError, match=r"fine\.json is not a result"):
                 list(run_benchmark(settings, resume=True))
         for text in ("{", "[]", "{}"):

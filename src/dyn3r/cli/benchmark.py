@@ -123,6 +123,8 @@ class Benchmark:
         if self.root is None:
             raise InputError(f"--root is missing: the folder of {protocol.dataset}")
         self._check_numbers()
+        if self.resume and self.overwrite:
+            raise InputError("--resume keeps the results and --overwrite replaces them: give one")
         label = f"{protocol.name.replace('/', '_')}_{self.method}"
         if self.method != "colmap":
             label += f"_{Path(self.model).stem}"
