@@ -128,6 +128,7 @@ def test_a_sequence_that_fails(root: Path, checkpoint: Path, capsys) -> None:
         ("model", "no model or file named 'no-such-model'"),
         ("frames", "--num-frames must be 1 or more, not 0"),
         ("jobs", "--jobs must be 1 or more, not 0"),
+        ("colmap", "colmap finds cameras, and easi3r/davis-16 compares none"),
         ("both", "--resume keeps the results and --overwrite replaces them: give one"),
         ("size", "the frame size must be a multiple of 16 from 64 to 4096, not 100"),
         (
@@ -158,6 +159,7 @@ def test_bad_input_is_one_line_and_exit_code_1(
     numbers = {
         "frames": ["--num-frames", 0],
         "both": ["--resume", "--overwrite"],
+        "colmap": ["--method", "colmap"],
         "jobs": ["--jobs", 0],
         "size": ["--size", 100],
     }

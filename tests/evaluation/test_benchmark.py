@@ -190,7 +190,7 @@ class TestProtocols:
         bare = world_sequence(world, T_world_camera=None, K=None, mask=None)
         monkeypatch.setattr("dyn3r.datasets.sintel.sequences", lambda root: [bare])
         with pytest.raises(
-            InputError, match=r"has no true cameras, which .* compares: found images and depth$"
+            InputError, match=r"has no true cameras, which .* compares: found images, depth$"
         ):
             read_sequences(find_protocol("sintel"), Path(), ("plane",))
 

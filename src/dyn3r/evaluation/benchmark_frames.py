@@ -56,7 +56,7 @@ def _check_truth(root: Path, chosen: list[Sequence], protocol: Protocol) -> None
     if not known & set(protocol.tasks):
         raise InputError(
             f"{root} has no true {' or '.join(protocol.tasks)}, which {protocol.name} compares: "
-            f"found images and {', '.join(sorted(known)) or 'nothing else'}"
+            f"found {', '.join(['images', *sorted(known)])}"
         )
 
 

@@ -153,6 +153,8 @@ def run_benchmark(
             of other weights.
     """
     protocol = protocol_of(settings)
+    if settings.method == "colmap" and "cameras" not in protocol.tasks:
+        raise InputError(f"colmap finds cameras, and {protocol.name} compares none")
     names = {s.name: len(s) for s in read_sequences(protocol, settings.root, settings.sequences)}
     if not overwrite:
         check_settings(settings)
