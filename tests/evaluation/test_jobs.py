@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -47,6 +48,15 @@ def test_processes_one_of_which_dies(tmp_path: Path) -> None:
     assert done["fail"].error == "it is broken"
     assert done["die"].result is None
     assert "died 2 times" in done["die"].error
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_does_not_wait_for_its_processes(tmp_path: Path) -> None:
+    outcomes = run_jobs(FakeWorker(tmp_path), ["sleep", "ok after sleep"], jobs=2)
+    assert next(iter(outcomes)).item == "ok after sleep"
+    outcomes.close()  # type: ignore[attr-defined]
+    assert not (tmp_path / "awake").exists()
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture(scope="module")
