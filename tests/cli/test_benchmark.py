@@ -103,7 +103,7 @@ def test_a_sequence_that_fails(root: Path, checkpoint: Path, capsys) -> None:
     ]
     assert rows_of(said.out)["cows"] == ["10", *["failed"] * 3, "-"]
     assert rows_of(said.out)["dog"][0] == "2"
-    assert "Failed: cows." in (out / "table.md").read_text()
+    assert "Failed: cows (" in (out / "table.md").read_text()
     assert "cows/00004.png cannot be read" in (out / "report.html").read_text()
     kept = (out / "sequences/dog.json").stat().st_mtime_ns
     other = root / "DAVIS/Annotations/480p/cows"
@@ -128,6 +128,8 @@ def test_a_sequence_that_fails(root: Path, checkpoint: Path, capsys) -> None:
         ("model", "no model or file named 'no-such-model'"),
         ("frames", "--num-frames must be 1 or more, not 0"),
         ("jobs", "--jobs must be 1 or more, not 0"),
+        ("colmap", "colmap finds cameras, and easi3r/davis-16 compares none"),
+        ("both", "--resume keeps the results and --overwrite replaces them: give one"),
         ("size", "the frame size must be a multiple of 16 from 64 to 4096, not 100"),
         (
             "none of them",
@@ -154,7 +156,13 @@ def test_bad_input_is_one_line_and_exit_code_1(
     arguments = [data, "-o", root / "out", "--model", model]
     arguments += [] if kind == "no root" else ["--root", place.get(kind, root)]
     arguments += ["--sequences", "x"] if kind == "sequence" else []
-    numbers = {"frames": ["--num-frames", 0], "jobs": ["--jobs", 0], "size": ["--size", 100]}
+    numbers = {
+        "frames": ["--num-frames", 0],
+        "both": ["--resume", "--overwrite"],
+        "colmap": ["--method", "colmap"],
+        "jobs": ["--jobs", 0],
+        "size": ["--size", 100],
+    }
     arguments += numbers.get(kind, [])
     assert run(*arguments) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -199,6 +207,18 @@ def test_table_of_complete_runs_has_published_rows(tmp_path: Path, capsys) -> No
     label = "Easi3R (DUSt3R) (published: Easi3R, as quoted in DATASETS.md)"
     assert rows[label] == ["53.1 %", "60.4 %", "", ""]
     assert "Partial" not in table
+    out = tmp_path / "compared"
+    assert run("table", better, same_name, "-o", out) == 0
+    assert (out / "table.md").read_text() == table == capsys.readouterr().out
+    with (out / "table.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert first["protocol"] == "easi3r/davis-16"
+    assert (first["run"], first["sequences"], first["frames"]) == ("better", "20", "1376")
+    assert (float(first["JM"]), float(second["JM"])) == (0.75, 0.25)
+    assert run("table", better, "-o", out) == 1
+    assert "exists" in capsys.readouterr().err
+    assert run("table", better, "-o", better) == 1
+    assert "holds the results of a run" in capsys.readouterr().err
 
     partial = write_run(tmp_path / "partial", 0.5, names[:3])
     quick = write_run(tmp_path / "quick", 0.5, names, num_frames=4)

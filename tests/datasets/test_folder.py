@@ -85,6 +85,22 @@ def test_arrays_that_do_not_fit(world: PlaneWorld, tmp_path: Path) -> None:
             sequences(folder)
 
 
+def test_cameras_that_are_none(world: PlaneWorld, tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", world)
+    for T, K, said in (
+        (2 * world.T_world_camera, world.K, r"camera\.npz: pose 0 is no rotation and translation"),
+        (world.T_world_camera, 0 * world.K, r"camera\.npz has intrinsics that are infinite or"),
+        (world.T_world_camera, np.full((3, 3), np.nan), r"camera\.npz has intrinsics that are"),
+    ):
+        np.savez(folder / "camera.npz", cam2world=T, K=K)
+        with pytest.raises(InputError, match=said):
+            sequences(folder)
+    T = world.T_world_camera.copy()
+    T[1] = np.nan
+    np.savez(folder / "camera.npz", cam2world=T, K=world.K)
+    assert sequences(folder)[0].notes == ("1 of 3 frames have no pose",)
+
+
 def test_bad_roots_are_refused(world: PlaneWorld, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no truth folder.* found an empty folder"):
         sequences(tmp_path)

@@ -51,8 +51,10 @@ FRAMES = {
     "easi3r/tum": range(0, 400, 30),
     "monst3r/bonn": range(30, 140),
     "monst3r/bonn-lad2": range(30, 140),
+    "cut3r/bonn": range(30, 140),
     "monst3r/kitti": range(110),
     "monst3r/kitti-lad2": range(110),
+    "cut3r/kitti": range(110),
     "dyn3r/kitti-selection": ALL,
     "dyn3r/kitti-odometry": ALL,
     "monst3r/nyu": ALL,
@@ -85,11 +87,19 @@ def fake_sequence(name: str = "one", n: int = 400, **truth: object) -> Sequence:
     )  # fmt: skip
 
 
+def no_truth(index: int) -> np.ndarray:
+    raise AssertionError("truth is read when it is compared")
+
+
 def read(
     protocol: str, found: list[Sequence], monkeypatch: pytest.MonkeyPatch, *names: str
 ) -> list[Sequence]:
-    """`read_sequences` of a data set that has these sequences."""
+    """`read_sequences` of a data set that has these sequences, with all kinds of truth."""
     chosen = find_protocol(protocol)
+    found = [
+        replace(s, mask=no_truth, depth=no_truth, K=np.tile(np.eye(3), (len(s), 1, 1)))
+        for s in found
+    ]
     monkeypatch.setattr(f"dyn3r.datasets.{chosen.dataset}.sequences", lambda root: found)
     return read_sequences(chosen, Path(), names)
 
@@ -130,9 +140,26 @@ class TestProtocols:
         prepared = fake_sequence(chosen, len(FRAMES[name]), prepared_for=name)
         (sequence,) = read(name, [prepared], monkeypatch)
         assert len(sequence) == len(FRAMES[name])
-        other = fake_sequence(chosen, 90, prepared_for="someone/else")
-        with pytest.raises(InputError, match=rf"^{chosen}: .* prepared for someone/else.*{name}"):
+        another = "dyn3r/sintel-masks"
+        other = fake_sequence(chosen, 90, prepared_for=another)
+        with pytest.raises(InputError, match=rf"^{chosen}: .* prepared for {another}.*{name}"):
             read(name, [other], monkeypatch)
+
+    @pytest.mark.parametrize("name", ["monst3r/bonn-lad2", "cut3r/bonn"])
+    def test_protocols_of_the_same_frames_share_prepared_ones(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepared = fake_sequence("crowd2", 110, prepared_for="monst3r/bonn")
+        (sequence,) = read(name, [prepared], monkeypatch)
+        assert len(sequence) == 110
+
+    def test_a_sequence_that_ends_before_the_first_frame(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(
+            InputError, match=r"^crowd2: cut3r/bonn takes the frames from number 30 on, found 30"
+        ):
+            read("bonn", [fake_sequence("crowd2", 30)], monkeypatch)
 
     def test_sequences(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert set(find_protocol("davis").sequences) == set(DAVIS_16)
@@ -147,8 +174,25 @@ class TestProtocols:
         assert only.name == "balloon"
         with pytest.raises(InputError, match="no sequence 'x': it has balloon2, "):
             read("bonn", found, monkeypatch, "x")
-        with pytest.raises(InputError, match="none of the sequences of monst3r/bonn"):
+        with pytest.raises(InputError, match="none of the sequences of cut3r/bonn"):
             read("bonn", found[-1:], monkeypatch)
+
+    def test_their_names_are_in_the_manual(self) -> None:
+        manual = (Path(__file__).parents[2] / "docs/benchmark.md").read_text()
+        for protocol in PROTOCOLS:
+            assert f"`{protocol.name}`" in manual
+            for name in (*(protocol.sequences or ()), *protocol.exclude):
+                assert name in manual, name
+
+    def test_a_root_without_the_truth_stops_at_once(
+        self, world: PlaneWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bare = world_sequence(world, T_world_camera=None, K=None, mask=None)
+        monkeypatch.setattr("dyn3r.datasets.sintel.sequences", lambda root: [bare])
+        with pytest.raises(
+            InputError, match=r"has no true cameras, which .* compares: found images, depth$"
+        ):
+            read_sequences(find_protocol("sintel"), Path(), ("plane",))
 
     def test_excluded_scenes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         found = [fake_sequence(f"scene{n:04d}_00", 4) for n in range(707, 807)]
@@ -162,13 +206,15 @@ class TestProtocols:
         assert stretched == {"monst3r/sintel-depth", "cut3r/sintel-depth", "monst3r/bonn",
                              "monst3r/kitti", "monst3r/nyu", "easi3r/dycheck",
                              "monst3r/sintel-depth-lad2", "monst3r/bonn-lad2",
-                             "monst3r/kitti-lad2", "dyn3r/kitti-selection"}  # fmt: skip
+                             "monst3r/kitti-lad2", "dyn3r/kitti-selection", "cut3r/bonn",
+                             "cut3r/kitti"}  # fmt: skip
         cut = {p.name for p in PROTOCOLS if p.max_depth == 70}
         assert cut == {"monst3r/sintel-depth", "cut3r/sintel-depth", "monst3r/bonn",
-                       "monst3r/sintel-depth-lad2", "monst3r/bonn-lad2"}  # fmt: skip
+                       "monst3r/sintel-depth-lad2", "monst3r/bonn-lad2", "cut3r/bonn"}  # fmt: skip
         steps = {p.name for p in PROTOCOLS if p.depth_alignment == "lad2"}
         assert steps == {name for name in FRAMES if name.endswith("-lad2")}
-        assert find_protocol("cut3r/sintel-depth").depth_alignment == "scale_weiszfeld"
+        least = {p.name for p in PROTOCOLS if p.depth_alignment == "scale_weiszfeld"}
+        assert least == {name for name in FRAMES if name.startswith("cut3r/")}
         for p in PROTOCOLS:
             of = {"masks": "frames", "cameras": "sequences", "depth": "pixels"}
             assert p.average == of[p.tasks[0]]
@@ -182,11 +228,12 @@ class TestProtocols:
             ("monst3r/sintel-pose", "MonST3R", {"ATE": 0.108, "RPEt": 0.042, "RPEr": 0.732}),
             ("monst3r/tum", "CUT3R", {"ATE": 0.046, "RPEt": 0.015, "RPEr": 0.473}),
             ("easi3r/tum", "MonST3R", {"ATE": 0.183, "RPEt": 0.148, "RPEr": 6.985}),
-            ("monst3r/bonn", "MonST3R", {"abs rel": 0.067, "d<1.25": 0.963}),
+            ("cut3r/bonn", "MonST3R", {"abs rel": 0.067, "d<1.25": 0.963}),
             ("monst3r/sintel-depth-lad2", "MonST3R", {"abs rel": 0.335, "d<1.25": 0.585}),
             ("monst3r/kitti-lad2", "MonST3R, updated setting", {"abs rel": 0.089, "d<1.25": 0.911}),
             ("monst3r/bonn-lad2", "MonST3R", {"abs rel": 0.063, "d<1.25": 0.964}),
-            ("monst3r/kitti", "MonST3R", {"abs rel": 0.168, "d<1.25": 0.744}),
+            ("cut3r/kitti", "CUT3R", {"abs rel": 0.118, "d<1.25": 0.881}),
+            ("cut3r/kitti", "MonST3R", {"abs rel": 0.168, "d<1.25": 0.744}),
             ("easi3r/dycheck", "DUSt3R", {"ATE": 0.035, "RPEt": 0.030, "RPEr": 2.323}),
         ],
     )
@@ -250,6 +297,17 @@ class TestFrames:
         np.testing.assert_array_equal(truth.dynamic[0], resize_nearest(mask, mapping))
         np.testing.assert_array_equal(truth.depth[0], resize_nearest(depth, mapping))
         assert truth.T_world_camera is truth.K is None
+
+    def test_truth_of_another_shape_is_refused(self) -> None:
+        mapping = frame_mapping((48, 64), size=64)
+        for what, kind in (("mask", bool), ("depth", np.float32)):
+            sequence = replace(
+                fake_sequence(n=1), **{what: lambda i, kind=kind: np.ones((48, 66), kind)}
+            )
+            with pytest.raises(
+                InputError, match=rf"^one: the true {what} of frame 0 is 66x48, .* image, 64x48"
+            ):
+                truth_of(sequence, mapping, find_protocol("folder"))
 
     def test_times_and_names(self) -> None:
         clip = prepare_clip(fake_sequence(n=3, fps=10.0), 64)
@@ -339,7 +397,7 @@ class TestMeasure:
             v, u = (np.indices((h, w)) + 0.5) / np.array([h, w])[:, None, None]
             return (2 + u + 2 * v).astype(np.float32)
 
-        true = plane(90, 128)
+        true = plane(96, 128)
         true[:9, :10] = 70  # at the limit: left out
         true[-9:, :10] = 500
         true[40, :7] = 0
@@ -348,12 +406,12 @@ class TestMeasure:
         protocol = find_protocol("monst3r/sintel-depth")
         clip = prepare_clip(sequence, 64, stretch=True)
         result = measure(scene_of(clip, depth=depth), sequence, protocol)
-        assert result.pixels == 5 * (90 * 128 - 180 - 7)
+        assert result.pixels == 5 * (96 * 128 - 180 - 7)
         assert result.metrics["abs rel"] < 1e-3
         assert result.metrics["d<1.25"] == 1
         whole = measure(scene_of(clip, depth=depth), sequence, replace(protocol, max_depth=1e9))
-        assert whole.pixels == 5 * (90 * 128 - 7)
-        assert whole.metrics["d<1.25"] == pytest.approx(1 - 180 / (90 * 128 - 7))
+        assert whole.pixels == 5 * (96 * 128 - 7)
+        assert whole.metrics["d<1.25"] == pytest.approx(1 - 180 / (96 * 128 - 7))
 
     def test_the_published_scale_and_shift_are_hardly_a_fit(self, world: PlaneWorld) -> None:
         """A shift of 5 is not found by steps that move by about 0.1; the median scale is kept."""
@@ -550,7 +608,7 @@ class TestMeansAndTables:
         assert mean(some, "JR", "sequences") == 0.5
         table = sequence_table(find_protocol("davis"), some)
         assert table_rows(table)["b"] == ["2", "failed", "failed", "-"]
-        assert "Failed: b." in table
+        assert "Failed: b (it broke)." in table
         errors = [result("a", 10, None, metrics={"ATE": 0.25}), failed("b", 2)]
         assert mean(errors, "ATE", "sequences") == 0.25
         assert mean([failed("b", 2)], "ATE", "sequences") is None
@@ -738,8 +796,15 @@ class TestRuns:
 
     def test_damaged_results_are_refused(self, settings: BenchmarkSettings) -> None:
         list(run_benchmark(replace(settings, sequences=("fine",))))
-        for text in ("{", "[]", '{"sequence": "fine", "more": 1}'):
-            benchmark_run.result_file(settings.output, "fine").write_text(text)
+        file = benchmark_run.result_file(settings.output, "fine")
+        good = json.loads(file.read_text())
+        changes: list[dict] = [
+            {"more": 1}, {"frames": "three"}, {"metrics": {"JM": "high"}}, {"baseline": [1]},
+            {"per_frame": {"J": 3}}, {"sequence": "broken"}, {"status": "fine"}, {"about": None},
+            {"missing": [1]}, {"curves": "none"},
+        ]  # fmt: skip
+        for text in ("{", "[]", *(json.dumps(good | change) for change in changes)):
+            file.write_text(text)
             with pytest.raises(InputError, match=r"fine\.json is not a result"):
                 list(run_benchmark(settings, resume=True))
         for text in ("{", "[]", "{}"):

@@ -6,12 +6,19 @@ import base64
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from tests.datasets.davis_tree import squares
+from tests.evaluation.scene_of_clip import scene_of
 
 from dyn3r.evaluation.benchmark import THRESHOLDS, Result
 from dyn3r.evaluation.protocols import find_protocol
 from dyn3r.evaluation.report import write_report
+from dyn3r.evaluation.truth import Truth
+from dyn3r.evaluation.worst_frames import write_worst_frames
+from dyn3r.io.images import frame_mapping
+from dyn3r.types import Clip
 
 HOSTILE = """"><script>alert('x')</script><img src=http://evil.example/a.png> & co"""
 PROTOCOL = find_protocol("folder")
@@ -72,7 +79,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
 def test_every_sequence_has_a_row_and_a_section(page: Page) -> None:
     assert sorted(page.ids) == sorted(["walk", HOSTILE])
     assert page.text.count("walk") == 2
-    assert page.text.count("failed: no <i>file</i>") == 1
+    assert page.text.count("failed: no <i>file</i>") == 2
     for said in ("50.0 %", "0.123", "Partial", "True masks mark: moves", "ATE", "mean over frames"):
         assert said in page.text
 
@@ -94,6 +101,50 @@ def test_plots_and_worst_frames_are_in_the_page(tmp_path: Path) -> None:
         assert b"<svg" in base64.b64decode(link.partition(",")[2])
     (picture,) = (link for link in data if link.startswith("data:image/jpeg"))
     assert base64.b64decode(picture.partition(",")[2])[:2] == b"\xff\xd8"
+
+
+def test_published_rows_stand_beside_the_whole(tmp_path: Path) -> None:
+    protocol = find_protocol("davis")
+    results = [
+        Result(protocol.name, name, 68 if i else 84, metrics={"JM": 0.5, "JR": 0.5},
+               about={"dyn3r_version": "0.1", "size": 224, "machine": {"cores": 2, "gpu": "none"}})
+        for i, name in enumerate(protocol.sequences)
+    ]  # fmt: skip
+    write_report(tmp_path, protocol, results, shortened=False)
+    page = Page((tmp_path / "report.html").read_text())
+    assert "Easi3R (MonST3R) (published: Easi3R, as quoted in DATASETS.md)57.7 %71.6 %" in page.text
+    assert "dyn3r 0.1, frames with a long side of 224 pixels, 2 cores; 0 s of" in page.text
+    write_report(tmp_path, protocol, results[:5], shortened=False)
+    assert "published:" not in (tmp_path / "report.html").read_text()
+
+
+def test_worst_frames_of_masks_else_of_depth(tmp_path: Path) -> None:
+    """Frame 4 has a wrong mask, frame 2 a wrong depth: the other frames are the first ones."""
+    n, (h, w) = 6, (48, 64)
+    clip = Clip(
+        np.full((n, h, w, 3), 90, np.uint8), frame_mapping((h, w), size=64),
+        tuple(f"{i:05d}" for i in range(n)), np.arange(n) / 24, "clip", 24.0,
+    )  # fmt: skip
+    dynamic = squares(n)
+    depth = np.ones((n, h, w), np.float32)
+    depth[2, :, :10] = 3
+    truth = Truth(depth=np.ones((n, h, w)), dynamic=dynamic)
+    wrong = dynamic.copy()
+    wrong[4] = False
+    for found, row, white in ((wrong, 3, False), (dynamic, 2, True)):
+        file = tmp_path / f"{row}.png"  # no loss
+        write_worst_frames(file, scene_of(clip, depth=depth, dynamic=found), clip, truth)
+        sheet = np.asarray(Image.open(file)).astype(int)
+        assert sheet.shape == (4 * h, 3 * w, 3)
+        image, masks, error = (
+            sheet[row * h : (row + 1) * h, k * w : (k + 1) * w] for k in range(3)
+        )
+        assert (image[h // 2 :] == 90).all()
+        assert image[:12].max() > 200  # the name
+        red = masks[..., 0] - masks[..., 1]
+        assert (red.max() > 50) == (not white)
+        assert (error[:, 2:8] == 255).all() == white
+        assert (error[:, 20:] == 0).all()
 
 
 def test_a_run_of_which_everything_failed(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ class Benchmark:
     dycheck, and folder (truth folders of your own). `dyn3r datasets` says where they come from. A
     name such as easi3r/tum chooses a protocol; docs/benchmark.md lists them. One line a sequence is
     printed as it is done; OUT has a JSON file a sequence, table.md, table.csv and report.html.
-    `table` compares earlier runs, beside published numbers where the whole protocol was run.
+    `table` compares earlier runs, beside published numbers where the whole protocol was run; with
+    -o, it also writes OUT/table.md and OUT/table.csv.
     """
 
     data: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DATA|table")]]
@@ -76,7 +77,7 @@ class Benchmark:
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
         if self.data == "table":
-            say(*_table_of_runs(self.results).splitlines())
+            say(*self._compare().splitlines())
             return
         from dyn3r.evaluation.benchmark_run import read_results
 
@@ -94,6 +95,21 @@ class Benchmark:
                 "(--resume runs them again)"
             )
 
+    def _compare(self) -> str:
+        """The tables of earlier runs; they are written to OUT if it is given."""
+        from dyn3r.evaluation.benchmark_run import SETTINGS
+        from dyn3r.evaluation.benchmark_table import runs_csv
+        from dyn3r.io.atomic import write_text
+
+        tables, shortened = _runs(self.results)
+        text = _table_of_runs(tables, shortened)
+        if self.output is not None:
+            if (self.output / SETTINGS).exists():
+                raise InputError(f"{self.output} holds the results of a run: give another folder")
+            write_text(self.output / "table.md", text + "\n", overwrite=self.overwrite)
+            write_text(self.output / "table.csv", runs_csv(tables), overwrite=self.overwrite)
+        return text
+
     def _settings(self) -> tuple[BenchmarkSettings, Protocol]:
         """Check what was asked for before anything is loaded."""
         from dyn3r.evaluation.benchmark_run import SETTINGS, BenchmarkSettings
@@ -107,6 +123,8 @@ class Benchmark:
         if self.root is None:
             raise InputError(f"--root is missing: the folder of {protocol.dataset}")
         self._check_numbers()
+        if self.resume and self.overwrite:
+            raise InputError("--resume keeps the results and --overwrite replaces them: give one")
         label = f"{protocol.name.replace('/', '_')}_{self.method}"
         if self.method != "colmap":
             label += f"_{Path(self.model).stem}"
@@ -169,11 +187,9 @@ def _line(result: Result) -> str:
     return f"{result.sequence}: {counted(result.frames, 'frame')}, {result.seconds:.0f} s: {values}"
 
 
-def _table_of_runs(folders: tuple[Path, ...]) -> str:
-    """Runs of the same protocol beside each other; one table a protocol."""
+def _runs(folders: tuple[Path, ...]) -> tuple[dict[str, dict[str, list[Result]]], set[str]]:
+    """Results by protocol and run, and the protocols of which a run is shortened."""
     from dyn3r.evaluation.benchmark_run import read_results, read_settings
-    from dyn3r.evaluation.benchmark_table import runs_table
-    from dyn3r.evaluation.protocols import find_protocol
 
     if not folders:
         raise InputError("give the folders of earlier runs: dyn3r benchmark table results/*")
@@ -189,6 +205,14 @@ def _table_of_runs(folders: tuple[Path, ...]) -> str:
         runs[name if name not in runs else str(folder)] = results
         if settings.get("num_frames") is not None:
             shortened.add(settings["protocol"])
+    return by_protocol, shortened
+
+
+def _table_of_runs(by_protocol: dict[str, dict[str, list[Result]]], shortened: set[str]) -> str:
+    """Runs of the same protocol beside each other; one table a protocol."""
+    from dyn3r.evaluation.benchmark_table import runs_table
+    from dyn3r.evaluation.protocols import find_protocol
+
     return "\n\n".join(
         runs_table(find_protocol(name), runs, shortened=name in shortened)
         for name, runs in by_protocol.items()

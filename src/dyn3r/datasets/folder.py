@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dyn3r.datasets.cameras import known_K, known_poses, lost_notes
 from dyn3r.datasets.files import image_files, listing, npz_names, per_file, read_npz, read_rgb
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
@@ -23,7 +24,7 @@ def sequences(root: Path) -> list[Sequence]:
     """The truth folder `root`, or every truth folder in it.
 
     Raises:
-        InputError: no truth folder; arrays that do not fit the number of frames.
+        InputError: no truth folder; arrays that do not fit the number of frames; no cameras.
     """
     if _is_truth_folder(root):
         return [_sequence(root)]
@@ -45,8 +46,8 @@ def _sequence(folder: Path) -> Sequence:
     n = len(files)
     T = K = None
     if (folder / "camera.npz").is_file():
-        T = _fit(read_npz(folder / "camera.npz", "cam2world").astype(np.float64), (n, 4, 4), folder)
-        K = _intrinsics(folder, n)
+        poses = _fit(read_npz(folder / "camera.npz", "cam2world"), (n, 4, 4), folder)
+        T, K = known_poses(poses, folder / "camera.npz"), _intrinsics(folder, n)
     return Sequence(
         name=folder.resolve().name,
         frame_names=tuple(f.stem for f in files),
@@ -55,6 +56,7 @@ def _sequence(folder: Path) -> Sequence:
         mask=_array(folder / "dynamic.npz", "mask", n, bool),
         T_world_camera=T,
         K=K,
+        notes=() if T is None else lost_notes(T),
     )
 
 
@@ -62,8 +64,9 @@ def _intrinsics(folder: Path, n: int) -> np.ndarray | None:
     """K of every frame; None if camera.npz has none."""
     if "K" not in npz_names(folder / "camera.npz"):
         return None
-    K = read_npz(folder / "camera.npz", "K").astype(np.float64)
-    return _fit(np.broadcast_to(K, (n, 3, 3)) if K.shape == (3, 3) else K, (n, 3, 3), folder)
+    K = read_npz(folder / "camera.npz", "K")
+    every = np.broadcast_to(K, (n, 3, 3)) if K.shape == (3, 3) else K
+    return known_K(_fit(every, (n, 3, 3), folder), folder / "camera.npz")
 
 
 def _array(file: Path, key: str, n: int, dtype: type) -> Callable[[int], np.ndarray] | None:

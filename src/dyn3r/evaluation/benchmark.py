@@ -63,6 +63,24 @@ class Result:
         values: dict[str, Any] = without_nan(dict(vars(self)))
         return values
 
+    @staticmethod
+    def from_json(values: Any) -> Result:
+        """The result of which `to_json` made `values`. Raises ValueError for anything else."""
+        try:
+            result = Result(**values)
+            numbers = [*result.metrics.values(), *result.baseline.values()]
+            numbers += [v for series in result.per_frame.values() for v in series]
+            texts = [result.protocol, result.sequence, result.error, *result.missing]
+            mappings = isinstance(result.curves, dict) and isinstance(result.about, dict)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+        fits = mappings and result.status in ("ok", "failed") and isinstance(result.frames, int)
+        fits &= isinstance(result.pixels, int) and isinstance(result.seconds, (int, float))
+        fits &= all(v is None or isinstance(v, (int, float)) for v in numbers)
+        if not fits or not all(isinstance(text, str) for text in texts):
+            raise ValueError("values of other types than those of a result")
+        return result
+
 
 def run_sequence(
     sequence: Sequence,

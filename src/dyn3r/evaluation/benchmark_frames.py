@@ -12,13 +12,17 @@ from PIL import Image
 
 from dyn3r.datasets.sequence import Reader, Sequence
 from dyn3r.errors import InputError
-from dyn3r.evaluation.protocols import Protocol
+from dyn3r.evaluation.protocols import Protocol, find_protocol
 from dyn3r.evaluation.truth import Truth
 from dyn3r.io.images import frame_mapping, prepare_image, resize_nearest
 from dyn3r.types import Clip, FrameMapping
 
 MOST_GAPS = 3
 """Gaps of a sequence that are named."""
+ASPECT_TOLERANCE = 0.02
+"""Relative difference of the aspect ratios of an image and its depth.
+
+Source: that of ScanNet, whose colour has 1296x968 pixels and whose depth 640x480, is 0.004."""
 
 
 def read_sequences(protocol: Protocol, root: Path, names: tuple[str, ...] = ()) -> list[Sequence]:
@@ -27,7 +31,7 @@ def read_sequences(protocol: Protocol, root: Path, names: tuple[str, ...] = ()) 
     `names` chooses some of them; otherwise those of the protocol that are under `root`.
 
     Raises:
-        InputError: another data set or layout, unknown names, nothing left.
+        InputError: another data set or layout, unknown names, nothing left, no truth to compare.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: give the root of the data set with --root")
@@ -42,7 +46,29 @@ def read_sequences(protocol: Protocol, root: Path, names: tuple[str, ...] = ()) 
             f"{root} has none of the sequences of {protocol.name}: it has {', '.join(found)}, "
             "which --sequences can choose"
         )
+    _check_truth(root, chosen, protocol)
     return [_frames(sequence, protocol) for sequence in chosen]
+
+
+def _check_truth(root: Path, chosen: list[Sequence], protocol: Protocol) -> None:
+    """Refuse a data set of which no sequence has what the protocol compares."""
+    known = {truth for sequence in chosen for truth in _truths(sequence)}
+    if not known & set(protocol.tasks):
+        raise InputError(
+            f"{root} has no true {' or '.join(protocol.tasks)}, which {protocol.name} compares: "
+            f"found {', '.join(['images', *sorted(known)])}"
+        )
+
+
+def _truths(sequence: Sequence) -> list[str]:
+    """Which tasks a sequence has truth for."""
+    cameras = sequence.has_cameras or sequence.K is not None
+    there = {
+        "masks": sequence.mask is not None,
+        "cameras": cameras or sequence.T_world_camera is not None,
+        "depth": sequence.depth is not None,
+    }
+    return [task for task, known in there.items() if known]
 
 
 def _frames(sequence: Sequence, protocol: Protocol) -> Sequence:
@@ -50,13 +76,27 @@ def _frames(sequence: Sequence, protocol: Protocol) -> Sequence:
     if protocol.drop_last:
         sequence = sequence.select(range(len(sequence) - 1))
     if sequence.prepared_for is None:
+        if len(sequence) <= protocol.start:
+            raise InputError(
+                f"{sequence.name}: {protocol.name} takes the frames from number "
+                f"{protocol.start} on, found {len(sequence)}"
+            )
         return sequence.take(start=protocol.start, stride=protocol.stride, limit=protocol.limit)
-    if sequence.prepared_for != protocol.name:
+    if not _same_frames(find_protocol(sequence.prepared_for), protocol):
         raise InputError(
             f"{sequence.name}: its frames were prepared for {sequence.prepared_for}: use that "
             f"protocol, or the data set as it unpacks for {protocol.name}"
         )
     return sequence.take(limit=protocol.limit)
+
+
+def _same_frames(prepared: Protocol, protocol: Protocol) -> bool:
+    """Whether frames that were picked for `prepared` are those that a protocol takes.
+
+    `--num-frames` shortens `protocol.limit`, which takes the first of them.
+    """
+    rules = [(p.dataset, p.start, p.stride, p.drop_last) for p in (prepared, protocol)]
+    return rules[0] == rules[1]
 
 
 def prepare_clip(
@@ -96,10 +136,10 @@ def truth_of(sequence: Sequence, mapping: FrameMapping, protocol: Protocol) -> T
     """
     depth = dynamic = T = K = None
     if "depth" in protocol.tasks and sequence.depth is not None:
-        depth = resampled(sequence.depth, len(sequence), mapping)
+        depth = resampled(sequence.depth, sequence, mapping)
         depth = np.where(depth < protocol.max_depth, depth, np.float32(0))
     if "masks" in protocol.tasks and sequence.mask is not None:
-        dynamic = resampled(sequence.mask, len(sequence), mapping)
+        dynamic = resampled(sequence.mask, sequence, mapping)
     if "cameras" in protocol.tasks:
         T = sequence.T_world_camera
         if T is not None and not np.isfinite(T).all(axis=(1, 2)).any():
@@ -113,16 +153,29 @@ def truth_of(sequence: Sequence, mapping: FrameMapping, protocol: Protocol) -> T
     return Truth(depth=depth, dynamic=dynamic, T_world_camera=T, K=K)
 
 
-def resampled(read: Callable[[int], np.ndarray], n: int, mapping: FrameMapping) -> np.ndarray:
-    """Maps of any size, resized and cropped like the frames."""
+def resampled(
+    read: Callable[[int], np.ndarray], sequence: Sequence, mapping: FrameMapping
+) -> np.ndarray:
+    """Maps of every frame, resized and cropped like the frames; `read`: `depth` or `mask`.
+
+    Raises InputError for a mask of another size than the image, and for depth of another shape.
+    """
     out = None
-    for i in range(n):
+    for i, name in enumerate(sequence.frame_names):
         values = read(i)
-        own = FrameMapping(
-            (values.shape[0], values.shape[1]), mapping.resized_hw, mapping.crop_xy, mapping.size_hw
-        )
+        (h, w), (source_h, source_w) = values.shape, mapping.source_hw
+        same = values.shape == mapping.source_hw
+        if not same and values.dtype != bool:  # depth may come from another sensor
+            same = abs(w * source_h / (h * source_w) - 1) < ASPECT_TOLERANCE
+        if not same:
+            what = "mask" if values.dtype == bool else "depth"
+            raise InputError(
+                f"{sequence.name}: the true {what} of frame {name} is {w}x{h}, expected the shape "
+                f"of its image, {source_w}x{source_h}"
+            )
+        own = FrameMapping((h, w), mapping.resized_hw, mapping.crop_xy, mapping.size_hw)
         if out is None:
-            out = np.empty((n, *mapping.size_hw), values.dtype)
+            out = np.empty((len(sequence), *mapping.size_hw), values.dtype)
         out[i] = resize_nearest(values, own)
     assert out is not None
     return out

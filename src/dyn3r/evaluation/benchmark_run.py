@@ -152,6 +152,8 @@ def run_benchmark(
             of other weights.
     """
     protocol = protocol_of(settings)
+    if settings.method == "colmap" and "cameras" not in protocol.tasks:
+        raise InputError(f"colmap finds cameras, and {protocol.name} compares none")
     names = {s.name: len(s) for s in read_sequences(protocol, settings.root, settings.sequences)}
     if not overwrite:
         check_settings(settings)
@@ -232,8 +234,10 @@ def read_results(output: Path) -> dict[str, Result]:
     out = {}
     for file in sorted((output / "sequences").glob("*.json")):
         try:
-            result = Result(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            result = Result.from_json(json.loads(file.read_text(encoding="utf-8")))
+            if result_file(output, result.sequence) != file:
+                raise ValueError("the name is that of another sequence")
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{file} is not a result of a benchmark: delete it") from error
         out[result.sequence] = result
     return out

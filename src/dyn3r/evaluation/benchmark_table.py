@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dyn3r.errors import InputError
 from dyn3r.evaluation.benchmark import Result
 from dyn3r.evaluation.completeness import shortfalls
-from dyn3r.evaluation.protocols import TASK_METRICS, Average, Protocol
+from dyn3r.evaluation.protocols import TASK_METRICS, Average, Protocol, find_protocol
 
 AVERAGES: tuple[Average, ...] = ("frames", "sequences", "pixels")
 PERCENT = {"JM", "JR", "false moving", "ATE/path", "focal", "registered", "d<1.25"}
@@ -81,9 +81,7 @@ def runs_table(
     Raises:
         InputError: there is no such sequence.
     """
-    common = set.intersection(*({r.sequence for r in results} for results in runs.values()))
-    if not common:
-        raise InputError(f"{', '.join(runs)}: no sequence of {protocol.name} is in all of them")
+    common = _common(protocol.name, runs)
     everything = [r for results in runs.values() for r in results]
     metrics = shown_metrics(protocol, everything)
     lines = _head(["method", *metrics, "frames", "failed"])
@@ -127,6 +125,37 @@ def sequence_csv(results: Sequence[Result]) -> str:
     return text.getvalue()
 
 
+def runs_csv(tables: dict[str, dict[str, list[Result]]]) -> str:
+    """CSV: a row a run of each protocol, its means over the common sequences, full precision.
+
+    `tables`: protocol -> name of a run -> its results.
+    """
+    names = [m for name in tables for m in find_protocol(name).metrics]
+    names = list(dict.fromkeys(names))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["protocol", "run", "sequences", "frames", "failed", *names])
+    for name, runs in tables.items():
+        protocol, common = find_protocol(name), _common(name, runs)
+        for run, results in runs.items():
+            kept = [r for r in results if r.sequence in common]
+            failed = sum(r.status == "failed" for r in kept)
+            values = [mean(kept, m, protocol.average) for m in names]
+            writer.writerow(
+                [name, run, len(common), sum(r.frames for r in kept), failed]
+                + ["" if v is None else repr(float(v)) for v in values]
+            )
+    return text.getvalue()
+
+
+def _common(protocol: str, runs: dict[str, list[Result]]) -> set[str]:
+    """Sequences that all runs have. Raises InputError if there is none."""
+    common = set.intersection(*({r.sequence for r in results} for results in runs.values()))
+    if not common:
+        raise InputError(f"{', '.join(runs)}: no sequence of {protocol} is in all of them")
+    return common
+
+
 def shown_metrics(protocol: Protocol, results: Sequence[Result]) -> list[str]:
     """The protocol's metrics that any result has."""
     return [m for m in protocol.metrics if any(r.metrics.get(m) is not None for r in results)]
@@ -139,9 +168,10 @@ def remarks(protocol: Protocol, results: Sequence[Result], lacks: list[str]) -> 
         hidden = "Published numbers are of the whole and are not shown."
         partial = f"Partial: {'; '.join(lacks)}."
         out.append(f"{partial} {hidden}" if protocol.published else partial)
-    failed = sorted({r.sequence for r in results if r.status == "failed"})
+    failed = {r.sequence: r.error for r in results if r.status == "failed"}
     if failed:
-        out.append(f"Failed: {', '.join(failed)}. They count as 0 in JM and JR, and not in errors.")
+        names = "; ".join(f"{name} ({error})" for name, error in sorted(failed.items()))
+        out.append(f"Failed: {names}. They count as 0 in JM and JR, and not in errors.")
     notes = {r.sequence: "; ".join(r.about["notes"]) for r in results if r.about.get("notes")}
     out += [f"Note on {name}: {note}." for name, note in sorted(notes.items())]
     kinds = {str(r.about["mask_kind"]) for r in results if r.about.get("mask_kind")}

@@ -26,10 +26,11 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem
 table { border-collapse: collapse; margin: 1rem 0; }
 td, th { padding: .25rem .75rem; border-bottom: 1px solid #8884; text-align: right; }
 td:first-child, th:first-child { text-align: left; }
-tr.mean td { font-weight: 600; } tr.base td { opacity: .65; } td.failed { color: #c22; }
+tr.mean td { font-weight: 600; } tr.base td { opacity: .65; } .failed { color: #c22; }
 section { margin: 2.5rem 0; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; }
 img { max-width: 100%; } .plots img { background: #fff; }
-dt { font-weight: 600; float: left; clear: left; width: 6rem; }
+th, tr td + td { white-space: nowrap; } td.failed { white-space: normal; }
+dt { font-weight: 600; float: left; clear: left; width: 8rem; } dd { margin-left: 8rem; }
 @media (prefers-color-scheme: dark) { body { background: #111; color: #ddd; } }
 """
 
@@ -48,7 +49,8 @@ def write_report(
             f"<p>{html.escape(sentence).replace('`', '')}</p>"
             for sentence in remarks(protocol, results, lacks)
         ),
-        _table(protocol, results),
+        _made_with(results),
+        _table(protocol, results, published=not lacks),
         _definitions(shown_metrics(protocol, results)),
         _curves_of_all(results),
         *(_sequence(output, result) for result in results),
@@ -62,7 +64,24 @@ def write_report(
     )
 
 
-def _table(protocol: Protocol, results: list[Result]) -> str:
+def _made_with(results: list[Result]) -> str:
+    """Versions, sizes and machines of the results, a sentence of each that there is."""
+    kinds = {}
+    for r in results:
+        machine = r.about.get("machine", {})
+        gpu = machine.get("gpu", "none")
+        where = f"{machine.get('cores', '?')} cores" + (f", {gpu}" if gpu != "none" else "")
+        said = f"dyn3r {r.about.get('dyn3r_version', '?')}"
+        if "size" in r.about:
+            said += f", frames with a long side of {r.about['size']} pixels"
+        kinds[f"{said}, {where}"] = r.status == "ok"
+    seconds = sum(r.seconds for r in results)
+    made = "; ".join(kind for kind, ok in kinds.items() if ok)
+    return f"<p>{html.escape(made)}; {seconds:.0f} s of reconstruction.</p>" if made else ""
+
+
+def _table(protocol: Protocol, results: list[Result], *, published: bool) -> str:
+    """A row a sequence, the means, the baseline, and published rows if asked for."""
     metrics = shown_metrics(protocol, results)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ["sequence", "frames", *metrics])
     rows = []
@@ -85,6 +104,10 @@ def _table(protocol: Protocol, results: list[Result]) -> str:
         rows.append(_row(f"mean over {average}{mark}", frames, values, "mean"))
     base = [cell(m, mean(results, m, protocol.average, "baseline")) for m in metrics]
     rows.append(_row("constant depth, still camera, no motion", frames, base, "base"))
+    for row in protocol.published if published else ():
+        values = [cell(m, row.values.get(m)) for m in metrics]
+        label = html.escape(f"{row.method} (published: {row.source})")
+        rows.append(_row(label, "", values, "base"))
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
@@ -110,8 +133,10 @@ def _curves_of_all(results: list[Result]) -> str:
     def draw(axes: Axes) -> None:
         axes.plot(recall, precision, marker=".")
         for k in range(0, len(THRESHOLDS), 6):
-            axes.annotate(f"{THRESHOLDS[k]:.2f}", (recall[k], precision[k]))
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision",
+            place = (recall[k], precision[k])
+            axes.annotate(f"{THRESHOLDS[k]:.2f}", place, xytext=(-4, -10),
+                          textcoords="offset points", ha="right")  # fmt: skip
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision",
                  title="motion map, by threshold")  # fmt: skip
 
     return f"<section><h2>Masks</h2>{plot(draw, 'precision over recall of masks')}</section>"
@@ -119,7 +144,8 @@ def _curves_of_all(results: list[Result]) -> str:
 
 def _sequence(output: Path, result: Result) -> str:
     """Plots and worst frames of a sequence."""
-    plots = [_over_time(name, values) for name, values in result.per_frame.items()]
+    unit = {"distance": f" of the camera centres, {result.about.get('unit', 'arbitrary')}"}
+    plots = [_over_time(name, v, unit.get(name, "")) for name, v in result.per_frame.items()]
     if "path" in result.curves:
         path, true = (np.array(result.curves[name], dtype=float) for name in ("path", "true path"))
         for label, axes in (("from above", (0, 2)), ("from the side", (2, 1))):
@@ -129,10 +155,12 @@ def _sequence(output: Path, result: Result) -> str:
     if picture.is_file():
         data = base64.b64encode(picture.read_bytes()).decode()
         shown = (
-            "<p>The worst frames: image, and error. Masks: green agrees, red is missed, blue is "
+            "<p>The worst frames: image, and errors. Masks: green agrees, red is missed, blue is "
             "false. Depth: brighter is worse, white from 50 %.</p>"
             f'<img alt="worst frames" loading="lazy" src="data:image/jpeg;base64,{data}">'
         )
+    if result.status == "failed":
+        shown = f'<p class="failed">failed: {html.escape(result.error)}</p>'
     name = html.escape(result.sequence)
     return (
         f'<section id="{name}"><h2>{name}</h2><div class="plots">{"".join(plots)}</div>'
@@ -140,13 +168,13 @@ def _sequence(output: Path, result: Result) -> str:
     )
 
 
-def _over_time(name: str, values: list[float | None]) -> str:
+def _over_time(name: str, values: list[float | None], unit: str) -> str:
     """A metric of every frame."""
     y = np.array([math.nan if v is None else v for v in values])
 
     def draw(axes: Axes) -> None:
         axes.plot(np.arange(len(y)), y)
-        axes.set(xlabel="frame", ylabel=name, title=f"{name} over time")
+        axes.set(xlabel="frame", ylabel=f"{name}{unit}", title=f"{name} over time")
         axes.set_ylim(0, 1.02 if name == "J" else None)
 
     return plot(draw, f"{name} over time")
@@ -173,7 +201,7 @@ def plot(draw: Callable[[Any], None], alt: str) -> str:
     """An image element with what `draw` draws on axes (SVG, in the page)."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(3.9, 2.9), layout="constrained")
     draw(figure.add_subplot())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

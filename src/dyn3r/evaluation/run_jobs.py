@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -41,8 +42,12 @@ _problem = ""
 
 
 def _prepare(worker: Worker, threads: int) -> None:
-    """Prepare this process; its first job reports what is wrong."""
+    """Prepare this process; its first job reports what is wrong.
+
+    Ctrl-C reaches every process of a terminal: the one that started this one ends it.
+    """
     global _worker, _problem  # one per process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         worker.prepare(threads)
         _worker = worker
@@ -58,6 +63,7 @@ def _run_in_processes(worker: Worker, items: list[str], jobs: int) -> Iterator[O
     """A pool of one process for every job at a time, so that a death costs only its own job."""
     threads = max(1, (multiprocessing.cpu_count() or 1) // jobs)
     waiting, started = list(items), dict.fromkeys(items, 0)
+    others = set(multiprocessing.active_children())
     idle = [_one_process(worker, threads) for _ in range(jobs)]
     running: dict[Future[Outcome], tuple[str, ProcessPoolExecutor]] = {}
     try:
@@ -81,6 +87,9 @@ def _run_in_processes(worker: Worker, items: list[str], jobs: int) -> Iterator[O
                 else:
                     yield outcome
     finally:
+        if running:  # interrupted: what they do would keep this process for as long as it takes
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
         for pool in [*idle, *(pool for _, pool in running.values())]:
             pool.shutdown(cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""A picture of the frames of a sequence that came out worst: image, truth, estimate."""
+"""A picture of the frames of a sequence that came out worst: image, error of masks and depth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from dyn3r.evaluation.depth_metrics import relative_error
 from dyn3r.evaluation.mask_metrics import region_similarity
@@ -29,22 +29,41 @@ LARGEST_ERROR = 0.5
 
 
 def write_worst_frames(file: Path, scene: Scene, clip: Clip, truth: Truth) -> None:
-    """Write the worst frames below each other: the image, and the error drawn on it.
+    """Write the worst frames below each other: the named image, and the errors drawn on it.
 
-    Masks: green agrees, red is missed, blue is false. Depth: brighter is worse. Nothing is written
-    without a truth of masks or depth. Raises OutputError.
+    Masks: green agrees, red is missed, blue is false. Depth: brighter is worse. They are the frames
+    of the lowest J, or of the largest depth error where all masks agree. Nothing is written without
+    a truth of masks or depth. Raises OutputError.
     """
+    panels: list[list[UInt8[np.ndarray, "h w 3"]]] = []
+    score = np.ones(len(clip.images))
     if truth.dynamic is not None:
         score = region_similarity(np.asarray(scene.dynamic), truth.dynamic)
-        drawn = [_masks(clip.images[i], scene.dynamic[i], truth.dynamic[i]) for i in _worst(score)]
-    elif truth.depth is not None:
-        error = relative_error(np.asarray(scene.depth), truth.depth)
-        score = -np.nan_to_num(error).mean(axis=(1, 2))
-        drawn = [_depth(clip.images[i], error[i]) for i in _worst(score)]
-    else:
+        panels.append(
+            [_masks(*each) for each in zip(clip.images, np.asarray(scene.dynamic), truth.dynamic)]
+        )
+    if truth.depth is not None:
+        error = np.nan_to_num(relative_error(np.asarray(scene.depth), truth.depth))
+        if (score == 1).all():
+            score = -error.mean(axis=(1, 2))
+        panels.append([_depth(each) for each in error])
+    if not panels:
         return
+    drawn = [
+        np.concatenate([_named(clip, i), *(panel[i] for panel in panels)], axis=1)
+        for i in _worst(score)
+    ]
     with atomic_file(file, overwrite=True) as part:
         Image.fromarray(np.concatenate(drawn)).save(part, quality=85)
+
+
+def _named(clip: Clip, index: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The image with its frame's name."""
+    image = Image.fromarray(clip.images[index])
+    draw, name = ImageDraw.Draw(image), clip.names[index]
+    draw.rectangle(draw.textbbox((3, 2), name), fill="black")
+    draw.text((3, 2), name, fill="white")
+    return np.asarray(image)
 
 
 def _worst(score: Float[np.ndarray, " n"]) -> list[int]:
@@ -57,16 +76,14 @@ def _masks(
     found: Bool[np.ndarray, "h w"],
     true: Bool[np.ndarray, "h w"],
 ) -> UInt8[np.ndarray, "h w2 3"]:
-    """The image, and the image with both masks on it."""
+    """The image with both masks on it."""
     painted = image.astype(np.float64)
     for where, colour in ((found & true, AGREED), (true & ~found, MISSED), (found & ~true, FALSE)):
         painted[where] = (1 - MIX) * painted[where] + MIX * np.array(colour)
-    return np.concatenate([image, painted.round().astype(np.uint8)], axis=1)
+    return painted.round().astype(np.uint8)
 
 
-def _depth(
-    image: UInt8[np.ndarray, "h w 3"], error: Float[np.ndarray, "h w"]
-) -> UInt8[np.ndarray, "h w2 3"]:
-    """The image, and its depth error as brightness."""
-    grey = (255 * np.clip(np.nan_to_num(error) / LARGEST_ERROR, 0, 1)).astype(np.uint8)
-    return np.concatenate([image, np.repeat(grey[..., None], 3, axis=2)], axis=1)
+def _depth(error: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The depth error as brightness."""
+    grey = (255 * np.clip(error / LARGEST_ERROR, 0, 1)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
