@@ -15,15 +15,16 @@ import torch
 from dyn3r.alignment.align import align
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.motion.mask_network import load_mask_network, mask_probability
-from dyn3r.mvs import multi_view_depth
+from dyn3r.mvs import load_depth_network, multi_view_depth
 from dyn3r.network.model import prepare_model
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.options import Options
 from dyn3r.pipeline import reconstruct
 from dyn3r.types import FlowFields, PairPredictions, RunContext
 from tests.alignment.synthetic_pairs import SIZE, cameras, make, pairs_within
-from tests.factories import geometry_of, moving_square, tiny_network, tiny_scene
+from tests.factories import moving_square, tiny_network, tiny_scene
 from tests.fake_device import OnDevice, fake_device
+from tests.mvs.walls import sideways, walls
 
 PIXELS = SIZE[0] * SIZE[1]
 
@@ -83,25 +84,36 @@ def test_alignment_with_flow_mixes_nothing() -> None:
     assert sum(transfers.to_host) <= 5.5 * 3 * PIXELS
 
 
-def test_networks_stay_on_the_device() -> None:
+def test_mask_networks_stay_on_the_device() -> None:
     scene = tiny_scene()
     n, h, w = scene.depth.shape
     parts = np.random.default_rng(0).random((n, 7, h, w)).astype(np.float32)
-    geometry = geometry_of(scene.T_world_camera, scene.K, np.maximum(scene.depth, 0.1))
+    here = mask_probability(load_mask_network(), scene.images, parts)
+    with fake_device() as transfers:
+        there = mask_probability(load_mask_network(), scene.images, parts, device="meta")
+    np.testing.assert_array_equal(there, here)
+    assert sum(transfers.to_host) == n * h * w
+    assert transfers.scalars == 0
 
-    def masks(device: str) -> np.ndarray:
-        return mask_probability(load_mask_network(), scene.images, parts, device=device)
 
-    def depth(device: str) -> np.ndarray:
-        return multi_view_depth(geometry, scene.images, device=device).depth
-
-    for stage in (masks, depth):
-        here = stage("cpu")
-        with fake_device() as transfers:
-            there = stage("meta")
-        np.testing.assert_array_equal(there, here)
-        assert sum(transfers.to_host) == n * h * w
-        assert transfers.scalars == 0
+def test_multi_view_depth_stays_on_the_device() -> None:
+    """One transfer back for the choice of source frames, and one with the result."""
+    images, found = walls(sideways())
+    n, h, w = found.depth.shape
+    dynamic = np.zeros((n, h, w), bool)
+    dynamic[:, 5:30, 40:60] = True
+    here = multi_view_depth(found, images, dynamic=dynamic).depth
+    with fake_device() as transfers:
+        there = multi_view_depth(found, images, dynamic=dynamic, device="meta").depth
+    np.testing.assert_allclose(there, here, rtol=1e-5)
+    choice = 2 * n + 2 * n * (n - 1)  # ranges of depth; overlap and parallax of pairs
+    assert transfers.to_host == [choice, n * h * w]
+    assert transfers.scalars == 0
+    weights = sum(x.numel() for x in load_depth_network().parameters())
+    cameras = 12 * n * (n - 1)
+    constants = 15 * n  # depths around the depth before, of the network
+    # images, depth, depth at the ground contact, masks
+    assert sum(transfers.to_device) == weights + cameras + constants + 6 * n * h * w
 
 
 def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
