@@ -53,7 +53,8 @@ def test_threads_change_nothing(images: np.ndarray, monkeypatch: pytest.MonkeyPa
         background = background_evidence(images, np.full_like(depth, 2), dynamic, K, T)
         valid = visible(depth, K, T, dynamic, sigma)
         return (
-            np.asarray(flow.flow), np.asarray(flow.visible), means.evidence(), means.parts(),
+            np.asarray(flow.flow), np.asarray(flow.visible),
+            means.evidence().numpy(), means.parts().numpy(),
             background.color_difference, background.colour, valid,
         )  # fmt: skip
 

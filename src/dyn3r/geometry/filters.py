@@ -31,6 +31,19 @@ def window_mean_reflect(x: Float[Tensor, "n h w"], side: int) -> Float[Tensor, "
     return window_sum(pad(x, (side // 2,) * 4, mode="reflect"), side) / side**2
 
 
+def window_mean_repeat(x: Float[Tensor, "*batch h w"], side: int) -> Float[Tensor, "*batch h w"]:
+    """Means over the windows around all pixels; `side` is odd, at most twice the image.
+
+    Outside is the mirror image with the outermost pixels repeated (OpenCV's BORDER_REFLECT).
+    """
+    reach = side // 2
+    if not reach:
+        return x
+    wide = torch.cat([x[..., :reach].flip(-1), x, x[..., -reach:].flip(-1)], -1)
+    wide = torch.cat([wide[..., :reach, :].flip(-2), wide, wide[..., -reach:, :].flip(-2)], -2)
+    return window_sum(wide, side) / side**2
+
+
 def window_mean_inside(x: Float[Tensor, "*batch h w"], side: int) -> Float[Tensor, "*batch h w"]:
     """Means over those pixels of the windows (`side` is odd) that lie within the image."""
     around = (side // 2,) * 4

@@ -76,7 +76,7 @@ class SweepFrames:
         self.K, self.T_world_camera = K, T_world_camera
         self.size_hw = (int(depth.shape[1]), int(depth.shape[2]))
         self.images, self.depth, self.dynamic = (
-            torch.from_numpy(np.ascontiguousarray(x)).to(device)
+            torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
             for x in (images, depth.astype(np.float32, copy=False), dynamic)
         )
         static_count = (~dynamic).sum((1, 2))
