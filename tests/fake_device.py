@@ -33,6 +33,7 @@ class Transfers:
 
     to_host: list[int] = field(default_factory=list)
     to_device: list[int] = field(default_factory=list)
+    bytes_to_device: int = 0
     scalars: int = 0
     """Single numbers that the host waits for."""
 
@@ -91,9 +92,12 @@ def run(func: Any, args: Any, kwargs: dict[str, Any], transfers: Transfers) -> A
         transfers.to_host.append(there[0].numel())
     elif target is not None and here and on_device:
         transfers.to_device.append(here[0].numel())
+        transfers.bytes_to_device += here[0].nbytes
     elif func is aten.copy_.default and here and there:
         moved = transfers.to_host if isinstance(args[1], OnDevice) else transfers.to_device
         moved.append(args[1].numel())
+        if moved is transfers.to_device:
+            transfers.bytes_to_device += args[1].nbytes
         on_device = isinstance(args[0], OnDevice)
     elif there and any(x.dim() > 0 for x in here):
         allowed = func in BY_INDEX and isinstance(args[0], OnDevice)

@@ -6,6 +6,7 @@ On a device that this machine does not have (`tests.fake_device`).
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,19 @@ import torch
 
 from dyn3r.alignment.align import align
 from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.motion.flow_residual import flow_evidence
 from dyn3r.motion.mask_network import load_mask_network, mask_probability
-from dyn3r.mvs import multi_view_depth
+from dyn3r.mvs import load_depth_network, multi_view_depth
 from dyn3r.network.model import prepare_model
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.options import Options
 from dyn3r.pipeline import reconstruct
 from dyn3r.types import FlowFields, PairPredictions, RunContext
 from tests.alignment.synthetic_pairs import SIZE, cameras, make, pairs_within
-from tests.factories import geometry_of, moving_square, tiny_network, tiny_scene
+from tests.factories import moving_square, tiny_network, tiny_scene
 from tests.fake_device import OnDevice, fake_device
+from tests.motion.test_flow_residual import film
+from tests.mvs.walls import sideways, walls
 
 PIXELS = SIZE[0] * SIZE[1]
 
@@ -83,25 +87,62 @@ def test_alignment_with_flow_mixes_nothing() -> None:
     assert sum(transfers.to_host) <= 5.5 * 3 * PIXELS
 
 
-def test_networks_stay_on_the_device() -> None:
+def test_mask_networks_stay_on_the_device() -> None:
     scene = tiny_scene()
     n, h, w = scene.depth.shape
     parts = np.random.default_rng(0).random((n, 7, h, w)).astype(np.float32)
-    geometry = geometry_of(scene.T_world_camera, scene.K, np.maximum(scene.depth, 0.1))
+    here = mask_probability(load_mask_network(), scene.images, parts)
+    with fake_device() as transfers:
+        there = mask_probability(load_mask_network(), scene.images, parts, device="meta")
+    np.testing.assert_array_equal(there, here)
+    assert sum(transfers.to_host) == n * h * w
+    assert transfers.scalars == 0
 
-    def masks(device: str) -> np.ndarray:
-        return mask_probability(load_mask_network(), scene.images, parts, device=device)
 
-    def depth(device: str) -> np.ndarray:
-        return multi_view_depth(geometry, scene.images, device=device).depth
+@pytest.mark.parametrize("half", [True, False])
+def test_evidence_stays_on_the_device(half: bool) -> None:
+    """Every flow field goes there once and as it is; evidence comes back once."""
+    shot = film(noise=0.3)
+    n, h, w = shot.images.shape[:3]
+    dtype = np.float16 if half else np.float32
+    visible = np.random.default_rng(0).random((len(shot.flow.edges), h, w)) < 0.9
+    flow = FlowFields(shot.flow.edges, shot.flow.flow.astype(dtype), visible)
+    evidence = partial(flow_evidence, shot.predictions, shot.images, flow)
+    here = evidence()
+    with fake_device() as transfers:
+        there = evidence(device="meta")
+    assert there.parts is not None
+    np.testing.assert_allclose(there.parts, here.parts, atol=1e-4)
+    np.testing.assert_allclose(there.refined, here.refined, atol=1e-3)
+    np.testing.assert_allclose(there.typical_px, here.typical_px, rtol=1e-4)
+    # how many pixels are seen; evidence, probability and the parts; typical distances
+    assert sorted(transfers.to_host) == [n, n, n * h * w, n * h * w, 7 * n * h * w]
+    assert transfers.scalars == 0
+    pixels = len(flow.edges) * h * w
+    # flow and where it is seen; inverse depth; images, twice: also for the mask network
+    network = 4 * sum(x.numel() for x in load_mask_network().parameters())
+    read = 2 * pixels * (2 if half else 4) + pixels + (4 + 6) * n * h * w
+    assert read + network <= transfers.bytes_to_device < read + network + 4 * h * w
 
-    for stage in (masks, depth):
-        here = stage("cpu")
-        with fake_device() as transfers:
-            there = stage("meta")
-        np.testing.assert_array_equal(there, here)
-        assert sum(transfers.to_host) == n * h * w
-        assert transfers.scalars == 0
+
+def test_multi_view_depth_stays_on_the_device() -> None:
+    """One transfer back for the choice of source frames, and one with the result."""
+    images, found = walls(sideways())
+    n, h, w = found.depth.shape
+    dynamic = np.zeros((n, h, w), bool)
+    dynamic[:, 5:30, 40:60] = True
+    here = multi_view_depth(found, images, dynamic=dynamic).depth
+    with fake_device() as transfers:
+        there = multi_view_depth(found, images, dynamic=dynamic, device="meta").depth
+    np.testing.assert_allclose(there, here, rtol=1e-5)
+    choice = 2 * n + 2 * n * (n - 1)  # ranges of depth; overlap and parallax of pairs
+    assert transfers.to_host == [choice, n * h * w]
+    assert transfers.scalars == 0
+    weights = sum(x.numel() for x in load_depth_network().parameters())
+    cameras = 12 * n * (n - 1)
+    constants = 15 * n  # depths around the depth before, of the network
+    # images, depth, depth at the ground contact, masks
+    assert sum(transfers.to_device) == weights + cameras + constants + 6 * n * h * w
 
 
 def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +164,7 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     record(dyn3r.pipeline, "align", lambda _, kwargs: kwargs["options"].device)
     record(dyn3r.pipeline, "flow_estimator", lambda args, _: args[1])
     record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
+    record(dyn3r.motion.flow_residual, "rigid_residual", lambda args, _: args[-1])
     record(dyn3r.motion.flow_residual, "mask_probability", lambda _, kwargs: kwargs["device"])
     model = prepare_model(tiny_network(), "tiny", device="cpu")
     model = replace(model, device=torch.device("cpu:0"))  # another name of the CPU
@@ -130,4 +172,6 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     assert len(make_pairs(options.pairs, 3)) == 4
     reconstruct(moving_square(3), model, options, context=RunContext())
     assert told == dict.fromkeys(told, "cpu:0")
-    assert set(told) == {"align", "flow_estimator", "multi_view_depth", "mask_probability"}
+    assert set(told) == {
+        "align", "flow_estimator", "multi_view_depth", "rigid_residual", "mask_probability",
+    }  # fmt: skip

@@ -13,7 +13,7 @@ from dyn3r.io.clip import read_clip
 from dyn3r.motion.background_model import background_evidence
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.motion.rigid_residual import rigid_residual
-from dyn3r.mvs.plane_sweep import SweepFeatures, plane_sweep
+from dyn3r.mvs.plane_sweep import SweepFrames, plane_sweep
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.scene.visibility_rule import visible
 from dyn3r.types import no_progress
@@ -53,7 +53,8 @@ def test_threads_change_nothing(images: np.ndarray, monkeypatch: pytest.MonkeyPa
         background = background_evidence(images, np.full_like(depth, 2), dynamic, K, T)
         valid = visible(depth, K, T, dynamic, sigma)
         return (
-            np.asarray(flow.flow), np.asarray(flow.visible), means.evidence(), means.parts(),
+            np.asarray(flow.flow), np.asarray(flow.visible),
+            means.evidence().numpy(), means.parts().numpy(),
             background.color_difference, background.colour, valid,
         )  # fmt: skip
 
@@ -70,10 +71,9 @@ def test_one_set_of_features_serves_sweeps_of_all_threads(images: np.ndarray) ->
     n, h, w = images.shape[:3]
     K, T = cameras(n, (h, w))
     depth, still = np.full((n, h, w), 2.0, np.float32), np.zeros((n, h, w), bool)
-    features = SweepFeatures(images)
+    frames = SweepFrames(images, K, T, depth, still)
     found = [
-        list(ordered_map(lambda i: plane_sweep(features, i, K, T, depth, still), range(n), count))
-        for count in (1, 4)
+        list(ordered_map(lambda i: plane_sweep(frames, i), range(n), count)) for count in (1, 4)
     ]
     for one, four in zip(*found):
         np.testing.assert_array_equal(one.channels.numpy(), four.channels.numpy())

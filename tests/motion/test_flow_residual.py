@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from tests.oracles import rigid_residual as oracle
 
 from dyn3r.errors import InputError
 from dyn3r.evaluation.mask_metrics import region_similarity
@@ -21,9 +23,15 @@ from dyn3r.motion.flow_residual import (
 from dyn3r.motion.guided_filter import guided_filter_grey
 from dyn3r.motion.masks import motion_from_masks
 from dyn3r.motion.options import FlowCueOptions
-from dyn3r.motion.rigid_flow import _products, _solve, fit_static_flow, nearest_static_flow
-from dyn3r.motion.rigid_residual import mean_inverse_depth
-from dyn3r.types import FlowFields, PairPredictions
+from dyn3r.motion.rigid_flow import (
+    _equations,
+    _products,
+    _solve,
+    fit_static_flow,
+    nearest_static_flow,
+)
+from dyn3r.motion.rigid_residual import mean_inverse_depth, rigid_residual
+from dyn3r.types import FlowFields, PairPredictions, no_progress
 
 H, W, N = 64, 96, 4
 
@@ -91,8 +99,17 @@ PLAIN = FlowCueOptions(smoothing=0.0, photometric=False)
 def distance_to_static(
     P: np.ndarray, field: np.ndarray, inverse_depth: np.ndarray, depth_tolerance: float = 1.0
 ) -> np.ndarray:
-    nearest = nearest_static_flow(P, field, inverse_depth, depth_tolerance)
-    return np.linalg.norm(nearest - field, axis=-1)
+    fields, inverse = torch.from_numpy(field).float(), torch.from_numpy(inverse_depth).float()
+    fields = fields.permute(2, 0, 1)[None]
+    nearest = nearest_static_flow(torch.from_numpy(P)[None], fields, inverse[None], depth_tolerance)
+    return (nearest - fields).norm(dim=1)[0].numpy()
+
+
+def fit(field: np.ndarray, inverse_depth: np.ndarray) -> np.ndarray:
+    """P of one flow field that is visible everywhere."""
+    fields = torch.from_numpy(field).permute(2, 0, 1)[None]
+    usable = torch.ones(1, *field.shape[:2], dtype=torch.bool)
+    return fit_static_flow(fields, usable, torch.from_numpy(inverse_depth)[None], 0.5)[0].numpy()
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
@@ -237,12 +254,11 @@ def test_the_fit_is_free_of_scale_shift_and_tilt_of_inverse_depth() -> None:
     shot = film(mover=False)
     assert shot.predictions.points1 is not None
     inverse = 1 / shot.predictions.points1[0, ..., 2].astype(np.float64)
-    usable = np.ones((1, H, W), bool)
     v, u = np.mgrid[:H, :W]
     for changed in (inverse * 3, 2 * inverse + 0.4, inverse + 0.001 * u - 0.002 * v):
         changed = changed / np.median(changed)
-        P = fit_static_flow(shot.flow.flow[:1], usable, changed[None], 0.5)
-        assert distance_to_static(P[0], shot.flow.flow[0], changed).max() < 0.2
+        P = fit(shot.flow.flow[0], changed)
+        assert distance_to_static(P, shot.flow.flow[0], changed).max() < 0.2
 
 
 def test_slack_forgives_wrong_depth_and_not_other_motion() -> None:
@@ -251,7 +267,7 @@ def test_slack_forgives_wrong_depth_and_not_other_motion() -> None:
     inverse = 1 / shot.predictions.points1[2, ..., 2].astype(np.float64)
     inverse /= np.median(inverse)
     field = shot.flow.flow[2]
-    P = fit_static_flow(field[None], np.ones((1, H, W), bool), inverse[None], 0.5)[0]
+    P = fit(field, inverse)
     off = inverse * 1.3
     strict = distance_to_static(P, field, off)
     assert strict.max() > 1
@@ -267,8 +283,9 @@ def test_normal_equations_against_plain_least_squares() -> None:
     points = rng.standard_normal((1, 60, 4))
     points[..., 2] = 1
     target, weight = rng.standard_normal((1, 60, 2)), rng.random((1, 60))
-    coordinates_first = (x.transpose(0, 2, 1) for x in (points, target))
-    P = _solve(_products(*coordinates_first), weight)[0]
+    coordinates_first = (torch.from_numpy(x).transpose(1, 2) for x in (points, target))
+    equations = _equations(torch.device("cpu"))
+    P = _solve(_products(*coordinates_first), equations, torch.from_numpy(weight))[0].numpy()
     rows, right = [], []
     for x, y, w in zip(points[0], target[0], weight[0]):
         zero = np.zeros(4)
@@ -284,6 +301,25 @@ def test_normal_equations_against_plain_least_squares() -> None:
     slow = np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0]
     assert np.allclose(P[:2].ravel(), slow[:8], atol=1e-6)
     assert np.allclose(P[2, [0, 1, 3]], slow[8:], atol=1e-6)
+
+
+@pytest.mark.parametrize("tolerance", [1.0, 2.0])
+def test_evidence_is_that_of_numpy_and_opencv(tolerance: float) -> None:
+    shot = film(noise=0.3)
+    rng = np.random.default_rng(1)
+    kept = np.arange(len(shot.flow.edges)) != 4  # the way back of one pair is not known
+    visible = rng.random((kept.sum(), H, W)) < 0.9
+    visible[2] = False  # and one pair sees nothing
+    flow = FlowFields(shot.flow.edges[kept], shot.flow.flow[kept].astype(np.float16), visible)
+    images = np.stack([cv2.GaussianBlur(x, (0, 0), 2.0) for x in shot.images])
+    inverse = mean_inverse_depth(shot.predictions, N, (H, W))
+    options = FlowCueOptions(depth_tolerance=tolerance)
+    parts = rigid_residual(inverse, images, flow, options, no_progress).parts().numpy()
+    expected = oracle.parts(inverse, images, flow, tolerance)
+    # OpenCV rounds positions to 1/32 pixel and colours to integers
+    np.testing.assert_allclose(parts, expected, atol=0.03)
+    assert np.abs(parts - expected).mean() < 1e-3
+    assert expected[:, 0].max() > 0.3
 
 
 def test_combining_two_cues(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from dyn3r.mvs.depth_network import (
     sample_costs,
 )
 from dyn3r.mvs.estimate import WEIGHTS, frame_channels
-from dyn3r.mvs.plane_sweep import CHANNELS, PLANES, Sweep, SweepFeatures, plane_sweep
+from dyn3r.mvs.plane_sweep import CHANNELS, PLANES, Sweep, SweepFrames, plane_sweep
 from dyn3r.network.checkpoints.recommendation import Recommendation
 from dyn3r.options import Options, RefinementOptions, resolve
 from dyn3r.types import Geometry, Priors, RunContext
@@ -102,11 +102,12 @@ def test_costs_are_sampled_around_the_depth_before() -> None:
 
 def test_frame_channels() -> None:
     images, found = walls(sideways())
-    depth, snapped = found.depth[2], found.depth[2] / 2
+    snapped = torch.from_numpy((found.depth[2] / 2).astype(np.float32))
     sweep = Sweep(torch.ones(CHANNELS, 32, 48), max_inverse_depth=0.5, plane_spacing_px=0.98)
-    dynamic = np.zeros(SIZE, bool)
-    dynamic[10, 20] = True
-    seen = frame_channels(images[2], depth, snapped, dynamic, found.K[2], sweep).numpy()
+    dynamic = np.zeros((5, *SIZE), bool)
+    dynamic[2, 10, 20] = True
+    frames = SweepFrames(images, found.K, found.T_world_camera, found.depth, dynamic)
+    seen = frame_channels(frames, 2, snapped, sweep).numpy()
     assert seen.shape == (FRAME_CHANNELS, *SIZE)
     np.testing.assert_allclose(seen[:3, 5, 7], images[2][5, 7] / 127.5 - 1, atol=1e-6)
     assert seen[3, 0, 0] == pytest.approx(-np.log(WALL * 0.5), abs=1e-5)
@@ -116,7 +117,8 @@ def test_frame_channels() -> None:
     assert seen[6, 3, -1] == pytest.approx(47.5 / 80)
     assert seen[7, -1, 3] == pytest.approx(31.5 / 80)
     assert seen[8] == pytest.approx(0.0)  # log(0.98 + 0.02)
-    endless = frame_channels(images[2], depth * 1e9, depth * 0, dynamic, found.K[2], sweep)
+    frames.depth *= 1e9
+    endless = frame_channels(frames, 2, snapped * 0, sweep)
     assert (endless[3] == MIN_LOG_INVERSE).all()
     assert torch.isfinite(endless).all()
 
@@ -137,11 +139,10 @@ def test_depth_is_that_of_the_network_and_cameras_stay(shaken: DepthNetwork) -> 
     assert (estimated.depth > 0).all()
     assert stages[0] == ("multi-view depth", 0, 5)
     assert stages[-1] == ("multi-view depth", 5, 5)
-    sweep = plane_sweep(
-        SweepFeatures(images), 3, found.K, found.T_world_camera, found.depth, dynamic
-    )
-    snapped = snap_to_ground_contact(found.depth, dynamic)
-    frame = frame_channels(images[3], found.depth[3], snapped[3], dynamic[3], found.K[3], sweep)
+    frames = SweepFrames(images, found.K, found.T_world_camera, found.depth, dynamic)
+    sweep = plane_sweep(frames, 3)
+    snapped = torch.from_numpy(snap_to_ground_contact(found.depth, dynamic).astype(np.float32))
+    frame = frame_channels(frames, 3, snapped[3], sweep)
     expected = torch.exp(-shaken(frame[None], sweep.channels[None])[0]) / sweep.max_inverse_depth
     np.testing.assert_allclose(estimated.depth[3], expected.numpy(), rtol=1e-4)
 

@@ -1,9 +1,14 @@
-"""Bilinear sampling of images and fields at sub-pixel positions (OpenCV)."""
+"""Bilinear sampling of images and fields at sub-pixel positions: arrays (OpenCV) and tensors."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+import torch
 from jaxtyping import Float, Num
+from torch import Tensor
+from torch.nn.functional import grid_sample
 
 MAX_ROUND_TRIP_PX = 100.0
 """Upper bound of a round-trip error in pixels; also its value where the sampled field is NaN."""
@@ -41,3 +46,24 @@ def round_trip_error_px(
     returned = sample_bilinear(np.asarray(backward, np.float32), uv + forward)
     distance = np.linalg.norm(forward + returned, axis=-1)
     return np.asarray(np.fmin(distance, MAX_ROUND_TRIP_PX))
+
+
+def pixels_first(size_hw: tuple[int, int], device: torch.device) -> Float[Tensor, "2 h w"]:
+    """Coordinates (u, v) of every pixel, u and v apart."""
+    v, u = (torch.arange(side, device=device, dtype=torch.float32) for side in size_hw)
+    return torch.stack(torch.meshgrid(u, v, indexing="xy"))
+
+
+def sample_at(
+    values: Float[Tensor, "k c h w"],
+    uv: Float[Tensor, "k 2 h2 w2"],
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+) -> Float[Tensor, "k c h2 w2"]:
+    """`values` at the pixel coordinates (u, v); the nearest value outside of the image.
+
+    Any device; coordinates are not rounded. Sides of `values` are at least 2.
+    """
+    (h, w), (u, v) = values.shape[2:], uv.unbind(1)
+    # x and y apart, not interleaved: on a CPU that is read faster
+    grid = torch.stack([u * (2 / (w - 1)) - 1, v * (2 / (h - 1)) - 1]).permute(1, 2, 3, 0)
+    return grid_sample(values, grid, mode, padding_mode="border", align_corners=True)

@@ -67,7 +67,7 @@ def flow_residual_motion(
         flow: measured between frames, both directions of each pair (`dyn3r.flow.measure_flow`).
         inverse_depth: (n,h,w) for `robust`, with a median of about 1; replaces the predictions.
         options: see `FlowCueOptions`.
-        device: PyTorch device of the mask network.
+        device: PyTorch device of the residuals and the mask network.
         progress: called after every pair.
 
     Returns:
@@ -130,16 +130,17 @@ def flow_evidence(
         if inverse_depth is None:
             assert predictions is not None
             inverse_depth = mean_inverse_depth(predictions, n, (h, w))
-        means = rigid_residual(inverse_depth, clip_images, flow, options, progress)
+        there = "cpu" if device.startswith("mps") else device  # it has no double precision
+        means = rigid_residual(inverse_depth, clip_images, flow, options, progress, there)
         parts = means.parts()
-    raw, typical_px = means.evidence(), means.typical_px()
+    raw, typical_px = means.evidence().cpu().numpy(), means.typical_px().cpu().numpy()
     if options.uses_mask_network and parts is not None:
         refined = mask_probability(load_mask_network(), clip_images, parts, device=device)
         refined[~np.isfinite(typical_px)] = 0.0  # frames without evidence
-        return FlowEvidence(raw, refined, typical_px, parts)
+        return FlowEvidence(raw, refined, typical_px, parts.cpu().numpy())
     radius_px = round(options.smoothing * max(h, w))
     refined = _smoothed(raw, clip_images, radius_px) if radius_px else raw
-    return FlowEvidence(raw, refined, typical_px, parts)
+    return FlowEvidence(raw, refined, typical_px, None if parts is None else parts.cpu().numpy())
 
 
 def _smoothed(

@@ -127,31 +127,37 @@ def background_mask_inputs(
 
 
 def prepare(
-    images: UInt8[np.ndarray, "n h w 3"], parts: Float[np.ndarray, "n p h w"]
+    images: UInt8[np.ndarray, "n h w 3"],
+    parts: Float[np.ndarray, "n p h w"] | Float[Tensor, "n p h w"],
+    device: str = "cpu",
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n p h w"]]:
-    """Images (RGB, -1..1) and evidence as float32 tensors."""
-    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return scaled, torch.from_numpy(np.ascontiguousarray(parts, dtype=np.float32))
+    """Images (RGB, -1..1) and evidence as float32 tensors on the device, converted there."""
+    pictures = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
+    scaled = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+    if isinstance(parts, np.ndarray):
+        parts = torch.from_numpy(np.require(parts, requirements=["C", "W"]))
+    return scaled, parts.to(device).float()
 
 
 def mask_probability(
     network: MaskNetwork,
     images: UInt8[np.ndarray, "n h w 3"],
-    parts: Float[np.ndarray, "n p h w"] | Callable[[slice], Float[np.ndarray, "k p h w"]],
+    parts: Float[np.ndarray, "n p h w"]
+    | Float[Tensor, "n p h w"]
+    | Callable[[slice], Float[np.ndarray, "k p h w"]],
     batch: int = 8,
     device: str = "cpu",
 ) -> Float[np.ndarray, "n h w"]:
     """Probability that each pixel is dynamic, 0..1; `batch` frames at once.
 
-    `parts`: evidence of all frames, or a function that makes it for some of them. The network is
-    moved to `device`.
+    `parts`: evidence of all frames, an array or on the device, or a function that makes it for some
+    of them. The network is moved to `device`.
     """
     of = parts if callable(parts) else parts.__getitem__
-    out = np.empty((len(images), *images.shape[1:3]), np.float32)
     network = network.to(device)
-    with torch.inference_mode():
+    found = torch.empty(images.shape[:3], device=device)
+    with torch.no_grad():
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
-            inputs = (x.to(device) for x in prepare(images[rows], of(rows)))
-            out[rows] = network(*inputs).sigmoid().cpu().numpy()
-    return out
+            found[rows] = network(*prepare(images[rows], of(rows), device)).sigmoid()
+    return np.asarray(found.cpu().numpy())

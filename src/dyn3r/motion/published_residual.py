@@ -32,7 +32,7 @@ def published_residual(
     size_hw = (shape[1], shape[2])
     row_of = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
     means = ResidualMeans(shape)
-    everywhere = np.ones(size_hw, bool)
+    everywhere = torch.ones(size_hw, dtype=torch.bool)
     done = 0
     for chunk in predictions.chunks():
         focal = focal_from_points(chunk.points1)
@@ -52,7 +52,8 @@ def published_residual(
             distance_px = np.linalg.norm(static.numpy() - measured, axis=-1)
             low, high = distance_px.min(), distance_px.max()
             normalised = (distance_px - low) / (high - low + 1e-6)
-            means.add_evidence(i, normalised, distance_px, everywhere)
+            evidence, far = (torch.from_numpy(x) for x in (normalised, distance_px))
+            means.add_evidence(i, evidence, far, everywhere)
     return means
 
 

@@ -7,14 +7,19 @@ error of measured flow.
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from typing import NamedTuple
 
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
+from torch import Tensor
+
+from dyn3r.geometry.filters import window_mean_repeat
+from dyn3r.geometry.warping import MAX_ROUND_TRIP_PX, pixels_first, sample_at
 from dyn3r.io.workers import ordered_map
-from dyn3r.motion.flow_sampling import round_trip_px, sample_along_flow
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.motion.residual_means import PairResidual, ResidualMeans
-from dyn3r.motion.rigid_flow import fit_static_flow, length_of, nearest_static_flow
+from dyn3r.motion.rigid_flow import centred_grid, fit_static_flow, length_of, nearest_static_flow
 from dyn3r.types import FlowFields, PairPredictions, Progress
 
 MIN_VISIBLE = 0.2
@@ -29,10 +34,16 @@ COLOR_NOISE = 4.0
 """Difference of colours (0..255) that noise and interpolation alone make."""
 COLOR_WINDOW_PX = 5
 """Side of the window over which differences of colours are averaged."""
+TYPICAL_STRIDE = 2
+"""Every second row and column decides what distance is typical of a pair. Source: run time."""
 PAIRS_AT_ONCE = 16
-"""Pairs that static-scene flow is fitted to together."""
-CHANNEL_MEAN = np.full(3, 1 / 3, np.float32)
-"""Weights of red, green and blue. A product with them is faster than a mean over a short axis."""
+"""Pairs that static-scene flow is fitted to together, on a CPU."""
+PAIRS_AT_ONCE_ELSEWHERE = 128
+"""The same on other devices."""
+PIXELS_AT_ONCE = 2**15
+"""Pixels of the pairs that are compared together, on a CPU: they stay in its cache."""
+PIXELS_AT_ONCE_ELSEWHERE = 2**22
+"""The same on other devices. Source: about 0.5 GB."""
 
 
 def rigid_residual(
@@ -41,40 +52,35 @@ def rigid_residual(
     flow: FlowFields,
     options: FlowCueOptions,
     progress: Progress,
+    device: str = "cpu",
 ) -> ResidualMeans:
-    """Mean residuals of every frame over its pairs. `inverse_depth` has a median of about 1."""
-    means = ResidualMeans(images.shape[:3])
-    row_of = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
-    inverse = inverse_depth.astype(np.float32)
+    """Mean residuals of every frame over its pairs. `inverse_depth` has a median of about 1.
 
-    def fit(start: int) -> Float[np.ndarray, "k 3 4"]:
-        rows = slice(start, start + PAIRS_AT_ONCE)
-        fields = np.asarray(flow.flow[rows], dtype=np.float32)
-        depths = inverse_depth[flow.edges[rows, 0]]
-        return fit_static_flow(fields, _visible(flow, rows), depths, NOISE_PX)
-
-    starts = range(0, len(flow.edges), PAIRS_AT_ONCE)
-    fits = [P for some in ordered_map(fit, starts) for P in some]
-
-    def compare(row: int) -> tuple[PairResidual, Bool[np.ndarray, "h w"]] | None:
-        (i, j), P = flow.edges[row].tolist(), fits[row]
-        visible = _visible(flow, slice(row, row + 1))[0]
-        if visible.mean() < MIN_VISIBLE or not np.isfinite(P).all():
-            return None
-        field = np.asarray(flow.flow[row], dtype=np.float32)
-        static = nearest_static_flow(P, field, inverse[i], depth_tolerance=options.depth_tolerance)
-        back = row_of.get((j, i))
-        residual = _pair_residual(
-            field, static, None if back is None else flow.flow[back], visible, j - i
-        )
-        if options.photometric:
-            residual = _with_colors(residual, images[i], images[j], field, static)
-        return residual, visible
-
-    for row, found in enumerate(ordered_map(compare, range(len(flow.edges)))):
-        progress("comparing flow", row + 1, len(flow.edges))
-        if found is not None:
-            means.add(int(flow.edges[row, 0]), *found)
+    On `device`, which needs double precision: every flow field goes there once, nothing comes back.
+    """
+    pictures = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
+    inverse = torch.from_numpy(inverse_depth.astype(np.float32)).to(device)
+    clip = _Clip(inverse, pictures.permute(0, 3, 1, 2).contiguous(), flow, options)
+    means = ResidualMeans(images.shape[:3], device)
+    on_cpu = clip.images.is_cpu
+    step, pixels = (
+        (PAIRS_AT_ONCE, PIXELS_AT_ONCE)
+        if on_cpu
+        else (PAIRS_AT_ONCE_ELSEWHERE, PIXELS_AT_ONCE_ELSEWHERE)
+    )
+    at_once = max(1, pixels // (images.shape[1] * images.shape[2]))
+    starts = range(0, len(flow.edges), step)
+    # threads help on a CPU alone
+    fitted = ordered_map(
+        lambda start: clip.fit(np.arange(start, min(start + step, len(flow.edges)))), starts,
+        None if on_cpu else 1,
+    )  # fmt: skip
+    some = (part for pairs in fitted for part in pairs.split(at_once))
+    for pairs, found in ordered_map(lambda x: (x, clip.compare(x)), some, None if on_cpu else 1):
+        for k, row in enumerate(pairs.rows.tolist()):
+            i, j = flow.edges[row].tolist()
+            means.add(i, PairResidual(*(x[k] for x in found)), pairs.visible[k], j - i)
+            progress("comparing flow", row + 1, len(flow.edges))
     return means
 
 
@@ -96,37 +102,137 @@ def mean_inverse_depth(
     return np.exp(-total / np.maximum(weights, 1e-9)).clip(0.02, 5.0)
 
 
-def _visible(flow: FlowFields, rows: slice) -> Bool[np.ndarray, "k h w"]:
-    if flow.visible is not None:
-        return np.asarray(flow.visible[rows], dtype=bool)
-    return np.ones(flow.flow[rows].shape[:3], bool)
+class _Pairs(NamedTuple):
+    """Some pairs, on the device."""
+
+    rows: Int[np.ndarray, " k"]
+    """Their rows in the flow."""
+    field: Float32[Tensor, "k 2 h w"]
+    """Measured flow in pixels."""
+    backward: list[Float32[Tensor, "2 h w"] | None]
+    """That of the opposite pairs, where it was measured."""
+    visible: Bool[Tensor, "k h w"]
+    """Where the flow is to be believed; nowhere in pairs that do not count."""
+    P: Float64[Tensor, "k 3 4"]
+    """The static-scene flow, see `dyn3r.motion.rigid_flow`."""
+
+    def split(self, count: int) -> list[_Pairs]:
+        """The pairs in parts of at most `count`."""
+        parts = []
+        for start in range(0, len(self.rows), count):
+            some = slice(start, start + count)
+            parts.append(
+                _Pairs(
+                    self.rows[some], self.field[some], self.backward[some], self.visible[some],
+                    self.P[some],
+                )
+            )  # fmt: skip
+        return parts
 
 
-def _pair_residual(
-    measured: Float[np.ndarray, "h w 2"],
-    static: Float[np.ndarray, "h w 2"],
-    backward: Float[np.ndarray, "h w 2"] | None,
-    visible: Bool[np.ndarray, "h w"],
-    frames_apart: int,
+class _Clip:
+    """Frames on the device, and the flow between them."""
+
+    def __init__(
+        self,
+        inverse_depth: Float32[Tensor, "n h w"],
+        images: UInt8[Tensor, "n 3 h w"],
+        flow: FlowFields,
+        options: FlowCueOptions,
+    ) -> None:
+        self.inverse_depth, self.images = inverse_depth, images
+        self.flow, self.options = flow, options
+        size_hw = (int(images.shape[2]), int(images.shape[3]))
+        self.pixels = pixels_first(size_hw, images.device)
+        self.grid = centred_grid(size_hw, images.device)
+        self.row_of = {(i, j): row for row, (i, j) in enumerate(flow.edges.tolist())}
+
+    def fit(self, rows: Int[np.ndarray, " k"]) -> _Pairs:
+        """Bring pairs to the device and fit static-scene flow to them."""
+        edges, device = self.flow.edges[rows].tolist(), self.images.device
+        back = [self.row_of.get((j, i)) for i, j in edges]
+        others = sorted({row for row in back if row is not None}.difference(rows.tolist()))
+        read = [*rows.tolist(), *others]
+        fields = torch.from_numpy(np.ascontiguousarray(self.flow.flow[read])).to(device)
+        fields = fields.permute(0, 3, 1, 2).float().contiguous()
+        at = {row: k for k, row in enumerate(read)}
+        visible = np.ones((len(rows), *fields.shape[2:]), bool)
+        if self.flow.visible is not None:
+            visible = np.array(self.flow.visible[rows], dtype=bool)
+        visible[visible.mean((1, 2)) < MIN_VISIBLE] = False
+        field, seen = fields[: len(rows)], torch.from_numpy(visible).to(device)
+        inverse = self._of_first(self.inverse_depth, rows)
+        P = fit_static_flow(field, seen, inverse, NOISE_PX)
+        seen &= P.isfinite().all(2).all(1)[:, None, None]
+        backward = [None if row is None else fields[at[row]] for row in back]
+        return _Pairs(rows, field, backward, seen, P)
+
+    def compare(self, pairs: _Pairs) -> PairResidual:
+        """Residuals of all pairs together."""
+        field = pairs.field
+        inverse = self._of_first(self.inverse_depth, pairs.rows)
+        tolerance = self.options.depth_tolerance
+        static = nearest_static_flow(pairs.P, field, inverse, tolerance, self.grid)
+        ends = self.pixels + field
+        residual = _residual(pairs, static, ends)
+        if not self.options.photometric:
+            return residual
+        edges = self.flow.edges[pairs.rows].tolist()
+        source, target = (
+            torch.stack([self.images[edge[k]] for edge in edges]).float() for k in (0, 1)
+        )
+        return _with_colors(residual, source, target, self.pixels + static, ends)
+
+    def _of_first(self, values: Tensor, rows: Int[np.ndarray, " k"]) -> Tensor:
+        """Values of the first frame of every pair."""
+        return torch.stack([values[i] for i in self.flow.edges[rows, 0].tolist()])
+
+
+def _residual(
+    pairs: _Pairs, static: Float32[Tensor, "k 2 h w"], ends: Float32[Tensor, "k 2 h w"]
 ) -> PairResidual:
-    """Residual of one pair: evidence s^2 / (s^2 + k^2), s = distance / standard error."""
-    distance_px = length_of(static - measured)
-    miss_px = 0.0 if backward is None else round_trip_px(measured, backward)
-    noise_px = np.sqrt(NOISE_PX**2 + (NOISE_SHARE * length_of(measured)) ** 2 + miss_px**2)
+    """Residuals with evidence s^2 / (s^2 + k^2), s = distance / standard error.
+
+    `static`: the nearest flow of a static scene. `ends`: where the measured flow leads to.
+    """
+    off_px = pairs.field - static
+    distance_px = length_of(off_px)
+    squared = pairs.field.square().sum(1).mul_(NOISE_SHARE**2).add_(NOISE_PX**2)
+    noise_px = squared.add_(_squared_round_trip(pairs, ends)).sqrt_()
     # where the whole pair fits badly (wrong depth, failed flow) only outliers count
-    noise_px = np.maximum(noise_px, 1.48 * np.median(distance_px[visible]))
-    squared = (distance_px / (NOISE_FACTOR * noise_px)) ** 2
+    some = (slice(None), *(slice(None, None, TYPICAL_STRIDE),) * 2)
+    seen = torch.where(pairs.visible[some], distance_px[some], torch.nan)
+    typical = seen.flatten(1).nanmedian(1).values
+    noise_px = torch.maximum(noise_px, 1.48 * typical[:, None, None])
+    squared = (distance_px / (NOISE_FACTOR * noise_px)).square()
     evidence = squared / (squared + 1)
-    velocity = (measured - static) * (100 / measured.shape[1] / float(frames_apart))
-    return PairResidual(evidence, distance_px, evidence, np.ones_like(evidence), velocity)
+    return PairResidual(evidence, distance_px, evidence, torch.ones_like(evidence), off_px)
+
+
+def _squared_round_trip(
+    pairs: _Pairs, ends: Float32[Tensor, "k 2 h w"]
+) -> Float32[Tensor, "k h w"]:
+    """Squared forward-backward error of each pixel; 0 where the way back is not known.
+
+    The error is at most MAX_ROUND_TRIP_PX pixels.
+    """
+    known = [x is not None for x in pairs.backward]
+    opposite = [-here if x is None else x for here, x in zip(pairs.field, pairs.backward)]
+    returned = sample_at(torch.stack(opposite), ends)
+    miss = returned.add_(pairs.field).square_().sum(1)
+    miss = miss.nan_to_num_(MAX_ROUND_TRIP_PX**2).clamp_(max=MAX_ROUND_TRIP_PX**2)
+    for at, here in zip(miss, known):
+        if not here:
+            at.zero_()
+    return miss
 
 
 def _with_colors(
     residual: PairResidual,
-    source: UInt8[np.ndarray, "h w 3"],
-    target: UInt8[np.ndarray, "h w 3"],
-    measured: Float[np.ndarray, "h w 2"],
-    static: Float[np.ndarray, "h w 2"],
+    source: Float32[Tensor, "k 3 h w"],
+    target: Float32[Tensor, "k 3 h w"],
+    ends_static: Float32[Tensor, "k 2 h w"],
+    ends: Float32[Tensor, "k 2 h w"],
 ) -> PairResidual:
     """Geometric mean of the evidence and of how much worse static-scene flow explains the colours.
 
@@ -134,20 +240,8 @@ def _with_colors(
     after warping the target by static-scene and by measured flow: 1/3 where both are equally bad,
     near 0 where both are good.
     """
-    a, b = (_color_difference(source, target, field) for field in (static, measured))
-    by_color = a**2 / (a**2 + 2 * (b**2 + COLOR_NOISE**2))
-    return residual._replace(evidence=np.sqrt(residual.evidence * by_color), by_color=by_color)
-
-
-def _color_difference(
-    source: UInt8[np.ndarray, "h w 3"],
-    target: UInt8[np.ndarray, "h w 3"],
-    field: Float[np.ndarray, "h w 2"],
-) -> Float[np.ndarray, "h w"]:
-    """Mean absolute difference (0..255) of the source from the target warped by the flow."""
-    import cv2
-
-    warped = sample_along_flow(target, field).astype(np.float32)
-    difference = np.abs(warped - source.astype(np.float32)) @ CHANNEL_MEAN
-    window = (COLOR_WINDOW_PX, COLOR_WINDOW_PX)
-    return np.asarray(cv2.boxFilter(difference, -1, window, borderType=cv2.BORDER_REFLECT))
+    warped = (sample_at(target, at) for at in (ends_static, ends))
+    differences = ((x - source).abs_().mean(1) for x in warped)
+    a, b = (window_mean_repeat(x, COLOR_WINDOW_PX) for x in differences)
+    by_color = a.square() / (a.square() + 2 * (b.square() + COLOR_NOISE**2))
+    return residual._replace(evidence=(residual.evidence * by_color).sqrt(), by_color=by_color)

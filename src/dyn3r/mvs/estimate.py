@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from dyn3r.mvs.depth_network import (
     MIN_LOG_INVERSE,
     DepthNetwork,
 )
-from dyn3r.mvs.plane_sweep import Sweep, SweepFeatures, log_plane_spacing, plane_sweep
+from dyn3r.mvs.plane_sweep import Sweep, SweepFrames, log_plane_spacing, plane_sweep
 from dyn3r.network.small import load_small
 from dyn3r.types import Geometry, Priors, Progress, no_progress
 
@@ -46,32 +47,30 @@ def multi_view_depth(
     estimates depth from the matching costs, the depth before and the image. `dynamic` pixels and
     those of an `overlay`, which is part of no surface, are not compared; what the overlay hides is
     as far away as what is beside it. Depth that `priors` fix is kept. `network` replaces that of
-    the package; it is moved to `device`. Sweeps are computed on the CPU.
+    the package. Sweeps and the network are computed on `device`; the ground contact of moving
+    objects is found on the CPU.
     """
     network = (load_depth_network() if network is None else network).to(device)
     dynamic = np.zeros(images.shape[:3], bool) if dynamic is None else dynamic
     fixed = (priors or Priors()).fixes_depth(geometry.depth.shape)
     depth = geometry.depth.astype(np.float32)
-    snapped = snap_to_ground_contact(depth, dynamic, fixed)
+    snapped = torch.from_numpy(snap_to_ground_contact(depth, dynamic, fixed)).to(device)
     if overlay is not None:
         dynamic = dynamic | overlay
-    features = SweepFeatures(images)
-    out = np.empty_like(depth)
-
-    def swept(i: int) -> Sweep:
-        return plane_sweep(features, i, geometry.K, geometry.T_world_camera, depth, dynamic)
-
-    with torch.inference_mode():
-        for i, sweep in enumerate(ordered_map(swept, range(len(images)))):
+    frames = SweepFrames(images, geometry.K, geometry.T_world_camera, depth, dynamic, device)
+    found = torch.empty_like(frames.depth)
+    # threads help on a CPU alone
+    sweeps = ordered_map(
+        partial(plane_sweep, frames), range(len(images)), None if found.is_cpu else 1
+    )
+    with torch.no_grad():
+        for i, sweep in enumerate(sweeps):
             progress(STAGE, i, len(images))
-            frame = frame_channels(
-                images[i], depth[i], snapped[i], dynamic[i], geometry.K[i], sweep
-            )
-            channels = sweep.channels[None].to(device)
-            log_inverse_depth = network(frame[None].to(device), channels)[0]
+            inputs = frame_channels(frames, i, snapped[i], sweep)
+            log_inverse_depth = network(inputs[None], sweep.channels[None])[0]
             log_inverse_depth = log_inverse_depth.clamp(MIN_LOG_INVERSE, MAX_LOG_INVERSE)
-            found = torch.exp(-log_inverse_depth) / sweep.max_inverse_depth
-            out[i] = found.cpu().numpy()
+            found[i] = torch.exp(-log_inverse_depth) / sweep.max_inverse_depth
+    out = found.cpu().numpy()
     progress(STAGE, len(images), len(images))
     if overlay is not None:
         out = inpaint_depth(out, np.broadcast_to(overlay, out.shape))
@@ -79,32 +78,29 @@ def multi_view_depth(
 
 
 def frame_channels(
-    image: UInt8[np.ndarray, "h w 3"],
-    depth: Float[np.ndarray, "h w"],
-    snapped: Float[np.ndarray, "h w"],
-    dynamic: Bool[np.ndarray, "h w"],
-    K: Float[np.ndarray, "3 3"],
-    sweep: Sweep,
+    frames: SweepFrames, i: int, snapped: Float[Tensor, "h w"], sweep: Sweep
 ) -> Float[Tensor, "9 h w"]:
-    """Full-resolution input of the network; see `dyn3r.mvs.depth_network.FRAME_CHANNELS`.
+    """Full-resolution input of the network for frame i, on the device of the frames.
 
-    `snapped` is the depth with moving objects at their ground contact.
+    See `dyn3r.mvs.depth_network.FRAME_CHANNELS`. `snapped` is the depth with moving objects at
+    their ground contact.
     """
-    h, w = depth.shape
-    out = np.empty((FRAME_CHANNELS, h, w), np.float32)
-    out[:3] = image.transpose(2, 0, 1) / np.float32(127.5) - 1
-    out[3] = log_inverse(depth * sweep.max_inverse_depth)
+    (h, w), K = frames.size_hw, frames.K[i]
+    out = torch.empty(FRAME_CHANNELS, h, w, device=snapped.device)
+    out[:3] = frames.images[i].permute(2, 0, 1) / 127.5 - 1
+    out[3] = log_inverse(frames.depth[i] * sweep.max_inverse_depth)
     out[4] = log_inverse(snapped * sweep.max_inverse_depth)
-    out[5] = dynamic
-    out[6] = (np.arange(w) - K[0, 2]) / K[0, 0]
-    out[7] = ((np.arange(h) - K[1, 2]) / K[1, 1])[:, None]
+    out[5] = frames.dynamic[i]
+    columns, rows = (torch.arange(side, device=snapped.device) for side in (w, h))
+    out[6] = (columns - float(K[0, 2])) / float(K[0, 0])
+    out[7] = ((rows - float(K[1, 2])) / float(K[1, 1]))[:, None]
     out[8] = log_plane_spacing(sweep.plane_spacing_px)
-    return torch.from_numpy(out)
+    return out
 
 
-def log_inverse(depth: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
+def log_inverse(depth: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Log inverse depth within the range of the network; `depth` in units of the last plane."""
-    return np.asarray(np.clip(-np.log(np.maximum(depth, 1e-9)), MIN_LOG_INVERSE, MAX_LOG_INVERSE))
+    return depth.clamp(min=1e-9).log().neg().clamp(MIN_LOG_INVERSE, MAX_LOG_INVERSE)
 
 
 def load_depth_network(path: str | Path | None = None) -> DepthNetwork:

@@ -2,8 +2,9 @@
 
 With known cameras, the inverse depth of a pixel determines its position in other frames. A set of
 inverse depths is tested for all pixels at once (Collins 1996, "A space-sweep approach to true
-multi-image matching"). Pixels are compared individually at full resolution; the costs have half the
-resolution. Depth is z in the camera of the frame, in the unit of length of the cameras.
+multi-image matching"). Pixels are compared individually at full resolution; the costs have half
+that. Depth is z in the camera of the frame, in the unit of length of the cameras. Sweeps are
+computed on the device of the network that reads them.
 """
 
 from __future__ import annotations
@@ -13,31 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import grid_sample
 
+from dyn3r.geometry.filters import window_mean_inside, window_mean_reflect
 from dyn3r.io.workers import kept_results
+from dyn3r.mvs.source_frames import MAX_FRAME_DISTANCE, choose_sources, homographies
 
 PLANES = 32
 """Number of inverse depths, equally spaced from 0 (infinity) to the largest. Source: the weights of
 the network are for this number."""
-MAX_SOURCES = 6
-"""Largest number of source frames that a frame is compared with. Source: run time."""
-MAX_FRAME_DISTANCE = 40
-"""Largest distance of a source frame in frames. Source: run time."""
-INVERSE_DEPTH_FACTOR, INVERSE_DEPTH_QUANTILE = 1.5, 0.97
-"""The largest inverse depth is this factor times this quantile of the inverse depth before.
-Source: chosen by hand."""
-HALF_PARALLAX_PX = 8.0
-"""Parallax in pixels at which a source frame has half its full value. Source: chosen by hand."""
-MIN_OVERLAP = 0.2
-"""Smallest share of the static pixels that a source frame must see. Source: chosen by hand."""
-BASELINE_SHARE = 0.3
-"""Source frames nearer to a chosen one than about this share of their distance from the frame have
-less value. Source: chosen by hand."""
-SOURCE_GRID = 28
-"""Samples along the long side that the choice of source frames is based on. Source: run time."""
 NORMALISATION_WINDOWS_PX = (5, 11)
 """Sides of the windows in which brightness is normalised. Source: chosen by hand."""
 CONTRAST_FLOOR = 4.0
@@ -45,6 +32,13 @@ CONTRAST_FLOOR = 4.0
 hand."""
 MIN_STATIC_WEIGHT = 0.7
 """Smallest weight of static pixels in an interpolated source pixel. Source: chosen by hand."""
+BEHIND = 1e-6
+"""Smallest projective denominator, as a share of the largest: what is behind the source camera is
+mapped far out of its image."""
+SAMPLES_AT_ONCE = 2**17
+"""Samples that are computed at once: on a CPU they stay in its cache."""
+SAMPLES_AT_ONCE_ELSEWHERE = 2**23
+"""The same on other devices. Source: about 0.4 GB."""
 CHANNELS = 2 * PLANES + 2
 """Number of channels of `Sweep.channels`."""
 
@@ -63,182 +57,158 @@ class Sweep:
     """Mean displacement in the source frames from one plane to the next, in pixels."""
 
 
-class SweepFeatures:
-    """Features of frames that are compared: brightness, and brightness normalised in two windows.
+class SweepFrames:
+    """The frames of a clip, their cameras and the depth before, on a device.
 
-    They are computed on demand; the most recent ones are kept.
+    Features of frames are computed on demand; the most recent ones are kept.
     """
 
-    def __init__(self, images: UInt8[np.ndarray, "n h w 3"]) -> None:
-        """Features of these images."""
-        self._cached = kept_results(lambda i: _features(images[i]), 2 * MAX_FRAME_DISTANCE + 1)
-
-    def __getitem__(self, i: int) -> Float[np.ndarray, "h w 3"]:
-        """Features of frame i, of order 1."""
-        return self._cached(i)
-
-
-def _features(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
-    import cv2
-
-    grey, normalised = image.mean(-1, dtype=np.float32), []
-    for side in NORMALISATION_WINDOWS_PX:
-        mean = cv2.blur(grey, (side, side))
-        deviation = np.sqrt(np.maximum(cv2.blur(grey * grey, (side, side)) - mean * mean, 0))
-        normalised.append((grey - mean) / (deviation + np.float32(CONTRAST_FLOOR)) / 3)
-    return np.dstack([grey / 128, *normalised])
-
-
-def plane_sweep(
-    features: SweepFeatures,
-    i: int,
-    K: Float[np.ndarray, "n 3 3"],
-    T_world_camera: Float[np.ndarray, "n 4 4"],
-    depth: Float[np.ndarray, "n h w"],
-    dynamic: Bool[np.ndarray, "n h w"],
-) -> Sweep:
-    """Plane sweep of frame i.
-
-    `depth` determines the range of the planes and the source frames. `dynamic` pixels of the source
-    frames are left out.
-    """
-    h2, w2 = (side // 2 for side in dynamic.shape[1:])
-    static = depth[i][~dynamic[i]]
-    inverse_depth = 1 / np.maximum(static if len(static) else depth[i].ravel(), 1e-9)
-    largest = float(INVERSE_DEPTH_FACTOR * np.quantile(inverse_depth, INVERSE_DEPTH_QUANTILE))
-    sources, parallax = choose_sources(i, K, T_world_camera, depth, dynamic)
-    if not len(sources):
-        nothing = torch.ones(CHANNELS, h2, w2)
-        nothing[-2] = 0
-        return Sweep(nothing, largest, 0.0)
-    costs = [
-        _costs(
-            features, (i, int(j)), _homography(K, T_world_camera, i, int(j)), largest, dynamic[j]
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w 3"],
+        K: Float[np.ndarray, "n 3 3"],
+        T_world_camera: Float[np.ndarray, "n 4 4"],
+        depth: Float[np.ndarray, "n h w"],
+        dynamic: Bool[np.ndarray, "n h w"],
+        device: str = "cpu",
+    ) -> None:
+        """`depth` determines planes and source frames; `dynamic` pixels are not compared with."""
+        self.K, self.T_world_camera = K, T_world_camera
+        self.size_hw = (int(depth.shape[1]), int(depth.shape[2]))
+        self.images, self.depth, self.dynamic = (
+            torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
+            for x in (images, depth.astype(np.float32, copy=False), dynamic)
         )
-        for j in sources
-    ]
-    stack = torch.stack(costs).sort(0).values  # inf where nothing is visible
-    better_half = _mean_of_visible(stack[: (len(stack) + 1) // 2])
-    every = _mean_of_visible(stack)
-    best, cost = _best_plane(_box(better_half[None], 5)[0])
-    channels = torch.cat([_box(better_half[None], 3)[0], _box(every[None], 3)[0], best, cost])
-    median = float(np.median(inverse_depth))
-    spacing = float(np.mean(parallax)) / median * largest / (PLANES - 1)
-    return Sweep(channels, largest, spacing)
+        static_count = (~dynamic).sum((1, 2))
+        self.sources = choose_sources(K, T_world_camera, self.depth, self.dynamic, static_count)
+        rows, columns = (torch.arange(side, device=device).float() for side in self.size_hw)
+        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
+        self.u, self.v = _by_position(grid).flatten(1)
+        self._kept = kept_results(self._features, 2 * MAX_FRAME_DISTANCE + 1)
+
+    def features(self, i: int) -> Float[Tensor, "4 h w"]:
+        """Brightness and brightness normalised in two windows, of order 1/3; 1 where static."""
+        return self._kept(i)
+
+    def _features(self, i: int) -> Float[Tensor, "4 h w"]:
+        grey = self.images[i].float().mean(-1)
+        found = [grey / 128]
+        for side in NORMALISATION_WINDOWS_PX:
+            mean, squared = window_mean_reflect(torch.stack([grey, grey * grey]), side)
+            deviation = (squared - mean * mean).clamp(min=0).sqrt()
+            found.append((grey - mean) / (deviation + CONTRAST_FLOOR) / 3)
+        return torch.cat([torch.stack(found) / 3, (~self.dynamic[i])[None].float()])
 
 
-def choose_sources(
-    i: int,
-    K: np.ndarray,
-    T_world_camera: np.ndarray,
-    depth: np.ndarray,
-    dynamic: np.ndarray,
-) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Source frames of frame i, and the median parallax in each in pixels.
-
-    They are chosen greedily by overlap, parallax and distance from the sources chosen before.
-    """
-    n, h, w = depth.shape
-    stride = max(1, max(h, w) // SOURCE_GRID)
-    v, u = np.mgrid[stride // 2 : h : stride, stride // 2 : w : stride]
-    z = np.where(dynamic[i][v, u], np.nan, depth[i][v, u]).ravel()
-    if np.isnan(z).all():
-        z = depth[i][v, u].ravel()
-    pixel = np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
-    value, parallax = np.full(n, -1.0), np.zeros(n)
-    for j in range(max(0, i - MAX_FRAME_DISTANCE), min(n, i + MAX_FRAME_DISTANCE + 1)):
-        if j == i:
-            continue
-        overlap, median = _overlap(*_homography(K, T_world_camera, i, j), pixel, z, (h, w))
-        if overlap > MIN_OVERLAP:
-            parallax[j] = median
-            value[j] = overlap * parallax[j] / (parallax[j] + HALF_PARALLAX_PX)
-    center = T_world_camera[:, :3, 3]
-    baseline = np.linalg.norm(center - center[i], axis=1)
-    chosen: list[int] = []
-    while len(chosen) < MAX_SOURCES and value.max() > 0:
-        best = int(value.argmax())
-        chosen.append(best)
-        # another view from the same place adds no information
-        separation = np.linalg.norm(center - center[best], axis=1)
-        value *= separation / (separation + BASELINE_SHARE * baseline + 1e-12)
-        value[best] = 0.0
-    return np.array(chosen, int), parallax[chosen]
-
-
-def _overlap(
-    A: Float[np.ndarray, "3 3"],
-    b: Float[np.ndarray, "3"],
-    pixel: Float[np.ndarray, "3 k"],
-    z: Float[np.ndarray, " k"],
-    size_hw: tuple[int, int],
-) -> tuple[float, float]:
-    """Share of the pixels with known depth z that a source frame sees, and their median parallax.
-
-    `A` and `b` are those of `_homography`; unknown depth is NaN.
-    """
-    h, w = size_hw
-    known, far = np.isfinite(z), A @ pixel
-    with np.errstate(invalid="ignore", divide="ignore"):
-        seen = far + b[:, None] / z
-        at, at_infinity = seen[:2] / seen[2], far[:2] / far[2]
-        inside = (seen[2] > 0) & (at > 0).all(0) & (at[0] < w - 1) & (at[1] < h - 1)
-    displacement = np.linalg.norm(at - at_infinity, axis=0)[inside & known & (far[2] > 0)]
-    median = float(np.median(displacement)) if len(displacement) else 0.0
-    return float((inside & known).sum() / known.sum()), median
-
-
-def _homography(
-    K: np.ndarray, T_world_camera: np.ndarray, i: int, j: int
-) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
-    """A, b: the pixel x of frame i at inverse depth d projects to A x + d b in frame j."""
-    T = np.linalg.inv(T_world_camera[j]) @ T_world_camera[i]
-    return K[j] @ T[:3, :3] @ np.linalg.inv(K[i]), K[j] @ T[:3, 3]
+def plane_sweep(frames: SweepFrames, i: int) -> Sweep:
+    """Plane sweep of frame i, on the device of the frames."""
+    h2, w2 = (side // 2 for side in frames.size_hw)
+    chosen = frames.sources[i]
+    if not len(chosen.frames):
+        nothing = torch.ones(CHANNELS, h2, w2, device=frames.depth.device)
+        nothing[-2] = 0
+        return Sweep(nothing, chosen.max_inverse_depth, 0.0)
+    reference = _by_position(frames.features(i)[:3])
+    A, b = homographies(frames.K, frames.T_world_camera, i, chosen.frames)
+    maps = np.concatenate([A, b[..., None] * chosen.max_inverse_depth], -1)
+    costs = [_costs(frames, reference, int(j), P) for j, P in zip(chosen.frames, maps)]
+    half = (len(costs) + 1) // 2
+    costs = _lowest_first(costs, half)  # inf where nothing is visible
+    lower = _visible_sum(costs[:half])
+    better_half, every = _mean(*lower), _mean(*_visible_sum(costs[half:], lower))
+    best, cost = _best_plane(window_mean_inside(better_half, 5))
+    channels = torch.cat([*(window_mean_inside(x, 3) for x in (better_half, every)), best, cost])
+    planes = (PLANES - 1) * chosen.median_inverse_depth / chosen.max_inverse_depth
+    return Sweep(channels, chosen.max_inverse_depth, float(np.mean(chosen.parallax_px)) / planes)
 
 
 def _costs(
-    features: SweepFeatures,
-    pair: tuple[int, int],
-    homography: tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]],
-    max_inverse_depth: float,
-    dynamic: Bool[np.ndarray, "h w"],
+    frames: SweepFrames,
+    reference: Float[Tensor, "3 4 q"],
+    j: int,
+    P: Float[np.ndarray, "3 4"],
 ) -> Float[Tensor, "d h2 w2"]:
-    """Difference of frame i from source frame j on every plane, 0..1, means of 2 x 2 pixels.
+    """Difference of a frame from source frame j on every plane, 0..1, means of 2 x 2 pixels.
 
-    It is inf where frame j does not see the point or is `dynamic`.
+    It is inf where frame j does not see the point or is dynamic. P maps pixels (u, v, 1) of the
+    frame, with the share of the largest inverse depth, to those of frame j. `reference`: features
+    of the frame.
     """
-    import cv2
-
-    # a fourth channel of the reference: slices of interleaved channels would be copied
-    reference = np.dstack([features[pair[0]], np.zeros(dynamic.shape, np.float32)])
-    source = np.dstack([features[pair[1]], (~dynamic).astype(np.float32)])
-    (A, b), (h, w) = homography, dynamic.shape
-    half = (w // 2, h // 2)
-    v, u = np.ogrid[:h, :w]
-    mean_of_channels = np.array([[1 / 3, 1 / 3, 1 / 3, 0]])
-    out = np.empty((PLANES, h // 2, w // 2), np.float32)
-    for plane, inverse in zip(out, np.linspace(0, max_inverse_depth, PLANES)):
-        H = A.copy()
-        H[:, 2] += inverse * b
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        warped = cv2.warpPerspective(source, H, (w, h), flags=flags)
-        usable = warped[..., 3] > MIN_STATIC_WEIGHT
-        corners = H[2] @ [[0, w - 1, 0, w - 1], [0, 0, h - 1, h - 1], [1, 1, 1, 1]]
-        if corners.min() <= 0:  # part of the plane is behind the source camera
-            usable &= H[2, 0] * u + H[2, 1] * v + H[2, 2] > 1e-6 * np.abs(corners).max()
-        difference = cv2.transform(cv2.absdiff(warped, reference), mean_of_channels)
-        difference = np.minimum(difference, 1) * usable
-        share = cv2.resize(usable.astype(np.float32), half, interpolation=cv2.INTER_AREA)
-        mean = cv2.resize(difference, half, interpolation=cv2.INTER_AREA)
-        plane[:] = np.where(share >= 0.5, mean / np.maximum(share, 0.5), np.inf)
-    return torch.from_numpy(out)
+    (h, w), (u, v) = frames.size_hw, (frames.u, frames.v)
+    unit = np.array([[2 / (w - 1), 0, -1], [0, 2 / (h - 1), -1], [0, 0, 1]])  # as `grid_sample`
+    far = torch.stack([u * a + v * b + c for a, b, c, _ in (unit @ P).tolist()])[:, None]
+    corners = P[2, :3] @ [[0, w - 1, 0, w - 1], [0, 0, h - 1, h - 1], [1, 1, 1, 1]]
+    corners = np.concatenate([corners, corners + P[2, 3]])  # of the first and the last plane
+    shares = torch.arange(PLANES, device=u.device, dtype=u.dtype)[:, None] / (PLANES - 1)
+    towards = torch.stack([shares * b for b in (unit @ P)[:, 3].tolist()])
+    at_once = SAMPLES_AT_ONCE if u.is_cpu else SAMPLES_AT_ONCE_ELSEWHERE
+    source, out = frames.features(j)[None], []
+    for some in torch.split(towards, max(1, at_once // len(u)), 1):
+        z = far[2] + some[2]
+        if corners.min() <= 0:  # part of a plane is behind the source camera
+            z = z.clamp(min=float(BEHIND * np.abs(corners).max()))
+        # `grid_sample` reads x and y apart faster than interleaved
+        grid = (far[:2] + some[:2]).div_(z).view(2, 1, -1, w // 2).permute(1, 2, 3, 0)
+        sampled = grid_sample(source, grid, align_corners=True)[0].view(4, -1, *reference.shape[1:])
+        out.append(_difference(sampled, reference).view(-1, h // 2, w // 2))
+    return torch.cat(out)
 
 
-def _mean_of_visible(costs: Float[Tensor, "m d h w"]) -> Float[Tensor, "d h w"]:
-    seen = costs.isfinite()
-    total = costs.masked_fill(~seen, 0).sum(0)
-    count = seen.sum(0)
-    return torch.where(count > 0, total / count.clamp(min=1), torch.ones(()))
+def _difference(
+    sampled: Float[Tensor, "4 k 4 q"], reference: Float[Tensor, "3 4 q"]
+) -> Float[Tensor, "k q"]:
+    """Mean difference of sampled from reference features over the four pixels of each block.
+
+    Over those that are usable; inf where less than half of them are. `sampled` is overwritten.
+    """
+    usable = sampled[3].gt_(MIN_STATIC_WEIGHT)
+    a, b, c = sampled[:3].sub_(reference[:, None]).abs_()
+    difference = torch.minimum(a.add_(b).add_(c), usable)  # at most 1; 0 where not usable
+    total, count = difference.sum(1), usable.sum(1)
+    return torch.where(count >= 2, total / count, torch.inf)
+
+
+def _by_position(x: Float[Tensor, "c h w"]) -> Float[Tensor, "c 4 q"]:
+    """Pixels with those at one position in the blocks of 2 x 2 together.
+
+    Means over blocks are then sums of whole rows. An odd row or column at the end is left out.
+    """
+    c, h2, w2 = x.shape[0], x.shape[1] // 2, x.shape[2] // 2
+    blocks = x[:, : 2 * h2, : 2 * w2].reshape(c, h2, 2, w2, 2)
+    return blocks.permute(0, 2, 4, 1, 3).reshape(c, 4, h2 * w2)
+
+
+def _lowest_first(maps: list[Tensor], count: int) -> list[Tensor]:
+    """Maps with the `count` lowest values of every pixel first, in order.
+
+    By comparisons of whole maps: for a few maps several times as fast as sorting.
+    """
+    out = list(maps)
+    for first in range(count):
+        for k in range(len(out) - 1, first, -1):
+            out[k - 1], out[k] = (
+                torch.minimum(out[k - 1], out[k]), torch.maximum(out[k - 1], out[k])
+            )  # fmt: skip
+    return out
+
+
+def _visible_sum(
+    costs: list[Tensor], start: tuple[Tensor, Tensor] | None = None
+) -> tuple[Float[Tensor, "d h w"], Float[Tensor, "d h w"]]:
+    """Sum and number of the finite costs, added to those of `start`."""
+    if start is None:
+        seen = costs[0] < torch.inf
+        start, costs = (torch.where(seen, costs[0], 0), seen.float()), costs[1:]
+    total, count = start
+    for cost in costs:
+        seen = cost < torch.inf
+        total, count = total + torch.where(seen, cost, 0), count + seen
+    return total, count
+
+
+def _mean(total: Float[Tensor, "d h w"], count: Float[Tensor, "d h w"]) -> Float[Tensor, "d h w"]:
+    """Mean cost; 1 where nothing is visible."""
+    return torch.where(count > 0, total / count, 1)
 
 
 def _best_plane(
@@ -252,10 +222,6 @@ def _best_plane(
     offset = (0.5 * (left - right) / bend.clamp(min=1e-6)).clamp(-0.5, 0.5)
     at = torch.where((at == inner) & (bend > 1e-6), at + offset, at.float())
     return at / (PLANES - 1), cost
-
-
-def _box(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c h w"]:
-    return avg_pool2d(x, side, stride=1, padding=side // 2, count_include_pad=False)
 
 
 def log_plane_spacing(spacing_px: float) -> float:

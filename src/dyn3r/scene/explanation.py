@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.errors import InputError
@@ -70,13 +71,11 @@ def static_flow(found: Findings) -> StaticFlow | None:
     visible = np.ones(measured.shape[:3], bool)
     if found.steps.visible is not None:
         visible = np.asarray(found.steps.visible, dtype=bool)
-    fits = fit_static_flow(measured, visible, found.inverse_depth, NOISE_PX)
-    static = np.full(measured.shape, np.nan, np.float32)
-    for t, fit in enumerate(fits):
-        if np.isfinite(fit).all():
-            static[t] = nearest_static_flow(
-                fit, measured[t], found.inverse_depth[t], depth_tolerance=found.depth_tolerance
-            )
+    field = torch.from_numpy(measured).permute(0, 3, 1, 2)
+    inverse = torch.from_numpy(found.inverse_depth[: len(measured)].astype(np.float32))
+    fits = fit_static_flow(field, torch.from_numpy(visible), inverse, NOISE_PX)
+    nearest = nearest_static_flow(fits, field, inverse, depth_tolerance=found.depth_tolerance)
+    static = nearest.permute(0, 2, 3, 1).numpy()
     return StaticFlow(measured, static, visible)
 
 

@@ -16,7 +16,7 @@ from dyn3r.errors import GeometryError
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
 from dyn3r.mvs.depth_network import MIN_LOG_INVERSE
 from dyn3r.mvs.estimate import frame_channels, log_inverse
-from dyn3r.mvs.plane_sweep import Sweep, SweepFeatures, plane_sweep
+from dyn3r.mvs.plane_sweep import Sweep, SweepFrames, plane_sweep
 from dyn3r.network.model import Model
 from dyn3r.training.clip_cache import BASELINES, Clip, images_of, world_factory, write_clips
 from dyn3r.training.mask_clips import perturbed_inverse_depth
@@ -136,15 +136,17 @@ def training_sample(found: Clip) -> Clip:
     true_depth in metres (0: sky) and moving (n,h,w).
     """
     depth, dynamic, K, T = (found[name] for name in ("depth", "dynamic", "K", "T"))
-    features = SweepFeatures(found["images"])
-    sweeps = [plane_sweep(features, i, K, T, depth, dynamic) for i in range(len(depth))]
-    unit, snapped = units_per_metre(found, sweeps), snap_to_ground_contact(depth, dynamic)
+    clip = SweepFrames(found["images"], K, T, depth, dynamic)
+    sweeps = [plane_sweep(clip, i) for i in range(len(depth))]
+    snapped = torch.from_numpy(snap_to_ground_contact(depth, dynamic).astype(np.float32))
+    unit = units_per_metre(found, sweeps)
     frames, targets = [], []
     for i, sweep in enumerate(sweeps):
-        channels = frame_channels(found["images"][i], depth[i], snapped[i], dynamic[i], K[i], sweep)
+        channels = frame_channels(clip, i, snapped[i], sweep)
         frames.append(channels.numpy().astype(np.float16))
-        true = found["true_depth"][i] * unit * sweep.max_inverse_depth
-        targets.append(np.where(true > 0, log_inverse(true), MIN_LOG_INVERSE).astype(np.float16))
+        true = torch.from_numpy(found["true_depth"][i] * unit * sweep.max_inverse_depth)
+        target = torch.where(true > 0, log_inverse(true), MIN_LOG_INVERSE)
+        targets.append(target.numpy().astype(np.float16))
     costs = [(sweep.channels * 255).round().to(torch.uint8).numpy() for sweep in sweeps]
     return {
         "frame": np.stack(frames),
