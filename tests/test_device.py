@@ -94,7 +94,7 @@ def test_mask_networks_stay_on_the_device() -> None:
     here = mask_probability(load_mask_network(), scene.images, parts)
     with fake_device() as transfers:
         there = mask_probability(load_mask_network(), scene.images, parts, device="meta")
-    np.testing.assert_array_equal(there, here)
+    np.testing.assert_allclose(there, here, atol=1e-6)  # another number of threads
     assert sum(transfers.to_host) == n * h * w
     assert transfers.scalars == 0
 

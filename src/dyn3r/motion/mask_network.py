@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from dyn3r.io.workers import ordered_map
 from dyn3r.motion.background_model import BackgroundEvidence, smoothed
 from dyn3r.network.small import load_small
 
@@ -156,8 +157,12 @@ def mask_probability(
     of = parts if callable(parts) else parts.__getitem__
     network = network.to(device)
     found = torch.empty(images.shape[:3], device=device)
-    with torch.no_grad():
-        for start in range(0, len(images), batch):
-            rows = slice(start, start + batch)
-            found[rows] = network(*prepare(images[rows], of(rows), device)).sigmoid()
+
+    @torch.no_grad()
+    def predict(start: int) -> None:
+        rows = slice(start, start + batch)
+        found[rows] = network(*prepare(images[rows], of(rows), device)).sigmoid()
+
+    for _ in ordered_map(predict, range(0, len(images), batch), None if found.is_cpu else 1):
+        pass
     return np.asarray(found.cpu().numpy())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,19 +58,20 @@ def multi_view_depth(
         dynamic = dynamic | overlay
     frames = SweepFrames(images, geometry.K, geometry.T_world_camera, depth, dynamic, device)
     found = torch.empty_like(frames.depth)
-    # threads help on a CPU alone
-    sweeps = ordered_map(
-        partial(plane_sweep, frames), range(len(images)), None if found.is_cpu else 1
-    )
-    with torch.no_grad():
-        for i, sweep in enumerate(sweeps):
-            progress(STAGE, i, len(images))
-            inputs = frame_channels(frames, i, snapped[i], sweep)
-            log_inverse_depth = network(inputs[None], sweep.channels[None])[0]
-            log_inverse_depth = log_inverse_depth.clamp(MIN_LOG_INVERSE, MAX_LOG_INVERSE)
-            found[i] = torch.exp(-log_inverse_depth) / sweep.max_inverse_depth
+
+    @torch.no_grad()
+    def estimate(i: int) -> None:
+        sweep = plane_sweep(frames, i)
+        inputs = frame_channels(frames, i, snapped[i], sweep)
+        log_inverse_depth = network(inputs[None], sweep.channels[None])[0]
+        log_inverse_depth = log_inverse_depth.clamp(MIN_LOG_INVERSE, MAX_LOG_INVERSE)
+        found[i] = torch.exp(-log_inverse_depth) / sweep.max_inverse_depth
+
+    progress(STAGE, 0, len(images))
+    threads = None if found.is_cpu else 1  # they help on a CPU alone
+    for i, _ in enumerate(ordered_map(estimate, range(len(images)), threads)):
+        progress(STAGE, i + 1, len(images))
     out = found.cpu().numpy()
-    progress(STAGE, len(images), len(images))
     if overlay is not None:
         out = inpaint_depth(out, np.broadcast_to(overlay, out.shape))
     return replace(geometry, depth=np.where(fixed, geometry.depth, out).astype(np.float32))
