@@ -146,10 +146,10 @@ def mask_probability(
     parts: Float[np.ndarray, "n p h w"]
     | Float[Tensor, "n p h w"]
     | Callable[[slice], Float[np.ndarray, "k p h w"]],
-    batch: int = 8,
+    batch: int = 4,
     device: str = "cpu",
 ) -> Float[np.ndarray, "n h w"]:
-    """Probability that each pixel is dynamic, 0..1; `batch` frames at once.
+    """Probability that each pixel is dynamic, 0..1; `batch` frames at once on each thread.
 
     `parts`: evidence of all frames, an array or on the device, or a function that makes it for some
     of them. The network is moved to `device`.
