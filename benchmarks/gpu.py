@@ -39,7 +39,7 @@ PARTS = {
     "motion: evidence": ("dyn3r.motion.flow_residual", "rigid_residual"),
     "motion: masks": ("dyn3r.motion.flow_residual", "mask_probability"),
     "motion: background model": ("dyn3r.motion.cue", "background_evidence"),
-    "motion: second look": ("dyn3r.motion.cue", "mask_probability"),
+    "motion: second network": ("dyn3r.motion.cue", "mask_probability"),
     "motion: static components": ("dyn3r.pipeline", "without_static_components"),
     "depth: plane sweep": ("dyn3r.mvs.estimate", "plane_sweep"),
     "depth: source frames": ("dyn3r.mvs.plane_sweep", "choose_sources"),

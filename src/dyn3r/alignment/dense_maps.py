@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dyn3r.alignment.chunked_io import read_part
 from dyn3r.alignment.depth_along_rays import best_depth, decompose_along_rays
-from dyn3r.alignment.frames import frames_side_by_side
 from dyn3r.alignment.state import State, usable_weights
 from dyn3r.geometry.cameras import invert, pixel_grid, rays
+from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.types import PairPredictions, Progress
 
 MAX_UNCERTAINTY = 10.0
@@ -84,7 +84,7 @@ def dense_maps(
         return costs
 
     total = 0.0
-    for frame, costs in enumerate(frames_side_by_side(solve, n, device)):
+    for frame, costs in enumerate(ordered_map(solve, range(n), threads_on(device))):
         for cost in costs:
             total += cost
         progress("aligning: depth", frame + 1, n)

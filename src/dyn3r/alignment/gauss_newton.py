@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.alignment.frames import frames_side_by_side
 from dyn3r.alignment.linear_solver import Block, Front, elimination, solve
 from dyn3r.alignment.normal_equations import (
     FrameTerms,
@@ -35,6 +34,7 @@ from dyn3r.alignment.sampled_objective import (
 from dyn3r.alignment.state import State
 from dyn3r.geometry import rotations
 from dyn3r.geometry.cameras import cross_matrix
+from dyn3r.io.workers import ordered_map, threads_on
 
 MAX_COARSEST_PIXELS = 1024
 """The number of pixels is divided by four until it is below this. Source: run time."""
@@ -166,7 +166,8 @@ def assemble_blocks(
         return eliminate_depth(own, terms, prior_curvature[frame], prior_slope[frame], free)
 
     blocks: list[Block] = []
-    for frame, block in enumerate(frames_side_by_side(block_of, layout.num_frames, device)):
+    found = ordered_map(block_of, range(layout.num_frames), threads_on(device))
+    for frame, block in enumerate(found):
         blocks += movements[frame - 1 : frame] if frame else []
         blocks += [] if block is None else [block]
     blocks.append(scale_block(layout, seen.scale_term, device))

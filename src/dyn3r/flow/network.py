@@ -2,11 +2,10 @@
 
 Two proposals are refined together: a first flow (dense inverse search, with and without alignment
 by a homography), precise where it holds, and a global match of learned features, which finds large
-motion of objects too. Every frame is encoded
-once. Sources: matching by softmax over all positions and propagation by self-similarity, GMFlow (Xu
-et al. 2022); lookups in an all-pairs correlation pyramid, recurrent updates and convex upsampling,
-RAFT (Teed and Deng 2020); updates by ConvNeXt blocks and a predicted error distribution, SEA-RAFT
-(Wang et al. 2024).
+motion of objects too. Every frame is encoded once. Sources: matching by softmax over all positions
+and propagation by self-similarity, GMFlow (Xu et al. 2022); lookups in an all-pairs correlation
+pyramid, recurrent updates and convex upsampling, RAFT (Teed and Deng 2020); updates by ConvNeXt
+blocks and a predicted error distribution, SEA-RAFT (Wang et al. 2024).
 
 Letters in shapes: b frames or pairs, d channels, h w pixels (multiples of 16), gh gw cells.
 """

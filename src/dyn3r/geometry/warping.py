@@ -48,12 +48,6 @@ def round_trip_error_px(
     return np.asarray(np.fmin(distance, MAX_ROUND_TRIP_PX))
 
 
-def pixels_first(size_hw: tuple[int, int], device: torch.device) -> Float[Tensor, "2 h w"]:
-    """Coordinates (u, v) of every pixel, u and v apart."""
-    v, u = (torch.arange(side, device=device, dtype=torch.float32) for side in size_hw)
-    return torch.stack(torch.meshgrid(u, v, indexing="xy"))
-
-
 def sample_at(
     values: Float[Tensor, "k c h w"],
     uv: Float[Tensor, "k 2 h2 w2"],

@@ -90,10 +90,7 @@ def frame_mapping(
             f"both sides must have at least {PATCH} pixels"
         )
     shape = inner_hw[0], inner_hw[1] * pixel_aspect
-    ratio = max(shape) / min(shape)
-    long_side = round(size * ratio) if square_crop else int(size)
-    if widen and ratio > WIDE and not square_crop:
-        long_side = PATCH * round(size * math.sqrt(ratio / WIDE) / PATCH)
+    long_side = _long_side(size, max(shape) / min(shape), square_crop=square_crop, widen=widen)
     resized_h, resized_w = (round(side * long_side / max(shape)) for side in shape)
     centre_x, centre_y = resized_w // 2, resized_h // 2
     if square_crop:
@@ -121,6 +118,15 @@ def frame_mapping(
         size_hw=(int(2 * half_h), int(2 * half_w)),
         pixel_aspect=float(pixel_aspect),
     )
+
+
+def _long_side(size: int, ratio: float, *, square_crop: bool, widen: bool) -> int:
+    """Long side of a resized picture with this ratio of sides; see `frame_mapping`."""
+    if square_crop:
+        return round(size * ratio)
+    if widen and ratio > WIDE:
+        return PATCH * round(size * math.sqrt(ratio / WIDE) / PATCH)
+    return int(size)
 
 
 def check_size(size: int) -> None:

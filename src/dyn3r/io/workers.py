@@ -110,6 +110,13 @@ def ordered_map(
                 future.cancel()
 
 
+def threads_on(device: Any) -> int | None:
+    """`count` of `ordered_map` for work on a PyTorch device: all threads on a CPU, else one."""
+    import torch
+
+    return None if torch.device(device).type == "cpu" else 1
+
+
 def side_by_side(*calls: Callable[[], Result]) -> list[Result]:
     """Results of calls that do not depend on each other, in order; see `ordered_map`."""
     return list(ordered_map(lambda call: call(), calls))

@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from dyn3r.io.workers import ordered_map
+from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.motion.background_model import BackgroundEvidence, smoothed
 from dyn3r.network.small import load_small
 
@@ -163,6 +163,6 @@ def mask_probability(
         rows = slice(start, start + batch)
         found[rows] = network(*prepare(images[rows], of(rows), device)).sigmoid()
 
-    for _ in ordered_map(predict, range(0, len(images), batch), None if found.is_cpu else 1):
+    for _ in ordered_map(predict, range(0, len(images), batch), threads_on(device)):
         pass
     return np.asarray(found.cpu().numpy())

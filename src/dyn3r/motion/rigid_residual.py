@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8
 from torch import Tensor
 
+from dyn3r.geometry.cameras import pixel_grid
 from dyn3r.geometry.filters import window_mean_repeat
-from dyn3r.geometry.warping import MAX_ROUND_TRIP_PX, pixels_first, sample_at
-from dyn3r.io.workers import ordered_map
+from dyn3r.geometry.warping import MAX_ROUND_TRIP_PX, sample_at
+from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.motion.residual_means import PairResidual, ResidualMeans
 from dyn3r.motion.rigid_flow import centred_grid, fit_static_flow, length_of, nearest_static_flow
@@ -70,13 +71,13 @@ def rigid_residual(
     )
     at_once = max(1, pixels // (images.shape[1] * images.shape[2]))
     starts = range(0, len(flow.edges), step)
-    # threads help on a CPU alone
+    threads = threads_on(device)
     fitted = ordered_map(
         lambda start: clip.fit(np.arange(start, min(start + step, len(flow.edges)))), starts,
-        None if on_cpu else 1,
+        threads,
     )  # fmt: skip
     some = (part for pairs in fitted for part in pairs.split(at_once))
-    for pairs, found in ordered_map(lambda x: (x, clip.compare(x)), some, None if on_cpu else 1):
+    for pairs, found in ordered_map(lambda x: (x, clip.compare(x)), some, threads):
         for k, row in enumerate(pairs.rows.tolist()):
             i, j = flow.edges[row].tolist()
             means.add(i, PairResidual(*(x[k] for x in found)), pairs.visible[k], j - i)
@@ -143,7 +144,7 @@ class _Clip:
         self.inverse_depth, self.images = inverse_depth, images
         self.flow, self.options = flow, options
         size_hw = (int(images.shape[2]), int(images.shape[3]))
-        self.pixels = pixels_first(size_hw, images.device)
+        self.pixels = pixel_grid(size_hw, images.device).movedim(-1, 0).contiguous()
         self.grid = centred_grid(size_hw, images.device)
         self.row_of = {(i, j): row for row, (i, j) in enumerate(flow.edges.tolist())}
 

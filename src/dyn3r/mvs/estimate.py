@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
 from dyn3r.geometry.inpainting import inpaint_depth
-from dyn3r.io.workers import ordered_map
+from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.mvs.depth_network import (
     FRAME_CHANNELS,
     MAX_LOG_INVERSE,
@@ -68,8 +68,7 @@ def multi_view_depth(
         found[i] = torch.exp(-log_inverse_depth) / sweep.max_inverse_depth
 
     progress(STAGE, 0, len(images))
-    threads = None if found.is_cpu else 1  # they help on a CPU alone
-    for i, _ in enumerate(ordered_map(estimate, range(len(images)), threads)):
+    for i, _ in enumerate(ordered_map(estimate, range(len(images)), threads_on(device))):
         progress(STAGE, i + 1, len(images))
     out = found.cpu().numpy()
     if overlay is not None:
