@@ -16,13 +16,13 @@ pytest.importorskip("numba")
 from tests.training.quick_world import use_quick_worlds
 
 import dyn3r.training.synthetic.world
-from dyn3r.errors import InputError
+from dyn3r.errors import CheckpointError, InputError
 from dyn3r.motion.mask_network import MaskNetwork, load_mask_network, mask_probability
 from dyn3r.training import mask_clips
 from dyn3r.training import mask_training as masks
 from dyn3r.training.clip_cache import load_clips
 from dyn3r.training.mask_clips import MaskTraining, perturbed_inverse_depth, render_clips
-from dyn3r.training.mask_training import _batch, evaluate_masks, train_masks
+from dyn3r.training.mask_training import evaluate_masks, train_masks
 
 TINY = MaskTraining(clips=2, frames=3, sizes_hw=((48, 64), (64, 48)), steps=2, batch=2, seed=3)
 
@@ -153,27 +153,6 @@ def test_a_frame_that_moves_everywhere_and_a_sky_alone_stay_finite() -> None:
         assert (inverse > 0).all()
 
 
-def test_batches_mirror_velocity_with_the_image() -> None:
-    images = np.zeros((1, 16, 32, 3), np.uint8)
-    images[:, :, :8] = 255
-    moving = images[..., 0] > 0
-    parts = np.zeros((1, 7, 16, 32), np.float16)
-    parts[:, 0][moving], parts[:, 5][moving], parts[:, 6][moving] = 0.8, 2.0, 1.0
-    clip = {"images": images, "parts": parts, "moving": moving}
-    augmented, evidence, truth = _batch([clip], 40, np.random.default_rng(0))
-    left = truth[:, 0, 0] > 0
-    assert 5 < left.sum() < 35
-    for k in range(40):
-        where = truth[k] > 0
-        assert where.sum() == moving.sum()
-        assert (evidence[k, 0][where] > 0.7).all()
-        assert ((evidence[k, 5][where] > 0) == left[k]).all()  # to the left in a mirror
-        assert (evidence[k, 6][where] > 0).all()
-        assert (evidence[k, :, ~where] == 0).all()
-        assert augmented[k][:, where].mean() > augmented[k][:, ~where].mean()
-    assert augmented.abs().max() <= 1
-
-
 def loss_of(network: MaskNetwork, folder: Path) -> float:
     losses = []
     for clips in load_clips(folder, "images", held_out=False).values():
@@ -205,6 +184,22 @@ def test_a_few_steps_lower_the_loss_and_the_same_run_gives_the_same(
     first, second = (train_masks(tmp_path, TINY).state_dict() for _ in range(2))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value)
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_the_weights_of_another(rendered: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").symlink_to(rendered / "clips")
+    earlier = train_masks(tmp_path, TINY)
+    start = tmp_path / "earlier.safetensors"
+    (tmp_path / "motion-masks.safetensors").rename(start)
+    hardly = replace(TINY, steps=1, learning_rate=1e-9, start=str(start), seed=8)
+    for name, value in train_masks(tmp_path, hardly).state_dict().items():
+        torch.testing.assert_close(value, earlier.state_dict()[name], atol=1e-3, rtol=1e-3)
+    moved = train_masks(tmp_path, replace(hardly, steps=20, learning_rate=1e-2)).state_dict()
+    assert any((moved[k] - v).abs().max() > 1e-3 for k, v in earlier.state_dict().items())
+    start.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="holds no mask network"):
+        train_masks(tmp_path, hardly)
 
 
 def test_scores_are_those_of_frames_with_motion() -> None:
@@ -240,7 +235,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def tiny(**given: object) -> MaskTraining:
         return replace(small, **given)  # type: ignore[arg-type]
 
-    tiny.clips, tiny.steps, tiny.seed = 1, 1, 3  # type: ignore[attr-defined]
+    tiny.clips, tiny.steps, tiny.seed, tiny.learning_rate = 1, 1, 3, 1e-3  # type: ignore[attr-defined]
     monkeypatch.setattr(masks, "MaskTraining", tiny)
     folder, network = tmp_path / "new" / "run", "motion-masks.safetensors"
     words = (str(folder), "--clips", "2", "--steps", "2")

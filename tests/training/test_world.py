@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from dyn3r.errors import InputError
 
 pytest.importorskip("numba")
 
+from dyn3r.training.synthetic.camera_paths import CameraPath, camera_rotation, following
 from dyn3r.training.synthetic.world import Sample, World, WorldOptions
 
 pytestmark = pytest.mark.slow  # compiles and renders
@@ -158,6 +161,49 @@ def test_static_world_stands_still() -> None:
         WorldOptions(size_hw=(48, 64), frames=2, dynamic_share=0.0, procedural_tiles=5), seed=1
     )
     assert not world.sample(4, 0).moving.any()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_a_following_camera_keeps_its_target_in_view(seed: int) -> None:
+    """The target crosses less of the view than for a camera that stands still."""
+    frames = 9
+    still = CameraPath(
+        R=np.tile(camera_rotation(0.0, 0.0, 0.0), (frames, 1, 1)), t=np.zeros((frames, 3)),
+        f_px=100.0, half_angle=0.5, distance=4.0, times=list(np.linspace(0, 1, frames)),
+        kind="still",
+    )  # fmt: skip
+    across = np.linspace(-1.5, 1.5, frames)
+    target = np.stack([across, np.full(frames, 4.0), np.full(frames, 0.5)], -1)
+
+    def crossed(path: CameraPath) -> float:
+        seen = np.einsum("fji,fj->fi", path.R, target - path.t)  # right, down, forward
+        assert (seen[:, 2] > 0).all()
+        return float(np.ptp(seen[:, 0] / seen[:, 2]))
+
+    path = following(random.Random(seed), still, target, lambda _x, _y, _r: True)
+    assert crossed(path) < 0.45 * crossed(still)
+    np.testing.assert_allclose(
+        path.R @ path.R.transpose(0, 2, 1), np.eye(3)[None].repeat(9, 0), atol=1e-12
+    )
+    np.testing.assert_array_equal(path.t[frames // 2], still.t[frames // 2])
+    confined = following(random.Random(seed), still, target, lambda x, _y, _r: abs(x) < 0.9)
+    assert np.abs(confined.t[:, 0]).max() < 0.9
+
+
+def test_following_changes_scenes_with_motion_only() -> None:
+    """The first camera of a scene without motion is that without the option."""
+    options = WorldOptions(size_hw=(48, 64), frames=3, dynamic_share=0.5, procedural_tiles=5)
+    world = World(options, seed=4)
+    follows = world.changed(following_share=1.0)
+    changed = {False: 0, True: 0}
+    for step in range(12):
+        a, b = (w.sample(1, step, with_flow=False) for w in (world, follows))
+        dynamic = bool(a.moving.any() or b.moving.any())
+        changed[dynamic] += not torch.equal(a.T_world_camera, b.T_world_camera)
+    assert changed[False] == 0
+    assert changed[True] > 2
+    with pytest.raises(InputError, match="following_share"):
+        WorldOptions(following_share=1.5)
 
 
 @pytest.mark.parametrize("size_hw", [(64, 48), (48, 80)])

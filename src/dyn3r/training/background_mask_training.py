@@ -28,6 +28,7 @@ from dyn3r.motion.mask_network import (
     BACKGROUND_WIDTHS,
     MaskNetwork,
     background_mask_inputs,
+    load_background_mask_network,
     load_mask_network,
     mask_probability,
 )
@@ -105,9 +106,15 @@ def render_background(folder: Path, options: MaskTraining, first: int = 0, strid
 def train_background_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
     """Train on the clips of `folder` and their background models, and write the weights there.
 
-    Raises InputError for a folder without clips to train on, or without all background models.
+    Raises InputError for a folder without clips to train on, or without all background models,
+    CheckpointError for a file to start from that has no such network.
     """
     torch.manual_seed(options.seed)
+    network = (
+        MaskNetwork(BACKGROUND_PARTS, BACKGROUND_WIDTHS)
+        if options.start is None
+        else load_background_mask_network(options.start)
+    )
 
     def read(file: Path) -> Clip:
         background = folder / "background" / "clips" / file.name
@@ -116,7 +123,6 @@ def train_background_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
         return _joined(read_clip(file), read_clip(background))
 
     clips, held_out = training_clips(folder, "images", read)
-    network = MaskNetwork(BACKGROUND_PARTS, BACKGROUND_WIDTHS)
     return train_network(network, clips, held_out, folder / BACKGROUND_WEIGHTS, options)
 
 

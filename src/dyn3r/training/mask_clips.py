@@ -25,16 +25,20 @@ class MaskTraining:
 
     clips: int = 400
     """Number of clips; every seventeenth is held out."""
-    frames: int = 10
+    frames: int = 12
     """Frames per clip."""
-    sizes_hw: tuple[tuple[int, int], ...] = ((128, 176), (160, 224), (176, 128))
-    """Frame sizes, taken in turn."""
+    following_share: float = 0.45
+    """Share of clips with motion whose camera follows an object."""
+    sizes_hw: tuple[tuple[int, int], ...] = ((112, 224), (160, 224), (224, 128))
+    """Frame sizes, taken in turn: 16:9, 4:3 and portrait at the embedded model's long side."""
     steps: int = 4000
     """Optimiser steps."""
     batch: int = 12
     """Frames per step, all of one size."""
     learning_rate: float = 2e-3
     """Peak of the cosine."""
+    start: str | None = None
+    """Weights of an earlier run to start from; None: random weights."""
     photos: str | None = None
     """Folder of photographs for textures."""
     seed: int = 77
@@ -54,7 +58,7 @@ def render_clip(index: int, options: MaskTraining, world: World) -> Clip:
     images = images_of(sample)
     moving, depth = sample.moving[0].numpy(), sample.depth[0].numpy()
     edges = make_pairs("swinstride-5-noncyclic", len(images))
-    flow = measure_flow(images, edges, flow_estimator("dis"))
+    flow = measure_flow(images, edges, flow_estimator("aligned-dis"))
     rng = np.random.default_rng((options.seed, index))
     inverse = perturbed_inverse_depth(depth, moving, rng)
     # evidence only: the network that would refine it is the one to be trained
@@ -112,7 +116,7 @@ def clip_worlds(options: MaskTraining) -> Callable[[int], World]:
     """Return a function that maps the index of a clip to its world."""
     world_of = world_factory(
         options.sizes_hw, options.seed, frames=options.frames, photos=options.photos,
-        dynamic_share=0.85,
+        dynamic_share=0.85, following_share=options.following_share,
     )  # fmt: skip
     return lambda index: world_of(index, BASELINES)
 

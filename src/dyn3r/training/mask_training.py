@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from dyn3r.motion.mask_network import PARTS, WEIGHTS, MaskNetwork, prepare
+from dyn3r.motion.mask_network import PARTS, WEIGHTS, MaskNetwork, load_mask_network, prepare
 from dyn3r.training.averaging import update_average
 from dyn3r.training.clip_cache import (
     Clip,
@@ -31,6 +31,7 @@ from dyn3r.training.clip_cache import (
     warm_cosine,
     write_weights,
 )
+from dyn3r.training.mask_augment import augmented
 from dyn3r.training.mask_clips import MaskTraining, render_clips
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ LOG_EVERY = 250
 def train_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
     """Train on the clips of `folder` and write motion-masks.safetensors there.
 
-    Raises InputError for a folder without clips to train on.
+    Raises InputError for a folder without clips to train on, CheckpointError for a file to start
+    from that has no such network.
     """
     torch.manual_seed(options.seed)
+    network = MaskNetwork() if options.start is None else load_mask_network(options.start)
     clips, held_out = training_clips(folder, "images")
-    return train_network(MaskNetwork(), clips, held_out, folder / WEIGHTS, options)
+    return train_network(network, clips, held_out, folder / WEIGHTS, options)
 
 
 def train_network(
@@ -57,6 +60,7 @@ def train_network(
     """Train in bfloat16; return and write the exponential moving average of the weights."""
     rng = np.random.default_rng(options.seed)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train().requires_grad_(requires_grad=True)  # weights that were loaded do not
     average = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), options.learning_rate, weight_decay=0.01)
     started, running = time.monotonic(), 0.0
@@ -88,37 +92,14 @@ def train_network(
 def _batch(
     clips: list[Clip], count: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sample frames of one size, with augmentation: images, evidence and true masks.
-
-    Half of the frames are mirrored; colours and contrast vary; velocities are scaled. In a tenth of
-    the frames the background model, if there is one, has no evidence.
-    """
+    """Sample frames of one size, with augmentation: images, evidence and true masks."""
     pick = [clips[k] for k in rng.integers(len(clips), size=count)]
     frames = [int(rng.integers(len(clip["images"]))) for clip in pick]
-    images, parts = prepare(
-        np.stack([clip["images"][t] for clip, t in zip(pick, frames)]),
-        np.stack([clip["parts"][t] for clip, t in zip(pick, frames)]),
+    images, parts, moving = (
+        np.stack([clip[name][t] for clip, t in zip(pick, frames)])
+        for name in ("images", "parts", "moving")
     )
-    moving = torch.from_numpy(
-        np.stack([clip["moving"][t] for clip, t in zip(pick, frames)]).astype(np.float32)
-    )
-    colour = torch.from_numpy(rng.normal(0, 0.15, (count, 3, 1, 1)).astype(np.float32))
-    contrast = torch.from_numpy(rng.uniform(0.7, 1.3, (count, 1, 1, 1)).astype(np.float32))
-    images = (images * contrast + colour).clamp(-1, 1)
-    parts = parts.clone()
-    stretch = torch.from_numpy(rng.uniform(0.6, 1.6, (count, 1, 1, 1)).astype(np.float32))
-    parts[:, 5:PARTS] *= stretch
-    for k in range(count):
-        if rng.random() < 0.5:
-            images[k], parts[k], moving[k] = (
-                images[k].flip(-1),
-                parts[k].flip(-1),
-                moving[k].flip(-1),
-            )
-            parts[k, 5] = -parts[k, 5]
-        if parts.shape[1] > PARTS and rng.random() < 0.1:
-            parts[k, PARTS + 1 :] = 0
-    return images, parts, moving
+    return augmented(*prepare(images, parts), torch.from_numpy(moving), rng)
 
 
 def _soft_iou_loss(logits: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
@@ -164,11 +145,16 @@ def parse_arguments(
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=clips)
     parser.add_argument("--steps", type=int, default=MaskTraining.steps)
+    parser.add_argument("--start", help="weights to start from")
+    parser.add_argument("--learning-rate", type=float, default=MaskTraining.learning_rate)
     parser.add_argument("--photos")
     parser.add_argument("--seed", type=int, default=MaskTraining.seed)
     add_part(parser)
     args = parser.parse_args()
-    options = MaskTraining(clips=args.clips, steps=args.steps, photos=args.photos, seed=args.seed)
+    options = MaskTraining(
+        clips=args.clips, steps=args.steps, learning_rate=args.learning_rate, start=args.start,
+        photos=args.photos, seed=args.seed,
+    )  # fmt: skip
     return (args.folder, options, *part_of(parser, args))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -100,6 +101,39 @@ def camera_path(
     t[:, 2] = np.maximum(t[:, 2] + height, 0.25 * height)
     R = np.stack([camera_rotation(a, pitch + p, r) for (a, p), r in zip(aim, roll)])
     return CameraPath(R, t, f_px, half_angle, distance, times, kind)
+
+
+def following(
+    rng: random.Random,
+    path: CameraPath,
+    target: np.ndarray,
+    inside: Callable[[float, float, float], bool],
+) -> CameraPath:
+    """Return the path of a camera that also turns with a moving target, or travels beside it.
+
+    target: (frames, 3) positions. inside: whether a disc on the floor (x, y, radius) is a place for
+    cameras; the path is shortened until all its places are.
+    """
+    middle = len(target) // 2
+    gain = rng.uniform(0.6, 1.1)
+    if rng.random() < 0.5:
+        seen = target - path.t
+        bearing = np.unwrap(np.arctan2(seen[:, 0], seen[:, 1]))
+        yaw = gain * (bearing - bearing[middle])
+        turn = np.stack([_about_z(-angle) for angle in yaw])
+        return replace(path, R=turn @ path.R)
+    travel = gain * (target - target[middle]) * [1.0, 1.0, 0.0]
+    for _ in range(4):
+        t = path.t + travel
+        if all(inside(float(x), float(y), 0.05 * path.distance) for x, y, _ in t):
+            return replace(path, t=t)
+        travel *= 0.6
+    return path
+
+
+def _about_z(angle: float) -> np.ndarray:
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def camera_rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:

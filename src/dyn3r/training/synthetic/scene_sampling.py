@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from dyn3r.training.synthetic import layouts
-from dyn3r.training.synthetic.camera_paths import CameraPath, camera_path
+from dyn3r.training.synthetic.camera_paths import CameraPath, camera_path, following
 from dyn3r.training.synthetic.layouts import Layout
 from dyn3r.training.synthetic.object_placement import add_moving_object, add_objects
 from dyn3r.training.synthetic.scenes import Builder, SceneArrays
@@ -46,6 +46,10 @@ class SceneOptions(Protocol):
     @property
     def moving_objects(self) -> tuple[int, int]:
         """Range of the number of moving objects."""
+
+    @property
+    def following_share(self) -> float:
+        """Share of dynamic scenes whose camera follows a moving object."""
 
 
 @dataclass
@@ -102,10 +106,19 @@ def sample_scene(
         size, moving_size = 0.2 * D, 0.3 * D
     for _ in range(num_moving):
         add_moving_object(lay, moving_size)
+    if num_moving and options.following_share and rng.random() < options.following_share:
+        path = _following_first(lay)
     far = 1.9 if kind == "table" else 3.5
     add_objects(lay, count, size, 0.4, far, rng.uniform(0.3, 0.9))
     light = sample_light(rng, bank, D, up, indoors=kind in ("room", "table"))
     return Scene(builder.finish(), path, light, dynamic, kind)
+
+
+def _following_first(lay: Layout) -> CameraPath:
+    """Let the camera of the layout follow its first moving object."""
+    target = next(group.t for group in lay.b.groups if group.moving)
+    lay.path = following(lay.rng, lay.path, np.asarray(target), lay.inside)
+    return lay.path
 
 
 def sample_light(

@@ -51,6 +51,8 @@ class WorldOptions:
     """Range of the number of moving objects in a dynamic scene."""
     moving_share: tuple[float, float] = (0.02, 0.35)
     """Preferred range of the mean share of moving pixels in dynamic scenes."""
+    following_share: float = 0.0
+    """Share of dynamic scenes whose camera follows a moving object, as cameras often do."""
     edge_samples: int = 2
     """Additional rays per pixel at object edges (0: aliased but faster)."""
     procedural_tiles: int = 120
@@ -65,6 +67,8 @@ class WorldOptions:
             raise InputError(f"frames is {self.frames}; a scene needs at least one frame")
         if not 0 <= self.dynamic_share <= 1:
             raise InputError(f"dynamic_share is {self.dynamic_share}; give a share from 0 to 1")
+        if not 0 <= self.following_share <= 1:
+            raise InputError(f"following_share is {self.following_share}; give a share from 0 to 1")
 
 
 @dataclass(frozen=True)
