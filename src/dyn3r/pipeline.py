@@ -31,6 +31,7 @@ from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
 from dyn3r.motion.overlays import with_overlay, without_overlay
 from dyn3r.motion.refiners import mask_refiner
+from dyn3r.motion.smoothing import reading
 from dyn3r.motion.static_clusters import without_static_clusters
 from dyn3r.motion.static_components import without_static_components
 from dyn3r.mvs import multi_view_depth
@@ -153,6 +154,7 @@ def carry_out(
     pairs = make_pairs(plan.pairs, len(clip))
     compared = with_neighbours(pairs, len(clip)) if plan.bundle_adjustment else pairs
     flow = measured_flow(clip, compared, plan, context) if plan.measure_flow else None
+    refiner = reading(refiner, flow)
 
     def source(priors: Priors) -> tuple[Geometry, Motion]:
         given = replace(plan, priors=priors)

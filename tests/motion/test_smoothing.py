@@ -16,7 +16,7 @@ from dyn3r.motion.mask_refiner import MaskRefiner
 from dyn3r.motion.options import MotionOptions
 from dyn3r.motion.refiners import mask_refiner
 from dyn3r.motion.sam2 import Sam2Refiner
-from dyn3r.motion.smoothing import EdgeRefiner, vote
+from dyn3r.motion.smoothing import EdgeRefiner, reading, vote
 from dyn3r.types import FlowFields
 
 
@@ -155,6 +155,28 @@ def test_any_flow_estimator_will_do() -> None:
     np.testing.assert_array_equal(
         replace(only_vote, threshold=0.3).refine(images, masks), np.tile(masks[:1], (3, 1, 1))
     )
+
+
+def test_flow_that_was_measured_before_is_read() -> None:
+    """NoFlow would keep the mask in place; the measured flow moves it by 4 pixels a frame."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    masks = np.zeros((3, 32, 32), bool)
+    masks[0, :, 8:16] = masks[2, :, 16:24] = True
+    edges = np.array([[0, 2], [0, 1], [1, 0], [1, 2], [2, 1]])
+    flow = np.zeros((5, 32, 32, 2), np.float32)
+    flow[..., 0] = 4.0 * (edges[:, 1] - edges[:, 0])[:, None, None]
+    plain = EdgeRefiner(flow=NoFlow(), radius=0.0, reach=1)
+    refiner = reading(plain, FlowFields(edges, flow))
+    assert refiner is not None
+    expected = np.zeros((32, 32), bool)
+    expected[:, 12:20] = True
+    np.testing.assert_array_equal(refiner.refine(images, masks)[1], expected)
+    assert not plain.refine(images, masks)[1, :, 12:16].any()
+    without_back = reading(plain, FlowFields(edges[:4], flow[:4]))
+    assert without_back is not None  # a step is missing: all are measured
+    np.testing.assert_array_equal(without_back.refine(images, masks), plain.refine(images, masks))
+    sam = Sam2Refiner()
+    assert reading(sam, FlowFields(edges, flow)) is sam
 
 
 def test_refiners_by_name() -> None:

@@ -6,7 +6,7 @@ Results are in docs/results.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -16,7 +16,7 @@ from dyn3r.flow import DisFlow, FlowEstimator
 from dyn3r.flow.fields import measure_flow
 from dyn3r.motion.flow_sampling import sample_along_flow
 from dyn3r.motion.guided_filter import guided_filter_color
-from dyn3r.motion.mask_refiner import check_masks
+from dyn3r.motion.mask_refiner import MaskRefiner, check_masks
 from dyn3r.types import FlowFields, Progress, no_progress
 
 
@@ -40,6 +40,8 @@ class EdgeRefiner:
     """A pixel is dynamic where its filtered votes (0..1) exceed this. Larger: fewer pixels."""
     flow: FlowEstimator = field(default_factory=DisFlow)
     """Estimator of the flow between neighbouring frames."""
+    measured: FlowFields | None = None
+    """Flow that was measured before; `flow` is asked for steps between frames that it lacks."""
 
     def __post_init__(self) -> None:
         """Raise InputError for values out of range."""
@@ -69,10 +71,7 @@ class EdgeRefiner:
         n = len(masks)
         if not masks.any():
             return masks.copy()
-        flow = None
-        if self.reach and n > 1:
-            steps = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
-            flow = measure_flow(images, steps, self.flow, progress=progress)
+        flow = self._steps(images, progress) if self.reach and n > 1 else None
         radius = round(self.radius * max(masks.shape[1:]))
         out = np.empty_like(masks)
         for t in range(n):
@@ -84,6 +83,21 @@ class EdgeRefiner:
             out[t] = votes > self.threshold
             progress("refining masks", t + 1, n)
         return out
+
+    def _steps(self, images: UInt8[np.ndarray, "n h w 3"], progress: Progress) -> FlowFields:
+        """Flow from each frame to the next and back, among others."""
+        n = len(images)
+        steps = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
+        if self.measured is not None and self.measured.flow.shape[1:3] == images.shape[1:3]:
+            known = set(map(tuple, self.measured.edges.tolist()))
+            if known.issuperset(map(tuple, [*steps.tolist(), *steps[:, ::-1].tolist()])):
+                return self.measured
+        return measure_flow(images, steps, self.flow, progress=progress)
+
+
+def reading(refiner: MaskRefiner | None, flow: FlowFields | None) -> MaskRefiner | None:
+    """The refiner, which reads `flow` of the same clip in place of measuring it if it can."""
+    return replace(refiner, measured=flow) if isinstance(refiner, EdgeRefiner) else refiner
 
 
 def vote(
