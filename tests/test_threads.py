@@ -49,12 +49,12 @@ def test_threads_change_nothing(images: np.ndarray, monkeypatch: pytest.MonkeyPa
 
     def work() -> tuple:
         flow = measure_flow(images, pairs, flow_estimator("aligned-dis"))
-        means = rigid_residual(1 / depth, images, flow, FlowCueOptions(), no_progress)
+        means = rigid_residual(1 / depth, images, flow, FlowCueOptions(), no_progress).finish()
         background = background_evidence(images, np.full_like(depth, 2), dynamic, K, T)
         valid = visible(depth, K, T, dynamic, sigma)
         return (
             np.asarray(flow.flow), np.asarray(flow.visible),
-            means.evidence().numpy(), means.parts().numpy(),
+            means.evidence.numpy(), means.parts.numpy(),
             background.color_difference, background.colour, valid,
         )  # fmt: skip
 

@@ -266,10 +266,12 @@ def pairwise_geometry(
         with context.stage("mask refinement"):
             motion = refine_masks(clip.images, motion, refiner, context.progress)
     context.observe("pass", seen)
-    assert seen.predictions is not None
+    predictions = seen.predictions
+    assert predictions is not None
+    del seen  # nothing reads its tokens any more
     with context.stage("alignment"):
         geometry = align(
-            seen.predictions,
+            predictions,
             dynamic=with_overlay(motion.excluded if motion.has_motion else None, clip),
             flow=flow if plan.flow_in_alignment else None, priors=plan.priors,
             options=plan.alignment.on(context.device), progress=context.progress,

@@ -272,3 +272,37 @@ def test_adam_follows_the_same_objective_and_ends_near_gauss_newton() -> None:
     assert adam.diagnostics.terms["pairs"] == pytest.approx(
         adam.diagnostics.history[-1, 1], rel=1e-3
     )
+
+
+def test_blocks_of_views_and_pairs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views, flow fields and pairs are computed a few at a time, to save memory."""
+    edges = torch.tensor([[0, 1], [1, 0], [2, 3], [3, 1]])
+
+    def work() -> tuple[torch.Tensor, ...]:
+        state, problem = small_start(options=AlignmentOptions(flow_weight=0.5))
+        shape = (len(edges), len(problem.observations.uv))
+        generator = torch.Generator().manual_seed(1)
+        measured = 2 * torch.randn(*shape, 2, generator=generator)
+        problem = replace(problem, flow=SampledFlow(edges, measured, torch.ones(shape) > 0))
+        fitted = fit_depth(state, problem, 3)
+        layout = ParameterLayout(4, 1, len(problem.observations.edges))
+        views = [problem.observations.views_of(frame) for frame in range(4)]
+        seen = evaluate(fitted, problem)
+        blocks, centroids = assemble_blocks(fitted, problem, seen, layout, views)
+        return state.pair_t, fitted.depth, seen.length, centroids, blocks[0].H, blocks[-1].b
+
+    together = work()
+    monkeypatch.setattr("dyn3r.alignment.sampled_objective.AT_ONCE", 100)
+    monkeypatch.setattr("dyn3r.alignment.spanning_tree.PAIRS_AT_ONCE", 3)
+    for one, other in zip(work(), together):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_observations_of_all_pairs_are_not_copied() -> None:
+    predictions, _depth = make(cameras(4), pairs_within(4), 0.05)
+    observations = sample(predictions, 64)
+    frames, pairs = torch.arange(4), torch.arange(len(observations.edges))
+    assert observations.subset(frames, pairs) is observations
+    turned = observations.subset(frames, pairs.flip(0))
+    torch.testing.assert_close(turned.points[0], observations.points[len(pairs) - 1])
+    assert len(observations.subset(frames, pairs[:-1]).edges) == len(pairs) - 1

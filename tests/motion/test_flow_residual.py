@@ -17,8 +17,10 @@ from dyn3r.geometry.cameras import intrinsics, invert, transform, unproject
 from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.motion.combine import CombinedEvidence, combine_motion
 from dyn3r.motion.flow_residual import (
+    FlowEvidence,
     flow_evidence,
     flow_residual_motion,
+    motion_from_evidence,
 )
 from dyn3r.motion.guided_filter import guided_filter_grey
 from dyn3r.motion.masks import motion_from_masks
@@ -314,12 +316,25 @@ def test_evidence_is_that_of_numpy_and_opencv(tolerance: float) -> None:
     images = np.stack([cv2.GaussianBlur(x, (0, 0), 2.0) for x in shot.images])
     inverse = mean_inverse_depth(shot.predictions, N, (H, W))
     options = FlowCueOptions(depth_tolerance=tolerance)
-    parts = rigid_residual(inverse, images, flow, options, no_progress).parts().numpy()
+    parts = rigid_residual(inverse, images, flow, options, no_progress).finish().parts.numpy()
     expected = oracle.parts(inverse, images, flow, tolerance)
     # OpenCV rounds positions to 1/32 pixel and colours to integers
     np.testing.assert_allclose(parts, expected, atol=0.03)
     assert np.abs(parts - expected).mean() < 1e-3
     assert expected[:, 0].max() > 0.3
+
+
+def test_motion_does_not_hold_the_input_of_the_mask_network() -> None:
+    shot = film(noise=0.3)
+    evidence = flow_evidence(shot.predictions, shot.images, shot.flow)
+    assert evidence.parts is not None
+    assert evidence.parts.shape == (N, 7, H, W)
+    np.testing.assert_array_equal(evidence.parts[:, 0], evidence.raw)
+    assert evidence.raw.base is None or evidence.raw.base.nbytes == evidence.raw.nbytes
+    kept = motion_from_evidence(evidence, shot.flow).evidence
+    assert isinstance(kept, FlowEvidence)
+    assert kept.parts is None
+    assert kept.raw is evidence.raw
 
 
 def test_combining_two_cues(monkeypatch: pytest.MonkeyPatch) -> None:

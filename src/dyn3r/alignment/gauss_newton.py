@@ -29,6 +29,8 @@ from dyn3r.alignment.sampled_objective import (
     fit_depth,
     flow_weights,
     induced_at,
+    pair_points,
+    row_blocks,
     world_points,
 )
 from dyn3r.alignment.state import State
@@ -55,13 +57,13 @@ RESIDUAL_FLOOR = 1e-3
 hand; it bounds the weights."""
 
 
-def pair_centroids(
-    problem: AlignmentProblem, seen: Evaluation, num_pairs: int
-) -> Float[Tensor, "m 3"]:
+def pair_centroids(state: State, problem: AlignmentProblem, num_pairs: int) -> Float[Tensor, "m 3"]:
     """Weighted centroid of the points of every pair in the world."""
     weights, pair = problem.weights, problem.observations.pair
     moments = torch.zeros(num_pairs, 3, device=weights.device)
-    moments.index_add_(0, pair, (weights[..., None] * seen.pair_points).sum(1))
+    for rows in row_blocks(weights):
+        points = pair_points(state, problem.observations, rows)
+        moments.index_add_(0, pair[rows], (weights[rows][..., None] * points).sum(1))
     mass = torch.zeros(num_pairs, device=weights.device).index_add_(0, pair, weights.sum(1))
     return moments / mass.clamp_min(1e-12)[:, None]
 
@@ -131,7 +133,7 @@ def assemble_blocks(
     """
     observations, options, device = problem.observations, problem.options, problem.weights.device
     m, p = layout.num_pairs, problem.weights.shape[1]
-    centroids = pair_centroids(problem, seen, m)
+    centroids, world = pair_centroids(state, problem, m), world_points(state, observations)
     floor = RESIDUAL_FLOOR * (problem.weights * seen.length).sum() / problem.weights.sum()
     weight = problem.weights / (seen.length**2 + floor**2).sqrt() * (seen.pair_factor / (m * p))
     R, camera_rays = state.T_world_camera[:, :3, :3].float(), observations.rays(state.K)
@@ -153,11 +155,10 @@ def assemble_blocks(
         ray, depth = camera_rays[frame] @ R[frame].T, state.depth[frame][:, None]
         focal_column = -depth * ((camera_rays[frame] * flat) @ R[frame].T)
         J_frame = frame_columns(depth * ray, focal_column)
-        pairs = observations.pair[rows]
-        J_pair = pair_columns(seen.pair_points[rows] - centroids[pairs][:, None])
-        terms = [
-            pair_terms(layout.pairs(pairs), seen.residual[rows], weight[rows], J_frame, J_pair, ray)
-        ]
+        pairs, points = observations.pair[rows], pair_points(state, observations, rows)
+        J_pair = pair_columns(points - centroids[pairs][:, None])
+        residual = world[frame] - points
+        terms = [pair_terms(layout.pairs(pairs), residual, weight[rows], J_frame, J_pair, ray)]
         if flow is not None:
             flow_part = flow_columns(state, problem, flow, frame, layout, J_frame, ray)
             terms += [] if flow_part is None else [flow_part]

@@ -37,9 +37,9 @@ class AlignmentOptions:
     pixels: int = 0
     """Pixels per frame that cameras are estimated from. Larger: closer to the full objective and
     slower in proportion. 0: 1536."""
-    chunk_observations: int = 2_000_000
-    """Pixels times pairs that are held in float32 at once, about 60 bytes each. Larger: more
-    memory, slightly faster."""
+    chunk_observations: int = 250_000
+    """Pixels times pairs whose depth each thread computes at once, about 100 bytes each. Larger:
+    more memory; faster on accelerators."""
     window: int = 100
     """Frames that the alignment solves together, or that a many-view network sees at once, if a
     window of the run (--windows.frames) has more; 0: all. Larger: less drift, more memory, and for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,10 @@ from dyn3r.alignment.spanning_tree import MIN_STATIC_SHARE
 from dyn3r.alignment.state import PAIR_SCALE, Observations, State
 from dyn3r.geometry.cameras import invert, project, transform
 from dyn3r.types import FlowFields
+
+AT_ONCE, AT_ONCE_ELSEWHERE = 2**17, 2**24
+"""Views (or flow fields) times pixels that are computed together, on a CPU and on other devices:
+arrays of all of them with several numbers each would take more memory than what they come from."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,10 @@ class AlignmentProblem:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Residuals and objective at a state."""
+    """Lengths of the residuals and the objective at a state."""
 
-    pair_points: Float[Tensor, "v p 3"]
-    residual: Float[Tensor, "v p 3"]
     length: Float[Tensor, "v p"]
+    """Distance between the points of frames and of pairs."""
     pair_factor: float
     """Factor on the pair term; 1 unless priors fix the unit of length."""
     scale_term: float
@@ -121,6 +125,14 @@ def sample_flow(flow: FlowFields | None, observations: Observations) -> SampledF
     return SampledFlow(edges, at_pixels.nan_to_num(), static)
 
 
+def row_blocks(values: Float[Tensor, "r p"]) -> Iterator[slice]:
+    """Slices of the rows, of AT_ONCE numbers each (at least one row); AT_ONCE_ELSEWHERE."""
+    at_once = AT_ONCE if values.is_cpu else AT_ONCE_ELSEWHERE
+    step = max(1, at_once // max(1, values.shape[1]))
+    for first in range(0, len(values), step):
+        yield slice(first, min(first + step, len(values)))
+
+
 def world_points(state: State, observations: Observations) -> Float[Tensor, "n p 3"]:
     """World points of the sampled pixels of every frame."""
     R, t = state.T_world_camera[:, :3, :3].float(), state.T_world_camera[:, :3, 3].float()
@@ -128,21 +140,28 @@ def world_points(state: State, observations: Observations) -> Float[Tensor, "n p
     return (state.depth[..., None] * rays) @ R.transpose(1, 2) + t[:, None]
 
 
-def pair_points(state: State, observations: Observations) -> Float[Tensor, "v p 3"]:
-    """World points of the views according to their pairs."""
-    A = (state.pair_scale[:, None, None] * state.pair_R).float()[observations.pair]
-    t = state.pair_t.float()[observations.pair]
-    return torch.baddbmm(t[:, None], observations.points, A.transpose(1, 2))
+def pair_points(
+    state: State, observations: Observations, rows: slice | Int[Tensor, " k"]
+) -> Float[Tensor, "k p 3"]:
+    """World points of some views according to their pairs."""
+    pair = observations.pair[rows]
+    A = (state.pair_scale[pair, None, None] * state.pair_R[pair]).float()
+    t = state.pair_t[pair].float()
+    return torch.baddbmm(t[:, None], observations.points[rows], A.transpose(1, 2))
 
 
 def induced_at(
     state: State, observations: Observations, edges: Int[Tensor, "q 2"]
 ) -> Float[Tensor, "q p 2"]:
     """Flow of a static scene at the sampled pixels."""
-    i, j = edges.unbind(1)
-    points = world_points(state, observations)[i]
-    local = transform(invert(state.T_world_camera)[j].float(), points)
-    return project(local, state.K[j].float()) - observations.uv
+    world, T_camera_world = world_points(state, observations), invert(state.T_world_camera).float()
+    K = state.K.float()
+    out = world.new_empty(len(edges), world.shape[1], 2)
+    for rows in row_blocks(out[..., 0]):
+        i, j = edges[rows].unbind(1)
+        local = transform(T_camera_world[j], world[i])
+        out[rows] = project(local, K[j]) - observations.uv
+    return out
 
 
 def pair_factor(pair_scale: Float[Tensor, " m"], fixed: FixedUnknowns) -> Float[Tensor, ""]:
@@ -158,11 +177,12 @@ def pair_factor(pair_scale: Float[Tensor, " m"], fixed: FixedUnknowns) -> Float[
 
 
 def evaluate(state: State, problem: AlignmentProblem) -> Evaluation:
-    """Residuals and objective at a state."""
+    """Lengths of the residuals and the objective at a state."""
     observations, options = problem.observations, problem.options
-    proposals = pair_points(state, observations)
-    residual = world_points(state, observations)[observations.frame] - proposals
-    length = residual.norm(dim=-1)
+    world, length = world_points(state, observations), torch.empty_like(observations.weights)
+    for rows in row_blocks(length):
+        shown = world[observations.frame[rows]]
+        length[rows] = (shown - pair_points(state, observations, rows)).norm(dim=-1)
     factor = float(pair_factor(state.pair_scale, problem.fixed))
     scale_term = factor * float(2 * (problem.weights * length).mean())
     total = scale_term
@@ -179,7 +199,7 @@ def evaluate(state: State, problem: AlignmentProblem) -> Evaluation:
     if options.depth_prior_weight > 0:
         change = depth_change(state.depth, problem.initial_depth, observations.dynamic)
         total += options.depth_prior_weight * float(change)
-    return Evaluation(proposals, residual, length, factor, scale_term, total)
+    return Evaluation(length, factor, scale_term, total)
 
 
 def depth_anchor(state: State, problem: AlignmentProblem) -> tuple[Tensor, Tensor]:
@@ -206,15 +226,8 @@ def fit_depth(
     `dyn3r.alignment.depth_along_rays`.
     """
     observations = problem.observations
-    proposals = pair_points(state, observations)
-    R, t = state.T_world_camera[:, :3, :3].float(), state.T_world_camera[:, :3, 3].float()
-    rays = observations.rays(state.K) @ R.transpose(1, 2)
-    squared = (rays * rays).sum(-1)
     frame, weights = observations.frame, observations.weights
-    arm = proposals - t[frame][:, None]
-    along = (arm * rays[frame]).sum(-1) / squared[frame]
-    across = ((arm - along[..., None] * rays[frame]) ** 2).sum(-1)
-    ray_length = squared[frame].sqrt()
+    views = _views_along_rays(state, observations)
     anchor = prior_curvature = torch.zeros_like(state.depth)
     if problem.options.depth_prior_weight > 0:
         anchor, prior_curvature = depth_anchor(state, problem)
@@ -230,40 +243,79 @@ def fit_depth(
     def gather(x: Tensor) -> Tensor:
         return torch.zeros_like(state.depth).index_add_(0, frame, x)
 
-    seen = gather(weights) > 0
-    depth = state.depth
+    mass = gather(weights)
+    seen, depth = mass > 0, state.depth
     if restart:
-        depth = torch.where(seen, gather(weights * along) / gather(weights).clamp_min(1e-12), depth)
+        mean = gather(weights * views.along) / mass.clamp_min(1e-12)
+        depth = torch.where(seen, mean, depth)
     for _ in range(reweightings):
-        slope = (depth[frame] - along) * ray_length
-        squared_error = slope * slope + across
-        weight = weights / (squared_error.sqrt() + 1e-4 * depth[frame].abs() + 1e-12)
-        gradient = gather(weight * slope * ray_length) + prior_curvature * (depth - anchor)
-        step_factor = depth_step(slope, squared_error)
-        curvature = gather(weight * step_factor * ray_length**2) + prior_curvature
+        gradient, curvature = views.depth_derivatives(depth, observations)
+        gradient += prior_curvature * (depth - anchor)
+        curvature += prior_curvature
         depth = torch.where(seen, depth - gradient / curvature.clamp_min(1e-20), depth)
     depth = depth.clamp_min(1e-4 * float(depth.clamp_min(1e-6).median()))
     return replace(state, depth=torch.where(problem.fixed.depth, state.depth, depth))
+
+
+@dataclass(frozen=True)
+class _ViewsAlongRays:
+    """Points of all views along and across the rays of their pixels, see `RayObservations`."""
+
+    along: Float[Tensor, "v p"]
+    across: Float[Tensor, "v p"]
+    ray_length: Float[Tensor, "n p"]
+
+    def depth_derivatives(
+        self, depth: Float[Tensor, "n p"], observations: Observations
+    ) -> tuple[Float[Tensor, "n p"], Float[Tensor, "n p"]]:
+        """First and second derivative of the pair term by the depths, by re-weighting."""
+        gradient, curvature = torch.zeros_like(depth), torch.zeros_like(depth)
+        for rows in row_blocks(self.along):
+            frame = observations.frame[rows]
+            here, ray_length = depth[frame], self.ray_length[frame]
+            slope = (here - self.along[rows]) * ray_length
+            squared = slope * slope + self.across[rows]
+            weight = observations.weights[rows] / (squared.sqrt() + 1e-4 * here.abs() + 1e-12)
+            gradient.index_add_(0, frame, weight * slope * ray_length)
+            factor = depth_step(slope, squared)
+            curvature.index_add_(0, frame, weight * factor * ray_length**2)
+        return gradient, curvature
+
+
+def _views_along_rays(state: State, observations: Observations) -> _ViewsAlongRays:
+    R, t = state.T_world_camera[:, :3, :3].float(), state.T_world_camera[:, :3, 3].float()
+    rays = observations.rays(state.K) @ R.transpose(1, 2)
+    squared = (rays * rays).sum(-1)
+    along, across = (torch.empty_like(observations.weights) for _ in range(2))
+    for rows in row_blocks(along):
+        frame = observations.frame[rows]
+        arm, ray = pair_points(state, observations, rows) - t[frame][:, None], rays[frame]
+        along[rows] = (arm * ray).sum(-1) / squared[frame]
+        across[rows] = ((arm - along[rows][..., None] * ray) ** 2).sum(-1)
+    return _ViewsAlongRays(along, across, squared.sqrt())
 
 
 def flow_depth_derivatives(state: State, problem: AlignmentProblem) -> tuple[Tensor, Tensor]:
     """First and second derivative of the flow term by the sampled depths, (n, p) each."""
     flow, observations = problem.flow, problem.observations
     assert flow is not None
-    i, j = flow.edges.unbind(1)
-    T_camera_world = invert(state.T_world_camera)[j].float()
-    points = transform(T_camera_world, world_points(state, observations)[i])
-    z = points[..., 2:].clamp_min(1e-6)
-    ray = observations.rays(state.K)[i] @ (
-        T_camera_world[:, :3, :3] @ state.T_world_camera[i, :3, :3].float()
-    ).transpose(1, 2)
-    focal = state.K[j].float()[:, None, [0, 1], [0, 1]]
-    J_depth = focal * (ray[..., :2] - points[..., :2] / z * ray[..., 2:]) / z
-    residual = project(points, state.K[j].float()) - observations.uv - flow.flow
-    weight = flow_weights(residual, flow.static) * (points[..., 2:] > 1e-6)
-    nothing = torch.zeros_like(state.depth)
-    slope = nothing.index_add(0, i, (weight * J_depth * residual).sum(-1))
-    return slope, nothing.index_add(0, i, (weight * J_depth * J_depth).sum(-1))
+    world, rays = world_points(state, observations), observations.rays(state.K)
+    T_camera_world, K = invert(state.T_world_camera).float(), state.K.float()
+    R_world_camera = state.T_world_camera[:, :3, :3].float()
+    residual = induced_at(state, observations, flow.edges) - flow.flow
+    weights = flow_weights(residual, flow.static)
+    slope, curvature = torch.zeros_like(state.depth), torch.zeros_like(state.depth)
+    for rows in row_blocks(residual[..., 0]):
+        i, j = flow.edges[rows].unbind(1)
+        points = transform(T_camera_world[j], world[i])
+        z = points[..., 2:].clamp_min(1e-6)
+        ray = rays[i] @ (T_camera_world[j, :3, :3] @ R_world_camera[i]).transpose(1, 2)
+        focal = K[j][:, None, [0, 1], [0, 1]]
+        J_depth = focal * (ray[..., :2] - points[..., :2] / z * ray[..., 2:]) / z
+        weight = weights[rows] * (points[..., 2:] > 1e-6)
+        slope.index_add_(0, i, (weight * J_depth * residual[rows]).sum(-1))
+        curvature.index_add_(0, i, (weight * J_depth * J_depth).sum(-1))
+    return slope, curvature
 
 
 def flow_weights(
@@ -273,4 +325,4 @@ def flow_weights(
     size = residual.abs()
     keep = static & (size < FLOW_OUTLIER + 0.5).all(-1)
     share = keep[..., None] / keep.sum().clamp_min(1)
-    return share / size.clamp_min(1.0)
+    return torch.div(share, size.clamp_min_(1.0), out=size)

@@ -28,6 +28,8 @@ CONFIDENT_QUANTILE = 0.3
 """PnP leaves out the pixels below this quantile of confidence. Source: chosen by hand."""
 REGISTRATION_REWEIGHTINGS = 5
 """Re-weightings of the registration of a pair to known points. Source: chosen by hand."""
+PAIRS_AT_ONCE = 64
+"""Pairs that are registered to known points together. Source: memory, about 0.6 MB each."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,22 @@ def chain_pairs(
 
 
 def register_pairs(observations: Observations, world: Float[Tensor, "n p 3"]) -> Similarity:
-    """Similarity of every pair that maps both of its sides to the world points, float64."""
+    """Similarity of every pair that maps both of its sides to the world points, float64.
+
+    Pairs are fitted a few at a time, as a fit takes many times the memory of its points.
+    """
     count = len(observations.edges)
     weights = registration_weights(observations)
-    source = torch.cat([observations.points[:count], observations.points[count:]], 1)
-    target = world[observations.frame]
-    target = torch.cat([target[:count], target[count:]], 1)
-    both = torch.cat([weights[:count], weights[count:]], 1)
-    fit = robust_similarity(source, target, both, REGISTRATION_REWEIGHTINGS)
-    return Similarity(fit.scale.double().clamp_min(1e-6), fit.R.double(), fit.t.double())
+    rows, fits = torch.arange(count, device=weights.device), []
+    for first in range(0, count, PAIRS_AT_ONCE):
+        pairs = rows[first : first + PAIRS_AT_ONCE]
+        sides = (pairs, count + pairs)
+        source = torch.cat([observations.points[views] for views in sides], 1)
+        target = torch.cat([world[observations.frame[views]] for views in sides], 1)
+        both = torch.cat([weights[views] for views in sides], 1)
+        fits.append(robust_similarity(source, target, both, REGISTRATION_REWEIGHTINGS))
+    scale, R, t = (torch.cat(values).double() for values in zip(*fits))
+    return Similarity(scale.clamp_min(1e-6), R, t)
 
 
 def initial_focals(

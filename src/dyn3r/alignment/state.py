@@ -90,7 +90,14 @@ class Observations:
         return rays(K, self.uv.double()).float()
 
     def subset(self, frames: Int[Tensor, " k"], pairs: Int[Tensor, " q"]) -> Observations:
-        """Observations of some pairs; frames are renumbered by their position in `frames`."""
+        """Observations of some pairs; frames are renumbered by their position in `frames`.
+
+        Not copied if it is all of them, in order.
+        """
+        if len(frames) == self.num_frames and len(pairs) == len(self.edges):
+            ordered = (bool((x.diff() == 1).all()) for x in (frames, pairs))
+            if all(ordered):
+                return self
         new_index = torch.full((self.num_frames,), -1, device=frames.device)
         new_index[frames] = torch.arange(len(frames), device=frames.device)
         edges = new_index[self.edges[pairs]]

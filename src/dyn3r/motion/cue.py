@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 
 from dyn3r.errors import InputError
 from dyn3r.motion.attention_cue import find_motion
@@ -191,6 +191,7 @@ class FlowCue(MotionCue):
         )  # fmt: skip
         if options.uses_mask_network and options.background_model:
             evidence = with_background_model(evidence, clip, refined, before, context)
+        evidence = replace(evidence, parts=None)  # large, and of no use any more
         updated = motion_from_evidence(evidence, flow, options=options)
         implausible = implausible_depth_outliers(initial.depth, refined.depth, updated.masks)
         if before is not None:
@@ -301,7 +302,9 @@ def with_background_model(
     return replace(evidence, refined=refined_map)
 
 
-def relative_inverse(depth: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "n h w"]:
-    """Inverse depth with median 1."""
-    inverse = 1 / np.maximum(depth.astype(np.float64), 1e-9)
-    return inverse / np.median(inverse)
+def relative_inverse(depth: Float[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n h w"]:
+    """Inverse depth with median 1; computed in double precision."""
+    inverse = np.maximum(depth, 1e-9, dtype=np.float64)
+    np.divide(1, inverse, out=inverse)
+    inverse /= np.median(inverse)
+    return inverse.astype(np.float32)

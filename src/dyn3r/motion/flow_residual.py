@@ -8,7 +8,7 @@ The published method (MonST3R) takes depth and camera of every pair as predicted
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -44,7 +44,7 @@ class FlowEvidence:
     """Input of the mask network, means over the frame's pairs: evidence, evidence of the distance,
     evidence of the colours, standard deviation of the evidence, share of the pairs in which the
     pixel is visible, and velocity (u, v) relative to the static scene in percent of the width per
-    frame. None for the published method."""
+    frame. None for the published method, and in `Motion`, where nothing reads it."""
     implausible: Bool[np.ndarray, "n h w"] | None = None
     """Pixels whose depth was implausible after an earlier refinement; None before the first."""
 
@@ -103,7 +103,7 @@ def motion_from_evidence(
         dynamic_map=patch_means(evidence.refined),
         has_motion=why is None,
         reason=reason,
-        evidence=evidence,
+        evidence=replace(evidence, parts=None),
         probability=probability_of(evidence.refined, options.limit),
     )
 
@@ -125,15 +125,15 @@ def flow_evidence(
     parts = None
     if options.method == "published":
         assert predictions is not None
-        means = published_residual(predictions, flow, (n, h, w), progress)
+        means = published_residual(predictions, flow, (n, h, w), progress).finish()
     else:
         if inverse_depth is None:
             assert predictions is not None
             inverse_depth = mean_inverse_depth(predictions, n, (h, w))
         there = "cpu" if device.startswith("mps") else device  # it has no double precision
-        means = rigid_residual(inverse_depth, clip_images, flow, options, progress, there)
-        parts = means.parts()
-    raw, typical_px = means.evidence().cpu().numpy(), means.typical_px().cpu().numpy()
+        means = rigid_residual(inverse_depth, clip_images, flow, options, progress, there).finish()
+        parts = means.parts
+    raw, typical_px = means.evidence.cpu().numpy(), means.typical_px.cpu().numpy()
     if options.uses_mask_network and parts is not None:
         refined = mask_probability(load_mask_network(), clip_images, parts, device=device)
         refined[~np.isfinite(typical_px)] = 0.0  # frames without evidence

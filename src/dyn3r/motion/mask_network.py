@@ -44,6 +44,9 @@ BACKGROUND_WIDTHS = (24, 48, 96, 160)
 BACKGROUND_WEIGHTS = "motion-masks-second-look.safetensors"
 """File of the package with the weights of the network that reads the background model."""
 
+FRAMES_AT_ONCE = 4
+"""Frames that a network takes together on an accelerator."""
+
 
 class MaskNetwork(nn.Module):
     """U-Net from image and evidence to the logit that a pixel is dynamic. Sides: multiples of 16.
@@ -146,23 +149,25 @@ def mask_probability(
     parts: Float[np.ndarray, "n p h w"]
     | Float[Tensor, "n p h w"]
     | Callable[[slice], Float[np.ndarray, "k p h w"]],
-    batch: int = 4,
+    batch: int | None = None,
     device: str = "cpu",
 ) -> Float[np.ndarray, "n h w"]:
     """Probability that each pixel is dynamic, 0..1; `batch` frames at once on each thread.
 
+    None: one on a CPU, where more take memory and no less time, and FRAMES_AT_ONCE elsewhere.
     `parts`: evidence of all frames, an array or on the device, or a function that makes it for some
     of them. The network is moved to `device`.
     """
     of = parts if callable(parts) else parts.__getitem__
+    step = batch or (1 if torch.device(device).type == "cpu" else FRAMES_AT_ONCE)
     network = network.to(device)
     found = torch.empty(images.shape[:3], device=device)
 
     @torch.no_grad()
     def predict(start: int) -> None:
-        rows = slice(start, start + batch)
+        rows = slice(start, start + step)
         found[rows] = network(*prepare(images[rows], of(rows), device)).sigmoid()
 
-    for _ in ordered_map(predict, range(0, len(images), batch), threads_on(device)):
+    for _ in ordered_map(predict, range(0, len(images), step), threads_on(device)):
         pass
     return np.asarray(found.cpu().numpy())

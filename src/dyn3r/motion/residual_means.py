@@ -27,17 +27,28 @@ class PairResidual(NamedTuple):
     """Measured minus static-scene flow, in pixels."""
 
 
+class Means(NamedTuple):
+    """Means over the pairs in which a pixel is visible."""
+
+    evidence: Float[Tensor, "n h w"]
+    """0..1; 0 for pixels that no pair sees."""
+    typical_px: Float[Tensor, " n"]
+    """99th percentile over each frame of the mean distance; NaN for frames without pairs. Over the
+    pixels that some pair sees; of two values the lower."""
+    parts: Float[Tensor, "n 7 h w"]
+    """Input of the mask network, see `dyn3r.motion.flow_residual.FlowEvidence.parts`."""
+
+
 class ResidualMeans:
-    """Running means over the pairs in which a pixel is visible."""
+    """Running sums over the pairs in which a pixel is visible, and the means that they become."""
 
     def __init__(self, shape: tuple[int, int, int], device: str = "cpu") -> None:
         """Start without pairs; `shape` is (frames, height, width)."""
         n, h, w = shape
-        self._evidence = torch.zeros(n, h, w, device=device)
+        # evidence, that of the distance, that of the colours, squared evidence, pairs, u, v
+        self._sums = torch.zeros(n, 7, h, w, device=device)
         self._distance_px = torch.zeros(n, h, w, device=device)
-        self._count = torch.zeros(n, h, w, device=device)
         self._pairs = torch.zeros(n, device=device)
-        self._others = torch.zeros(n, 5, h, w, device=device)
 
     def add(
         self, frame: int, residual: PairResidual, visible: Bool[Tensor, "h w"], frames_apart: int
@@ -51,8 +62,8 @@ class ResidualMeans:
         to_percent = 100 / visible.shape[1] / frames_apart
         u, v = (residual.off_px * to_percent).clamp(-MAX_SPEED, MAX_SPEED)
         others = [residual.by_distance, residual.by_color, residual.evidence.square(), u, v]
-        for total, values in zip(self._others[frame], others):
-            total += torch.where(visible, values, 0)
+        for number, values in zip((1, 2, 3, 5, 6), others):
+            self._sums[frame, number] += torch.where(visible, values, 0)
 
     def add_evidence(
         self,
@@ -62,32 +73,31 @@ class ResidualMeans:
         visible: Bool[Tensor, "h w"],
     ) -> None:
         """Add a pair of which evidence and distance alone are known; `parts` then has no use."""
-        self._evidence[frame] += torch.where(visible, evidence, 0)
+        self._sums[frame, 0] += torch.where(visible, evidence, 0)
         self._distance_px[frame] += torch.where(visible, distance_px, 0)
-        self._count[frame] += visible
+        self._sums[frame, 4] += visible
 
-    def evidence(self) -> Float[Tensor, "n h w"]:
-        """Mean evidence, 0..1; 0 for pixels that no pair sees."""
-        return self._evidence / self._count.clamp(min=1)
+    def finish(self) -> Means:
+        """The means. The sums become `parts` in place, to save memory: nothing can be added then.
 
-    def typical_px(self) -> Float[Tensor, " n"]:
-        """99th percentile over each frame of the mean distance; NaN for frames without pairs.
-
-        Over the pixels that some pair sees; of two values the lower. One transfer, of their number.
+        One transfer, of the number of visible pixels of every frame.
         """
-        unseen = self._count == 0
-        distance_px = (self._distance_px / self._count).masked_fill(unseen, -torch.inf)
-        out = torch.full(self._pairs.shape, torch.nan, device=unseen.device)
-        for t, count in enumerate((~unseen).sum((1, 2)).tolist()):
+        typical_px = self._typical_px()
+        for sums, pairs in zip(self._sums, self._pairs.clamp(min=1)):
+            seen = sums[4].clone()
+            sums /= seen.clamp(min=1)
+            sums[3] = (sums[3] - sums[0].square()).clamp(min=0).sqrt()
+            sums[4] = seen / pairs
+        return Means(self._sums[:, 0].clone(), typical_px, self._sums)
+
+    def _typical_px(self) -> Float[Tensor, " n"]:
+        pairs = self._sums[:, 4]
+        out = torch.full(self._pairs.shape, torch.nan, device=pairs.device)
+        for t, count in enumerate((pairs > 0).sum((1, 2)).tolist()):
             if count:
-                largest = distance_px[t].flatten().topk(count - int(0.99 * (count - 1)))
+                distance_px = (self._distance_px[t] / pairs[t]).masked_fill(
+                    pairs[t] == 0, -torch.inf
+                )
+                largest = distance_px.flatten().topk(count - int(0.99 * (count - 1)))
                 out[t] = largest.values[-1]
         return out
-
-    def parts(self) -> Float[Tensor, "n 7 h w"]:
-        """Input of the mask network, see `dyn3r.motion.flow_residual.FlowEvidence.parts`."""
-        count, mean = self._count.clamp(min=1), self.evidence()
-        distance, color, squared, u, v = (self._others / count[:, None]).unbind(1)
-        deviation = (squared - mean.square()).clamp(min=0).sqrt()
-        share = self._count / self._pairs.clamp(min=1)[:, None, None]
-        return torch.stack([mean, distance, color, deviation, share, u, v], 1)

@@ -17,6 +17,7 @@ from torch import Tensor
 from dyn3r.geometry.cameras import pixel_grid
 from dyn3r.geometry.filters import window_mean_repeat
 from dyn3r.geometry.warping import MAX_ROUND_TRIP_PX, sample_at
+from dyn3r.io.memory_map import release_pages
 from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.motion.options import FlowCueOptions
 from dyn3r.motion.residual_means import PairResidual, ResidualMeans
@@ -60,7 +61,7 @@ def rigid_residual(
     On `device`, which needs double precision: every flow field goes there once, nothing comes back.
     """
     pictures = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
-    inverse = torch.from_numpy(inverse_depth.astype(np.float32)).to(device)
+    inverse = torch.from_numpy(np.require(inverse_depth, np.float32, ["C", "W"])).to(device)
     clip = _Clip(inverse, pictures.permute(0, 3, 1, 2).contiguous(), flow, options)
     means = ResidualMeans(images.shape[:3], device)
     on_cpu = clip.images.is_cpu
@@ -87,20 +88,27 @@ def rigid_residual(
 
 def mean_inverse_depth(
     predictions: PairPredictions, num_frames: int, size_hw: tuple[int, int]
-) -> Float[np.ndarray, "n h w"]:
+) -> Float32[np.ndarray, "n h w"]:
     """Inverse depth of every frame, median 1: mean of log depth over its pairs (i, .).
 
     Weighted by log confidence, without the scale of each pair. 1 for frames without pairs.
     """
-    total = np.zeros((num_frames, *size_hw))
-    weights = np.zeros((num_frames, *size_hw))
-    for chunk in predictions.chunks():
-        for row, i in enumerate(chunk.edges[:, 0].tolist()):
-            depth = np.nan_to_num(chunk.points1[row, ..., 2].numpy(), nan=1e-6).clip(1e-6)
-            weight = np.nan_to_num(np.log(chunk.conf1[row].numpy().clip(1.0))) + 1e-3
-            total[i] += weight * np.log(depth / np.median(depth))
-            weights[i] += weight
-    return np.exp(-total / np.maximum(weights, 1e-9)).clip(0.02, 5.0)
+    assert predictions.points1 is not None
+    assert predictions.conf1 is not None
+    out = np.empty((num_frames, *size_hw), np.float32)
+    for t, inverse in enumerate(out):
+        total, weights = np.zeros(size_hw), np.zeros(size_hw)
+        for row in np.flatnonzero(predictions.edges[:, 0] == t):
+            depth = predictions.points1[row, ..., 2].astype(np.float32)
+            depth = np.nan_to_num(depth, nan=1e-6).clip(1e-6)
+            confidence = predictions.conf1[row].astype(np.float32)
+            weight = np.nan_to_num(np.log(confidence.clip(1.0))) + 1e-3
+            total += weight * np.log(depth / np.median(depth))
+            weights += weight
+        inverse[:] = np.exp(-total / np.maximum(weights, 1e-9)).clip(0.02, 5.0)
+        release_pages(predictions.points1)  # of a mapped file
+        release_pages(predictions.conf1)
+    return out
 
 
 class _Pairs(NamedTuple):
