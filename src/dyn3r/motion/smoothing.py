@@ -24,20 +24,21 @@ from dyn3r.types import FlowFields, Progress, no_progress
 class EdgeRefiner:
     """Masks by temporal voting and a guided filter.
 
-    Source of the defaults: clips of the synthetic world (docs/results.md).
+    Source of the defaults: development clips (docs/results.md).
     """
 
     reach: int = 2
     """Frames before and after that vote, along the flow; 0: none. Larger: steadier and slower;
     objects that are visible only briefly fade."""
-    radius: float = 0.054
+    radius: float = 0.04
     """Radius of the guided filter as a share of the long side; 0: no filter. Larger: masks reach
     edges that are farther away; small objects fade."""
     softness: float = 3e-4
     """Variance of the colours (0..1) below which the image counts as plain, about (4 / 255)^2, the
     noise of a camera. Larger: masks follow strong edges only."""
-    threshold: float = 0.4
-    """A pixel is dynamic where its filtered votes (0..1) exceed this. Larger: fewer pixels."""
+    threshold: float = 0.5
+    """A pixel is dynamic where its filtered votes (0..1) exceed this: the majority. Larger: fewer
+    pixels."""
     flow: FlowEstimator = field(default_factory=DisFlow)
     """Estimator of the flow between neighbouring frames."""
     measured: FlowFields | None = None
