@@ -20,7 +20,7 @@ from dyn3r.motion.attention_cue import AttentionEvidence
 from dyn3r.motion.cue import KnownMotion, MotionCue
 from dyn3r.motion.masks import masks_converged, motion_from_masks
 from dyn3r.motion.options import MotionOptions
-from dyn3r.motion.smoothing import EdgeRefiner
+from dyn3r.motion.smoothing import EdgeRefiner, reading
 from dyn3r.network.config import NetworkConfig
 from dyn3r.network.initialise import initialise
 from dyn3r.network.model import Model, prepare_model
@@ -329,8 +329,14 @@ def test_refined_masks_are_saved_and_united_for_the_cameras(
 def test_refinement_by_name(model: Model) -> None:
     clip, masks = moving_square(4), np.zeros((4, 48, 64), bool)
     masks[:, 10:26, 10:30] = True
-    scene = reconstruct(clip, model, Options(motion=MotionOptions(refine="edges")), masks=masks)
-    np.testing.assert_array_equal(scene.dynamic, EdgeRefiner().refine(clip.images, masks))
+    seen: dict[str, Any] = {}
+    scene = reconstruct(
+        clip, model, Options(motion=MotionOptions(refine="edges")), masks=masks,
+        context=RunContext(observe=seen.__setitem__),
+    )  # fmt: skip
+    refiner = reading(EdgeRefiner(), seen["flow"])  # of the run, not measured again
+    assert refiner is not None
+    np.testing.assert_array_equal(scene.dynamic, refiner.refine(clip.images, masks))
     assert "mask refinement" in scene.metadata["seconds"]
     # a static scene has nothing to refine, so no weights are asked for
     none = Options(motion=MotionOptions(refine="sam2", cue="none"))
