@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 DISTANCE = 2.5
 """Distance to the furniture in metres."""
@@ -74,9 +75,7 @@ def loop_scene(frames: int, photos: str | None, seed: int):
         angle = where + (-1) ** k * SPEED / radius * seconds
         heading = angle + (-1) ** k * math.pi / 2
         t = np.stack([radius * np.cos(angle), radius * np.sin(angle), 0 * angle], -1)
-        R = np.tile(np.eye(3), (frames, 1, 1))
-        R[:, 0, 0] = R[:, 1, 1] = np.cos(heading)
-        R[:, 1, 0], R[:, 0, 1] = np.sin(heading), -np.sin(heading)
+        R = Rotation.from_euler("z", heading[:, None]).as_matrix()
         objects.person(builder, builder.moving_group(R, t), 1.7, list(4.0 * SPEED * seconds))
     add_objects(lay, 60, 0.8, 0.6, 1.4, 0.4)
     light = sample_light(rng, bank, DISTANCE, 1.4, indoors=True)
@@ -151,9 +150,8 @@ def main() -> None:
     )
     print(evaluate(scene, folder).to_json())
     for name, each in scenes.items():
-        shown = true[
-            [clip.names.index(name) for name in each.names]
-        ]  # those without texture are left out
+        # frames without texture are left out
+        shown = true[[clip.names.index(frame) for frame in each.names]]
         errors = trajectory_errors(each.T_world_camera, shown)
         end = closure(each.T_world_camera, shown, errors.scale)
         print(

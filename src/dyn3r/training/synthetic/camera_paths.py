@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,7 @@ def following(
         seen = target - path.t
         bearing = np.unwrap(np.arctan2(seen[:, 0], seen[:, 1]))
         yaw = gain * (bearing - bearing[middle])
-        turn = np.stack([_about_z(-angle) for angle in yaw])
-        return replace(path, R=turn @ path.R)
+        return replace(path, R=Rotation.from_euler("z", -yaw[:, None]).as_matrix() @ path.R)
     travel = gain * (target - target[middle]) * [1.0, 1.0, 0.0]
     for _ in range(4):
         t = path.t + travel
@@ -129,11 +129,6 @@ def following(
             return replace(path, t=t)
         travel *= 0.6
     return path
-
-
-def _about_z(angle: float) -> np.ndarray:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 def camera_rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
