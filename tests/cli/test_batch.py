@@ -46,6 +46,12 @@ def batch(sources: Path, output: Path, checkpoint: Path, **changes: object) -> B
     return Batch(sources, output, model=str(checkpoint), **{**given, **changes})  # type: ignore[arg-type]
 
 
+def test_keeping_and_replacing_scenes_exclude_each_other(tmp_path: Path) -> None:
+    both = batch(tmp_path, tmp_path / "out", tmp_path / "none", resume=True, overwrite=True)
+    with pytest.raises(InputError, match="--resume keeps the scenes in OUT, --overwrite replaces"):
+        both()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_failure_is_named_and_does_not_stop_the_others(

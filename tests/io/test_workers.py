@@ -173,16 +173,23 @@ def test_calls_side_by_side() -> None:
 
 def test_one_limit_bounds_every_library() -> None:
     import cv2
+    from threadpoolctl import threadpool_info, threadpool_limits
 
     from dyn3r.io import workers as module
 
+    def blas_threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    blas = threadpool_limits(user_api="blas")  # remembers what was set
     before = (list(module._limit), torch.get_num_threads(), cv2.getNumThreads())
     try:
         use_threads(1)
         assert (workers(), torch.get_num_threads(), cv2.getNumThreads()) == (1, 1, 1)
+        assert set(blas_threads()) == {1}
         with pytest.raises(InputError):
             use_threads(0)
     finally:
         module._limit[:] = before[0]
         torch.set_num_threads(before[1])
         cv2.setNumThreads(before[2])
+        blas.restore_original_limits()

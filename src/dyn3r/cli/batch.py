@@ -110,6 +110,8 @@ class Batch:
         from dyn3r.io.images import check_size
         from dyn3r.network.checkpoints.locate import locate
 
+        if self.resume and self.overwrite:
+            raise InputError("--resume keeps the scenes in OUT, --overwrite replaces them")
         sources = find_sources(self.sources)
         self.run_of("", self.sources).options()  # refuses what no video could be run with
         if self.size is not None:

@@ -44,12 +44,15 @@ def workers() -> int:
 
 
 def use_threads(count: int) -> None:
-    """Let this process compute on at most `count` threads from now on: ours, PyTorch's, OpenCV's.
+    """Let this process compute on at most `count` threads from now on.
 
-    For programs that own their process. Raises InputError for a number below 1.
+    Ours, PyTorch's, OpenCV's, and those of linear algebra in NumPy, SciPy and OpenCV (BLAS). For
+    programs that own their process. Raises InputError for a number below 1.
     """
     import cv2
+    import scipy.linalg  # noqa: F401 - loads the BLAS of SciPy, which has threads of its own
     import torch
+    from threadpoolctl import threadpool_limits
 
     if count < 1:
         raise InputError("the number of threads must be 1 or more")
@@ -57,6 +60,7 @@ def use_threads(count: int) -> None:
     _limit[:] = [count]
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
+    threadpool_limits(count, user_api="blas")  # without `with` it stays
 
 
 @contextmanager
