@@ -2,7 +2,8 @@
 
 Written by `python -m tests.test_frozen` (float32, one thread) when an algorithm changes on purpose.
 Another processor rounds otherwise, hence the tolerances: what they catch is a wrong stage, option
-or order, not a last digit.
+or order, not a last digit. Rotations of world1 by monst3r differ by 0.0023 rad between processors
+with and without AVX-512 (float32, the same versions).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def test_results_are_as_they_were(name: str, method: str) -> None:
     unit = float(np.median(before["depth"]))
     np.testing.assert_allclose(now["K"], before["K"], rtol=2e-3)
     difference = np.abs(now["T_world_camera"] - before["T_world_camera"])
-    assert difference[:, :3, :3].max() < 2e-3
+    assert difference[:, :3, :3].max() < 3e-3
     assert difference[:, :3, 3].max() < 5e-3 * unit
     relative = np.abs(np.log(now["depth"] / before["depth"]))
     assert np.median(relative) < 1e-3

@@ -20,7 +20,7 @@ from dyn3r.flow import FlowEstimator, flow_estimator, measure_flow
 from dyn3r.geometry.cameras import focal_from_points, intrinsics, invert, transform
 from dyn3r.geometry.registration import solve_camera
 from dyn3r.io.images import check_size
-from dyn3r.io.inspection.inspector import without_texture
+from dyn3r.io.inspection.inspector import texture_note
 from dyn3r.io.stream_preparation import Frame, PreparedFrame, frames_of_clip, frames_of_stream
 from dyn3r.motion.flow_residual import flow_residual_motion
 from dyn3r.motion.options import FlowCueOptions
@@ -375,5 +375,5 @@ def _report(results: Sequence[FrameResult], blank: Bool[np.ndarray, " n"]) -> In
     report = report.adding(*results[-1].report.notes)
     told = any("no texture" in note.text for note in report.notes)  # of a clip
     if blank.any() and not told:
-        report = report.adding(without_texture([result.name for result in results], blank))
+        report = report.adding(texture_note([result.name for result in results], blank))
     return report

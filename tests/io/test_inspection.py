@@ -14,7 +14,7 @@ from dyn3r.io.clip import clip_from_images, read_clip
 from dyn3r.io.inspection.borders import find_borders
 from dyn3r.io.inspection.cuts import longest_shot
 from dyn3r.io.inspection.overlays import find_overlays
-from dyn3r.io.inspection.texture import textured_share
+from dyn3r.io.inspection.texture import found_again_share, has_texture, textured_share
 from dyn3r.types import Clip
 from tests.shots import black, shot
 
@@ -52,6 +52,28 @@ def test_nothing_is_found_in_a_clean_shot(read, step: int) -> None:
 @pytest.mark.parametrize("noise", [0, 1, 5])
 def test_noise_is_no_texture(noise: float) -> None:
     assert textured_share(black(1, noise)[0, :, :, 0]) < 0.01
+
+
+def faint(frames: int, noise: float) -> np.ndarray:
+    """A wall of little contrast, with the noise of a camera."""
+    grey = shot(frames)[..., :1].astype(float)
+    noisy = 128 + 0.08 * (grey - 128) + np.random.default_rng(2).normal(0, noise, grey.shape)
+    return np.repeat(noisy.round().astype(np.uint8), 3, axis=3)
+
+
+def test_faint_texture_is_found_again_and_noise_is_not() -> None:
+    wall, noisy = faint(2, 0.5)[..., 0], faint(2, 8.0)[..., 0]
+    assert not has_texture(wall[0])
+    assert found_again_share(*wall) > 0.5
+    assert found_again_share(*black(2, 5)[..., 0]) < 0.02
+    assert found_again_share(*noisy) < 0.1  # the wall is there, under strong noise
+    assert found_again_share(wall[0], black(1, 3)[0, :, :, 0]) < 0.02
+
+
+def test_frames_of_a_plain_wall_are_kept_as_long_as_they_are_found_again(read) -> None:
+    clip = read(np.concatenate([faint(4, 0.5), black(2, 3)]))
+    assert clip.unusable is not None
+    assert np.flatnonzero(clip.unusable).tolist() == [4, 5]
 
 
 def test_a_gradient_along_one_direction_is_no_texture() -> None:

@@ -89,7 +89,7 @@ def solve_calibrated(
         starts["constant depth"] = others[0] if others else from_constant_depth()
         if problem.camera_prior is not None:
             starts["stated cameras"] = initial
-    solve = partial(_with_noise, problem, options=options, adjustments=adjustments)
+    solve = partial(solve_with_noise, problem, options=options, adjustments=adjustments)
     solved = side_by_side(*(partial(solve, start) for start in starts.values()))
     adjustments.finished()
     found = dict(zip(starts, solved))
@@ -156,7 +156,7 @@ def _cost(problem: BundleProblem, estimate: Estimate, weights: list) -> float:
     return flow_cost(weighted, estimate) + prior + focal + log_noise
 
 
-def _with_noise(
+def solve_with_noise(
     problem: BundleProblem,
     start: Estimate,
     options: BundleAdjustmentOptions,

@@ -81,6 +81,22 @@ def choose_sources(
     return out
 
 
+def overlap_and_parallax(
+    P: Float[Tensor, "m 3 4"], depth: Float[Tensor, "h w"], known: Bool[Tensor, "h w"]
+) -> Float[Tensor, "2 m"]:
+    """Share of a frame's pixels that other frames see, and the median parallax in pixels.
+
+    P: [A | b] of `homographies` to them. Only a grid of the pixels that are `known` counts; where
+    there are none, nothing is seen.
+    """
+    h, w = int(depth.shape[0]), int(depth.shape[1])
+    at, pixel = _grid((h, w), depth)
+    z = torch.where(known[at], depth[at], torch.nan).flatten()
+    if not bool(z.isfinite().any()):
+        return torch.zeros(2, len(P))
+    return _overlap(P, pixel, z, (h, w))
+
+
 def homographies(
     K: Float[np.ndarray, "n 3 3"],
     T_world_camera: Float[np.ndarray, "n 4 4"],
@@ -124,20 +140,28 @@ def _overlaps(
 ) -> Float[Tensor, "2 pairs"]:
     """Share of each frame's static samples that its other frames see, and the median parallax."""
     h, w = int(depth.shape[1]), int(depth.shape[2])
-    stride = max(1, max(h, w) // SOURCE_GRID)
-    at = (slice(None), *(slice(stride // 2, None, stride),) * 2)
+    rows_and_columns, pixel = _grid((h, w), depth)
+    at = (slice(None), *rows_and_columns)
     z = torch.where(dynamic[at], torch.nan, depth[at])
     z = torch.where(z.isnan().all(2).all(1)[:, None, None], depth[at], z).flatten(1)
-    v, u = (
-        torch.arange(stride // 2, side, stride, device=depth.device, dtype=depth.dtype)
-        for side in (h, w)
-    )
-    pixel = torch.stack(torch.meshgrid(u, v, indexing="xy")).flatten(1)
     maps = [np.concatenate([A, b[..., None]], -1) for A, b in (
         homographies(K, T_world_camera, i, js) for i, js in enumerate(others))]  # fmt: skip
     every = torch.from_numpy(np.concatenate(maps).astype(np.float32)).to(depth.device)
     parts = torch.split(every, [len(js) for js in others])
     return torch.cat([_overlap(P, pixel, z[i], (h, w)) for i, P in enumerate(parts)], 1)
+
+
+def _grid(
+    size_hw: tuple[int, int], like: Tensor
+) -> tuple[tuple[slice, slice], Float[Tensor, "2 k"]]:
+    """Rows and columns of a grid of samples, and their pixels (u, v) with the type of `like`."""
+    stride = max(1, max(size_hw) // SOURCE_GRID)
+    every = slice(stride // 2, None, stride)
+    v, u = (
+        torch.arange(stride // 2, side, stride, device=like.device, dtype=like.dtype)
+        for side in size_hw
+    )
+    return (every, every), torch.stack(torch.meshgrid(u, v, indexing="xy")).flatten(1)
 
 
 def _overlap(

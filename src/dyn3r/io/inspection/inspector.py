@@ -16,7 +16,7 @@ from dyn3r.io.inspection.cuts import MAX_NAMED, find_cuts
 from dyn3r.io.inspection.interlacing import MIN_FRAMES, is_combed
 from dyn3r.io.inspection.neighbours import MAX_FEATURES, compare
 from dyn3r.io.inspection.overlays import find_overlays
-from dyn3r.io.inspection.texture import has_texture
+from dyn3r.io.inspection.texture import has_texture, is_found_again
 from dyn3r.types import Clip, FrameMapping
 from dyn3r.types.input_report import InputNote
 
@@ -66,7 +66,7 @@ class Inspector:
     def inspected(self, clip: Clip) -> Clip:
         """The clip with what was found in its frames, and notes on it."""
         greys = np.stack(self._greys)
-        unusable = np.array([not has_texture(grey) for grey in greys])
+        unusable = without_texture(greys)
         if unusable.all():
             text = "no frame has enough texture for motion and depth to be measured"
             return _noted(clip, [InputNote("frames", text, warning=True)])
@@ -75,7 +75,7 @@ class Inspector:
         features = [find_keypoints(grey, MAX_FEATURES) for grey in greys[index]]
         neighbours = [compare(*pair) for pair in pairwise(features)]
         cuts, alone = find_cuts(features, neighbours)
-        notes = [without_texture(clip.names, unusable)] if unusable.any() else []
+        notes = [texture_note(clip.names, unusable)] if unusable.any() else []
         notes += [_repeated(clip.names, repeated, len(index))] if len(repeated) else []
         if alone.any():
             notes.append(alone_note([clip.names[k] for k in index[alone]]))
@@ -94,6 +94,15 @@ class Inspector:
             overlay=None if overlay is None else _resized(overlay, clip.size_hw),
             cuts=tuple(int(index[k]) for k in cuts),
         )
+
+
+def without_texture(greys: UInt8[np.ndarray, "n h w"]) -> Bool[np.ndarray, " n"]:
+    """Frames without texture: nor faint texture that the frame before or after shows as well."""
+    out = np.array([not has_texture(grey) for grey in greys], bool)
+    for t in np.flatnonzero(out).tolist():
+        near = [k for k in (t - 1, t + 1) if 0 <= k < len(greys)]
+        out[t] = not any(is_found_again(greys[t], greys[k]) for k in near)
+    return out
 
 
 def _scale(mapping: FrameMapping) -> Float[np.ndarray, "2"]:
@@ -116,7 +125,7 @@ def small_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "a b"]:
     return Inspector(mapping).small(Image.fromarray(image))
 
 
-def without_texture(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> InputNote:
+def texture_note(names: Sequence[str], unusable: Bool[np.ndarray, " n"]) -> InputNote:
     """The note on frames without texture."""
     chosen = np.flatnonzero(unusable)
     return InputNote(

@@ -18,6 +18,7 @@ from dyn3r.scene.upright import find_up
 from dyn3r.scene.verdict import PartVerdict
 from dyn3r.scene.windows.assembly import Assembly, shared_frames, without_first
 from dyn3r.scene.windows.join import SharedFrames, join
+from dyn3r.scene.windows.key_frames import with_key_frames_adjusted
 from dyn3r.scene.windows.store import WindowStore, fingerprint_of, window_store
 from dyn3r.types import Clip, Geometry, Priors, RunContext
 
@@ -224,6 +225,11 @@ def _finished(
     if not known:  # else loops would move what is kept
         with context.stage("joining windows"):
             scene, windows["loops"] = with_loops_closed(scene, work, context)
+            if scene.metadata["plan"]["bundle_adjustment"]:
+                scene, windows["key_frames"] = with_key_frames_adjusted(
+                    scene, work.clip, work.flow_estimator(), work.plan.longest,
+                    0.0 if focal is None else focal.sigma, context.progress,
+                )  # fmt: skip
     up = find_up(scene)
     seconds = {stage: round(value, 2) for stage, value in context.seconds.items()}
     return replace(

@@ -1,0 +1,162 @@
+"""Bundle adjustment from a good start: one minimum, without the restarts of the last adjustment.
+
+Cameras, one scale of the depth of each frame, and a common factor of the focal lengths. Made for
+key frames of a long clip, whose windows were adjusted before and are joined with small errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from dyn3r.bundle_adjustment.adjust import MAX_MEDIAN_ERROR
+from dyn3r.bundle_adjustment.calibrated import (
+    NOISE_ROUNDS,
+    prior_counted_once,
+    solve_with_noise,
+)
+from dyn3r.bundle_adjustment.camera_solution import MIN_PARALLAX
+from dyn3r.bundle_adjustment.depth_prior import network_prior
+from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
+from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem
+from dyn3r.bundle_adjustment.progress import Adjustments
+from dyn3r.bundle_adjustment.schur import linearise
+from dyn3r.bundle_adjustment.solver import (
+    KERNEL_WIDTH,
+    STAGE,
+    flow_cost,
+    median_error,
+    rotation_only_fit,
+)
+from dyn3r.io.workers import on_one_thread
+from dyn3r.types import FlowFields, Geometry, Priors, Progress, no_progress
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What an adjustment changes."""
+
+    T_world_camera: Float[np.ndarray, "n 4 4"]
+    """Camera to world, float64. The first camera is that of the start."""
+    log_scale: Float[np.ndarray, " n"]
+    """Change of log depth of each frame: the median over its measured samples."""
+    scale_sigma: Float[np.ndarray, " n"]
+    """Standard error of `log_scale` from flow alone, cameras given; infinite where it says
+    nothing."""
+    log_focal: float
+    """Logarithm of the factor on all focal lengths."""
+    left_out_cost: tuple[float, float]
+    """Robust cost of the pairs left out, at the start and at the solution, with the standard errors
+    that flow states. Wrong flow adds the same to both."""
+    error: float
+    """Median error of the other pairs at the solution, in these standard errors."""
+
+    @property
+    def is_better(self) -> bool:
+        """Whether pairs that it has not seen agree with it better, and those it has seen at all."""
+        before, after = self.left_out_cost
+        return after < before and self.error <= MAX_MEDIAN_ERROR
+
+
+def adjust_from_start(
+    geometry: Geometry,
+    images: UInt8[np.ndarray, "n h w 3"],
+    flow: FlowFields,
+    *,
+    dynamic: Bool[np.ndarray, "n h w"],
+    left_out: Bool[np.ndarray, " m"],
+    focal_sigma: float,
+    progress: Progress = no_progress,
+) -> Correction | None:
+    """The correction of a geometry that flow asks for; None if no pair can be measured.
+
+    Args:
+        geometry: the start. Its depth is the prior, with the errors of a network's.
+        images: the frames.
+        flow: between frames that overlap, both directions of each pair.
+        dynamic: pixels of moving objects.
+        left_out: flow fields that are not used but to judge the result; both directions.
+        focal_sigma: standard error of the log focal length; 0: it is known.
+        progress: called after every iteration.
+
+    It works on a thread of its own. Source: as `dyn3r.bundle_adjustment.calibrated`, which adds
+    other starts.
+    """
+    priors = Priors(K=geometry.K) if focal_sigma == 0 else Priors()
+    options = BundleAdjustmentOptions(focal_sigma=focal_sigma or 1.0)
+
+    def problem_of(rows: Bool[np.ndarray, " m"]) -> tuple[BundleProblem, Estimate]:
+        part = flow_part(flow, rows)
+        inputs = AdjustmentInputs(geometry, images, part, dynamic, priors, options)
+        return build_problem(inputs)
+
+    def solved(report: Progress) -> tuple[BundleProblem, Estimate]:
+        prior = network_prior(problem.prior, problem.uv, geometry.depth.shape[1:])
+        whole = prior_counted_once(problem.with_prior(prior))
+        return _solved(whole, start, options, Adjustments(report, STAGE, 2 + NOISE_ROUNDS))
+
+    problem, start = problem_of(~left_out)
+    if not any(m is not None and bool((m.weight > 0).any()) for m in problem.measurements):
+        return None
+    noisy, found = on_one_thread(solved, progress)
+    others = problem_of(left_out)[0]
+    change, system = found.log_depth - start.log_depth, linearise(noisy, found, KERNEL_WIDTH)
+    return Correction(
+        T_world_camera=_camera_to_world(found),
+        log_scale=_frame_scales(noisy, change),
+        scale_sigma=system.information.sum(1).rsqrt().numpy(),
+        log_focal=float(found.log_focal),
+        left_out_cost=(flow_cost(others, start), flow_cost(others, found)),
+        error=median_error(problem, found),
+    )
+
+
+def _solved(
+    problem: BundleProblem,
+    start: Estimate,
+    options: BundleAdjustmentOptions,
+    steps: Adjustments,
+) -> tuple[BundleProblem, Estimate]:
+    """The solution, and the problem with the noise that it shows.
+
+    Where it explains flow hardly better than cameras that only turn, it is those, at the centres
+    and with the depth of the start.
+    """
+    noisy, solution = solve_with_noise(problem, start, options, steps)
+    found = solution.estimate
+    turned = rotation_only_fit(noisy, found, steps.one()).estimate
+    steps.finished()
+    if 1 - flow_cost(noisy, found) / max(flow_cost(noisy, turned), 1e-12) >= MIN_PARALLAX:
+        return noisy, found
+    centre = -(start.R.mT @ start.t[..., None])
+    t = -(turned.R @ centre)[..., 0]
+    return noisy, replace(turned, t=t, log_depth=start.log_depth)
+
+
+def flow_part(flow: FlowFields, rows: Bool[np.ndarray, " m"]) -> FlowFields:
+    """Some of the flow fields."""
+    maps = (flow.visible, flow.whitening)
+    visible, whitening = (None if x is None else np.asarray(x)[rows] for x in maps)
+    return FlowFields(flow.edges[rows], np.asarray(flow.flow)[rows], visible, whitening)
+
+
+def _frame_scales(problem: BundleProblem, change: Float[Tensor, "n k"]) -> Float[np.ndarray, " n"]:
+    """Median change of log depth over the measured samples of each frame; 0 without any."""
+    scales = np.zeros(len(change))
+    for i, measured in enumerate(problem.measurements):
+        seen = None if measured is None else (measured.weight > 0).any(0)
+        if seen is not None and bool(seen.any()):
+            scales[i] = float(change[i, seen].median())
+    return scales
+
+
+def _camera_to_world(estimate: Estimate) -> Float[np.ndarray, "n 4 4"]:
+    T = torch.eye(4, dtype=torch.float64).repeat(len(estimate.R), 1, 1)
+    T[:, :3, :3] = estimate.R.mT
+    T[:, :3, 3] = -(estimate.R.mT @ estimate.t[..., None])[..., 0]
+    return T.numpy()
