@@ -13,10 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+from dyn3r import clip_from_images
 from dyn3r.alignment.align import align
 from dyn3r.alignment.options import AlignmentOptions
-from dyn3r.motion.flow_residual import flow_evidence
-from dyn3r.motion.mask_network import load_mask_network, mask_probability
+from dyn3r.motion.cue import with_background_model
+from dyn3r.motion.flow_residual import FlowEvidence, flow_evidence
+from dyn3r.motion.mask_network import (
+    load_background_mask_network,
+    load_mask_network,
+    mask_probability,
+)
 from dyn3r.mvs import load_depth_network, multi_view_depth
 from dyn3r.network.model import prepare_model
 from dyn3r.network.pair_graph import make_pairs
@@ -125,6 +131,32 @@ def test_evidence_stays_on_the_device(half: bool) -> None:
     assert read + network <= transfers.bytes_to_device < read + network + 4 * h * w
 
 
+def test_the_second_look_at_masks_stays_on_the_device() -> None:
+    """The background model and its network: only the probability comes back."""
+    images, found = walls(sideways(6))
+    n, h, w = found.depth.shape
+    random = np.random.default_rng(0)
+    refined = np.zeros((n, h, w), np.float32)
+    refined[:, 5:30, 40:60] = 1
+    parts = random.random((n, 7, h, w)).astype(np.float32)
+    parts[:, :4] *= refined[:, None]
+    evidence = FlowEvidence(refined, refined, np.ones(n), parts)
+    clip = clip_from_images(images, size=w)
+    look = partial(with_background_model, evidence, clip, found, None)
+    here = look(RunContext()).refined
+    with fake_device() as transfers:
+        there = look(RunContext(device="meta")).refined
+    assert here.std() > 0.01
+    np.testing.assert_allclose(there, here, atol=1e-5)
+    assert transfers.to_host == [n * h * w]
+    assert transfers.scalars == 0
+    weights = sum(x.numel() for x in load_background_mask_network().parameters())
+    numbers = n - 1 + n  # of frames, where medians are ordered; more than that is not needed
+    maps = 1 + 1 + 7 + 1 + 3 * 3  # depth, masks, evidence, probability; images three times
+    read = weights + 12 * n * (n - 1) + maps * n * h * w
+    assert read <= sum(transfers.to_device) <= read + n * numbers
+
+
 def test_multi_view_depth_stays_on_the_device() -> None:
     """One transfer back for the choice of source frames, and one with the result."""
     images, found = walls(sideways())
@@ -165,6 +197,7 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     record(dyn3r.pipeline, "flow_estimator", lambda args, _: args[1])
     record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
     record(dyn3r.motion.flow_residual, "rigid_residual", lambda args, _: args[-1])
+    record(dyn3r.motion.cue, "background_evidence", lambda args, _: args[-1])
     record(dyn3r.motion.flow_residual, "mask_probability", lambda _, kwargs: kwargs["device"])
     model = prepare_model(tiny_network(), "tiny", device="cpu")
     model = replace(model, device=torch.device("cpu:0"))  # another name of the CPU
@@ -174,4 +207,5 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     assert told == dict.fromkeys(told, "cpu:0")
     assert set(told) == {
         "align", "flow_estimator", "multi_view_depth", "rigid_residual", "mask_probability",
+        "background_evidence",
     }  # fmt: skip

@@ -55,7 +55,7 @@ def test_threads_change_nothing(images: np.ndarray, monkeypatch: pytest.MonkeyPa
         return (
             np.asarray(flow.flow), np.asarray(flow.visible),
             means.evidence.numpy(), means.parts.numpy(),
-            background.color_difference, background.colour, valid,
+            background.color_difference.numpy(), background.colour.numpy(), valid,
         )  # fmt: skip
 
     serial, parallel = (on_threads(monkeypatch, count, work) for count in (1, 4))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -49,3 +52,49 @@ def window_mean_inside(x: Float[Tensor, "*batch h w"], side: int) -> Float[Tenso
     around = (side // 2,) * 4
     count = window_sum(pad(torch.ones_like(x[(0,) * (x.dim() - 2)]), around), side)
     return window_sum(pad(x, around), side) / count
+
+
+def window_max(x: Shaped[Tensor, "*batch h w"], side: int) -> Shaped[Tensor, "*batch h w"]:
+    """Largest values of the windows (`side` is odd) around all pixels; outside nothing counts."""
+    out = x
+    for axis in (-1, -2):
+        before, length = out, int(x.shape[axis])
+        out = before.clone()
+        for shift in range(1, min(side // 2, length - 1) + 1):
+            first, last = (before.narrow(axis, k, length - shift) for k in (0, shift))
+            for here, values in ((0, last), (shift, first)):
+                part = out.narrow(axis, here, length - shift)
+                part.copy_(torch.maximum(part, values))
+    return out
+
+
+def gaussian_blur(x: Float[Tensor, "c h w"], sigma: float) -> Float[Tensor, "c h w"]:
+    """Image blurred by a Gaussian of standard deviation `sigma` pixels.
+
+    With the window of OpenCV for single precision, 4 standard deviations, and its border: the
+    mirror image about the outermost pixels. Sides of the image are larger than half the window.
+    """
+    reach = (round(8 * sigma + 1) | 1) // 2
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-reach, reach + 1)]
+    out = pad(x, (reach,) * 4, mode="reflect")
+    for axis in (-1, -2):
+        length = int(x.shape[axis])
+        parts = [out.narrow(axis, k, length) for k in range(len(weights))]
+        out = parts[0] * (weights[0] / sum(weights))
+        for part, weight in zip(parts[1:], weights[1:]):
+            out.add_(part, alpha=weight / sum(weights))
+    return out
+
+
+def lowest_first(maps: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Maps with the `count` lowest values of every pixel first, in order.
+
+    By comparisons of whole maps: for a few maps several times as fast as sorting.
+    """
+    out = list(maps)
+    for first in range(count):
+        for k in range(len(out) - 1, first, -1):
+            out[k - 1], out[k] = (
+                torch.minimum(out[k - 1], out[k]), torch.maximum(out[k - 1], out[k])
+            )  # fmt: skip
+    return out

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dyn3r.geometry.reprojection import homographies
+
 MAX_SOURCES = 6
 """Largest number of source frames that a frame is compared with. Source: run time."""
 MAX_FRAME_DISTANCE = 40
@@ -79,17 +81,6 @@ def choose_sources(
         )  # fmt: skip
         start = rows.stop
     return out
-
-
-def homographies(
-    K: Float[np.ndarray, "n 3 3"],
-    T_world_camera: Float[np.ndarray, "n 4 4"],
-    i: int,
-    others: Int[np.ndarray, " m"],
-) -> tuple[Float[np.ndarray, "m 3 3"], Float[np.ndarray, "m 3"]]:
-    """A, b: the pixel x of frame i at inverse depth d projects to A x + d b in each other frame."""
-    T = np.linalg.inv(T_world_camera[others]) @ T_world_camera[i]
-    return K[others] @ T[:, :3, :3] @ np.linalg.inv(K[i]), (K[others] @ T[:, :3, 3:])[..., 0]
 
 
 def _others(i: int, num_frames: int) -> Int[np.ndarray, " m"]:
