@@ -24,6 +24,7 @@ from dyn3r.motion.mask_network import (
     mask_probability,
 )
 from dyn3r.mvs import load_depth_network, multi_view_depth
+from dyn3r.mvs.fusion import fuse_depth
 from dyn3r.network.model import prepare_model
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.options import Options
@@ -177,10 +178,27 @@ def test_multi_view_depth_stays_on_the_device() -> None:
     assert sum(transfers.to_device) == weights + cameras + constants + 6 * n * h * w
 
 
+def test_fusion_of_depth_stays_on_the_device() -> None:
+    _, found = walls(sideways())
+    n, h, w = found.depth.shape
+    rough = found.depth * np.exp(np.random.default_rng(0).normal(0, 0.02, (n, 1, 1)))
+    dynamic = np.zeros((n, h, w), bool)
+    dynamic[:, 5:30, 40:60] = True
+    fuse = partial(fuse_depth, rough, found.K, found.T_world_camera, dynamic)
+    here = fuse()
+    with fake_device() as transfers:
+        there = fuse(device="meta")
+    np.testing.assert_allclose(there, here, rtol=1e-5)
+    assert transfers.to_host == [n * h * w]
+    assert transfers.scalars == 0
+    assert sum(transfers.to_device) == 12 * n * n + 2 * n * h * w  # cameras, depth, masks
+
+
 def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     import dyn3r.motion.cue
     import dyn3r.motion.flow_residual
     import dyn3r.pipeline
+    import dyn3r.scene.finalise
 
     told: dict[str, str] = {}
 
@@ -196,6 +214,7 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     record(dyn3r.pipeline, "align", lambda _, kwargs: kwargs["options"].device)
     record(dyn3r.pipeline, "flow_estimator", lambda args, _: args[1])
     record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
+    record(dyn3r.scene.finalise, "fuse_depth", lambda args, _: args[-1])
     record(dyn3r.motion.flow_residual, "rigid_residual", lambda args, _: args[-1])
     record(dyn3r.motion.cue, "background_evidence", lambda args, _: args[-1])
     record(dyn3r.motion.flow_residual, "mask_probability", lambda _, kwargs: kwargs["device"])
@@ -207,5 +226,5 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     assert told == dict.fromkeys(told, "cpu:0")
     assert set(told) == {
         "align", "flow_estimator", "multi_view_depth", "rigid_residual", "mask_probability",
-        "background_evidence",
+        "background_evidence", "fuse_depth",
     }  # fmt: skip

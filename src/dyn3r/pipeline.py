@@ -186,7 +186,8 @@ def carry_out(
     with context.stage("finalise"):
         geometry = finalise(
             geometry, clip, motion.masks, before,
-            fixed=plan.priors.fixes_depth(geometry.depth.shape), progress=context.progress,
+            fixed=plan.priors.fixes_depth(geometry.depth.shape), device=context.device,
+            progress=context.progress,
         )  # fmt: skip
         verdict = judge(geometry, motion.masks, flow, plan.priors, clip.names)
     about = {

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from dyn3r.evaluation.depth_detail import flicker
+from dyn3r.mvs import fusion
 from dyn3r.mvs.fusion import fuse_depth
 from dyn3r.types import Geometry
 from tests.mvs.walls import BOARD, WALL, sideways, walls
+from tests.oracles import fusion as oracle
 
 NO_MOTION = np.zeros((7, 64, 96), bool)
 
@@ -78,3 +80,47 @@ def test_a_single_frame_stays_as_it_is(truth: Geometry) -> None:
     one = truth.depth[:1].astype(np.float32)
     out = fuse_depth(one, truth.K[:1], truth.T_world_camera[:1], NO_MOTION[:1])
     np.testing.assert_allclose(out, one, rtol=1e-6)
+
+
+def partly_known(truth: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Flickering depth with noise of every pixel and a hole, and masks."""
+    noise = np.random.default_rng(1).normal(0, 0.01, truth.depth.shape)
+    rough = (flickering(truth.depth) * np.exp(noise)).astype(np.float32)
+    rough[2, :, :20] = 0
+    dynamic = NO_MOTION.copy()
+    dynamic[3, 20:40, 30:60] = True
+    return rough, dynamic
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_the_same_as_warps_by_opencv(truth: Geometry, still: bool) -> None:
+    """But for positions, which OpenCV rounds to 1/32 pixel."""
+    rough, dynamic = partly_known(truth)
+    T = truth.T_world_camera.copy()
+    if still:
+        T[:] = T[0]
+    else:
+        T[:, :3, 3] += np.random.default_rng(2).normal(0, 0.01, (len(T), 3))
+    given = rough, truth.K, T, dynamic
+    found, expected = fuse_depth(*given), oracle.fuse_depth(*given)
+    np.testing.assert_array_equal(found == 0, expected == 0)
+    known = expected > 0
+    if still:  # rounding decides whether the oracle sees the outermost pixels
+        known[:, [0, -1]] = known[:, :, [0, -1]] = False
+    difference = np.abs(np.log(found[known] / expected[known]))
+    assert np.abs(np.log(expected[known] / rough[known])).mean() > 0.005
+    assert difference.mean() < 1e-4
+    assert np.quantile(difference, 0.99) < 2e-3
+
+
+def test_frames_at_once_and_the_borders_of_a_still_camera(
+    truth: Geometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rough, dynamic = partly_known(truth)
+    alone = fused(truth, rough, dynamic)
+    monkeypatch.setattr(fusion, "PIXELS_AT_ONCE", 3 * 64 * 96)
+    np.testing.assert_array_equal(fused(truth, rough, dynamic), alone)
+    flat = np.full_like(truth.depth, WALL) * np.float32(1.01) ** np.arange(7)[:, None, None]
+    T = np.tile(np.eye(4), (7, 1, 1))
+    smooth = fuse_depth(flat, truth.K, T, NO_MOTION)
+    np.testing.assert_allclose(smooth, np.broadcast_to(smooth[:, 32:33, 48:49], smooth.shape), 1e-5)

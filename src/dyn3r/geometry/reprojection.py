@@ -1,4 +1,4 @@
-"""Pixels of a frame with depth, as pixels of other frames (NumPy; on a device: `places`)."""
+"""Pixels of a frame with depth, as pixels of other frames: cameras in NumPy, pixels on a device."""
 
 from __future__ import annotations
 
@@ -56,20 +56,3 @@ def places(
     seen = (a * u + (b * v[:, None] + c)).mul_(depth).add_(d)
     z = seen[:, 2].clamp(min=MIN_DEPTH)
     return seen[:, :2].div_(z[:, None]), z
-
-
-def camera_points(
-    depth: Float[np.ndarray, "h w"], K: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "h w 3"]:
-    """Points of every pixel in the frame's camera (OpenCV axes), from depth (z); K in pixels."""
-    v, u = np.mgrid[: depth.shape[0], : depth.shape[1]].astype(np.float32)
-    ray = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], -1)
-    return np.asarray(ray * depth[..., None])
-
-
-def pixels_of(
-    points: Float[np.ndarray, "h w 3"], K: Float[np.ndarray, "3 3"]
-) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Pixel coordinates u and v, and depth of at least MIN_DEPTH, of points in the camera."""
-    z = np.maximum(points[..., 2], MIN_DEPTH)
-    return K[0, 0] * points[..., 0] / z + K[0, 2], K[1, 1] * points[..., 1] / z + K[1, 2], z

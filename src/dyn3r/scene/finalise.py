@@ -21,6 +21,7 @@ def finalise(
     before: Geometry | None = None,
     *,
     fixed: Bool[np.ndarray, "n h w"] | None = None,
+    device: str = "cpu",
     progress: Progress = no_progress,
 ) -> Geometry:
     """Geometry with `sigma_log_depth`, `valid`, `confidence` and up of its own depth and cameras.
@@ -31,7 +32,7 @@ def finalise(
     confidence are rounded to what a file in half precision holds, and the rule for `valid` reads
     depth rounded in the same way, so that it gives the same pixels again from the saved scene
     (`dyn3r.scene.visibility_rule.visible`). Confidence is 1 / sigma (20: known to 5 %).
-    Overlays of the clip are not valid.
+    Overlays of the clip are not valid. Fusion computes on `device`.
     """
     depth = geometry.depth.astype(np.float32)
     cameras = geometry.K, geometry.T_world_camera
@@ -43,7 +44,7 @@ def finalise(
         )
     )  # fmt: skip
     if before is not None:
-        fused = fuse_depth(depth, *cameras, dynamic, progress)
+        fused = fuse_depth(depth, *cameras, dynamic, progress, device)
         depth = fused if fixed is None else np.where(fixed, depth, fused)
     valid = visible(depth, *cameras, dynamic, sigma)
     if clip.overlay is not None:
