@@ -24,11 +24,11 @@ from dyn3r.motion.mask_network import (
     mask_probability,
 )
 from dyn3r.mvs import load_depth_network, multi_view_depth
-from dyn3r.mvs.fusion import fuse_depth
 from dyn3r.network.model import prepare_model
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.options import Options
 from dyn3r.pipeline import reconstruct
+from dyn3r.scene.finalise import finalise
 from dyn3r.types import FlowFields, PairPredictions, RunContext
 from tests.alignment.synthetic_pairs import SIZE, cameras, make, pairs_within
 from tests.factories import moving_square, tiny_network, tiny_scene
@@ -178,27 +178,33 @@ def test_multi_view_depth_stays_on_the_device() -> None:
     assert sum(transfers.to_device) == weights + cameras + constants + 6 * n * h * w
 
 
-def test_fusion_of_depth_stays_on_the_device() -> None:
-    _, found = walls(sideways())
+def test_the_last_stage_stays_on_the_device() -> None:
+    """Uncertainty, fusion and rejected pixels: the result comes back once."""
+    images, found = walls(sideways())
     n, h, w = found.depth.shape
-    rough = found.depth * np.exp(np.random.default_rng(0).normal(0, 0.02, (n, 1, 1)))
+    random = np.random.default_rng(0)
+    before = replace(found, depth=found.depth * np.exp(random.normal(0, 0.02, (n, h, w))))
+    rough = replace(found, depth=found.depth * np.exp(random.normal(0, 0.02, (n, 1, 1))))
     dynamic = np.zeros((n, h, w), bool)
     dynamic[:, 5:30, 40:60] = True
-    fuse = partial(fuse_depth, rough, found.K, found.T_world_camera, dynamic)
-    here = fuse()
+    last = partial(finalise, rough, clip_from_images(images, size=w), dynamic, before)
+    here = last()
     with fake_device() as transfers:
-        there = fuse(device="meta")
-    np.testing.assert_allclose(there, here, rtol=1e-5)
-    assert transfers.to_host == [n * h * w]
+        there = last(device="meta")
+    for name in ("depth", "sigma_log_depth", "valid", "confidence"):
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-5)
+    pairs = n * (n - 1)
+    # median differences of pairs; depth, its uncertainty and valid pixels
+    assert transfers.to_host == [2 * pairs, *[n * h * w] * 3]
     assert transfers.scalars == 0
-    assert sum(transfers.to_device) == 12 * n * n + 2 * n * h * w  # cameras, depth, masks
+    cameras, maps = 3 * 12 * n * n + n, 4 * n * h * w  # depth of two stages, masks, confidence
+    assert cameras + maps <= sum(transfers.to_device) < cameras + maps + h * w
 
 
 def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     import dyn3r.motion.cue
     import dyn3r.motion.flow_residual
     import dyn3r.pipeline
-    import dyn3r.scene.finalise
 
     told: dict[str, str] = {}
 
@@ -214,7 +220,7 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     record(dyn3r.pipeline, "align", lambda _, kwargs: kwargs["options"].device)
     record(dyn3r.pipeline, "flow_estimator", lambda args, _: args[1])
     record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
-    record(dyn3r.scene.finalise, "fuse_depth", lambda args, _: args[-1])
+    record(dyn3r.pipeline, "finalise", lambda _, kwargs: kwargs["device"])
     record(dyn3r.motion.flow_residual, "rigid_residual", lambda args, _: args[-1])
     record(dyn3r.motion.cue, "background_evidence", lambda args, _: args[-1])
     record(dyn3r.motion.flow_residual, "mask_probability", lambda _, kwargs: kwargs["device"])
@@ -226,5 +232,5 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     assert told == dict.fromkeys(told, "cpu:0")
     assert set(told) == {
         "align", "flow_estimator", "multi_view_depth", "rigid_residual", "mask_probability",
-        "background_evidence", "fuse_depth",
+        "background_evidence", "finalise",
     }  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+import dyn3r.geometry.reprojection
+import dyn3r.mvs.fusion
 from dyn3r.evaluation.depth_detail import flicker
-from dyn3r.mvs import fusion
-from dyn3r.mvs.fusion import fuse_depth
 from dyn3r.types import Geometry
 from tests.mvs.walls import BOARD, WALL, sideways, walls
 from tests.oracles import fusion as oracle
@@ -24,6 +25,13 @@ def flickering(depth: np.ndarray, sigma: float = 0.02) -> np.ndarray:
     """Depth with an error of its own in every frame, and one that all frames share."""
     noise = np.random.default_rng(0).normal(0, sigma, (len(depth), 1, 1))
     return (depth * np.exp(noise) * 1.1).astype(np.float32)
+
+
+def fuse_depth(
+    depth: np.ndarray, K: np.ndarray, T_world_camera: np.ndarray, dynamic: np.ndarray
+) -> np.ndarray:
+    there = (torch.from_numpy(x) for x in (depth, dynamic))
+    return dyn3r.mvs.fusion.fuse_depth(next(there), K, T_world_camera, next(there)).numpy()
 
 
 def fused(geometry: Geometry, depth: np.ndarray, dynamic: np.ndarray = NO_MOTION) -> np.ndarray:
@@ -43,7 +51,7 @@ def test_flicker_goes_and_the_mean_stays(truth: Geometry) -> None:
 
 
 def test_exact_depth_and_its_contours_stay(truth: Geometry) -> None:
-    exact = fused(truth, truth.depth)
+    exact = fused(truth, truth.depth.astype(np.float32))
     inner = np.abs(np.log(exact / truth.depth))
     assert (inner < 1e-3).mean() > 0.98
     # a board half as far away as the wall stays in front of it
@@ -71,7 +79,7 @@ def test_unknown_depth_stays_unknown(truth: Geometry) -> None:
 
 
 def test_frames_that_contradict_each_other_stay_as_they_are(truth: Geometry) -> None:
-    rough = truth.depth.copy()
+    rough = truth.depth.astype(np.float32)
     rough[3] *= 1.5
     np.testing.assert_allclose(fused(truth, rough)[3], rough[3], rtol=1e-6)
 
@@ -118,9 +126,10 @@ def test_frames_at_once_and_the_borders_of_a_still_camera(
 ) -> None:
     rough, dynamic = partly_known(truth)
     alone = fused(truth, rough, dynamic)
-    monkeypatch.setattr(fusion, "PIXELS_AT_ONCE", 3 * 64 * 96)
+    monkeypatch.setattr(dyn3r.geometry.reprojection, "PIXELS_AT_ONCE", 3 * 64 * 96)
     np.testing.assert_array_equal(fused(truth, rough, dynamic), alone)
-    flat = np.full_like(truth.depth, WALL) * np.float32(1.01) ** np.arange(7)[:, None, None]
+    flat = np.full_like(truth.depth, WALL) * 1.01 ** np.arange(7)[:, None, None]
+    flat = flat.astype(np.float32)
     T = np.tile(np.eye(4), (7, 1, 1))
     smooth = fuse_depth(flat, truth.K, T, NO_MOTION)
     np.testing.assert_allclose(smooth, np.broadcast_to(smooth[:, 32:33, 48:49], smooth.shape), 1e-5)

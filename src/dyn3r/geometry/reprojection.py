@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Int
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 MIN_DEPTH = 1e-6
 """Smaller depths, and those behind the camera, count as this: nothing is divided by 0."""
+PIXELS_AT_ONCE = 2**15
+"""Pixels that are looked up in other frames together, on a CPU: they stay in its cache."""
+PIXELS_AT_ONCE_ELSEWHERE = 2**22
+"""The same on other devices. Source: at most about 0.5 GB."""
 
 
 def homographies(
@@ -43,16 +46,52 @@ def unit_homographies(
 
 
 def places(
-    P: Float[Tensor, "m 3 4"], depth: Float[Tensor, "h w"]
+    P: Float[Tensor, "m 3 4"], depth: Float[Tensor, "h w"], first: int = 0, step: int = 1
 ) -> tuple[Float[Tensor, "m 2 h w"], Float[Tensor, "m h w"]]:
     """Where the pixels of a frame with depth (z) lie in other frames, and their depth there.
 
-    P: `unit_homographies`, and so are the coordinates; depth is at least MIN_DEPTH.
+    P: `unit_homographies`, and so are the coordinates; depth is at least MIN_DEPTH. `depth` may be
+    of every `step`-th row and column alone, from the `first` on.
     """
-    import torch
-
-    v, u = (torch.arange(side, device=depth.device, dtype=depth.dtype) for side in depth.shape)
+    v, u = (
+        torch.arange(first, first + side * step, step, device=depth.device, dtype=depth.dtype)
+        for side in depth.shape
+    )
     a, b, c, d = P[..., None, None].unbind(2)
     seen = (a * u + (b * v[:, None] + c)).mul_(depth).add_(d)
     z = seen[:, 2].clamp(min=MIN_DEPTH)
     return seen[:, :2].div_(z[:, None]), z
+
+
+class FramesAround:
+    """The frames that are near each frame in time, and maps of its pixels to them, on a device."""
+
+    def __init__(
+        self,
+        K: Float[np.ndarray, "n 3 3"],
+        T_world_camera: Float[np.ndarray, "n 4 4"],
+        near: Sequence[range],
+        size_hw: tuple[int, int],
+        device: torch.device,
+    ) -> None:
+        """`near`: successive frames around each frame, with itself. One transfer, of the maps."""
+        self.near, (h, w) = near, size_hw
+        maps = [
+            unit_homographies(K, T_world_camera, t, np.array(frames), size_hw)
+            for t, frames in enumerate(near)
+        ]
+        every = torch.from_numpy(np.concatenate(maps)).to(device)
+        self.maps = torch.split(every, [len(frames) for frames in near])
+        pixels = PIXELS_AT_ONCE if device.type == "cpu" else PIXELS_AT_ONCE_ELSEWHERE
+        self.at_once = max(1, pixels // (h * w))
+
+    def parts(self, t: int, times: int = 1) -> Iterator[tuple[Float[Tensor, "k 3 4"], slice]]:
+        """Maps from frame t to some of the other frames near it, and which frames those are.
+
+        As many as are looked up at once, or `times` as many; in the order of time.
+        """
+        first, count = self.near[t].start, times * self.at_once
+        for side in (range(first, t), range(t + 1, self.near[t].stop)):
+            for start in side[::count]:
+                stop = min(start + count, side.stop)
+                yield self.maps[t][start - first : stop - first], slice(start, stop)

@@ -20,7 +20,13 @@ from torch.nn.functional import grid_sample
 
 from dyn3r.geometry.filters import gaussian_blur, lowest_first, window_max
 from dyn3r.geometry.inpainting import inpaint_depth
-from dyn3r.geometry.reprojection import MIN_DEPTH, places, unit_homographies
+from dyn3r.geometry.reprojection import (
+    MIN_DEPTH,
+    PIXELS_AT_ONCE,
+    PIXELS_AT_ONCE_ELSEWHERE,
+    places,
+    unit_homographies,
+)
 from dyn3r.io.workers import kept_results, ordered_map, threads_on
 from dyn3r.types import Progress, no_progress
 
@@ -40,10 +46,6 @@ SMOOTH_PX = 0.8
 """Standard deviation in pixels of the Gaussian blur before frames are compared."""
 
 
-PIXELS_AT_ONCE = 2**15
-"""Pixels that are looked up in other frames together, on a CPU: they stay in its cache."""
-PIXELS_AT_ONCE_ELSEWHERE = 2**22
-"""The same on other devices. Source: about 0.5 GB."""
 _NUMBER = 15
 """Lowest bits of a difference that hold the number of a frame; MAX_FRAMES is less."""
 

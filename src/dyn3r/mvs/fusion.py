@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dyn3r.geometry.reprojection import MIN_DEPTH, places, unit_homographies
+from dyn3r.geometry.reprojection import MIN_DEPTH, FramesAround, places
 from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.types import Progress, no_progress
 
@@ -36,41 +36,30 @@ ALL_FOUR = 0.999
 """Interpolated share of static pixels above which all four neighbours are static."""
 
 
-PIXELS_AT_ONCE = 2**15
-"""Pixels that are looked up in other frames together, on a CPU: they stay in its cache."""
-PIXELS_AT_ONCE_ELSEWHERE = 2**22
-"""The same on other devices. Source: about 0.2 GB."""
-
-
 def fuse_depth(
-    depth: Float[np.ndarray, "n h w"],
+    depth: Float32[Tensor, "n h w"],
     K: Float[np.ndarray, "n 3 3"],
     T_world_camera: Float[np.ndarray, "n 4 4"],
-    dynamic: Bool[np.ndarray, "n h w"],
+    dynamic: Bool[Tensor, "n h w"],
     progress: Progress = no_progress,
-    device: str = "cpu",
-) -> Float32[np.ndarray, "n h w"]:
+) -> Float32[Tensor, "n h w"]:
     """Depth (z, OpenCV axes; 0 where unknown) after fusion with the frames around each frame.
 
-    `dynamic` pixels and unknown ones keep their values and are not compared. K is in pixels. Single
-    precision, on `device`: depth and masks go there once, and depth comes back.
+    `dynamic` pixels and unknown ones keep their values and are not compared. K is in pixels. On the
+    device of the depth.
     """
     n = len(depth)
-    before, moving = (
-        torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
-        for x in (depth.astype(np.float32, copy=False), dynamic)
-    )
-    static = ~moving & (before > MIN_DEPTH)
-    frames = _Frames(before.clamp(min=MIN_DEPTH).log(), static, K, T_world_camera)
+    static = ~dynamic & (depth > MIN_DEPTH)
+    frames = _Frames(depth.clamp(min=MIN_DEPTH).log(), static, K, T_world_camera)
+    threads = threads_on(depth.device)
     progress("fusing depth", 0, ROUNDS * n)
     for round_ in range(ROUNDS):
-        fused = torch.empty_like(before)
-        for t, result in enumerate(ordered_map(frames.fused, range(n), threads_on(device))):
+        fused = torch.empty_like(depth)
+        for t, result in enumerate(ordered_map(frames.fused, range(n), threads)):
             fused[t] = result
             progress("fusing depth", round_ * n + t + 1, ROUNDS * n)
         frames.values[:, 0] = fused
-    found = torch.where(static, frames.values[:, 0].exp(), before)
-    return np.asarray(found.cpu().numpy())
+    return torch.where(static, frames.values[:, 0].exp(), depth)
 
 
 class _Frames:
@@ -85,32 +74,20 @@ class _Frames:
     ) -> None:
         self.values, self.static = torch.stack([log_depth, static.float()], 1), static
         n, h, w = log_depth.shape
-        self.around = [
-            range(max(0, t - FRAMES_AROUND), min(n, t + FRAMES_AROUND + 1)) for t in range(n)
-        ]
-        maps = [
-            unit_homographies(K, T_world_camera, t, np.array(frames), (h, w))
-            for t, frames in enumerate(self.around)
-        ]
-        every = torch.from_numpy(np.concatenate(maps)).to(log_depth.device)
-        self.maps = torch.split(every, [len(frames) for frames in self.around])
-        pixels = PIXELS_AT_ONCE if log_depth.is_cpu else PIXELS_AT_ONCE_ELSEWHERE
-        self.at_once = max(1, pixels // (h * w))
+        near = [range(max(0, t - FRAMES_AROUND), min(n, t + FRAMES_AROUND + 1)) for t in range(n)]
+        self.around = FramesAround(K, T_world_camera, near, (h, w), log_depth.device)
 
     def fused(self, t: int) -> Float32[Tensor, "h w"]:
         """Log depth of a frame after the round."""
         log_depth = self.values[t, 0]
-        depth, first = log_depth.exp(), self.around[t].start
+        depth = log_depth.exp()
         total = torch.ones_like(depth)  # the weight of the pixel's own depth
         change = torch.zeros_like(depth)
-        for side in (range(first, t), range(t + 1, self.around[t].stop)):
-            for start in side[:: self.at_once]:
-                others = slice(start, min(start + self.at_once, side.stop))
-                P = self.maps[t][others.start - first : others.stop - first]
-                difference, weight = self._difference(P, depth, others)
-                for d, w in zip(difference, weight):  # in order, however many are at once
-                    change.addcmul_(d, w)
-                    total += w
+        for P, others in self.around.parts(t):
+            difference, weight = self._difference(P, depth, others)
+            for d, w in zip(difference, weight):  # in order, however many are at once
+                change.addcmul_(d, w)
+                total += w
         return log_depth + torch.where(self.static[t], change / total, 0)
 
     def _difference(
