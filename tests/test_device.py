@@ -23,6 +23,7 @@ from dyn3r.motion.mask_network import (
     load_mask_network,
     mask_probability,
 )
+from dyn3r.motion.smoothing import EdgeRefiner
 from dyn3r.mvs import load_depth_network, multi_view_depth
 from dyn3r.network.model import prepare_model
 from dyn3r.network.pair_graph import make_pairs
@@ -158,6 +159,28 @@ def test_the_second_look_at_masks_stays_on_the_device() -> None:
     assert read <= sum(transfers.to_device) <= read + n * numbers
 
 
+def test_refined_masks_stay_on_the_device() -> None:
+    """Votes along the flow and the guided filter: every field goes there once."""
+    random = np.random.default_rng(0)
+    n, h, w = 4, 32, 48
+    images = random.integers(0, 256, (n, h, w, 3), dtype=np.uint8)
+    masks = np.zeros((n, h, w), bool)
+    masks[:, 8:20, 10:30] = True
+    edges = np.array([[t + a, t + 1 - a] for t in range(n - 1) for a in (0, 1)])
+    field = random.normal(0, 1, (len(edges), h, w, 2)).astype(np.float16)
+    flow = FlowFields(edges, field, random.random((len(edges), h, w)) < 0.9)
+    refiner = EdgeRefiner(measured=flow)
+    here = refiner.refine(images, masks)
+    with fake_device() as transfers:
+        there = replace(refiner, device="meta").refine(images, masks)
+    np.testing.assert_array_equal(there, here)
+    assert (here != masks).any()
+    assert transfers.to_host == [n * h * w]
+    assert transfers.scalars == 0
+    # images, masks, flow both ways and where it is seen
+    assert sum(transfers.to_device) == (3 + 1 + 2 * (2 + 1)) * n * h * w
+
+
 def test_multi_view_depth_stays_on_the_device() -> None:
     """One transfer back for the choice of source frames, and one with the result."""
     images, found = walls(sideways())
@@ -222,6 +245,7 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
     record(dyn3r.pipeline, "finalise", lambda _, kwargs: kwargs["device"])
     record(dyn3r.motion.flow_residual, "rigid_residual", lambda args, _: args[-1])
+    record(dyn3r.pipeline, "mask_refiner", lambda args, _: args[1])
     record(dyn3r.motion.cue, "background_evidence", lambda args, _: args[-1])
     record(dyn3r.motion.flow_residual, "mask_probability", lambda _, kwargs: kwargs["device"])
     model = prepare_model(tiny_network(), "tiny", device="cpu")
@@ -232,5 +256,5 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     assert told == dict.fromkeys(told, "cpu:0")
     assert set(told) == {
         "align", "flow_estimator", "multi_view_depth", "rigid_residual", "mask_probability",
-        "background_evidence", "finalise",
+        "background_evidence", "finalise", "mask_refiner",
     }  # fmt: skip

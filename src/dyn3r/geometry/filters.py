@@ -14,16 +14,25 @@ from torch.nn.functional import pad
 def window_sum(x: Float[Tensor, "*batch h w"], side: int) -> Float[Tensor, "*batch h2 w2"]:
     """Sums over all windows of `side` x `side` pixels that lie within the image.
 
-    Shifted sums along one axis after the other: on a CPU several times as fast as pooling.
+    Along one axis after the other, by sums of 1, 2, 4, ... pixels: on a CPU several times as fast
+    as pooling.
     """
-    rows, columns = (int(size) - side + 1 for size in x.shape[-2:])
-    across = x[..., :columns].clone()
-    for shift in range(1, side):
-        across += x[..., shift : shift + columns]
-    out = across[..., :rows, :].clone()
-    for shift in range(1, side):
-        out += across[..., shift : shift + rows, :]
-    return out
+    return _runs(_runs(x, side, -1), side, -2)
+
+
+def _runs(x: Tensor, side: int, axis: int) -> Tensor:
+    """Sums of `side` successive values along an axis."""
+    length = int(x.shape[axis]) - side + 1
+    out, covered, size = None, 0, 1
+    while True:  # `x` holds sums of `size` values
+        if side & size:
+            part = x.narrow(axis, covered, length)
+            out, covered = part if out is None else out + part, covered + size
+        if covered == side:
+            assert out is not None
+            return out
+        reach = int(x.shape[axis]) - size
+        x, size = x.narrow(axis, 0, reach) + x.narrow(axis, size, reach), 2 * size
 
 
 def window_mean_reflect(x: Float[Tensor, "n h w"], side: int) -> Float[Tensor, "n h w"]:

@@ -11,7 +11,9 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
 from dyn3r.errors import InputError
 from dyn3r.motion.guided_filter import guided_filter_grey
@@ -139,16 +141,20 @@ def flow_evidence(
         refined[~np.isfinite(typical_px)] = 0.0  # frames without evidence
         return FlowEvidence(raw, refined, typical_px, parts.cpu().numpy())
     radius_px = round(options.smoothing * max(h, w))
-    refined = _smoothed(raw, clip_images, radius_px) if radius_px else raw
+    refined = raw
+    if radius_px:
+        pictures = torch.from_numpy(np.require(clip_images, requirements=["C", "W"]))
+        seen = means.evidence
+        refined = _smoothed(seen, pictures.to(seen.device), radius_px).cpu().numpy()
     return FlowEvidence(raw, refined, typical_px, None if parts is None else parts.cpu().numpy())
 
 
 def _smoothed(
-    evidence: Float[np.ndarray, "n h w"], images: UInt8[np.ndarray, "n h w 3"], radius_px: int
-) -> Float[np.ndarray, "n h w"]:
+    evidence: Float[Tensor, "n h w"], images: UInt8[Tensor, "n h w 3"], radius_px: int
+) -> Float[Tensor, "n h w"]:
     """Evidence smoothed frame by frame up to the edges of the image, 0..1."""
-    frames = [guided_filter_grey(*frame, radius_px) for frame in zip(evidence, images)]
-    return np.stack(frames).clip(0, 1)
+    frames = [guided_filter_grey(e, i, radius_px) for e, i in zip(evidence, images)]
+    return torch.stack(frames).clamp(0, 1)
 
 
 def _why_still(
