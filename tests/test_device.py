@@ -127,9 +127,11 @@ def test_evidence_stays_on_the_device(half: bool) -> None:
     assert sorted(transfers.to_host) == [n, n, n * h * w, n * h * w, 7 * n * h * w]
     assert transfers.scalars == 0
     pixels = len(flow.edges) * h * w
-    # flow and where it is seen; inverse depth; images, twice: also for the mask network
+    # flow and where it is seen; depth and confidence; images, twice: also for the mask network
     network = 4 * sum(x.numel() for x in load_mask_network().parameters())
-    read = 2 * pixels * (2 if half else 4) + pixels + (4 + 6) * n * h * w
+    maps = shot.predictions.points1, shot.predictions.conf1
+    depth = sum(pixels * x.itemsize for x in maps if x is not None)
+    read = 2 * pixels * (2 if half else 4) + pixels + depth + 6 * n * h * w
     assert read + network <= transfers.bytes_to_device < read + network + 4 * h * w
 
 

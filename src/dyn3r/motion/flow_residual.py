@@ -129,11 +129,12 @@ def flow_evidence(
         assert predictions is not None
         means = published_residual(predictions, flow, (n, h, w), progress).finish()
     else:
-        if inverse_depth is None:
-            assert predictions is not None
-            inverse_depth = mean_inverse_depth(predictions, n, (h, w))
         there = "cpu" if device.startswith("mps") else device  # it has no double precision
-        means = rigid_residual(inverse_depth, clip_images, flow, options, progress, there).finish()
+        inverse: Float[np.ndarray, "n h w"] | Float[Tensor, "n h w"] | None = inverse_depth
+        if inverse is None:
+            assert predictions is not None
+            inverse = mean_inverse_depth(predictions, n, (h, w), there)
+        means = rigid_residual(inverse, clip_images, flow, options, progress, there).finish()
         parts = means.parts
     raw, typical_px = means.evidence.cpu().numpy(), means.typical_px.cpu().numpy()
     if options.uses_mask_network and parts is not None:
