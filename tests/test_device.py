@@ -16,6 +16,7 @@ import torch
 from dyn3r import clip_from_images
 from dyn3r.alignment.align import align
 from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.flow.fields import neighbouring_rows
 from dyn3r.motion.cue import with_background_model
 from dyn3r.motion.flow_residual import FlowEvidence, flow_evidence
 from dyn3r.motion.mask_network import (
@@ -24,6 +25,7 @@ from dyn3r.motion.mask_network import (
     mask_probability,
 )
 from dyn3r.motion.smoothing import EdgeRefiner
+from dyn3r.motion.static_components import static_test
 from dyn3r.mvs import load_depth_network, multi_view_depth
 from dyn3r.network.model import prepare_model
 from dyn3r.network.pair_graph import make_pairs
@@ -183,6 +185,30 @@ def test_refined_masks_stay_on_the_device() -> None:
     assert sum(transfers.to_device) == (3 + 1 + 2 * (2 + 1)) * n * h * w
 
 
+def test_the_test_for_static_points_stays_on_the_device() -> None:
+    """Every second pixel goes there; the numbers of measurements come back."""
+    _, found = walls(sideways(4))
+    n, h, w = found.depth.shape
+    edges = np.array([[i, j] for i in range(n) for j in range(n) if i != j])
+    random = np.random.default_rng(0)
+    flow = FlowFields(edges, random.normal(0, 3, (len(edges), h, w, 2)).astype(np.float16))
+    masks = np.zeros((n, h, w), bool)
+    masks[:3, 5:30, 40:60] = True
+    here = static_test(masks, found, flow)
+    with fake_device() as transfers:
+        there = static_test(masks, found, flow, "meta")
+    for one, other in zip(there, here):
+        np.testing.assert_array_equal(one, other)
+    assert here.static.sum() > 0
+    samples = h * w // 4
+    assert transfers.to_host == [2 * n * samples]
+    assert transfers.scalars == 0
+    pairs = int((edges[neighbouring_rows(edges), 0] < 3).sum())
+    # masks; flow, and cameras; depth of the frames with masks
+    read = n * samples + pairs * (2 * samples + 12) + 3 * samples
+    assert sum(transfers.to_device) == read
+
+
 def test_multi_view_depth_stays_on_the_device() -> None:
     """One transfer back for the choice of source frames, and one with the result."""
     images, found = walls(sideways())
@@ -247,6 +273,8 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
     record(dyn3r.pipeline, "finalise", lambda _, kwargs: kwargs["device"])
     record(dyn3r.motion.flow_residual, "rigid_residual", lambda args, _: args[-1])
+    record(dyn3r.pipeline, "without_static_components", lambda args, _: args[-1])
+    record(dyn3r.pipeline, "judge", lambda args, _: args[-1])
     record(dyn3r.pipeline, "mask_refiner", lambda args, _: args[1])
     record(dyn3r.motion.cue, "background_evidence", lambda args, _: args[-1])
     record(dyn3r.motion.flow_residual, "mask_probability", lambda _, kwargs: kwargs["device"])
@@ -258,5 +286,5 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     assert told == dict.fromkeys(told, "cpu:0")
     assert set(told) == {
         "align", "flow_estimator", "multi_view_depth", "rigid_residual", "mask_probability",
-        "background_evidence", "finalise", "mask_refiner",
+        "background_evidence", "finalise", "mask_refiner", "without_static_components", "judge",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Filters of images on any device of PyTorch: means over windows, and their borders."""
+"""Filters of images on any device of PyTorch: means over windows, and their borders; medians."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -107,3 +107,12 @@ def lowest_first(maps: Sequence[Tensor], count: int) -> list[Tensor]:
                 torch.minimum(out[k - 1], out[k]), torch.maximum(out[k - 1], out[k])
             )  # fmt: skip
     return out
+
+
+def masked_median(values: Float[Tensor, "m k"], known: Bool[Tensor, "m k"]) -> Float[Tensor, " m"]:
+    """Median of each row over the values that are known (of two the mean); inf where none is."""
+    ordered = values.masked_fill(~known, torch.inf).sort(1).values
+    count = known.sum(1, keepdim=True)
+    low, high = ((count - k).clamp(min=0) // 2 for k in (1, 0))
+    high = high.clamp(max=ordered.shape[1] - 1)
+    return (ordered.gather(1, low) + ordered.gather(1, high))[:, 0] / 2

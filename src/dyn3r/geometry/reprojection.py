@@ -50,8 +50,8 @@ def places(
 ) -> tuple[Float[Tensor, "m 2 h w"], Float[Tensor, "m h w"]]:
     """Where the pixels of a frame with depth (z) lie in other frames, and their depth there.
 
-    P: `unit_homographies`, and so are the coordinates; depth is at least MIN_DEPTH. `depth` may be
-    of every `step`-th row and column alone, from the `first` on.
+    P: [A | b] of `homographies`, for pixel coordinates, or `unit_homographies`. Depth is at least
+    MIN_DEPTH. `depth` may be of every `step`-th row and column alone, from the `first` on.
     """
     v, u = (
         torch.arange(first, first + side * step, step, device=depth.device, dtype=depth.dtype)

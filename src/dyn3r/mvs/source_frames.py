@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dyn3r.geometry.filters import masked_median
 from dyn3r.geometry.reprojection import homographies
 
 MAX_SOURCES = 6
@@ -145,12 +146,7 @@ def _overlap(
     inside = (seen[:, 2] > 0) & (at > 0).all(1) & (at[:, 0] < w - 1) & (at[:, 1] < h - 1)
     shift = (at - at_infinity).square().sum(1).sqrt()
     counted = inside & (far[:, 2] > 0)
-    ordered = torch.where(counted, shift, torch.inf).sort(1).values
-    count = counted.sum(1, keepdim=True)
-    low, high = ((count - k).clamp(min=0) // 2 for k in (1, 0))
-    high = high.clamp(max=ordered.shape[1] - 1)
-    median = (ordered.gather(1, low) + ordered.gather(1, high))[:, 0] / 2
-    median = torch.where(count[:, 0] > 0, median, 0)
+    median = torch.where(counted.any(1), masked_median(shift, counted), 0)
     return torch.stack([inside.sum(1) / z.isfinite().sum(), median])
 
 

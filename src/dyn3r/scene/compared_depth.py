@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dyn3r.geometry.filters import lowest_first
+from dyn3r.geometry.filters import lowest_first, masked_median
 from dyn3r.geometry.reprojection import MIN_DEPTH, FramesAround, places
 from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.scene.visibility_rule import SLACK, neighbours
@@ -87,12 +87,8 @@ class ComparedDepth:
         found = [torch.empty(2, 0, device=own.device)]
         for _, z, there in self._seen(i, self.static[:, None], SPARSE):
             known = (there[:, 0] > 0) & (z > MIN_DEPTH) & (own > 0)
-            apart = torch.where(known, (z / there[:, 0]).log(), torch.inf).flatten(1)
-            ordered, count = apart.sort(1).values, known.sum((1, 2))[:, None]
-            low = (count - 1).clamp(min=0) // 2
-            high = (count // 2).clamp(max=ordered.shape[1] - 1)
-            median = (ordered.gather(1, low) + ordered.gather(1, high)) / 2
-            found.append(torch.cat([median, count.float()], 1).T)
+            known, apart = known.flatten(1), (z / there[:, 0]).log().flatten(1)
+            found.append(torch.stack([masked_median(apart, known), known.sum(1)]))
         return torch.cat(found, 1)
 
     def disagreement(
