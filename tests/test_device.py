@@ -32,6 +32,7 @@ from dyn3r.network.pair_graph import make_pairs
 from dyn3r.options import Options
 from dyn3r.pipeline import reconstruct
 from dyn3r.scene.finalise import finalise
+from dyn3r.scene.flow_agreement import flow_agreement
 from dyn3r.types import FlowFields, PairPredictions, RunContext
 from tests.alignment.synthetic_pairs import SIZE, cameras, make, pairs_within
 from tests.factories import moving_square, tiny_network, tiny_scene
@@ -186,7 +187,7 @@ def test_refined_masks_stay_on_the_device() -> None:
 
 
 def test_the_test_for_static_points_stays_on_the_device() -> None:
-    """Every second pixel goes there; the numbers of measurements come back."""
+    """Every second pixel goes there; numbers of measurements, and shares of pairs, come back."""
     _, found = walls(sideways(4))
     n, h, w = found.depth.shape
     edges = np.array([[i, j] for i in range(n) for j in range(n) if i != j])
@@ -195,12 +196,19 @@ def test_the_test_for_static_points_stays_on_the_device() -> None:
     masks = np.zeros((n, h, w), bool)
     masks[:3, 5:30, 40:60] = True
     here = static_test(masks, found, flow)
+    agreement = flow_agreement(found, masks, flow)
     with fake_device() as transfers:
         there = static_test(masks, found, flow, "meta")
+    with fake_device() as others:
+        shares = flow_agreement(found, masks, flow, "meta")
+    np.testing.assert_allclose(shares.static, agreement.static)
+    pairs = len(agreement.edges)
+    assert (others.to_host, others.scalars) == ([2 * pairs], 0)
+    samples = h * w // 4
+    assert sum(others.to_device) == pairs * (2 * samples + 12) + 2 * n * samples
     for one, other in zip(there, here):
         np.testing.assert_array_equal(one, other)
     assert here.static.sum() > 0
-    samples = h * w // 4
     assert transfers.to_host == [2 * n * samples]
     assert transfers.scalars == 0
     pairs = int((edges[neighbouring_rows(edges), 0] < 3).sum())

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
 MIN_DEPTH = 1e-6
@@ -61,6 +61,32 @@ def places(
     seen = (a * u + (b * v[:, None] + c)).mul_(depth).add_(d)
     z = seen[:, 2].clamp(min=MIN_DEPTH)
     return seen[:, :2].div_(z[:, None]), z
+
+
+def pixel_maps(
+    K: Float[np.ndarray, "n 3 3"],
+    T_world_camera: Float[np.ndarray, "n 4 4"],
+    i: int,
+    others: Int[np.ndarray, " m"],
+    device: torch.device | str,
+) -> Float64[Tensor, "m 3 4"]:
+    """[A | b] of `homographies`, on a device."""
+    A, b = homographies(K.astype(np.float64), T_world_camera.astype(np.float64), i, others)
+    return torch.from_numpy(np.concatenate([A, b[..., None]], -1)).to(device)
+
+
+def static_flow(
+    P: Float[Tensor, "m 3 4"], depth: Float[Tensor, "h w"], step: int
+) -> Float[Tensor, "m 2 h w"]:
+    """Flow in pixels of a static scene to other frames, of every `step`-th row and column.
+
+    P: `pixel_maps`; depth (z) of those rows and columns.
+    """
+    v, u = (
+        torch.arange(0, step * side, step, device=depth.device, dtype=depth.dtype)
+        for side in depth.shape
+    )
+    return places(P, depth, 0, step)[0].sub_(torch.stack(torch.meshgrid(u, v, indexing="xy")))
 
 
 class FramesAround:

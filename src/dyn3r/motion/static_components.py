@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.flow.fields import neighbouring_rows
-from dyn3r.flow.noise import FLOW_SIGMA_PX, FLOW_SIGMA_SHARE, MEDIAN_NORMAL_ERROR
+from dyn3r.flow.fields import neighbouring_rows, sampled_on
+from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR, flow_variance_px2
 from dyn3r.geometry.filters import masked_median
-from dyn3r.geometry.reprojection import homographies, places
+from dyn3r.geometry.reprojection import pixel_maps, static_flow
 from dyn3r.types import FlowFields, Geometry, Motion
 
 DEPTH_SIGMA = 0.4
@@ -142,15 +142,9 @@ def _whitened_errors(
 
     In standard errors. The depth is that of least squared error, with the geometry's as a prior.
     """
-    here = (slice(None), slice(None, None, STRIDE), slice(None, None, STRIDE))
-    measured = torch.from_numpy(np.ascontiguousarray(flow.flow[rows][here])).to(device)
-    measured = measured.permute(0, 3, 1, 2).double()
-    visible = torch.ones(len(rows), *measured.shape[2:], dtype=torch.bool, device=device)
-    if flow.visible is not None:
-        seen = np.ascontiguousarray(flow.visible[rows][here], dtype=bool)
-        visible = torch.from_numpy(seen).to(device)
+    measured, visible = sampled_on(device, flow, rows, STRIDE)
     induced, deeper = _induced(rows, geometry, flow, device)
-    variance = _product(measured, measured).mul_(FLOW_SIGMA_SHARE**2).add_(FLOW_SIGMA_PX**2)
+    variance = flow_variance_px2(measured)
     error, slope = induced.sub_(measured), deeper.sub_(measured).sub_(induced).div_(STEP)
     weight = visible / variance
     gradient = (weight * _product(error, slope)).sum(0)
@@ -170,17 +164,10 @@ def _induced(
 ) -> tuple[Float[Tensor, "m 2 th tw"], Float[Tensor, "m 2 th tw"]]:
     """Flow of a static scene, of pairs of one frame (STRIDE), and of one that is STEP deeper."""
     i, others = int(flow.edges[rows[0], 0]), flow.edges[rows, 1]
-    A, b = homographies(geometry.K, geometry.T_world_camera, i, others)
-    P = torch.from_numpy(np.concatenate([A, b[..., None]], -1).astype(np.float64)).to(device)
+    P = pixel_maps(geometry.K, geometry.T_world_camera, i, others, device)
     tested = np.ascontiguousarray(geometry.depth[i][::STRIDE, ::STRIDE])
     depth = torch.from_numpy(tested).to(device).double()
-    v, u = (
-        torch.arange(0, STRIDE * side, STRIDE, device=device, dtype=torch.float64)
-        for side in depth.shape
-    )
-    grid = torch.stack(torch.meshgrid(u, v, indexing="xy"))
-    near, far = (places(P, z, 0, STRIDE)[0].sub_(grid) for z in (depth, depth * np.exp(STEP)))
-    return near, far
+    return static_flow(P, depth, STRIDE), static_flow(P, depth * np.exp(STEP), STRIDE)
 
 
 def _within(

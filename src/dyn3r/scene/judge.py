@@ -37,7 +37,7 @@ def judge(
 ) -> Verdict | None:
     """Judge a final geometry and its masks by measured flow; None without flow.
 
-    `names`: of the frames, for the reasons. `device`: of the test for static points.
+    `names`: of the frames, for the reasons. `device`: where flow is compared.
 
     Cameras are judged by the share of the background whose flow they and the depth explain, the
     focal length by its standard error, depth by its `sigma_log_depth`, masks by how much of what
@@ -46,7 +46,7 @@ def judge(
     """
     if flow is None or not len(flow.edges):
         return None
-    agreement = flow_agreement(geometry, masks, flow)
+    agreement = flow_agreement(geometry, masks, flow, device)
     if not len(agreement.edges):
         return None
     cameras = judge_cameras(agreement, names)
