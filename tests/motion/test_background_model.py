@@ -168,7 +168,7 @@ def with_noise(step: float = 0.1) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("step", [0.1, 0.0])
 def test_the_same_as_warps_by_opencv(step: float) -> None:
-    """But for positions, which OpenCV rounds to 1/32 pixel."""
+    """But for positions, which some versions of OpenCV round to 1/32 pixel."""
     given = with_noise(step)
     found, expected = background_evidence(*given), Found(*oracle.background_evidence(*given))
     known = np.isfinite(expected.color_difference)

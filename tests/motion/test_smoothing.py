@@ -139,7 +139,7 @@ def test_the_filter_agrees_with_the_definition_in_every_window() -> None:
 
 @pytest.mark.parametrize("half", [True, False])
 def test_votes_and_filters_are_those_of_opencv(half: bool) -> None:
-    """But for positions, which OpenCV rounds to 1/32 pixel."""
+    """But for positions, which some versions of OpenCV round to 1/32 pixel."""
     images, truth = clip_with_truth(5)
     random = np.random.default_rng(0)
     edges = np.array([[t + a, t + 1 - a] for t in range(4) for a in (0, 1)])

@@ -102,7 +102,7 @@ def partly_known(truth: Geometry) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("still", [False, True])
 def test_the_same_as_warps_by_opencv(truth: Geometry, still: bool) -> None:
-    """But for positions, which OpenCV rounds to 1/32 pixel."""
+    """But for positions, which some versions of OpenCV round to 1/32 pixel."""
     rough, dynamic = partly_known(truth)
     T = truth.T_world_camera.copy()
     if still:
