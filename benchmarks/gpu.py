@@ -43,7 +43,9 @@ PARTS = {
     "motion: static components": ("dyn3r.pipeline", "without_static_components"),
     "depth: plane sweep": ("dyn3r.mvs.estimate", "plane_sweep"),
     "depth: source frames": ("dyn3r.mvs.plane_sweep", "choose_sources"),
+    "finalise: uncertainty": ("dyn3r.scene.finalise", "log_depth_sigma"),
     "finalise: fusion": ("dyn3r.scene.finalise", "fuse_depth"),
+    "finalise: rejected pixels": ("dyn3r.scene.finalise", "visible"),
 }
 """Parts of stages: the module that calls a function, and the function."""
 

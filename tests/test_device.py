@@ -13,15 +13,26 @@ import numpy as np
 import pytest
 import torch
 
+from dyn3r import clip_from_images
 from dyn3r.alignment.align import align
 from dyn3r.alignment.options import AlignmentOptions
-from dyn3r.motion.flow_residual import flow_evidence
-from dyn3r.motion.mask_network import load_mask_network, mask_probability
+from dyn3r.flow.fields import neighbouring_rows
+from dyn3r.motion.cue import with_background_model
+from dyn3r.motion.flow_residual import FlowEvidence, flow_evidence
+from dyn3r.motion.mask_network import (
+    load_background_mask_network,
+    load_mask_network,
+    mask_probability,
+)
+from dyn3r.motion.smoothing import EdgeRefiner
+from dyn3r.motion.static_components import static_test
 from dyn3r.mvs import load_depth_network, multi_view_depth
 from dyn3r.network.model import prepare_model
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.options import Options
 from dyn3r.pipeline import reconstruct
+from dyn3r.scene.finalise import finalise
+from dyn3r.scene.flow_agreement import flow_agreement
 from dyn3r.types import FlowFields, PairPredictions, RunContext
 from tests.alignment.synthetic_pairs import SIZE, cameras, make, pairs_within
 from tests.factories import moving_square, tiny_network, tiny_scene
@@ -119,10 +130,91 @@ def test_evidence_stays_on_the_device(half: bool) -> None:
     assert sorted(transfers.to_host) == [n, n, n * h * w, n * h * w, 7 * n * h * w]
     assert transfers.scalars == 0
     pixels = len(flow.edges) * h * w
-    # flow and where it is seen; inverse depth; images, twice: also for the mask network
+    # flow and where it is seen; depth and confidence; images, twice: also for the mask network
     network = 4 * sum(x.numel() for x in load_mask_network().parameters())
-    read = 2 * pixels * (2 if half else 4) + pixels + (4 + 6) * n * h * w
+    maps = shot.predictions.points1, shot.predictions.conf1
+    depth = sum(pixels * x.itemsize for x in maps if x is not None)
+    read = 2 * pixels * (2 if half else 4) + pixels + depth + 6 * n * h * w
     assert read + network <= transfers.bytes_to_device < read + network + 4 * h * w
+
+
+def test_the_second_look_at_masks_stays_on_the_device() -> None:
+    """The background model and its network: only the probability comes back."""
+    images, found = walls(sideways(6))
+    n, h, w = found.depth.shape
+    random = np.random.default_rng(0)
+    refined = np.zeros((n, h, w), np.float32)
+    refined[:, 5:30, 40:60] = 1
+    parts = random.random((n, 7, h, w)).astype(np.float32)
+    parts[:, :4] *= refined[:, None]
+    evidence = FlowEvidence(refined, refined, np.ones(n), parts)
+    clip = clip_from_images(images, size=w)
+    look = partial(with_background_model, evidence, clip, found, None)
+    here = look(RunContext()).refined
+    with fake_device() as transfers:
+        there = look(RunContext(device="meta")).refined
+    assert here.std() > 0.01
+    np.testing.assert_allclose(there, here, atol=1e-5)
+    assert transfers.to_host == [n * h * w]
+    assert transfers.scalars == 0
+    weights = sum(x.numel() for x in load_background_mask_network().parameters())
+    numbers = n - 1 + n  # of frames, where medians are ordered; more than that is not needed
+    maps = 1 + 1 + 7 + 1 + 3 * 3  # depth, masks, evidence, probability; images three times
+    read = weights + 12 * n * (n - 1) + maps * n * h * w
+    assert read <= sum(transfers.to_device) <= read + n * numbers
+
+
+def test_refined_masks_stay_on_the_device() -> None:
+    """Votes along the flow and the guided filter: every field goes there once."""
+    random = np.random.default_rng(0)
+    n, h, w = 4, 32, 48
+    images = random.integers(0, 256, (n, h, w, 3), dtype=np.uint8)
+    masks = np.zeros((n, h, w), bool)
+    masks[:, 8:20, 10:30] = True
+    edges = np.array([[t + a, t + 1 - a] for t in range(n - 1) for a in (0, 1)])
+    field = random.normal(0, 1, (len(edges), h, w, 2)).astype(np.float16)
+    flow = FlowFields(edges, field, random.random((len(edges), h, w)) < 0.9)
+    refiner = EdgeRefiner(measured=flow)
+    here = refiner.refine(images, masks)
+    with fake_device() as transfers:
+        there = replace(refiner, device="meta").refine(images, masks)
+    np.testing.assert_array_equal(there, here)
+    assert (here != masks).any()
+    assert transfers.to_host == [n * h * w]
+    assert transfers.scalars == 0
+    # images, masks, flow both ways and where it is seen
+    assert sum(transfers.to_device) == (3 + 1 + 2 * (2 + 1)) * n * h * w
+
+
+def test_the_test_for_static_points_stays_on_the_device() -> None:
+    """Every second pixel goes there; numbers of measurements, and shares of pairs, come back."""
+    _, found = walls(sideways(4))
+    n, h, w = found.depth.shape
+    edges = np.array([[i, j] for i in range(n) for j in range(n) if i != j])
+    random = np.random.default_rng(0)
+    flow = FlowFields(edges, random.normal(0, 3, (len(edges), h, w, 2)).astype(np.float16))
+    masks = np.zeros((n, h, w), bool)
+    masks[:3, 5:30, 40:60] = True
+    here = static_test(masks, found, flow)
+    agreement = flow_agreement(found, masks, flow)
+    with fake_device() as transfers:
+        there = static_test(masks, found, flow, "meta")
+    with fake_device() as others:
+        shares = flow_agreement(found, masks, flow, "meta")
+    np.testing.assert_allclose(shares.static, agreement.static)
+    pairs = len(agreement.edges)
+    assert (others.to_host, others.scalars) == ([2 * pairs], 0)
+    samples = h * w // 4
+    assert sum(others.to_device) == pairs * (2 * samples + 12) + 2 * n * samples
+    for one, other in zip(there, here):
+        np.testing.assert_array_equal(one, other)
+    assert here.static.sum() > 0
+    assert transfers.to_host == [2 * n * samples]
+    assert transfers.scalars == 0
+    pairs = int((edges[neighbouring_rows(edges), 0] < 3).sum())
+    # masks; flow, and cameras; depth of the frames with masks
+    read = n * samples + pairs * (2 * samples + 12) + 3 * samples
+    assert sum(transfers.to_device) == read
 
 
 def test_multi_view_depth_stays_on_the_device() -> None:
@@ -145,6 +237,29 @@ def test_multi_view_depth_stays_on_the_device() -> None:
     assert sum(transfers.to_device) == weights + cameras + constants + 6 * n * h * w
 
 
+def test_the_last_stage_stays_on_the_device() -> None:
+    """Uncertainty, fusion and rejected pixels: the result comes back once."""
+    images, found = walls(sideways())
+    n, h, w = found.depth.shape
+    random = np.random.default_rng(0)
+    before = replace(found, depth=found.depth * np.exp(random.normal(0, 0.02, (n, h, w))))
+    rough = replace(found, depth=found.depth * np.exp(random.normal(0, 0.02, (n, 1, 1))))
+    dynamic = np.zeros((n, h, w), bool)
+    dynamic[:, 5:30, 40:60] = True
+    last = partial(finalise, rough, clip_from_images(images, size=w), dynamic, before)
+    here = last()
+    with fake_device() as transfers:
+        there = last(device="meta")
+    for name in ("depth", "sigma_log_depth", "valid", "confidence"):
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-5)
+    pairs = n * (n - 1)
+    # median differences of pairs; depth, its uncertainty and valid pixels
+    assert transfers.to_host == [2 * pairs, *[n * h * w] * 3]
+    assert transfers.scalars == 0
+    cameras, maps = 3 * 12 * n * n + n, 4 * n * h * w  # depth of two stages, masks, confidence
+    assert cameras + maps <= sum(transfers.to_device) < cameras + maps + h * w
+
+
 def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     import dyn3r.motion.cue
     import dyn3r.motion.flow_residual
@@ -164,7 +279,12 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     record(dyn3r.pipeline, "align", lambda _, kwargs: kwargs["options"].device)
     record(dyn3r.pipeline, "flow_estimator", lambda args, _: args[1])
     record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
+    record(dyn3r.pipeline, "finalise", lambda _, kwargs: kwargs["device"])
     record(dyn3r.motion.flow_residual, "rigid_residual", lambda args, _: args[-1])
+    record(dyn3r.pipeline, "without_static_components", lambda args, _: args[-1])
+    record(dyn3r.pipeline, "judge", lambda args, _: args[-1])
+    record(dyn3r.pipeline, "mask_refiner", lambda args, _: args[1])
+    record(dyn3r.motion.cue, "background_evidence", lambda args, _: args[-1])
     record(dyn3r.motion.flow_residual, "mask_probability", lambda _, kwargs: kwargs["device"])
     model = prepare_model(tiny_network(), "tiny", device="cpu")
     model = replace(model, device=torch.device("cpu:0"))  # another name of the CPU
@@ -174,4 +294,5 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     assert told == dict.fromkeys(told, "cpu:0")
     assert set(told) == {
         "align", "flow_estimator", "multi_view_depth", "rigid_residual", "mask_probability",
+        "background_evidence", "finalise", "mask_refiner", "without_static_components", "judge",
     }  # fmt: skip

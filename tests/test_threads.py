@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from dyn3r.assets.demo import demo_clip_folder
 from dyn3r.flow import flow_estimator, measure_flow
@@ -15,7 +16,7 @@ from dyn3r.motion.options import FlowCueOptions
 from dyn3r.motion.rigid_residual import rigid_residual
 from dyn3r.mvs.plane_sweep import SweepFrames, plane_sweep
 from dyn3r.network.pair_graph import make_pairs
-from dyn3r.scene.visibility_rule import visible
+from dyn3r.scene.compared_depth import ComparedDepth, visible
 from dyn3r.types import no_progress
 
 
@@ -51,11 +52,12 @@ def test_threads_change_nothing(images: np.ndarray, monkeypatch: pytest.MonkeyPa
         flow = measure_flow(images, pairs, flow_estimator("aligned-dis"))
         means = rigid_residual(1 / depth, images, flow, FlowCueOptions(), no_progress).finish()
         background = background_evidence(images, np.full_like(depth, 2), dynamic, K, T)
-        valid = visible(depth, K, T, dynamic, sigma)
+        compared = ComparedDepth(torch.from_numpy(depth), torch.from_numpy(dynamic), K, T)
+        valid = visible(compared, torch.from_numpy(sigma)).numpy()
         return (
             np.asarray(flow.flow), np.asarray(flow.visible),
             means.evidence.numpy(), means.parts.numpy(),
-            background.color_difference, background.colour, valid,
+            background.color_difference.numpy(), background.colour.numpy(), valid,
         )  # fmt: skip
 
     serial, parallel = (on_threads(monkeypatch, count, work) for count in (1, 4))

@@ -186,9 +186,10 @@ def carry_out(
     with context.stage("finalise"):
         geometry = finalise(
             geometry, clip, motion.masks, before,
-            fixed=plan.priors.fixes_depth(geometry.depth.shape), progress=context.progress,
+            fixed=plan.priors.fixes_depth(geometry.depth.shape), device=context.device,
+            progress=context.progress,
         )  # fmt: skip
-        verdict = judge(geometry, motion.masks, flow, plan.priors, clip.names)
+        verdict = judge(geometry, motion.masks, flow, plan.priors, clip.names, context.device)
     about = {
         "plan": plan.to_json(), "pairs": len(pairs), **unit_of(plan.priors),
         **described(model, motion_model),
@@ -412,7 +413,7 @@ def refine(
         )  # fmt: skip
     if cue.known is None:
         with context.stage("motion"):
-            motion = without_static_components(motion, refined, flow)
+            motion = without_static_components(motion, refined, flow, context.device)
     fixed = plan.priors.fixes_depth(refined.depth.shape)
     if plan.ground_correction and is_rotation_only(refined) and not fixed.any():
         refined = correct_ground_tilt(refined, clip.images, motion.masks)

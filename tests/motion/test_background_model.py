@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import pytest
+import torch
+from tests.oracles import background_model as oracle
 from textured_wall import H, W, wall
 
+import dyn3r.motion.background_model as model
 from dyn3r.geometry.inpainting import inpaint_depth
-from dyn3r.motion.background_model import (
-    MIN_FRAMES,
-    background_evidence,
-    smoothed,
-)
+from dyn3r.motion.background_model import MIN_FRAMES
+
+
+class Found(NamedTuple):
+    """As `BackgroundEvidence`, in arrays with colours last."""
+
+    color_difference: np.ndarray
+    colour: np.ndarray
+
+
+def background_evidence(*given: np.ndarray) -> Found:
+    found = model.background_evidence(*given)
+    return Found(found.color_difference.numpy(), found.colour.permute(0, 2, 3, 1).numpy())
+
+
+def smoothed(image: np.ndarray) -> np.ndarray:
+    return model.smoothed(torch.from_numpy(image)).permute(1, 2, 0).numpy()
 
 
 def test_dynamic_pixels_differ_and_static_ones_do_not() -> None:
@@ -134,3 +151,41 @@ def test_a_shadow_has_one_ratio_for_all_colours() -> None:
     ratio = (found.colour[2] / smoothed(images[2]))[inside]
     assert np.median(ratio) == pytest.approx(2, rel=0.05)
     assert np.median(np.ptp(ratio, axis=-1)) < 0.1
+
+
+def with_noise(step: float = 0.1) -> list[np.ndarray]:
+    """The wall with an error of depth and colours of every pixel, and a camera that turns."""
+    images, depth, moving, K, T = wall(8, step)
+    random = np.random.default_rng(0)
+    images = (images + random.normal(0, 3, images.shape)).clip(0, 255).astype(np.uint8)
+    depth = (depth * np.exp(random.normal(0, 0.03, depth.shape))).astype(np.float32)
+    moving[::2] = False
+    angle = 0.01 * np.arange(8)
+    T[:, 0, 0] = T[:, 2, 2] = np.cos(angle)
+    T[:, 0, 2], T[:, 2, 0] = np.sin(angle), -np.sin(angle)
+    return [images, depth, moving, K, T]
+
+
+@pytest.mark.parametrize("step", [0.1, 0.0])
+def test_the_same_as_warps_by_opencv(step: float) -> None:
+    """But for positions, which some versions of OpenCV round to 1/32 pixel."""
+    given = with_noise(step)
+    found, expected = background_evidence(*given), Found(*oracle.background_evidence(*given))
+    known = np.isfinite(expected.color_difference)
+    assert 0.5 < known.mean() < 1
+    assert (np.isfinite(found.color_difference) != known).mean() < 0.002
+    known &= np.isfinite(found.color_difference)
+    for name, mean, most in (("color_difference", 0.03, 0.3), ("colour", 0.1, 1.0)):
+        difference = np.abs(getattr(found, name) - getattr(expected, name))[known]
+        assert difference.mean() < mean
+        assert np.quantile(difference, 0.99) < most
+    picture = given[0][0]
+    np.testing.assert_allclose(smoothed(picture), oracle.smoothed(picture), atol=1e-3)
+
+
+def test_pairs_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = with_noise()
+    alone = background_evidence(*given)
+    monkeypatch.setattr(model, "PIXELS_AT_ONCE", 3 * H * W)
+    for one, three in zip(alone, background_evidence(*given)):
+        np.testing.assert_array_equal(one, three)

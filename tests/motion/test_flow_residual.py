@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tests.oracles import inverse_depth as inverse_oracle
 from tests.oracles import rigid_residual as oracle
 
 from dyn3r.errors import InputError
@@ -142,7 +143,7 @@ def test_a_camera_that_only_turns() -> None:
 def test_known_depth_takes_the_place_of_predictions() -> None:
     shot = film(depth_error=0.1)
     predicted = flow_residual_motion(shot.predictions, shot.images, shot.flow, options=PLAIN)
-    depth = mean_inverse_depth(shot.predictions, N, (H, W))
+    depth = mean_inverse_depth(shot.predictions, N, (H, W)).numpy()
     known = flow_residual_motion(None, shot.images, shot.flow, inverse_depth=depth, options=PLAIN)
     np.testing.assert_array_equal(known.masks, predicted.masks)
     other = flow_residual_motion(
@@ -151,6 +152,28 @@ def test_known_depth_takes_the_place_of_predictions() -> None:
     assert not np.array_equal(other.dynamic_map, predicted.dynamic_map)
     with pytest.raises(InputError, match="inverse depth has the shape"):
         flow_residual_motion(None, shot.images, shot.flow, inverse_depth=depth[:2])
+
+
+def test_inverse_depth_of_the_predictions_is_that_of_numpy() -> None:
+    predictions = film(depth_error=0.1).predictions
+    assert predictions.points1 is not None
+    assert predictions.conf1 is not None
+    random = np.random.default_rng(0)
+    points = predictions.points1.astype(np.float16)
+    points[0, :3] = np.nan
+    points[1, 3:6] = -1
+    confidence = random.uniform(0.5, 9, predictions.conf1.shape).astype(np.float16)
+    confidence[2, 5] = np.nan
+    kept = predictions.edges[:, 0] != 1  # a frame without pairs
+    rough = PairPredictions(
+        predictions.edges[kept], N, points[kept], confidence[kept],
+        predictions.points2, predictions.conf2,
+    )  # fmt: skip
+    found = mean_inverse_depth(rough, N, (H, W)).numpy()
+    expected = inverse_oracle.mean_inverse_depth(rough, N, (H, W))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert (found[1] == 1).all()
+    assert expected.std() > 0.1
 
 
 def test_wrong_flow_that_does_not_come_back_is_forgiven() -> None:
@@ -192,13 +215,15 @@ def test_flow_dragged_along_is_taken_back_by_the_colours() -> None:
 def test_smoothing_removes_specks_and_stops_at_edges() -> None:
     image = np.zeros((H, W, 3), np.uint8)
     image[:, W // 2 :] = 255
-    step = (image[..., 0] > 0).astype(np.float32)
-    smooth = guided_filter_grey(step, image, 4)
-    assert np.abs(smooth - step).max() < 0.1
-    specks = step.copy()
+    guide = torch.from_numpy(image)
+    step = (guide[..., 0] > 0).float()
+    smooth = guided_filter_grey(step, guide, 4)
+    assert (smooth - step).abs().max() < 0.1
+    specks = step.clone()
     specks[5::12, 5::12] = 1 - specks[5::12, 5::12]
-    assert np.array_equal(guided_filter_grey(specks, image, 4) > 0.35, step > 0)
-    assert np.allclose(guided_filter_grey(np.full_like(step, 0.3), image, 4), 0.3, atol=1e-5)
+    assert torch.equal(guided_filter_grey(specks, guide, 4) > 0.35, step > 0)
+    even = guided_filter_grey(torch.full_like(step, 0.3), guide, 4)
+    np.testing.assert_allclose(even, 0.3, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["robust", "published"])
@@ -314,7 +339,7 @@ def test_evidence_is_that_of_numpy_and_opencv(tolerance: float) -> None:
     visible[2] = False  # and one pair sees nothing
     flow = FlowFields(shot.flow.edges[kept], shot.flow.flow[kept].astype(np.float16), visible)
     images = np.stack([cv2.GaussianBlur(x, (0, 0), 2.0) for x in shot.images])
-    inverse = mean_inverse_depth(shot.predictions, N, (H, W))
+    inverse = mean_inverse_depth(shot.predictions, N, (H, W)).numpy()
     options = FlowCueOptions(depth_tolerance=tolerance)
     parts = rigid_residual(inverse, images, flow, options, no_progress).finish().parts.numpy()
     expected = oracle.parts(inverse, images, flow, tolerance)

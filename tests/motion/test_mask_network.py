@@ -336,12 +336,16 @@ def test_the_shipped_network_segments_a_clearly_moving_blob(size_hw: tuple[int, 
 
 
 def background_of(color_difference: np.ndarray, colour: float) -> BackgroundEvidence:
-    shown = np.where(
-        np.isfinite(color_difference)[..., None],
-        np.full((*color_difference.shape, 3), colour),
-        np.nan,
-    )
-    return BackgroundEvidence(color_difference, shown.astype(np.float32))
+    difference = torch.from_numpy(color_difference)
+    shown = torch.where(difference.isfinite(), colour, torch.nan)
+    return BackgroundEvidence(difference, shown[:, None].expand(-1, 3, -1, -1))
+
+
+def second_inputs(
+    parts: np.ndarray, probability: np.ndarray, images: np.ndarray, background: BackgroundEvidence
+) -> torch.Tensor:
+    given = (torch.from_numpy(x) for x in (parts, probability, images))
+    return background_mask_inputs(*given, background)
 
 
 def test_what_the_second_network_reads() -> None:
@@ -351,7 +355,7 @@ def test_what_the_second_network_reads() -> None:
     color_difference[1], color_difference[2] = 0.0, 255.0
     dark = np.full((3, H, W, 3), 20, np.uint8)
     dark[2, ..., 1:] = 255
-    read = background_mask_inputs(parts, probability, dark, background_of(color_difference, 80.0))
+    read = second_inputs(parts, probability, dark, background_of(color_difference, 80.0)).numpy()
     assert read.shape == (3, BACKGROUND_PARTS, H, W)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read[:, :PARTS], parts)
@@ -370,9 +374,7 @@ def test_the_second_network_is_shipped_and_is_not_the_first() -> None:
     images, parts = anything()
     color_difference = np.full((3, H, W), np.nan, np.float32)
     nothing = background_of(color_difference, 0.0)
-    said = mask_probability(
-        network, images, background_mask_inputs(parts, parts[:, 0], images, nothing)
-    )
+    said = mask_probability(network, images, second_inputs(parts, parts[:, 0], images, nothing))
     assert said.shape == (3, H, W)
     assert np.isfinite(said).all()
     folder = resources.files("dyn3r.assets.weights")

@@ -7,17 +7,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from tests.oracles import edge_refiner as oracle
 
 from dyn3r.errors import InputError
 from dyn3r.flow import FlowEstimator
-from dyn3r.motion.guided_filter import guided_filter_color
+from dyn3r.motion import guided_filter
 from dyn3r.motion.mask_refiner import MaskRefiner
 from dyn3r.motion.options import MotionOptions
 from dyn3r.motion.refiners import mask_refiner
 from dyn3r.motion.sam2 import Sam2Refiner
-from dyn3r.motion.smoothing import EdgeRefiner, reading, vote
+from dyn3r.motion.smoothing import EdgeRefiner, _Voters, reading
 from dyn3r.types import FlowFields
+
+
+def guided_filter_color(
+    values: np.ndarray, image: np.ndarray, radius_px: int, regularisation: float
+) -> np.ndarray:
+    given = torch.from_numpy(values), torch.from_numpy(image)
+    return guided_filter.guided_filter_color(*given, radius_px, regularisation).numpy()
+
+
+def vote(masks: np.ndarray, flow: FlowFields, t: int, reach: int) -> np.ndarray:
+    return _Voters(torch.from_numpy(masks).float(), flow).votes(t, reach).numpy()
 
 
 def texture(seed: int, cells: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
@@ -122,6 +135,29 @@ def test_the_filter_agrees_with_the_definition_in_every_window() -> None:
     np.testing.assert_allclose(
         guided_filter_color(values, picture, r, softness), expected, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_votes_and_filters_are_those_of_opencv(half: bool) -> None:
+    """But for positions, which some versions of OpenCV round to 1/32 pixel."""
+    images, truth = clip_with_truth(5)
+    random = np.random.default_rng(0)
+    edges = np.array([[t + a, t + 1 - a] for t in range(4) for a in (0, 1)])
+    shift = np.array([4.3, 0.2]) * (edges[:, 1] - edges[:, 0])[:, None]
+    fields = shift[:, None, None] + random.normal(0, 0.3, (8, 96, 128, 2))
+    visible = random.random((8, 96, 128)) < 0.9
+    flow = FlowFields(edges, fields.astype(np.float16 if half else np.float32), visible)
+    for t in range(5):
+        found, expected = vote(truth, flow, t, 2), oracle.vote(truth, flow, t, 2)
+        assert np.abs(found - expected).mean() < 5e-3
+        assert ((found > 0.5) != (expected > 0.5)).mean() < 1e-3
+        filtered = guided_filter_color(expected, images[t], 5, 3e-4)
+        same = oracle.guided_filter_color(expected, images[t], 5, 3e-4)
+        np.testing.assert_allclose(filtered, same, atol=1e-6)
+        given = torch.from_numpy(expected), torch.from_numpy(images[t])
+        filtered = guided_filter.guided_filter_grey(*given, 5).numpy()
+        same = oracle.guided_filter_grey(expected, images[t], 5)
+        np.testing.assert_allclose(filtered, same, atol=1e-5)
 
 
 def test_on_a_plain_image_the_filter_is_a_mean() -> None:

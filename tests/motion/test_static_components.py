@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.bundle_adjustment.made_up import Truth, alignment_of, made_up
+from tests.oracles import static_test as oracle
 
 from dyn3r.motion.static_components import static_test, without_static_components
 from dyn3r.types import FlowFields, Geometry, Motion
@@ -124,3 +125,19 @@ def test_a_part_with_other_flow_is_kept_with_its_object(truth: Truth, right: Geo
     motion = motion_of(truth, RIGHT)
     found = without_static_components(motion, right, replace(flow, flow=still))
     assert np.array_equal(found.masks, motion.masks)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_measurements_are_counted_as_in_arrays(truth: Truth, right: Geometry, half: bool) -> None:
+    flow = moved(truth, RIGHT, per_frame(truth, (0.0, 0.8)))
+    random = np.random.default_rng(0)
+    visible = random.random(flow.flow.shape[:3]) < 0.8
+    visible[0] = False
+    fields = flow.flow.astype(np.float16) if half else flow.flow
+    flow = FlowFields(flow.edges, fields, visible)
+    masks = motion_of(truth, LEFT, RIGHT).masks
+    masks[3] = False
+    found, expected = (f(masks, right, flow) for f in (static_test, oracle.static_test))
+    np.testing.assert_array_equal(found.all, expected.all)
+    assert (found.static != expected.static).mean() < 1e-3
+    assert 0.1 < expected.static.sum() / expected.all.sum() < 0.9

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dyn3r.motion.flow_sampling import round_trip_px, sample_along_flow
 from dyn3r.motion.residual_means import MAX_SPEED
 from dyn3r.motion.rigid_flow import (
     L1_STEPS,
@@ -27,6 +26,7 @@ from dyn3r.motion.rigid_residual import (
     NOISE_SHARE,
 )
 from dyn3r.types import FlowFields
+from tests.oracles.flow_sampling import round_trip_px, sample_along_flow
 
 Array = np.ndarray
 _FIRST, _SECOND = np.triu_indices(4)

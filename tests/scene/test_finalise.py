@@ -6,10 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
+import dyn3r.geometry.reprojection
+from dyn3r.scene import compared_depth
 from dyn3r.scene import depth_uncertainty as module
-from dyn3r.scene.depth_uncertainty import FLOOR, log_depth_sigma
-from dyn3r.scene.visibility_rule import as_stored, visible
+from dyn3r.scene.compared_depth import ComparedDepth, stored
+from dyn3r.scene.depth_uncertainty import FLOOR
+from dyn3r.scene.visibility_rule import as_stored
+from tests.oracles import final_depth as oracle
 
 
 class Final(NamedTuple):
@@ -20,10 +25,45 @@ class Final(NamedTuple):
     confidence: np.ndarray
 
 
+def compared(
+    depth: np.ndarray, K: np.ndarray, T_world_camera: np.ndarray, dynamic: np.ndarray
+) -> ComparedDepth:
+    there = (torch.from_numpy(np.ascontiguousarray(x)) for x in (depth, dynamic))
+    return ComparedDepth(*there, K, T_world_camera)
+
+
+def log_depth_sigma(
+    depth: np.ndarray,
+    K: np.ndarray,
+    T_world_camera: np.ndarray,
+    dynamic: np.ndarray,
+    estimates: tuple[np.ndarray, ...] = (),
+    network_confidence: np.ndarray | None = None,
+) -> np.ndarray:
+    """`dyn3r.scene.depth_uncertainty.log_depth_sigma` on arrays; the last estimate counts."""
+    fit = module.stage_fit(depth, estimates[-1], dynamic) if estimates else None
+    before = None if fit is None else module.Stage(torch.from_numpy(estimates[-1]), *fit)
+    confidence = None if network_confidence is None else torch.from_numpy(network_confidence)
+    final = compared(depth, K, T_world_camera, dynamic)
+    return module.log_depth_sigma(final, before, confidence).numpy()
+
+
+def visible(
+    depth: np.ndarray,
+    K: np.ndarray,
+    T_world_camera: np.ndarray,
+    dynamic: np.ndarray,
+    sigma: np.ndarray,
+) -> np.ndarray:
+    """`dyn3r.scene.compared_depth.visible` on arrays."""
+    final = compared(depth, K, T_world_camera, dynamic)
+    return compared_depth.visible(final, torch.from_numpy(np.ascontiguousarray(sigma))).numpy()
+
+
 def finalise(
     depth: np.ndarray, K: np.ndarray, T_world_camera: np.ndarray, dynamic: np.ndarray, **named: Any
 ) -> Final:
-    """`dyn3r.scene.finalise.finalise` on arrays, without the search for up."""
+    """`dyn3r.scene.finalise.finalise` on arrays, without the search for up and fusion."""
     named.pop("images", None)
     sigma = as_stored(log_depth_sigma(depth, K, T_world_camera, dynamic, **named))
     valid = visible(depth, K, T_world_camera, dynamic, sigma)
@@ -77,15 +117,15 @@ def test_exact_geometry_has_sigma_near_the_floor_and_nothing_rejected() -> None:
     assert result.valid.all()
     assert np.median(result.sigma_log_depth) < 1.5 * FLOOR
     geometry = [scene[k] for k in ("depth", "K", "T_world_camera", "dynamic")]
-    d, seen = module.disagreement(2, *geometry, np.zeros(N))
-    assert seen.mean() > 0.95
+    d, seen = compared(*geometry).disagreement(2, torch.zeros(N))
+    assert seen.float().mean() > 0.95
     assert d.max() < 1e-5
 
 
 def test_the_scale_of_a_frame_is_found() -> None:
     scene = plane()
     scene["depth"][4] *= 1.3
-    scale = module.frame_scales(*[scene[k] for k in ("depth", "K", "T_world_camera", "dynamic")])
+    scale = compared(*[scene[k] for k in ("depth", "K", "T_world_camera", "dynamic")]).scales()
     assert scale == pytest.approx([0, 0, 0, 0, np.log(1.3), 0], abs=0.01)
     sigma = finalise(**scene).sigma_log_depth
     assert np.median(sigma[4]) > 0.9 * module.DRIFT * np.log(1.3) > 2 * np.median(sigma[1])
@@ -237,3 +277,47 @@ def test_low_network_confidence_raises_sigma() -> None:
     assert np.allclose(after[:, :, 30:], before[:, :, 30:], rtol=0.01)
     same = finalise(**scene, network_confidence=np.full((N, H, W), 3.0, np.float32))
     assert np.allclose(same.sigma_log_depth, before, rtol=1e-3)
+
+
+def rough(frames: int) -> dict[str, np.ndarray]:
+    """Noisy depth with a board in front, holes and masks, from a camera that turns."""
+    scene, random = plane(frames), np.random.default_rng(3)
+    scene["depth"][:, 10:20, 20:40] = 1.2
+    scene["depth"] *= np.exp(random.normal(0, 0.05, scene["depth"].shape)).astype(np.float32)
+    scene["depth"][1, :, :10] = 0
+    scene["dynamic"][2, 25:35, 5:30] = True
+    angle = 0.013 * np.arange(frames)
+    scene["T_world_camera"][:, 0, 0] = scene["T_world_camera"][:, 2, 2] = np.cos(angle)
+    scene["T_world_camera"][:, 0, 2] = np.sin(angle)
+    scene["T_world_camera"][:, 2, 0] = -np.sin(angle)
+    del scene["images"]
+    return scene
+
+
+@pytest.mark.parametrize("frames", [6, 20, 1])
+def test_the_same_as_in_arrays_pair_by_pair(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, random = rough(max(frames, 3)), np.random.default_rng(4)
+    scene = {name: values[:frames] for name, values in scene.items()}
+    noise = np.exp(random.normal(0, 0.1, scene["depth"].shape)).astype(np.float32)
+    given = {
+        "estimates": (scene["depth"] * noise,),
+        "network_confidence": 1 + random.random(noise.shape).astype(np.float32),
+    }
+    sigma, expected = (f(**scene, **given) for f in (log_depth_sigma, oracle.log_depth_sigma))
+    # single pixels are rounded to another pixel of the other frame
+    assert (np.abs(np.log(sigma / expected)) > 1e-4).mean() < 1e-3
+    assert expected.std() > 0.01
+    expected = as_stored(expected)
+    valid, kept = (f(**scene, sigma=expected) for f in (visible, oracle.visible))
+    assert (valid != kept).mean() < 1e-3
+    assert frames == 1 or 0.005 < (~kept & (scene["depth"] > 0)).mean() < 0.5
+    monkeypatch.setattr(dyn3r.geometry.reprojection, "PIXELS_AT_ONCE", 3 * H * W)
+    np.testing.assert_array_equal(visible(**scene, sigma=expected), valid)
+    np.testing.assert_array_equal(log_depth_sigma(**scene, **given), sigma)
+
+
+def test_tensors_are_rounded_as_arrays_are() -> None:
+    random = np.random.default_rng(0)
+    values = np.exp(random.normal(0, 8, 10_000)).astype(np.float32)
+    values[:3] = 0, 1, 1 + 2**-11
+    np.testing.assert_array_equal(stored(torch.from_numpy(values)).numpy(), as_stored(values))

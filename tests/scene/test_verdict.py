@@ -15,6 +15,7 @@ from dyn3r.scene.judge import judge
 from dyn3r.types import Geometry, Priors
 from tests.bundle_adjustment.made_up import Truth, alignment_of, made_up, turned
 from tests.factories import tiny_scene
+from tests.oracles import flow_agreement as oracle
 
 NAMES = tuple("abcdef")
 
@@ -56,6 +57,22 @@ def test_agreement_counts_visible_pixels_of_near_pairs(truth: Truth, right: Geom
     assert (agreement.static > 0.95).all()
     seen = truth.flow.visible[0, ::2, ::2].mean()
     assert agreement.visible[0] == pytest.approx(seen)
+
+
+def test_agreement_is_that_of_arrays(truth: Truth, right: Geometry) -> None:
+    random = np.random.default_rng(0)
+    flow = replace(truth.flow, visible=random.random(truth.flow.flow.shape[:3]) < 0.8)
+    masks = random.random(truth.depth.shape) < 0.1
+    masks[1] = True  # nothing to judge
+    depth = right.depth * np.exp(random.normal(0, 0.2, truth.depth.shape))
+    depth[2, :9] = 0
+    given = replace(right, depth=depth.astype(np.float32)), masks, flow
+    found, expected = flow_agreement(*given), oracle.flow_agreement(*given)
+    np.testing.assert_array_equal(found.edges, expected.edges)
+    np.testing.assert_allclose(found.visible, expected.visible)
+    np.testing.assert_allclose(found.static, expected.static, atol=2e-3)
+    assert np.isnan(expected.static).any()
+    assert 0.1 < np.nanmin(expected.static) < 0.99
 
 
 def test_one_camera_that_jumps_is_named(truth: Truth, right: Geometry) -> None:

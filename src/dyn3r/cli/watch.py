@@ -60,7 +60,8 @@ class RunWatcher:
             return
         inverse = seen.inverse_depth
         if seen.predictions is not None and seen.predictions.points1 is not None:
-            inverse = mean_inverse_depth(seen.predictions, len(seen.clip), seen.predictions.size_hw)
+            found = seen.predictions
+            inverse = mean_inverse_depth(found, len(seen.clip), found.size_hw).numpy()
         if inverse is not None:
             self._show(depth=1 / np.maximum(inverse, 1e-6))
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float64, Int, UInt8
+from torch import Tensor
 
 from dyn3r.errors import InputError
 from dyn3r.flow.estimator import FlowEstimator, MeasuredFlow, PairFlowEstimator
@@ -82,6 +83,22 @@ def neighbouring_rows(edges: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " k"]:
     """Return the rows of `edges` whose frames are different and up to NEIGHBOURS apart."""
     apart = np.abs(edges[:, 0] - edges[:, 1])
     return np.flatnonzero((apart > 0) & (apart <= NEIGHBOURS))
+
+
+def sampled_on(
+    device: torch.device | str, flow: FlowFields, rows: Int[np.ndarray, " k"], stride: int
+) -> tuple[Float64[Tensor, "k 2 hs ws"], Bool[Tensor, "k hs ws"]]:
+    """Flow (u, v) of some pairs and where it is visible, of every `stride`-th row and column.
+
+    They go to the device as they are kept, in one piece each.
+    """
+    here = (slice(None), slice(None, None, stride), slice(None, None, stride))
+    fields = torch.from_numpy(np.ascontiguousarray(flow.flow[rows][here])).to(device)
+    fields = fields.permute(0, 3, 1, 2).double()
+    if flow.visible is None:
+        return fields, torch.ones_like(fields[:, 0], dtype=torch.bool)
+    seen = np.ascontiguousarray(flow.visible[rows][here], dtype=bool)
+    return fields, torch.from_numpy(seen).to(device)
 
 
 def _visible(

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32
+from torch import Tensor
 
 from dyn3r.errors import InputError
 from dyn3r.motion.attention_cue import find_motion
@@ -285,18 +287,23 @@ def with_background_model(
     dynamic = evidence.refined > 0.5
     if implausible is not None:
         dynamic |= implausible
+    device = context.device
     background = background_evidence(
-        clip.images, refined.depth, dynamic, refined.K, refined.T_world_camera, context.progress
+        clip.images, refined.depth, dynamic, refined.K, refined.T_world_camera, context.progress,
+        device,
+    )  # fmt: skip
+    parts, probability, images = (
+        torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
+        for x in (evidence.parts, evidence.refined, clip.images)
     )
-    parts = evidence.parts
 
-    def inputs(rows: slice) -> Float[np.ndarray, "k 13 h w"]:  # of all frames they would be large
+    def inputs(rows: slice) -> Float[Tensor, "k 13 h w"]:  # of all frames they would be large
         return background_mask_inputs(
-            parts[rows], evidence.refined[rows], clip.images[rows], background.part(rows)
+            parts[rows], probability[rows], images[rows], background.part(rows)
         )
 
     refined_map = mask_probability(
-        load_background_mask_network(), clip.images, inputs, device=context.device
+        load_background_mask_network(), clip.images, inputs, device=device
     )
     refined_map[~np.isfinite(evidence.typical_px)] = 0.0
     return replace(evidence, refined=refined_map)

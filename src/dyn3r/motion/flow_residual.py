@@ -11,7 +11,9 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
 from dyn3r.errors import InputError
 from dyn3r.motion.guided_filter import guided_filter_grey
@@ -127,11 +129,12 @@ def flow_evidence(
         assert predictions is not None
         means = published_residual(predictions, flow, (n, h, w), progress).finish()
     else:
-        if inverse_depth is None:
-            assert predictions is not None
-            inverse_depth = mean_inverse_depth(predictions, n, (h, w))
         there = "cpu" if device.startswith("mps") else device  # it has no double precision
-        means = rigid_residual(inverse_depth, clip_images, flow, options, progress, there).finish()
+        inverse: Float[np.ndarray, "n h w"] | Float[Tensor, "n h w"] | None = inverse_depth
+        if inverse is None:
+            assert predictions is not None
+            inverse = mean_inverse_depth(predictions, n, (h, w), there)
+        means = rigid_residual(inverse, clip_images, flow, options, progress, there).finish()
         parts = means.parts
     raw, typical_px = means.evidence.cpu().numpy(), means.typical_px.cpu().numpy()
     if options.uses_mask_network and parts is not None:
@@ -139,16 +142,20 @@ def flow_evidence(
         refined[~np.isfinite(typical_px)] = 0.0  # frames without evidence
         return FlowEvidence(raw, refined, typical_px, parts.cpu().numpy())
     radius_px = round(options.smoothing * max(h, w))
-    refined = _smoothed(raw, clip_images, radius_px) if radius_px else raw
+    refined = raw
+    if radius_px:
+        pictures = torch.from_numpy(np.require(clip_images, requirements=["C", "W"]))
+        seen = means.evidence
+        refined = _smoothed(seen, pictures.to(seen.device), radius_px).cpu().numpy()
     return FlowEvidence(raw, refined, typical_px, None if parts is None else parts.cpu().numpy())
 
 
 def _smoothed(
-    evidence: Float[np.ndarray, "n h w"], images: UInt8[np.ndarray, "n h w 3"], radius_px: int
-) -> Float[np.ndarray, "n h w"]:
+    evidence: Float[Tensor, "n h w"], images: UInt8[Tensor, "n h w 3"], radius_px: int
+) -> Float[Tensor, "n h w"]:
     """Evidence smoothed frame by frame up to the edges of the image, 0..1."""
-    frames = [guided_filter_grey(*frame, radius_px) for frame in zip(evidence, images)]
-    return np.stack(frames).clip(0, 1)
+    frames = [guided_filter_grey(e, i, radius_px) for e, i in zip(evidence, images)]
+    return torch.stack(frames).clamp(0, 1)
 
 
 def _why_still(

@@ -1,70 +1,80 @@
-"""Guided filter: smoothing of a map that follows the edges of an image (He, Sun and Tang 2010)."""
+"""Guided filter: smoothing of a map that follows the edges of an image (He, Sun and Tang 2010).
+
+On any device of PyTorch.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from dyn3r.geometry.filters import window_mean_repeat
 
 GREY_REGULARISATION = 0.01
 """Variance of brightness (0..1) below which a window counts as plain: a deviation of 0.1."""
+_FIRST, _SECOND = (0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2)
+"""Products of two colours whose means are needed."""
 
 
 def guided_filter_color(
-    values: Float[np.ndarray, "h w"],
-    image: UInt8[np.ndarray, "h w 3"],
+    values: Float[Tensor, "h w"],
+    image: UInt8[Tensor, "h w 3"],
     radius_px: int,
     regularisation: float,
-) -> Float[np.ndarray, "h w"]:
-    """Filtered values with the colour image as guide, float32.
+) -> Float32[Tensor, "h w"]:
+    """Filtered values with the colour image as guide; double precision within.
 
     In every window of 2 radius + 1 pixels the values are replaced by the nearest linear function of
     the colours (0..1); a pixel takes the mean over its windows. `regularisation` is added to the
     variance of the colours. Source: section 3.3 of the paper.
     """
-    colors = image.astype(np.float64) / 255
-    color_mean, value_mean = _box_mean(colors, radius_px), _box_mean(values, radius_px)
-    covariance = _box_mean(colors * values[..., None], radius_px)
-    covariance = covariance - color_mean * value_mean[..., None]
-    products = _box_mean(colors[..., :, None] * colors[..., None, :], radius_px)
-    variance = products - color_mean[..., :, None] * color_mean[..., None, :]
-    variance += regularisation * np.eye(3)
-    slope = np.linalg.solve(variance, covariance[..., None])[..., 0]
-    offset = value_mean - (slope * color_mean).sum(-1)
-    filtered = (_box_mean(slope, radius_px) * colors).sum(-1) + _box_mean(offset, radius_px)
-    return np.asarray(filtered, dtype=np.float32)
+    colors, wanted, side = image.permute(2, 0, 1).double() / 255, values.double(), 2 * radius_px + 1
+    products = torch.stack([colors[a] * colors[b] for a, b in zip(_FIRST, _SECOND)])
+    sums = torch.cat([colors, wanted[None], colors * wanted, products])
+    mean, value_mean, with_value, squares = torch.split(
+        window_mean_repeat(sums, side), [3, 1, 3, 6]
+    )
+    covariance = with_value - mean * value_mean
+    variance = squares - torch.stack([mean[a] * mean[b] for a, b in zip(_FIRST, _SECOND)])
+    variance[:3] += regularisation
+    slope = _solve_symmetric(variance, covariance)
+    offset = value_mean[0] - (slope * mean).sum(0)
+    *slopes, offset = window_mean_repeat(torch.cat([slope, offset[None]]), side)
+    a, b, c = (x * color for x, color in zip(slopes, colors))
+    return (a + b + c + offset).float()
+
+
+def _solve_symmetric(
+    matrix: Float[Tensor, "6 h w"], right: Float[Tensor, "3 h w"]
+) -> Float[Tensor, "3 h w"]:
+    """Solutions of symmetric systems (xx, yy, zz, xy, xz, yz) by cofactors.
+
+    Regularised variances are far from singular; on a CPU many times as fast as a solver.
+    """
+    xx, yy, zz, xy, xz, yz = matrix
+    first = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    determinant = xx * first[0] + xy * first[1] + xz * first[2]
+    second = first[1], xx * zz - xz * xz, xy * xz - xx * yz
+    third = first[2], second[2], xx * yy - xy * xy
+    a, b, c = right
+    rows = [x * a + y * b + z * c for x, y, z in (first, second, third)]
+    return torch.stack(rows) / determinant
 
 
 def guided_filter_grey(
-    values: Float[np.ndarray, "h w"], image: UInt8[np.ndarray, "h w 3"], radius_px: int
-) -> Float[np.ndarray, "h w"]:
-    """Filtered values with the brightness of the image as guide, float32.
+    values: Float[Tensor, "h w"], image: UInt8[Tensor, "h w 3"], radius_px: int
+) -> Float32[Tensor, "h w"]:
+    """Filtered values with the brightness of the image as guide.
 
     As `guided_filter_color` with one guide channel, GREY_REGULARISATION and single precision.
     """
-    import cv2
-
-    def mean(x: np.ndarray) -> np.ndarray:
-        return cv2.boxFilter(x, -1, _window(radius_px), borderType=cv2.BORDER_REFLECT)
-
-    values = values.astype(np.float32)
-    grey = image.astype(np.float32).mean(-1) / 255
-    grey_mean, value_mean = mean(grey), mean(values)
-    slope = mean(grey * values) - grey_mean * value_mean
-    slope /= mean(grey * grey) - grey_mean**2 + GREY_REGULARISATION
-    return np.asarray(mean(slope) * grey + mean(value_mean - slope * grey_mean))
-
-
-def _window(radius_px: int) -> tuple[int, int]:
-    return (2 * radius_px + 1, 2 * radius_px + 1)
-
-
-def _box_mean(x: np.ndarray, radius_px: int) -> np.ndarray:
-    """Box mean of every channel, float64. OpenCV takes no arrays with more than three axes."""
-    import cv2
-
-    flat = np.ascontiguousarray(x.reshape(*x.shape[:2], -1), dtype=np.float64)
-    channels = [
-        cv2.boxFilter(flat[..., k], -1, _window(radius_px), borderType=cv2.BORDER_REFLECT)
-        for k in range(flat.shape[-1])
-    ]
-    return np.stack(channels, -1).reshape(x.shape)
+    values, side = values.float(), 2 * radius_px + 1
+    grey = image.float().mean(-1) / 255
+    sums = torch.stack([grey, values, grey * values, grey * grey])
+    grey_mean, value_mean, both, squared = window_mean_repeat(sums, side)
+    slope = both - grey_mean * value_mean
+    slope /= squared - grey_mean.square() + GREY_REGULARISATION
+    offset = value_mean - slope * grey_mean
+    slope, offset = window_mean_repeat(torch.stack([slope, offset]), side)
+    return slope * grey + offset

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
@@ -110,24 +110,24 @@ def load_background_mask_network(path: str | Path | None = None) -> MaskNetwork:
 
 
 def background_mask_inputs(
-    parts: Float[np.ndarray, "n 7 h w"],
-    probability: Float[np.ndarray, "n h w"],
-    images: UInt8[np.ndarray, "n h w 3"],
+    parts: Float[Tensor, "n 7 h w"],
+    probability: Float[Tensor, "n h w"],
+    images: UInt8[Tensor, "n h w 3"],
     background: BackgroundEvidence,
-) -> Float[np.ndarray, "n 13 h w"]:
-    """Input of the second network.
+) -> Float32[Tensor, "n 13 h w"]:
+    """Input of the second network, on the device of its parts.
 
     Evidence, probability of the first network (0..1), colour difference of the background model,
     and log ratios of its red, green and blue to this frame's. In a shadow the three ratios are
     equal.
     """
-    known = np.isfinite(background.color_difference)
-    difference = np.log1p(np.where(known, background.color_difference, 0)) / DIFFERENCE_SCALE
-    mine = np.stack([smoothed(image) for image in images])
-    brighter = np.log((background.colour.clip(0, 255) + DARK) / (mine + DARK))
-    brighter = np.where(known[..., None], brighter, 0).transpose(0, 3, 1, 2)
-    more = np.stack([probability, np.where(known, difference, 0), known], axis=1)
-    return np.concatenate([parts, more, brighter], axis=1, dtype=np.float32, casting="unsafe")
+    known = background.color_difference.isfinite()[:, None]
+    difference = background.color_difference[:, None].log1p() / DIFFERENCE_SCALE
+    mine = torch.stack([smoothed(image) for image in images])
+    brighter = ((background.colour.clamp(0, 255) + DARK) / (mine + DARK)).log()
+    compared = [torch.where(known, x, 0) for x in (difference, brighter)]
+    more = [probability[:, None], compared[0], known, compared[1]]
+    return torch.cat([x.float() for x in (parts, *more)], 1)
 
 
 def prepare(
@@ -148,7 +148,7 @@ def mask_probability(
     images: UInt8[np.ndarray, "n h w 3"],
     parts: Float[np.ndarray, "n p h w"]
     | Float[Tensor, "n p h w"]
-    | Callable[[slice], Float[np.ndarray, "k p h w"]],
+    | Callable[[slice], Float[Tensor, "k p h w"]],
     batch: int | None = None,
     device: str = "cpu",
 ) -> Float[np.ndarray, "n h w"]:

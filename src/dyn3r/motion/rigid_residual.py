@@ -49,7 +49,7 @@ PIXELS_AT_ONCE_ELSEWHERE = 2**22
 
 
 def rigid_residual(
-    inverse_depth: Float[np.ndarray, "n h w"],
+    inverse_depth: Float[np.ndarray, "n h w"] | Float[Tensor, "n h w"],
     images: UInt8[np.ndarray, "n h w 3"],
     flow: FlowFields,
     options: FlowCueOptions,
@@ -61,7 +61,9 @@ def rigid_residual(
     On `device`, which needs double precision: every flow field goes there once, nothing comes back.
     """
     pictures = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
-    inverse = torch.from_numpy(np.require(inverse_depth, np.float32, ["C", "W"])).to(device)
+    if isinstance(inverse_depth, np.ndarray):
+        inverse_depth = torch.from_numpy(np.require(inverse_depth, np.float32, ["C", "W"]))
+    inverse = inverse_depth.to(device, torch.float32)
     clip = _Clip(inverse, pictures.permute(0, 3, 1, 2).contiguous(), flow, options)
     means = ResidualMeans(images.shape[:3], device)
     on_cpu = clip.images.is_cpu
@@ -87,28 +89,42 @@ def rigid_residual(
 
 
 def mean_inverse_depth(
-    predictions: PairPredictions, num_frames: int, size_hw: tuple[int, int]
-) -> Float32[np.ndarray, "n h w"]:
+    predictions: PairPredictions, num_frames: int, size_hw: tuple[int, int], device: str = "cpu"
+) -> Float32[Tensor, "n h w"]:
     """Inverse depth of every frame, median 1: mean of log depth over its pairs (i, .).
 
-    Weighted by log confidence, without the scale of each pair. 1 for frames without pairs.
+    Weighted by log confidence, without the scale of each pair. 1 for frames without pairs. On
+    `device`, where every map goes once, as it is.
     """
     assert predictions.points1 is not None
     assert predictions.conf1 is not None
-    out = np.empty((num_frames, *size_hw), np.float32)
-    for t, inverse in enumerate(out):
-        total, weights = np.zeros(size_hw), np.zeros(size_hw)
-        for row in np.flatnonzero(predictions.edges[:, 0] == t):
-            depth = predictions.points1[row, ..., 2].astype(np.float32)
-            depth = np.nan_to_num(depth, nan=1e-6).clip(1e-6)
-            confidence = predictions.conf1[row].astype(np.float32)
-            weight = np.nan_to_num(np.log(confidence.clip(1.0))) + 1e-3
-            total += weight * np.log(depth / np.median(depth))
-            weights += weight
-        inverse[:] = np.exp(-total / np.maximum(weights, 1e-9)).clip(0.02, 5.0)
+    out = torch.ones(num_frames, *size_hw, device=device)
+    for t in range(num_frames):
+        rows = np.flatnonzero(predictions.edges[:, 0] == t)
+        if len(rows):
+            depth, confidence = (
+                torch.from_numpy(np.ascontiguousarray(x)).to(device).float()
+                for x in (predictions.points1[rows, ..., 2], predictions.conf1[rows])
+            )
+            out[t] = _mean_inverse(depth, confidence)
         release_pages(predictions.points1)  # of a mapped file
         release_pages(predictions.conf1)
     return out
+
+
+def _mean_inverse(
+    depth: Float32[Tensor, "k h w"], confidence: Float32[Tensor, "k h w"]
+) -> Float32[Tensor, "h w"]:
+    """Inverse depth of a frame from that of its pairs, of any scale."""
+    depth = depth.nan_to_num_(nan=1e-6).clamp_(min=1e-6)
+    flat = depth.flatten(1)
+    middle = ((flat.shape[1] + 1) // 2, flat.shape[1] // 2 + 1)
+    low, high = (flat.kthvalue(rank, 1).values for rank in middle)
+    weight = confidence.clamp_(min=1).log_().nan_to_num_().add_(1e-3)
+    log_depth = (depth / ((low + high) / 2)[:, None, None]).log_()
+    total = log_depth.mul_(weight).sum(0, dtype=torch.float64)
+    mean = total / weight.sum(0, dtype=torch.float64).clamp(min=1e-9)
+    return mean.neg_().exp_().clamp_(0.02, 5.0).float()
 
 
 class _Pairs(NamedTuple):

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+import torch
+from jaxtyping import Bool, Float32, UInt8
+from torch import Tensor
 
 from dyn3r.errors import InputError
 from dyn3r.flow import DisFlow, FlowEstimator
 from dyn3r.flow.fields import measure_flow
-from dyn3r.motion.flow_sampling import sample_along_flow
+from dyn3r.geometry.cameras import pixel_grid
+from dyn3r.geometry.warping import sample_at
+from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.motion.guided_filter import guided_filter_color
 from dyn3r.motion.mask_refiner import MaskRefiner, check_masks
 from dyn3r.types import FlowFields, Progress, no_progress
@@ -43,6 +47,8 @@ class EdgeRefiner:
     """Estimator of the flow between neighbouring frames."""
     measured: FlowFields | None = None
     """Flow that was measured before; `flow` is asked for steps between frames that it lacks."""
+    device: str = "cpu"
+    """PyTorch device of the votes and the filter."""
 
     def __post_init__(self) -> None:
         """Raise InputError for values out of range."""
@@ -73,17 +79,26 @@ class EdgeRefiner:
         if not masks.any():
             return masks.copy()
         flow = self._steps(images, progress) if self.reach and n > 1 else None
+        # the filter needs double precision
+        device = "cpu" if self.device.startswith("mps") else self.device
+        pictures, dynamic = (
+            torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
+            for x in (images, masks)
+        )
+        voters = _Voters(dynamic.float(), flow)
         radius = round(self.radius * max(masks.shape[1:]))
-        out = np.empty_like(masks)
-        for t in range(n):
-            votes = masks[t].astype(np.float32)
-            if flow is not None:
-                votes = vote(masks, flow, t, self.reach)
+        out = torch.empty_like(dynamic)
+
+        def refined(t: int) -> Bool[Tensor, "h w"]:
+            votes = voters.votes(t, self.reach)
             if radius:
-                votes = guided_filter_color(votes, images[t], radius, self.softness)
-            out[t] = votes > self.threshold
+                votes = guided_filter_color(votes, pictures[t], radius, self.softness)
+            return votes > self.threshold
+
+        for t, mask in enumerate(ordered_map(refined, range(n), threads_on(device))):
+            out[t] = mask
             progress("refining masks", t + 1, n)
-        return out
+        return np.asarray(out.cpu().numpy())
 
     def _steps(self, images: UInt8[np.ndarray, "n h w 3"], progress: Progress) -> FlowFields:
         """Flow from each frame to the next and back, among others."""
@@ -101,46 +116,53 @@ def reading(refiner: MaskRefiner | None, flow: FlowFields | None) -> MaskRefiner
     return replace(refiner, measured=flow) if isinstance(refiner, EdgeRefiner) else refiner
 
 
-def vote(
-    masks: Bool[np.ndarray, "n h w"], flow: FlowFields, t: int, reach: int
-) -> Float[np.ndarray, "h w"]:
-    """Share (0..1) of the frames up to `reach` away in which each pixel of frame t is dynamic.
+class _Voters:
+    """Masks, and the flow from each frame to the next and back, on a device."""
 
-    A frame votes where the chained flow to it is reliable; t itself always votes. `flow` holds all
-    steps (t, t + 1) and (t + 1, t).
-    """
-    rows = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
-    dynamic = masks[t].astype(np.float32)
-    voters = np.ones(dynamic.shape, np.float32)
-    for direction in (-1, 1):
-        for other, chained, visible in _chain(flow, rows, t, direction * reach, len(masks)):
-            dynamic += visible * sample_along_flow(masks[other].astype(np.float32), chained)
-            voters += visible
-    return dynamic / voters
-
-
-def _chain(
-    flow: FlowFields,
-    rows: dict[tuple[int, int], int],
-    t: int,
-    reach: int,
-    num_frames: int,
-) -> Iterator[tuple[int, Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w"]]]:
-    """Frames up to `reach` (negative: backwards) away from t, flow to them, where it is reliable.
-
-    The flow is chained from frame to frame, in pixels; reliability is 0 or 1.
-    """
-    h, w = flow.flow.shape[1:3]
-    total = np.zeros((h, w, 2), np.float32)
-    reliable = np.ones((h, w), np.float32)
-    direction = 1 if reach > 0 else -1
-    for here in range(t, t + reach, direction):
-        other = here + direction
-        if not 0 <= other < num_frames:
+    def __init__(self, masks: Float32[Tensor, "n h w"], flow: FlowFields | None) -> None:
+        """Without flow each frame votes for itself alone."""
+        self.masks, n = masks, len(masks)
+        self.ways: list[tuple[Tensor, Tensor]] = []
+        if flow is None:
             return
-        row = rows[here, other]
-        if flow.visible is not None:
-            visible = sample_along_flow(flow.visible[row].astype(np.float32), total)
-            reliable = reliable * (visible > 0.5)
-        total = total + sample_along_flow(np.asarray(flow.flow[row], dtype=np.float32), total)
-        yield other, total, reliable
+        self.pixels = pixel_grid((masks.shape[1], masks.shape[2]), masks.device).movedim(-1, 0)
+        rows = {(int(i), int(j)): row for row, (i, j) in enumerate(flow.edges)}
+        for way in (-1, 1):
+            steps = [rows.get((t, t + way), 0) for t in range(n)]  # the first or last is not read
+            visible = np.ones((n, *masks.shape[1:]), bool)
+            if flow.visible is not None:
+                visible = np.array(flow.visible[steps], dtype=bool)
+            fields = torch.from_numpy(np.ascontiguousarray(flow.flow[steps]))
+            self.ways.append((fields.to(masks.device), torch.from_numpy(visible).to(masks.device)))
+
+    def votes(self, t: int, reach: int) -> Float32[Tensor, "h w"]:
+        """Share (0..1) of the frames up to `reach` away in which each pixel of frame t is dynamic.
+
+        A frame votes where the chained flow to it is reliable; t itself always votes.
+        """
+        dynamic, voters = self.masks[t].clone(), torch.ones_like(self.masks[t])
+        for way, steps in zip((-1, 1), self.ways):
+            for other, ends, reliable in self._chain(steps, t, way, reach):
+                there = sample_at(self.masks[other][None, None], ends[None])[0, 0]
+                dynamic += reliable * there
+                voters += reliable
+        return dynamic / voters
+
+    def _chain(
+        self, steps: tuple[Tensor, Tensor], t: int, way: int, reach: int
+    ) -> Iterator[tuple[int, Float32[Tensor, "2 h w"], Float32[Tensor, "h w"]]]:
+        """Frames up to `reach` away from t, where its pixels are there, and where that is reliable.
+
+        The flow is chained from frame to frame; reliability is 0 or 1.
+        """
+        fields, visible = steps
+        ends, reliable = self.pixels, torch.ones_like(self.masks[t])
+        for here in range(t, t + way * reach, way):
+            other = here + way
+            if not 0 <= other < len(self.masks):
+                return
+            step = torch.cat([fields[here].movedim(-1, 0).float(), visible[here][None].float()])
+            if here != t:
+                step = sample_at(step[None], ends[None])[0]
+            ends, reliable = ends + step[:2], reliable * (step[2] > 0.5)
+            yield other, ends, reliable

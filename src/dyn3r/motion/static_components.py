@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from dyn3r.flow.fields import neighbouring_rows
-from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR, flow_sigma_px
-from dyn3r.geometry.induced_flow import induced_flow
+from dyn3r.flow.fields import neighbouring_rows, sampled_on
+from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR, flow_variance_px2
+from dyn3r.geometry.filters import masked_median
+from dyn3r.geometry.reprojection import pixel_maps, static_flow
 from dyn3r.types import FlowFields, Geometry, Motion
 
 DEPTH_SIGMA = 0.4
@@ -51,15 +53,18 @@ class StaticTest(NamedTuple):
     """That are visible."""
 
 
-def without_static_components(motion: Motion, geometry: Geometry, flow: FlowFields) -> Motion:
+def without_static_components(
+    motion: Motion, geometry: Geometry, flow: FlowFields, device: str = "cpu"
+) -> Motion:
     """Motion without what a static scene explains: whole components of its masks, and parts.
 
     Components are connected in space and time, over neighbouring pixels and successive frames.
     Those that no measurement reaches are kept. Of those that move, `static_parts` are left out.
+    Measurements are tested on `device`, components are found on the CPU.
     """
     if not motion.masks.any():
         return motion
-    test = static_test(motion.masks, geometry, flow)
+    test = static_test(motion.masks, geometry, flow, device)
     masks = _moving_components(motion.masks, test)
     masks &= ~static_parts(masks, test)
     if (masks == motion.masks).all():
@@ -110,60 +115,66 @@ def static_parts(masks: Bool[np.ndarray, "n h w"], test: StaticTest) -> Bool[np.
 
 
 def static_test(
-    masks: Bool[np.ndarray, "n h w"], geometry: Geometry, flow: FlowFields
+    masks: Bool[np.ndarray, "n h w"], geometry: Geometry, flow: FlowFields, device: str = "cpu"
 ) -> StaticTest:
-    """Test the flow of masked pixels to the neighbouring frames for a static point of one depth."""
-    tested = masks[:, ::STRIDE, ::STRIDE]
-    test = StaticTest(np.zeros(tested.shape, np.int64), np.zeros(tested.shape, np.int64))
+    """Test the flow of masked pixels to the neighbouring frames for a static point of one depth.
+
+    On `device`, in double precision: tested depth and flow of frames with masks go there once, and
+    the numbers of measurements come back.
+    """
+    device = "cpu" if device.startswith("mps") else device  # it has no double precision
+    tested = torch.from_numpy(np.ascontiguousarray(masks[:, ::STRIDE, ::STRIDE])).to(device)
+    counts = torch.zeros(2, *tested.shape, dtype=torch.int64, device=device)
     near = neighbouring_rows(flow.edges)  # the flow of others is less certain
     for i in np.flatnonzero(masks.any((1, 2))):
         rows = near[flow.edges[near, 0] == i]
         if len(rows):
-            error, visible = _whitened_errors(rows, geometry, flow)
+            error, visible = _whitened_errors(rows, geometry, flow, torch.device(device))
             static = _within(error, visible & ~tested[i]) & visible
-            test.static[i], test.all[i] = (static & tested[i]).sum(0), (visible & tested[i]).sum(0)
-    return test
+            counts[:, i] = torch.stack([(x & tested[i]).sum(0) for x in (static, visible)])
+    return StaticTest(*counts.cpu().numpy())
 
 
 def _whitened_errors(
-    rows: np.ndarray, geometry: Geometry, flow: FlowFields
-) -> tuple[Float[np.ndarray, "m th tw"], Bool[np.ndarray, "m th tw"]]:
+    rows: np.ndarray, geometry: Geometry, flow: FlowFields, device: torch.device
+) -> tuple[Float[Tensor, "m th tw"], Bool[Tensor, "m th tw"]]:
     """Errors of the flow of one frame's pairs at the best depth of each pixel; where it is seen.
 
     In standard errors. The depth is that of least squared error, with the geometry's as a prior.
     """
-    here = (slice(None), slice(None, None, STRIDE), slice(None, None, STRIDE))
-    measured = np.asarray(flow.flow[rows], np.float32)[here]
-    visible = np.ones(measured.shape[:3], bool)
-    if flow.visible is not None:
-        visible = np.asarray(flow.visible[rows])[here]
-    induced, deeper = (_induced(rows, geometry, flow, scale) for scale in (1, np.exp(STEP)))
-    sigma = flow_sigma_px(measured)
-    error, slope = induced - measured, (deeper - induced) / STEP
-    weight = visible / sigma**2
-    gradient = (weight * (error * slope).sum(-1)).sum(0)
-    curvature = (weight * (slope * slope).sum(-1)).sum(0) + DEPTH_SIGMA**-2
-    change = np.clip(-gradient / curvature, -LARGEST_DEPTH_ERROR, LARGEST_DEPTH_ERROR)
-    return np.linalg.norm(error + change[..., None] * slope, axis=-1) / sigma, visible
+    measured, visible = sampled_on(device, flow, rows, STRIDE)
+    induced, deeper = _induced(rows, geometry, flow, device)
+    variance = flow_variance_px2(measured)
+    error, slope = induced.sub_(measured), deeper.sub_(measured).sub_(induced).div_(STEP)
+    weight = visible / variance
+    gradient = (weight * _product(error, slope)).sum(0)
+    curvature = (weight * _product(slope, slope)).sum(0) + DEPTH_SIGMA**-2
+    change = (-gradient / curvature).clamp(-LARGEST_DEPTH_ERROR, LARGEST_DEPTH_ERROR)
+    left = error.addcmul_(slope, change)
+    return (_product(left, left) / variance).sqrt_(), visible
+
+
+def _product(a: Float[Tensor, "m 2 th tw"], b: Float[Tensor, "m 2 th tw"]) -> Tensor:
+    """Scalar products of the vectors of every pixel."""
+    return a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1]
 
 
 def _induced(
-    rows: np.ndarray, geometry: Geometry, flow: FlowFields, scale: float
-) -> Float[np.ndarray, "m th tw 2"]:
-    """Flow of a static scene at `scale` times the depth, of pairs of one frame (STRIDE)."""
-    i, j = (torch.from_numpy(np.array(flow.edges[rows, k], np.int64)) for k in (0, 1))
-    K, T = (torch.from_numpy(np.asarray(x)).double() for x in (geometry.K, geometry.T_world_camera))
-    depth = torch.from_numpy(geometry.depth[flow.edges[rows[:1], 0]]).double() * scale
-    every = depth.expand(len(rows), *depth.shape[1:])
-    return np.asarray(induced_flow(every, K[i], T[i], K[j], T[j], stride=STRIDE).numpy())
+    rows: np.ndarray, geometry: Geometry, flow: FlowFields, device: torch.device
+) -> tuple[Float[Tensor, "m 2 th tw"], Float[Tensor, "m 2 th tw"]]:
+    """Flow of a static scene, of pairs of one frame (STRIDE), and of one that is STEP deeper."""
+    i, others = int(flow.edges[rows[0], 0]), flow.edges[rows, 1]
+    P = pixel_maps(geometry.K, geometry.T_world_camera, i, others, device)
+    tested = np.ascontiguousarray(geometry.depth[i][::STRIDE, ::STRIDE])
+    depth = torch.from_numpy(tested).to(device).double()
+    return static_flow(P, depth, STRIDE), static_flow(P, depth * np.exp(STEP), STRIDE)
 
 
 def _within(
-    error: Float[np.ndarray, "m th tw"], background: Bool[np.ndarray, "m th tw"]
-) -> Bool[np.ndarray, "m th tw"]:
+    error: Float[Tensor, "m th tw"], background: Bool[Tensor, "m th tw"]
+) -> Bool[Tensor, "m th tw"]:
     """Whether errors are small for the noise of their pair, estimated from the background."""
-    scale = np.ones(len(error))
-    for k, (e, where) in enumerate(zip(error, background)):
-        if where.sum() >= MIN_SAMPLES:
-            scale[k] = max(float(np.median(e[where])) / MEDIAN_NORMAL_ERROR, MIN_SCALE)
+    where = background.flatten(1)
+    typical = masked_median(error.flatten(1), where) / MEDIAN_NORMAL_ERROR
+    scale = torch.where(where.sum(1) >= MIN_SAMPLES, typical.clamp(min=MIN_SCALE), 1.0)
     return error < WITHIN * scale[:, None, None]

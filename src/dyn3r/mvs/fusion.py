@@ -11,10 +11,13 @@ surface at that place does not agree.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32
+from torch import Tensor
+from torch.nn.functional import grid_sample
 
-from dyn3r.geometry.reprojection import MIN_DEPTH, camera_points, pixels_of
-from dyn3r.io.workers import ordered_map
+from dyn3r.geometry.reprojection import MIN_DEPTH, FramesAround, places
+from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.types import Progress, no_progress
 
 FRAMES_AROUND = 8
@@ -34,72 +37,74 @@ ALL_FOUR = 0.999
 
 
 def fuse_depth(
-    depth: Float[np.ndarray, "n h w"],
+    depth: Float32[Tensor, "n h w"],
     K: Float[np.ndarray, "n 3 3"],
     T_world_camera: Float[np.ndarray, "n 4 4"],
-    dynamic: Bool[np.ndarray, "n h w"],
+    dynamic: Bool[Tensor, "n h w"],
     progress: Progress = no_progress,
-) -> Float32[np.ndarray, "n h w"]:
+) -> Float32[Tensor, "n h w"]:
     """Depth (z, OpenCV axes; 0 where unknown) after fusion with the frames around each frame.
 
-    `dynamic` pixels and unknown ones keep their values and are not compared. K is in pixels.
+    `dynamic` pixels and unknown ones keep their values and are not compared. K is in pixels. On the
+    device of the depth.
     """
     n = len(depth)
     static = ~dynamic & (depth > MIN_DEPTH)
-    log_depth = np.log(np.maximum(depth, MIN_DEPTH)).astype(np.float32)
+    frames = _Frames(depth.clamp(min=MIN_DEPTH).log(), static, K, T_world_camera)
+    threads = threads_on(depth.device)
     progress("fusing depth", 0, ROUNDS * n)
     for round_ in range(ROUNDS):
-        before = _Frames(log_depth, static, K.astype(np.float32), T_world_camera)
-        fused = np.empty_like(log_depth)
-        for t, result in enumerate(ordered_map(before.fused, range(n))):
+        fused = torch.empty_like(depth)
+        for t, result in enumerate(ordered_map(frames.fused, range(n), threads)):
             fused[t] = result
             progress("fusing depth", round_ * n + t + 1, ROUNDS * n)
-        log_depth = fused
-    return np.where(static, np.exp(log_depth), depth).astype(np.float32)
+        frames.values[:, 0] = fused
+    return torch.where(static, frames.values[:, 0].exp(), depth)
 
 
 class _Frames:
-    """Log depth and cameras of all frames, before a round."""
+    """Log depth of all frames before a round, where it is static, and the cameras."""
 
     def __init__(
         self,
-        log_depth: Float32[np.ndarray, "n h w"],
-        static: Bool[np.ndarray, "n h w"],
-        K: Float32[np.ndarray, "n 3 3"],
+        log_depth: Float32[Tensor, "n h w"],
+        static: Bool[Tensor, "n h w"],
+        K: Float[np.ndarray, "n 3 3"],
         T_world_camera: Float[np.ndarray, "n 4 4"],
     ) -> None:
-        self.log_depth, self.static = log_depth, static
-        self.K, self.T = K, T_world_camera
+        self.values, self.static = torch.stack([log_depth, static.float()], 1), static
+        n, h, w = log_depth.shape
+        near = [range(max(0, t - FRAMES_AROUND), min(n, t + FRAMES_AROUND + 1)) for t in range(n)]
+        self.around = FramesAround(K, T_world_camera, near, (h, w), log_depth.device)
 
-    def fused(self, t: int) -> Float32[np.ndarray, "h w"]:
+    def fused(self, t: int) -> Float32[Tensor, "h w"]:
         """Log depth of a frame after the round."""
-        points = camera_points(np.exp(self.log_depth[t]), self.K[t])
-        total = np.ones(points.shape[:2], np.float32)  # the weight of the pixel's own depth
-        change = np.zeros(points.shape[:2], np.float32)
-        first, end = max(0, t - FRAMES_AROUND), min(len(self.T), t + FRAMES_AROUND + 1)
-        for other in range(first, end):
-            if other != t:
-                difference, agrees = self._difference(points, t, other)
-                weight = agrees / (1 + np.square(difference / np.float32(LOG_DEPTH_SCALE)))
-                change += weight * difference
-                total += weight
-        return np.asarray(self.log_depth[t] + np.where(self.static[t], change / total, 0))
+        log_depth = self.values[t, 0]
+        depth = log_depth.exp()
+        total = torch.ones_like(depth)  # the weight of the pixel's own depth
+        change = torch.zeros_like(depth)
+        for P, others in self.around.parts(t):
+            difference, weight = self._difference(P, depth, others)
+            for d, w in zip(difference, weight):  # in order, however many are at once
+                change.addcmul_(d, w)
+                total += w
+        return log_depth + torch.where(self.static[t], change / total, 0)
 
     def _difference(
-        self, points: Float32[np.ndarray, "h w 3"], t: int, other: int
-    ) -> tuple[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-        """Log depth that another frame sees less that of the points there, and where they agree."""
-        import cv2
+        self, P: Float32[Tensor, "k 3 4"], depth: Float32[Tensor, "h w"], others: slice
+    ) -> tuple[Float32[Tensor, "k h w"], Float32[Tensor, "k h w"]]:
+        """Log depth that other frames see less that of a frame's pixels there, and its weight.
 
-        h, w = points.shape[:2]
-        move = (np.linalg.inv(self.T[other]) @ self.T[t]).astype(np.float32)
-        seen = points @ move[:3, :3].T + move[:3, 3]
-        x, y, z = pixels_of(seen, self.K[other])
-        inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1) & (seen[..., 2] > MIN_DEPTH)
-        static = cv2.remap(self.static[other].astype(np.float32), x, y, cv2.INTER_LINEAR) > ALL_FOUR
-        log_depth, log_z = self.log_depth[other], np.log(z)
-        difference = cv2.remap(log_depth, x, y, cv2.INTER_LINEAR) - log_z
+        The weight is 0 where they do not agree, as outside of their images. P: `unit_homographies`
+        of the frame.
+        """
+        at, z = places(P, depth)
+        grid, log_z, values = at.permute(0, 2, 3, 1), z.log_(), self.values[others]
+        # outside of the image nothing is static
+        log_depth, static = grid_sample(values, grid, align_corners=True).unbind(1)
+        nearest = grid_sample(values[:, :1], grid, "nearest", align_corners=True)[:, 0]
+        difference = log_depth.sub_(log_z)
         # at a contour, depth interpolated between two surfaces is that of none
-        nearest = cv2.remap(log_depth, x, y, cv2.INTER_NEAREST) - log_z
-        same = np.maximum(np.abs(difference), np.abs(nearest)) < SAME_SURFACE
-        return difference, inside & static & same
+        apart = torch.maximum(difference.abs(), nearest.sub_(log_z).abs_())
+        agrees = (static > ALL_FOUR) & (apart < SAME_SURFACE)
+        return difference, agrees / (difference / LOG_DEPTH_SCALE).square_().add_(1)

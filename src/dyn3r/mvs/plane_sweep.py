@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dyn3r.geometry.filters import window_mean_inside, window_mean_reflect
+from dyn3r.geometry.filters import lowest_first, window_mean_inside, window_mean_reflect
+from dyn3r.geometry.reprojection import homographies
 from dyn3r.io.workers import kept_results
-from dyn3r.mvs.source_frames import MAX_FRAME_DISTANCE, choose_sources, homographies
+from dyn3r.mvs.source_frames import MAX_FRAME_DISTANCE, choose_sources
 
 PLANES = 32
 """Number of inverse depths, equally spaced from 0 (infinity) to the largest. Source: the weights of
@@ -113,7 +114,7 @@ def plane_sweep(frames: SweepFrames, i: int) -> Sweep:
     maps = np.concatenate([A, b[..., None] * chosen.max_inverse_depth], -1)
     costs = [_costs(frames, reference, int(j), P) for j, P in zip(chosen.frames, maps)]
     half = (len(costs) + 1) // 2
-    costs = _lowest_first(costs, half)  # inf where nothing is visible
+    costs = lowest_first(costs, half)  # inf where nothing is visible
     lower = _visible_sum(costs[:half])
     better_half, every = _mean(*lower), _mean(*_visible_sum(costs[half:], lower))
     best, cost = _best_plane(window_mean_inside(better_half, 5))
@@ -176,20 +177,6 @@ def _by_position(x: Float[Tensor, "c h w"]) -> Float[Tensor, "c 4 q"]:
     c, h2, w2 = x.shape[0], x.shape[1] // 2, x.shape[2] // 2
     blocks = x[:, : 2 * h2, : 2 * w2].reshape(c, h2, 2, w2, 2)
     return blocks.permute(0, 2, 4, 1, 3).reshape(c, 4, h2 * w2)
-
-
-def _lowest_first(maps: list[Tensor], count: int) -> list[Tensor]:
-    """Maps with the `count` lowest values of every pixel first, in order.
-
-    By comparisons of whole maps: for a few maps several times as fast as sorting.
-    """
-    out = list(maps)
-    for first in range(count):
-        for k in range(len(out) - 1, first, -1):
-            out[k - 1], out[k] = (
-                torch.minimum(out[k - 1], out[k]), torch.maximum(out[k - 1], out[k])
-            )  # fmt: skip
-    return out
 
 
 def _visible_sum(

@@ -13,6 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dyn3r.geometry.filters import masked_median
+from dyn3r.geometry.reprojection import homographies
+
 MAX_SOURCES = 6
 """Largest number of source frames that a frame is compared with. Source: run time."""
 MAX_FRAME_DISTANCE = 40
@@ -97,17 +100,6 @@ def overlap_and_parallax(
     return _overlap(P, pixel, z, (h, w))
 
 
-def homographies(
-    K: Float[np.ndarray, "n 3 3"],
-    T_world_camera: Float[np.ndarray, "n 4 4"],
-    i: int,
-    others: Int[np.ndarray, " m"],
-) -> tuple[Float[np.ndarray, "m 3 3"], Float[np.ndarray, "m 3"]]:
-    """A, b: the pixel x of frame i at inverse depth d projects to A x + d b in each other frame."""
-    T = np.linalg.inv(T_world_camera[others]) @ T_world_camera[i]
-    return K[others] @ T[:, :3, :3] @ np.linalg.inv(K[i]), (K[others] @ T[:, :3, 3:])[..., 0]
-
-
 def _others(i: int, num_frames: int) -> Int[np.ndarray, " m"]:
     near = np.arange(max(0, i - MAX_FRAME_DISTANCE), min(num_frames, i + MAX_FRAME_DISTANCE + 1))
     return near[near != i]
@@ -178,12 +170,7 @@ def _overlap(
     inside = (seen[:, 2] > 0) & (at > 0).all(1) & (at[:, 0] < w - 1) & (at[:, 1] < h - 1)
     shift = (at - at_infinity).square().sum(1).sqrt()
     counted = inside & (far[:, 2] > 0)
-    ordered = torch.where(counted, shift, torch.inf).sort(1).values
-    count = counted.sum(1, keepdim=True)
-    low, high = ((count - k).clamp(min=0) // 2 for k in (1, 0))
-    high = high.clamp(max=ordered.shape[1] - 1)
-    median = (ordered.gather(1, low) + ordered.gather(1, high))[:, 0] / 2
-    median = torch.where(count[:, 0] > 0, median, 0)
+    median = torch.where(counted.any(1), masked_median(shift, counted), 0)
     return torch.stack([inside.sum(1) / z.isfinite().sum(), median])
 
 

@@ -15,21 +15,18 @@ A term without input drops out: e without estimates, c = 1 without network confi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
 
-from dyn3r.scene.visibility_rule import NEIGHBOURS, as_stored, comparisons
+from dyn3r.geometry.filters import window_mean_reflect
+from dyn3r.io.workers import ordered_map, threads_on
+from dyn3r.scene.compared_depth import LARGEST, ComparedDepth
+from dyn3r.scene.visibility_rule import as_stored
 
-LARGEST = 0.5
-"""Log disagreement (a factor of 1.65) at which comparisons are clipped: beyond it, its size no
-longer says how wrong a depth is. Source: bounded influence (Huber 1964)."""
-SPARSE = 4
-"""Scales of frames are compared on every 4th pixel of every 4th row. Source: time."""
-LEAST_OVERLAP = 0.02
-"""Share of a frame that another must see for their scales to be compared. Source: about
-45 of the pixels compared at 224 x 160, enough for a stable median."""
 LARGEST_TRUST = 2.0
 """Log of the ratio of network confidence to its median at which it is clipped
 (a factor of 7.4). Source: set, not fitted; bounds the effect of single confidences."""
@@ -57,61 +54,79 @@ TRUST = 0.17
 """Exponent of network confidence above 1 (its least value), relative to the median of the clip."""
 
 
+class Stage(NamedTuple):
+    """Depth of the stage before, and how its inverse is to be mapped to the final one."""
+
+    depth: Float32[Tensor, "n h w"]
+    """0 where unknown."""
+    scale: float
+    """Of inverse depth."""
+    shift: float
+    """Of inverse depth, 1 / length."""
+
+
 def log_depth_sigma(
-    depth: Float32[np.ndarray, "n h w"],
-    K: Float[np.ndarray, "n 3 3"],
-    T_world_camera: Float[np.ndarray, "n 4 4"],
-    dynamic: Bool[np.ndarray, "n h w"],
-    estimates: Sequence[Float32[np.ndarray, "n h w"]] = (),
-    network_confidence: Float[np.ndarray, "n h w"] | None = None,
-) -> Float32[np.ndarray, "n h w"]:
+    compared: ComparedDepth,
+    before: Stage | None = None,
+    network_confidence: Float32[Tensor, "n h w"] | None = None,
+) -> Float32[Tensor, "n h w"]:
     """Standard deviation of log depth of every pixel: the formula at the top of this file.
 
-    `estimates`: depth of earlier stages, in order; only the last counts: earlier ones added nothing
-    on synthetic clips. `network_confidence`: above 1, as the pointmap network gives it.
+    `before`: depth of the stage before; earlier ones added nothing on synthetic clips.
+    `network_confidence`: above 1, as the pointmap network gives it. On the device of the depth.
     """
-    n = len(depth)
-    depth = as_stored(depth)
-    scale = frame_scales(depth, K, T_world_camera, dynamic)
-    compared = [disagreement(i, depth, K, T_world_camera, dynamic, scale) for i in range(n)]
-    every = np.concatenate([d[seen] for d, seen in compared])
-    shared = float(np.median(every)) if len(every) else 0.0
-    apart = stage_difference(depth, estimates[-1], dynamic) if len(estimates) else None
+    depth, n = compared.depth, len(compared.depth)
+    scale = torch.from_numpy(compared.scales().astype(np.float32)).to(depth.device)
+    threads = threads_on(depth.device)
+    values, seen = torch.empty_like(depth), torch.empty_like(depth, dtype=torch.bool)
+    found = ordered_map(lambda i: compared.disagreement(i, scale), range(n), threads)
+    for i, (d, known) in enumerate(found):
+        values[i], seen[i] = d, known
+    shared = values.masked_fill(~seen, torch.nan).flatten().nanmedian().nan_to_num(0)
+    terms = [((DRIFT * scale).square() + (SHARED * shared).square())[:, None, None]]
+    terms.append(DYNAMIC**2 * compared.dynamic)
     ratio = None if network_confidence is None else relative_trust(network_confidence)
-    sigma = np.empty(depth.shape, np.float32)
-    for i, (d, seen) in enumerate(compared):
-        variance = (DISAGREEMENT * smooth(d, seen)) ** 2
-        variance += (SHARED * shared) ** 2 + (DRIFT * scale[i]) ** 2
+    apart = None if before is None else stage_difference(depth, before)
+    sigma = torch.empty_like(depth)
+    for i in range(n):
+        variance = (DISAGREEMENT * smooth(values[i], seen[i])).square() + terms[0][i] + terms[1][i]
         if apart is not None:
-            variance += (STAGE * smooth(apart[0][i], apart[1][i])) ** 2
-        variance[dynamic[i]] += DYNAMIC**2
+            variance += (STAGE * smooth(apart[0][i], apart[1][i])).square()
         if ratio is not None:
-            variance *= np.exp(-2 * TRUST * ratio[i])
-        sigma[i] = np.sqrt(variance + FLOOR**2)
+            variance *= (-2 * TRUST * ratio[i]).exp()
+        sigma[i] = (variance + FLOOR**2).sqrt()
     return sigma
 
 
 def stage_difference(
+    depth: Float32[Tensor, "n h w"], before: Stage
+) -> tuple[Float32[Tensor, "n h w"], Bool[Tensor, "n h w"]]:
+    """|log| difference of `depth` from the stage before, at most `LARGEST`, and the pixels that
+    both know (0 elsewhere)."""
+    known = (depth > 0) & (before.depth > 0)
+    there, own = (1 / torch.where(known, x, 1) for x in (before.depth, depth))
+    mapped = torch.maximum(before.scale * there + before.shift, 1e-3 * own)
+    apart = (mapped / own).log().abs().clamp(max=LARGEST)
+    return torch.where(known, apart, 0), known
+
+
+def stage_fit(
     depth: Float32[np.ndarray, "n h w"],
     estimate: Float32[np.ndarray, "n h w"],
     dynamic: Bool[np.ndarray, "n h w"],
-) -> tuple[Float32[np.ndarray, "n h w"], Bool[np.ndarray, "n h w"]]:
-    """|log| difference of `depth` from another estimate of it, at most `LARGEST`, and the pixels
-    that both know (0 elsewhere).
+) -> tuple[float, float] | None:
+    """Scale and shift of inverse depth of an `estimate` of the depth, for the clip.
 
-    One scale and shift of inverse depth for the clip are removed first: they say how the units and
-    the relief of the whole differ, not where depth is wrong. Robust fit on static pixels: relative
-    error, weights of Huber (1964) at 1.5 times the median residual.
+    They say how the units and the relief of the whole differ, not where depth is wrong. Robust fit
+    on static pixels: relative error, weights of Huber (1964) at 1.5 times the median residual. None
+    for less than two of them.
     """
-    known = (depth > 0) & (estimate > 0)
-    there, own = 1 / np.where(known, estimate, 1), 1 / np.where(known, depth, 1)
-    static = known & ~dynamic
+    depth = as_stored(depth)
+    static = (depth > 0) & (estimate > 0) & ~dynamic
     if static.sum() < 2:
-        return np.zeros(depth.shape, np.float32), known
-    scale, shift = inverse_depth_fit(there[static], own[static])
-    mapped = np.maximum(scale * there + shift, np.float32(1e-3) * own)
-    apart = np.minimum(np.abs(np.log(mapped / own)), np.float32(LARGEST))
-    return np.where(known, apart, 0).astype(np.float32), known
+        return None
+    scale, shift = inverse_depth_fit(1 / estimate[static], 1 / depth[static])
+    return float(scale), float(shift)
 
 
 def inverse_depth_fit(
@@ -134,85 +149,22 @@ def inverse_depth_fit(
 
 
 def relative_trust(
-    confidence: Float[np.ndarray, "n h w"],
-) -> Float32[np.ndarray, "n h w"]:
+    confidence: Float32[Tensor, "n h w"],
+) -> Float32[Tensor, "n h w"]:
     """Log of network confidence above 1, smoothed, less its median over the clip; within
     `LARGEST_TRUST` of 0."""
-    import cv2
-
-    log = np.log(np.maximum(confidence - 1, 1e-3)).astype(np.float32)
-    side = window(confidence.shape[1:])
-    log = np.stack([cv2.blur(frame, (side, side)) for frame in log])
-    return np.clip(log - np.median(log), -LARGEST_TRUST, LARGEST_TRUST)
+    log = (confidence - 1).clamp(min=1e-3).log()
+    log = window_mean_reflect(log, window(tuple(log.shape[1:])))
+    return (log - log.flatten().median()).clamp(-LARGEST_TRUST, LARGEST_TRUST)
 
 
-def frame_scales(
-    depth: Float32[np.ndarray, "n h w"],
-    K: Float[np.ndarray, "n 3 3"],
-    T_world_camera: Float[np.ndarray, "n 4 4"],
-    dynamic: Bool[np.ndarray, "n h w"],
-) -> Float[np.ndarray, " n"]:
-    """Log scale of every frame's depth, median 0: the least squares solution of
-    scale[i] - scale[j] = median log disagreement of frames i and j (scale synchronisation)."""
-    from scipy.linalg import solveh_banded
-
-    n, h, w = depth.shape
-    static = (depth > 0) & ~dynamic
-    grid = np.arange(h * w).reshape(h, w)[SPARSE // 2 :: SPARSE, SPARSE // 2 :: SPARSE].ravel()
-    laplacian, right = np.zeros((min(NEIGHBOURS + 1, n), n)), np.zeros(n)  # banded, lower
-    laplacian[0] = 1e-6  # holds what no pair determines
-    for i in range(n):
-        at = grid[static[i].ravel()[grid]]
-        for j, log_z, pixel in comparisons(i, at, depth, K, T_world_camera):
-            usable = (pixel >= 0) & static[j].ravel()[pixel]
-            if usable.sum() > LEAST_OVERLAP * len(grid):
-                value = np.median(log_z[usable] - np.log(depth[j].ravel()[pixel[usable]]))
-                laplacian[0, [i, j]] += 1
-                laplacian[abs(i - j), min(i, j)] -= 1
-                right[[i, j]] += value, -value
-    scale = solveh_banded(laplacian, right, lower=True)
-    return scale - np.median(scale)
-
-
-def disagreement(
-    i: int,
-    depth: Float32[np.ndarray, "n h w"],
-    K: Float[np.ndarray, "n 3 3"],
-    T_world_camera: Float[np.ndarray, "n 4 4"],
-    dynamic: Bool[np.ndarray, "n h w"],
-    scale: Float[np.ndarray, " n"],
-) -> tuple[Float32[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """Median over the neighbouring frames of |log| disagreement of depth, the log `scale` of the
-    frames apart, at most `LARGEST`; and the static pixels of frame i that are static and known in
-    another frame at all (0 elsewhere)."""
-    static = (depth > 0) & ~dynamic
-    at = np.flatnonzero(static[i])
-    rows = [np.full((1, len(at)), np.inf, np.float32)]
-    for j, log_z, pixel in comparisons(i, at, depth, K, T_world_camera):
-        usable = (pixel >= 0) & static[j].ravel()[pixel]
-        apart = log_z - np.log(np.where(usable, depth[j].ravel()[pixel], 1))
-        apart = np.minimum(np.abs(apart - np.float32(scale[i] - scale[j])), np.float32(LARGEST))
-        rows.append(np.where(usable, apart, np.float32(np.inf))[None])
-    ordered = np.sort(np.concatenate(rows), axis=0)
-    count = np.isfinite(ordered).sum(0)
-    median = ordered[np.maximum(count - 1, 0) // 2, np.arange(len(at))]
-    values, seen = np.zeros(depth[i].size, np.float32), np.zeros(depth[i].size, bool)
-    values[at], seen[at] = np.where(count > 0, median, 0), count > 0
-    return values.reshape(depth[i].shape), seen.reshape(depth[i].shape)
-
-
-def smooth(
-    values: Float32[np.ndarray, "h w"], seen: Bool[np.ndarray, "h w"]
-) -> Float32[np.ndarray, "h w"]:
+def smooth(values: Float32[Tensor, "h w"], seen: Bool[Tensor, "h w"]) -> Float32[Tensor, "h w"]:
     """Root of the mean square over the pixels of a window that are `seen`; 0 where there are none.
 
-    Errors of neighbours are alike while single comparisons are noisy."""
-    import cv2
-
-    side = window(values.shape)
-    weight = cv2.blur(seen.astype(np.float32), (side, side))
-    total = cv2.blur(np.where(seen, values * values, 0).astype(np.float32), (side, side))
-    return np.sqrt(np.maximum(total, 0) / np.maximum(weight, 1e-3))
+    Errors of neighbours are alike while single comparisons are noisy. `values` are 0 elsewhere."""
+    both = torch.stack([seen.float(), values.square()])
+    weight, total = window_mean_reflect(both, window(tuple(values.shape)))
+    return (total.clamp(min=0) / weight.clamp(min=1e-3)).sqrt()
 
 
 def window(shape: tuple[int, ...]) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
 
 from dyn3r.geometry.gravity import find_up
 from dyn3r.mvs.fusion import fuse_depth
-from dyn3r.scene.depth_uncertainty import log_depth_sigma
-from dyn3r.scene.visibility_rule import as_stored, visible
+from dyn3r.scene.compared_depth import ComparedDepth, stored, visible
+from dyn3r.scene.depth_uncertainty import Stage, log_depth_sigma, stage_fit
+from dyn3r.scene.visibility_rule import as_stored
 from dyn3r.types import Clip, Geometry, Progress, no_progress
 
 
@@ -21,6 +24,7 @@ def finalise(
     before: Geometry | None = None,
     *,
     fixed: Bool[np.ndarray, "n h w"] | None = None,
+    device: str = "cpu",
     progress: Progress = no_progress,
 ) -> Geometry:
     """Geometry with `sigma_log_depth`, `valid`, `confidence` and up of its own depth and cameras.
@@ -30,22 +34,25 @@ def finalise(
     known, except where it is `fixed`. `geometry.confidence` is the network's. Sigma and
     confidence are rounded to what a file in half precision holds, and the rule for `valid` reads
     depth rounded in the same way, so that it gives the same pixels again from the saved scene
-    (`dyn3r.scene.visibility_rule.visible`). Confidence is 1 / sigma (20: known to 5 %).
-    Overlays of the clip are not valid.
+    (`dyn3r.scene.compared_depth.visible`). Confidence is 1 / sigma (20: known to 5 %).
+    Overlays of the clip are not valid. All but up is computed
+    on `device`: depth of both stages, masks and confidence go there once, the result comes back.
     """
-    depth = geometry.depth.astype(np.float32)
     cameras = geometry.K, geometry.T_world_camera
-    sigma = as_stored(
-        log_depth_sigma(
-            depth, *cameras, dynamic,
-            estimates=() if before is None else (before.depth.astype(np.float32),),
-            network_confidence=geometry.confidence,
-        )
-    )  # fmt: skip
+    depth, moving = geometry.depth.astype(np.float32), _on(device, dynamic)
+    final = _on(device, depth)
+    network = geometry.confidence
+    uncertain = log_depth_sigma(
+        ComparedDepth(final, moving, *cameras),
+        None if before is None else _stage(depth, before, dynamic, device),
+        None if network is None else _on(device, network.astype(np.float32)),
+    )
     if before is not None:
-        fused = fuse_depth(depth, *cameras, dynamic, progress)
-        depth = fused if fixed is None else np.where(fixed, depth, fused)
-    valid = visible(depth, *cameras, dynamic, sigma)
+        fused = fuse_depth(final, *cameras, moving, progress)
+        final = fused if fixed is None else torch.where(_on(device, fixed), final, fused)
+    rated = stored(uncertain)
+    kept = visible(ComparedDepth(final, moving, *cameras), rated)
+    depth, sigma, valid = (x.cpu().numpy() for x in (final, rated, kept))
     if clip.overlay is not None:
         valid &= ~clip.overlay
     confidence = as_stored(np.where(valid, 1 / sigma, 0))
@@ -54,3 +61,19 @@ def finalise(
         geometry, depth=depth, sigma_log_depth=sigma, valid=valid, confidence=confidence,
         up_world=up.up_world, ground_height=up.ground_height,
     )  # fmt: skip
+
+
+def _on(device: str, values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.require(values, requirements=["C", "W"])).to(device)
+
+
+def _stage(
+    depth: Float32[np.ndarray, "n h w"],
+    before: Geometry,
+    dynamic: Bool[np.ndarray, "n h w"],
+    device: str,
+) -> Stage | None:
+    """The stage before, on the device; None if nothing static is known in both."""
+    earlier = before.depth.astype(np.float32)
+    fit = stage_fit(depth, earlier, dynamic)
+    return None if fit is None else Stage(_on(device, earlier), *fit)

@@ -79,7 +79,7 @@ def collect_findings(recorder: Recorder, context: RunContext) -> Findings:
         inverse_depth = np.median(refined) / np.maximum(refined, 1e-9)
     elif seen.predictions is not None:
         n = seen.predictions.num_frames
-        inverse_depth = mean_inverse_depth(seen.predictions, n, seen.predictions.size_hw)
+        inverse_depth = mean_inverse_depth(seen.predictions, n, seen.predictions.size_hw).numpy()
     else:
         assert seen.inverse_depth is not None
         inverse_depth = seen.inverse_depth

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from dyn3r.flow.fields import neighbouring_rows
-from dyn3r.flow.noise import flow_sigma_px
-from dyn3r.geometry.induced_flow import induced_flow
+from dyn3r.flow.fields import neighbouring_rows, sampled_on
+from dyn3r.flow.noise import flow_variance_px2
+from dyn3r.geometry.reprojection import pixel_maps, static_flow
 from dyn3r.types import FlowFields, Geometry
 
 AGREES = 3.0
@@ -31,27 +31,31 @@ class FlowAgreement(NamedTuple):
 
 
 def flow_agreement(
-    geometry: Geometry, masks: Bool[np.ndarray, "n h w"], flow: FlowFields
+    geometry: Geometry, masks: Bool[np.ndarray, "n h w"], flow: FlowFields, device: str = "cpu"
 ) -> FlowAgreement:
-    """Compare the flow of neighbouring frames with the one that depth and cameras induce."""
-    rows = neighbouring_rows(flow.edges)
-    K, T, depth = (
-        torch.from_numpy(np.asarray(x, np.float64))
-        for x in (geometry.K, geometry.T_world_camera, geometry.depth)
-    )
-    visible, static = np.zeros(len(rows)), np.full(len(rows), np.nan)
-    for k, row in enumerate(rows):
-        i, j = (int(frame) for frame in flow.edges[row])
-        here = (slice(None, None, STRIDE),) * 2
-        induced = induced_flow(depth[i], K[i], T[i], K[j], T[j], stride=STRIDE).numpy()
-        measured = np.asarray(flow.flow[row], np.float32)[here]
-        away = np.linalg.norm(induced - measured, axis=-1)
-        agrees = away < AGREES * flow_sigma_px(measured)
-        seen = np.ones(agrees.shape, bool)
-        if flow.visible is not None:
-            seen = np.asarray(flow.visible[row])[here]
-        visible[k] = seen.mean()
-        judged = seen & (geometry.depth[i][here] > 0) & ~masks[i][here]
-        if judged.any():
-            static[k] = agrees[judged].mean()
-    return FlowAgreement(flow.edges[rows], visible, static)
+    """Compare the flow of neighbouring frames with the one that depth and cameras induce.
+
+    On `device`, in double precision; shares of the pairs come back.
+    """
+    device = "cpu" if device.startswith("mps") else device  # it has no double precision
+    rows, found = neighbouring_rows(flow.edges), []
+    rows = rows[np.argsort(flow.edges[rows, 0], kind="stable")]
+    for i in np.unique(flow.edges[rows, 0]).tolist():
+        some = rows[flow.edges[rows, 0] == i]
+        P = pixel_maps(geometry.K, geometry.T_world_camera, i, flow.edges[some, 1], device)
+        here = (i, slice(None, None, STRIDE), slice(None, None, STRIDE))
+        depth, dynamic = (
+            torch.from_numpy(np.ascontiguousarray(x[here])).to(device)
+            for x in (geometry.depth, masks)
+        )
+        measured, seen = sampled_on(device, flow, some, STRIDE)
+        off = static_flow(P, depth.double(), STRIDE).sub_(measured)
+        agrees = off.square_().sum(1) < AGREES**2 * flow_variance_px2(measured)
+        judged = seen & (depth > 0) & ~dynamic
+        static = (agrees & judged).sum((1, 2)) / judged.sum((1, 2))  # NaN for none
+        found.append(torch.stack([seen.double().mean((1, 2)), static]))
+    if not found:
+        return FlowAgreement(flow.edges[rows], np.zeros(0), np.zeros(0))
+    shares = torch.cat(found, 1).cpu().numpy()
+    order = np.argsort(rows)
+    return FlowAgreement(flow.edges[rows[order]], *shares[:, order])

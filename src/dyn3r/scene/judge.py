@@ -33,10 +33,11 @@ def judge(
     flow: FlowFields | None,
     priors: Priors,
     names: Sequence[str],
+    device: str = "cpu",
 ) -> Verdict | None:
     """Judge a final geometry and its masks by measured flow; None without flow.
 
-    `names`: of the frames, for the reasons.
+    `names`: of the frames, for the reasons. `device`: where flow is compared.
 
     Cameras are judged by the share of the background whose flow they and the depth explain, the
     focal length by its standard error, depth by its `sigma_log_depth`, masks by how much of what
@@ -45,7 +46,7 @@ def judge(
     """
     if flow is None or not len(flow.edges):
         return None
-    agreement = flow_agreement(geometry, masks, flow)
+    agreement = flow_agreement(geometry, masks, flow, device)
     if not len(agreement.edges):
         return None
     cameras = judge_cameras(agreement, names)
@@ -54,7 +55,7 @@ def judge(
         "cameras": cameras,
         "focal length": focal if _keeps_focal(geometry, priors) else _limited(focal, cameras),
         "depth": _limited(judge_depth(geometry, masks), cameras),
-        "masks": judge_masks(static_test(masks, geometry, flow), masks),
+        "masks": judge_masks(static_test(masks, geometry, flow, device), masks),
     }
     return Verdict({name: part for name, part in parts.items() if part is not None})
 

@@ -1,7 +1,8 @@
-"""Which pixels of the final depth are rejected, and the projection of pixels into other frames.
+"""The rule for rejected pixels of the final depth, and pixels in other frames without PyTorch.
 
 Depth is z in camera coordinates, in the scene's unit of length, 0 where unknown. Sigma is the
-standard deviation of the logarithm of depth, dimensionless: 0.05 means 5 %.
+standard deviation of the logarithm of depth, dimensionless: 0.05 means 5 %. The rule is applied by
+`dyn3r.scene.compared_depth.visible`; `comparisons` serves the viewer and exports.
 """
 
 from __future__ import annotations
@@ -9,48 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
-
-from dyn3r.io.workers import ordered_map
+from jaxtyping import Float, Float32, Int
 
 NEIGHBOURS = 16
 """Frames that a frame is compared with: the nearest in time. Source: bounds the time per frame."""
 SLACK = 1.0
 """Standard deviations of the difference of two log depths by which a floating pixel is in front; on
 six synthetic clips 0 to 0.9 % of the pixels are (4 to 8 % at 0.5, 0 to 0.3 % at 1.5)."""
-
-
-def visible(
-    depth: Float32[np.ndarray, "n h w"],
-    K: Float[np.ndarray, "n 3 3"],
-    T_world_camera: Float[np.ndarray, "n 4 4"],
-    dynamic: Bool[np.ndarray, "n h w"],
-    sigma: Float32[np.ndarray, "n h w"],
-) -> Bool[np.ndarray, "n h w"]:
-    """Pixels with a depth that do not float in front of what other frames see (SPEC 6, Cleaning).
-
-    A static pixel floats if it projects, to the nearest pixel, onto a static pixel of a
-    neighbouring frame that has a smaller sigma and lies behind it by more than `SLACK` standard
-    deviations of the difference of the two log depths. Every pixel is judged by itself: the result
-    depends neither on the order of the frames nor on what else is rejected.
-    """
-    depth, sigma = as_stored(depth), as_stored(sigma)
-    valid = depth > 0
-
-    def floating(i: int) -> Int[np.ndarray, " k"]:
-        at = np.flatnonzero(valid[i] & ~dynamic[i])
-        own = sigma[i].ravel()[at]
-        floats = np.zeros(len(at), bool)
-        for j, log_z, pixel in comparisons(i, at, depth, K, T_world_camera):
-            other, theirs = depth[j].ravel()[pixel], sigma[j].ravel()[pixel]
-            judge = (pixel >= 0) & (other > 0) & ~dynamic[j].ravel()[pixel] & (theirs < own)
-            behind = np.log(np.where(judge, other, 1)) - log_z
-            floats |= judge & (behind > SLACK * np.sqrt(own * own + theirs * theirs))
-        return at[floats]
-
-    for i, pixels in enumerate(ordered_map(floating, range(len(depth)))):
-        valid[i].ravel()[pixels] = False
-    return valid
 
 
 def as_stored(values: Float[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:

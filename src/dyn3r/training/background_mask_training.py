@@ -75,8 +75,8 @@ def background_clip(index: int, options: MaskTraining, world: World, first: Clip
     )  # fmt: skip
     return {
         "probability": probability.astype(np.float16),
-        "color_difference": evidence.color_difference.astype(np.float16),
-        "colour": evidence.colour.astype(np.float16),
+        "color_difference": evidence.color_difference.half().numpy(),
+        "colour": evidence.colour.permute(0, 2, 3, 1).half().numpy(),
     }
 
 
@@ -128,13 +128,16 @@ def train_background_masks(folder: Path, options: MaskTraining) -> MaskNetwork:
 
 def _joined(first: Clip, background: Clip) -> Clip:
     """Return the clip with all input channels of the network."""
-    evidence = BackgroundEvidence(
-        *(background[name].astype(np.float32) for name in ("color_difference", "colour"))
-    )
-    parts = background_mask_inputs(
-        first["parts"], background["probability"], first["images"], evidence
-    )
-    return {**first, "parts": parts.astype(np.float16)}
+    color_difference, colour, probability, images, evidence = (
+        torch.from_numpy(x)
+        for x in (
+            *(background[name] for name in ("color_difference", "colour", "probability")),
+            first["images"], first["parts"],
+        )
+    )  # fmt: skip
+    shown = BackgroundEvidence(color_difference.float(), colour.permute(0, 3, 1, 2).float())
+    parts = background_mask_inputs(evidence, probability, images, shown)
+    return {**first, "parts": parts.half().numpy()}
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from dyn3r.bundle_adjustment.from_start import Correction, adjust_from_start
 from dyn3r.flow import FlowEstimator, measure_flow
 from dyn3r.geometry.registration import Similarity
-from dyn3r.mvs.source_frames import homographies, overlap_and_parallax
+from dyn3r.geometry.reprojection import homographies
+from dyn3r.mvs.source_frames import overlap_and_parallax
 from dyn3r.scene.scene import Scene
 from dyn3r.scene.windows.join import blended, moved
 from dyn3r.types import Clip, Geometry, Progress, no_progress
