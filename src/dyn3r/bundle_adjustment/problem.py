@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +17,8 @@ from dyn3r.bundle_adjustment.depth_prior import DepthPrior
 
 BATCH_MEASUREMENTS = 32_000
 """Measurements that are processed at once, about 1 KB each. Source: run time."""
+BATCH_MEASUREMENTS_ELSEWHERE = 2**19
+"""The same on other devices than the CPU. Source: about 0.5 GB."""
 MAX_EMPTY_SHARE = 0.1
 """Largest share of places without a pair in a `FrameGroup`. Source: memory of the mixed second
 derivatives, which are the largest part of a system: this much more at most."""
@@ -129,8 +133,8 @@ class BundleProblem:
 
     uv: Float[Tensor, "k 2"]
     """Pixels of the samples; the same in every frame."""
-    measurements: list[Measurements | None]
-    """Measurements of the samples of each frame; None: no flow."""
+    measurements: Sequence[Measurements | None]
+    """Measurements of the samples of one or more frames each, in order; None: no flow."""
     center: Float[Tensor, "n 2"]
     """Principal points in pixels."""
     focal: Float[Tensor, "n 2"]
@@ -160,17 +164,32 @@ class BundleProblem:
     @cached_property
     def batches(self) -> list[Measurements]:
         """Measurements of all frames in order, joined into batches (BATCH_MEASUREMENTS)."""
-        out: list[Measurements] = []
-        batch: list[Measurements] = []
-        for frame in self.measurements:
-            if frame is None:
-                continue
-            rows = sum(len(m.target) for m in (*batch, frame))
-            if batch and rows * len(self.uv) > BATCH_MEASUREMENTS:
-                out.append(join_measurements(batch))
-                batch = []
-            batch.append(frame)
-        return [*out, join_measurements(batch)] if batch else out
+        return in_batches(self.measurements, self.uv.device)
+
+    @cached_property
+    def columns(self) -> int:
+        """Columns of the regular grid of samples."""
+        return len(torch.unique(self.uv[:, 0]))
+
+
+def in_batches(
+    parts: Sequence[Measurements | None], device: torch.device | str
+) -> list[Measurements]:
+    """The rows of all parts in order, joined into batches for a device."""
+    at_once = BATCH_MEASUREMENTS
+    if torch.device(device).type != "cpu":
+        at_once = BATCH_MEASUREMENTS_ELSEWHERE
+    out: list[Measurements] = []
+    batch: list[Measurements] = []
+    for part in parts:
+        if part is None:
+            continue
+        rows = sum(len(m.target) for m in (*batch, part))
+        if batch and rows * part.weight.shape[1] > at_once:
+            out.append(join_measurements(batch))
+            batch = []
+        batch.append(part)
+    return [*out, join_measurements(batch)] if batch else out
 
 
 def join_measurements(parts: list[Measurements]) -> Measurements:
@@ -192,3 +211,18 @@ class Estimate:
     log_depth: Float[Tensor, "n k"]
     log_focal: Float[Tensor, ""]
     """Logarithm of the factor on all focal lengths."""
+
+
+Held = TypeVar("Held")
+
+
+def to_device(held: Held, device: torch.device | str) -> Held:
+    """A value with the tensors that it holds on a device: data classes and lists of them."""
+    if isinstance(held, Tensor):
+        return held.to(device)  # type: ignore[return-value]
+    if isinstance(held, list):
+        return [to_device(each, device) for each in held]  # type: ignore[return-value]
+    if not is_dataclass(held) or isinstance(held, type):
+        return held
+    moved: dict[str, Any] = {f.name: to_device(getattr(held, f.name), device) for f in fields(held)}
+    return replace(held, **moved)
