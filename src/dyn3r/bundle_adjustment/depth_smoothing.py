@@ -119,11 +119,11 @@ def smooth_solve(
     for _ in range(iterations):
         image = apply(direction)
         step = rz / _total(direction * image).clamp(min=1e-30)
-        c += step * direction
-        residual -= step * image
+        c.addcmul_(step, direction)
+        residual.addcmul_(step, image, value=-1)
         z = residual / diagonal
         new = _total(residual * z)
-        direction = z + new / rz.clamp(min=1e-30) * direction
+        direction = torch.addcmul(z, new / rz.clamp(min=1e-30), direction)
         rz = new
     return c
 
