@@ -16,6 +16,13 @@ import torch
 from dyn3r import clip_from_images
 from dyn3r.alignment.align import align
 from dyn3r.alignment.options import AlignmentOptions
+from dyn3r.bundle_adjustment import (
+    BundleAdjustmentOptions,
+    bundle_adjust,
+    calibrated_bundle_adjust,
+)
+from dyn3r.bundle_adjustment.adjust import adjustment_inputs
+from dyn3r.bundle_adjustment.from_start import adjust_from_start
 from dyn3r.flow.fields import neighbouring_rows
 from dyn3r.motion.cue import with_background_model
 from dyn3r.motion.flow_residual import FlowEvidence, flow_evidence
@@ -35,6 +42,7 @@ from dyn3r.scene.finalise import finalise
 from dyn3r.scene.flow_agreement import flow_agreement
 from dyn3r.types import FlowFields, PairPredictions, RunContext
 from tests.alignment.synthetic_pairs import SIZE, cameras, make, pairs_within
+from tests.bundle_adjustment.made_up import disturbed, made_up
 from tests.factories import moving_square, tiny_network, tiny_scene
 from tests.fake_device import OnDevice, fake_device
 from tests.motion.test_flow_residual import film
@@ -217,6 +225,70 @@ def test_the_test_for_static_points_stays_on_the_device() -> None:
     assert sum(transfers.to_device) == read
 
 
+def adjusted_on_both(frames: int, adjust: Any) -> tuple[Any, Any, Any]:
+    """A geometry adjusted on the CPU and on the device, and the transfers."""
+    truth = made_up(frames, (32, 48), noise=0.1)
+    start = replace(disturbed(truth), camera_sigma=(0.1, 0.2))
+    dynamic = np.zeros(truth.depth.shape, bool)
+    dynamic[:, :8, :8] = True
+    options = BundleAdjustmentOptions(iterations=3)
+    work = partial(adjust, start, truth.images, truth.flow, dynamic=dynamic, options=options)
+    here = work()
+    with fake_device() as transfers:
+        there = work(device="meta")
+    assert here.parallax is not None
+    return here, there, transfers
+
+
+@pytest.mark.parametrize("adjust", [bundle_adjust, calibrated_bundle_adjust])
+def test_bundle_adjustment_stays_on_the_device(adjust: Any, monkeypatch) -> None:
+    """Samples of flow, images and priors go there; cameras, numbers and depth come back."""
+    monkeypatch.setattr("dyn3r.bundle_adjustment.solver.ROTATION_ONLY_ITERATIONS", 2)
+    monkeypatch.setattr("dyn3r.bundle_adjustment.camera_solution.CONSTANT_DEPTH_ITERATIONS", 2)
+    monkeypatch.setattr("dyn3r.bundle_adjustment.calibrated.CONSTANT_DEPTH_ITERATIONS", 2)
+    counts = []
+    for frames in (3, 5) if adjust is bundle_adjust else (3,):
+        here, there, transfers = adjusted_on_both(frames, adjust)
+        close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+        for name in ("depth", "T_world_camera", "K"):
+            close(getattr(there, name), getattr(here, name), err_msg=name)
+        assert there.parallax == pytest.approx(here.parallax, abs=1e-4)
+        assert [x for x in transfers.to_host if x > 100] == [here.depth.size]
+        counts.append((len(transfers.to_device), len(transfers.to_host)))
+    limit = 50 if adjust is bundle_adjust else 80  # pairs are read again where some are left out
+    assert max(there for there, _ in counts) < limit
+    assert max(back for _, back in counts) < limit / 4
+    assert abs(counts[0][0] - counts[-1][0]) < 5  # groups of frames with other numbers of pairs
+
+
+def test_the_adjustment_of_key_frames_stays_on_the_device() -> None:
+    truth = made_up(4, (32, 48), noise=0.1)
+    edges = truth.flow.edges
+    work = partial(
+        adjust_from_start, disturbed(truth), truth.images, truth.flow,
+        dynamic=np.zeros(truth.depth.shape, bool), focal_sigma=0.05,
+        left_out=(np.sort(edges, 1) == (1, 2)).all(1),
+    )  # fmt: skip
+    here = work()
+    with fake_device() as transfers:
+        there = work(device="meta")
+    assert here is not None
+    assert there is not None
+    assert here.is_better
+    for name in ("T_world_camera", "log_scale", "scale_sigma", "log_focal", "left_out_cost"):
+        one, other = getattr(there, name), getattr(here, name)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert max(transfers.to_host) <= 16 * 4  # cameras; the depths of samples stay
+
+
+def test_bundle_adjustment_of_a_device_without_float64_is_on_the_cpu() -> None:
+    truth = made_up(3, (24, 32))
+    inputs = adjustment_inputs(
+        disturbed(truth), truth.images, truth.flow, None, None, None, "mps:0"
+    )
+    assert inputs.device == "cpu"
+
+
 def test_multi_view_depth_stays_on_the_device() -> None:
     """One transfer back for the choice of source frames, and one with the result."""
     images, found = walls(sideways())
@@ -261,6 +333,7 @@ def test_the_last_stage_stays_on_the_device() -> None:
 
 
 def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dyn3r.bundle_adjustment.stated_focal
     import dyn3r.motion.cue
     import dyn3r.motion.flow_residual
     import dyn3r.pipeline
@@ -278,6 +351,13 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
 
     record(dyn3r.pipeline, "align", lambda _, kwargs: kwargs["options"].device)
     record(dyn3r.pipeline, "flow_estimator", lambda args, _: args[1])
+    record(dyn3r.pipeline, "bundle_adjust", lambda _, kwargs: kwargs["device"])
+    record(dyn3r.pipeline, "adjust_with_stated_focal", lambda _, kwargs: kwargs["device"])
+    record(
+        dyn3r.bundle_adjustment.stated_focal,
+        "calibrated_bundle_adjust",
+        lambda _, kwargs: kwargs["device"],
+    )
     record(dyn3r.pipeline, "multi_view_depth", lambda _, kwargs: kwargs["device"])
     record(dyn3r.pipeline, "finalise", lambda _, kwargs: kwargs["device"])
     record(dyn3r.motion.flow_residual, "rigid_residual", lambda args, _: args[-1])
@@ -293,6 +373,7 @@ def test_every_stage_is_told_the_device_of_the_network(monkeypatch: pytest.Monke
     reconstruct(moving_square(3), model, options, context=RunContext())
     assert told == dict.fromkeys(told, "cpu:0")
     assert set(told) == {
-        "align", "flow_estimator", "multi_view_depth", "rigid_residual", "mask_probability",
-        "background_evidence", "finalise", "mask_refiner", "without_static_components", "judge",
+        "adjust_with_stated_focal", "align", "background_evidence", "bundle_adjust",
+        "calibrated_bundle_adjust", "finalise", "flow_estimator", "judge", "mask_probability",
+        "mask_refiner", "multi_view_depth", "rigid_residual", "without_static_components",
     }  # fmt: skip

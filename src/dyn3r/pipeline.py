@@ -390,8 +390,9 @@ def refine(
     calibrated; what is static with its cameras leaves the masks.
     """
     adjust = partial(
-        bundle_adjust, initial, clip.images, flow, priors=plan.priors, progress=context.progress
-    )
+        bundle_adjust, initial, clip.images, flow, priors=plan.priors, progress=context.progress,
+        device=context.device,
+    )  # fmt: skip
     for _ in range(MAX_ROUNDS if cue.reads_geometry else 0):
         with context.stage("bundle adjustment"):
             refined = adjust(dynamic=motion.excluded)
@@ -409,7 +410,7 @@ def refine(
     with context.stage("bundle adjustment"):
         refined = adjust_with_stated_focal(
             initial, clip.images, flow, dynamic=motion.excluded, priors=plan.priors,
-            progress=context.progress,
+            progress=context.progress, device=context.device,
         )  # fmt: skip
     if cue.known is None:
         with context.stage("motion"):

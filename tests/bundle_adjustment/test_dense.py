@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,16 @@ def test_smooth_solve_is_the_dense_solution(stiffness: float) -> None:
     np.testing.assert_array_equal(s.numpy(), start)  # the start is not overwritten
 
 
+def test_maps_are_smoothed_apart() -> None:
+    random = torch.Generator().manual_seed(0)
+    values, weight, start = torch.rand(3, 2, 6, 8, generator=random)
+    images = (255 * torch.rand(2, 6, 8, 3, generator=random)).byte()
+    both = smooth_solve(values, weight, smoothness_weights(images), start)
+    for i in range(2):
+        one = smooth_solve(values[i], weight[i], smoothness_weights(images[i]), start[i])
+        torch.testing.assert_close(both[i], one)
+
+
 def test_smooth_solve_keeps_a_constant() -> None:
     flat, weight = torch.full((5, 6), 0.3), torch.ones(5, 6)
     stiffness = torch.ones(5, 5), torch.ones(4, 6)
@@ -57,7 +69,7 @@ def test_smooth_solve_keeps_a_constant() -> None:
 def test_smoothness_is_weak_across_edges_of_the_image() -> None:
     image = np.full((6, 8, 3), 40, np.uint8)
     image[:, 4:] = 200
-    right, down = smoothness_weights(image, 100.0)
+    right, down = smoothness_weights(torch.from_numpy(image), 100.0)
     assert right.shape == (6, 7)
     assert down.shape == (5, 8)
     np.testing.assert_allclose(right[:, 3], 2, atol=0.01)
@@ -80,8 +92,12 @@ def test_depth_of_samples_with_true_cameras() -> None:
         T[:, :3, :3], T[:, :3, 3], problem.prior.mean.clone(), torch.tensor(-np.log(1.03))
     )
     wanted = problem.prior.mean - np.log(0.9)
-    for i in range(5):
-        found, information = depth_of_samples(problem, start, i, 3.0)
+    every = depth_of_samples(problem, start, slice(0, 5), 3.0)
+    for i, (found, information) in enumerate(zip(*every)):
+        alone = replace(problem, measurements=[problem.measurements[i]])
+        one, certain = depth_of_samples(alone, start, slice(i, i + 1), 3.0)
+        torch.testing.assert_close(found, one[0])
+        torch.testing.assert_close(information, certain[0])
         sure = information > 10
         assert sure.double().mean() > 0.9
         assert (found - wanted[i])[sure].abs().mean() < 0.01  # 0.1 before
@@ -92,9 +108,11 @@ def test_depth_of_samples_with_true_cameras() -> None:
 def test_a_frame_without_flow_keeps_its_depth() -> None:
     problem, now = problem_of(made_up(3, (32, 48)))
     problem.measurements[1] = None
-    found, information = depth_of_samples(problem, now, 1, 3.0)
-    torch.testing.assert_close(found, problem.prior.mean[1])
-    assert not information.any()
+    now = replace(now, log_depth=problem.prior.mean)
+    found, information = depth_of_samples(problem, now, slice(0, 3), 3.0)
+    torch.testing.assert_close(found[1], problem.prior.mean[1])
+    assert not information[1].any()
+    assert information[0].any()
 
 
 def test_upsampling_is_linear_and_stops_at_edges_of_the_image() -> None:
@@ -104,7 +122,7 @@ def test_upsampling_is_linear_and_stops_at_edges_of_the_image() -> None:
     plane = torch.from_numpy(0.1 * uv[:, 0] - 0.2 * uv[:, 1]).double()
     image = np.full((h, w, 3), 90, np.uint8)
     information = torch.full((len(uv),), 7.0)
-    values, known = joint_bilateral_upsample(plane, information, uv, image)
+    values, known = joint_bilateral_upsample(plane, information, uv, torch.from_numpy(image))
     v, u = np.mgrid[2:22, 2:27]
     torch.testing.assert_close(
         values[2:22, 2:27], torch.from_numpy(0.1 * u - 0.2 * v).float(), atol=1e-5, rtol=0
@@ -112,7 +130,7 @@ def test_upsampling_is_linear_and_stops_at_edges_of_the_image() -> None:
     torch.testing.assert_close(known, torch.full((h, w), 7.0))
     image[:, 15:] = 200
     step = torch.from_numpy((uv[:, 0] >= 15).astype(np.float64))
-    values, known = joint_bilateral_upsample(step, information, uv, image)
+    values, known = joint_bilateral_upsample(step, information, uv, torch.from_numpy(image))
     torch.testing.assert_close(
         values, torch.from_numpy(image[..., 0] == 200).float(), atol=1e-3, rtol=0
     )
@@ -124,7 +142,7 @@ def test_upsampling_is_weighted_by_information() -> None:
     information = torch.tensor([1.0, 0.0, 1.0, 0.0])
     image = np.zeros((5, 5, 3), np.uint8)
     values, known = joint_bilateral_upsample(
-        torch.tensor([1.0, 9.0, 1.0, 9.0]), information, uv, image
+        torch.tensor([1.0, 9.0, 1.0, 9.0]), information, uv, torch.from_numpy(image)
     )
     torch.testing.assert_close(values[:, :4], torch.ones(5, 4))
     torch.testing.assert_close(known[0], torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
@@ -135,7 +153,7 @@ def test_upsampling_of_a_single_sample() -> None:
         torch.tensor([2.0]),
         torch.tensor([3.0]),
         np.array([[2, 1]]),
-        np.zeros((4, 6, 3), np.uint8),
+        torch.zeros(4, 6, 3, dtype=torch.uint8),
     )
     torch.testing.assert_close(values, torch.full((4, 6), 2.0))
     torch.testing.assert_close(known, torch.full((4, 6), 3.0))

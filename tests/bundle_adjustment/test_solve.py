@@ -12,6 +12,7 @@ from dyn3r.bundle_adjustment import schur as system
 from dyn3r.bundle_adjustment.depth_prior import DepthPrior, independent_prior, network_prior
 from dyn3r.bundle_adjustment.measurements import flow_measurements, regular_grid
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
+from dyn3r.bundle_adjustment.reduced_system import CameraBlocks, solve_dense, solve_sparse
 from dyn3r.bundle_adjustment.residuals import residuals, robust_weight
 from dyn3r.bundle_adjustment.solver import minimise, total_cost
 from tests.bundle_adjustment.made_up import Truth, disturbed, made_up
@@ -153,6 +154,8 @@ def full_step(problem: BundleProblem, now: Estimate, damping: float) -> Estimate
     H = torch.zeros(cameras + n * k, cameras + n * k, dtype=torch.float64)
     g = torch.zeros(len(H), dtype=torch.float64)
     for i, seen in enumerate(problem.measurements):
+        if seen is None:
+            continue
         found = residuals(problem, now, seen)
         weight = robust_weight(seen, found, WIDTH)
         for e, j in enumerate(seen.target.tolist()):
@@ -220,7 +223,7 @@ def test_sparse_steps_are_those_of_the_dense_matrix(monkeypatch, focal_sigma: fl
         raise AssertionError("dense")
 
     monkeypatch.setattr(system, "MIN_SPARSE_UNKNOWNS", 0)
-    monkeypatch.setattr(system, "_solve_dense", never)
+    monkeypatch.setattr(system, "solve_dense", never)
     same(system.damped_step(problem, now, found, 1e-3), dense, 1e-8)
 
 
@@ -252,16 +255,42 @@ def test_how_many_are_worked_on_at_once_does_not_matter(monkeypatch, batch: int)
 def test_where_many_frames_meet_the_matrix_stays_dense(tiny, monkeypatch) -> None:
     problem, now = tiny
     monkeypatch.setattr(system, "MIN_SPARSE_UNKNOWNS", 0)
-    monkeypatch.setattr(system, "_solve_sparse", lambda *_: pytest.fail("sparse"))
+    monkeypatch.setattr(system, "solve_sparse", lambda *_: pytest.fail("sparse"))
     assert system.damped_step(problem, now, system.linearise(problem, now, WIDTH), 1e-3) is not None
 
 
-@pytest.mark.parametrize("solve", [system._solve_dense, system._solve_sparse])
+@pytest.mark.parametrize("solve", [solve_dense, solve_sparse])
 def test_equations_without_a_solution_are_told(solve) -> None:
-    where, zero = torch.arange(3), torch.zeros(3, dtype=torch.float64)
-    block = torch.ones(3, 3, dtype=torch.float64)
-    free = torch.ones(3, dtype=torch.bool)
-    assert solve(iter([(where, block)]), zero, zero + 1, free) is None
+    zero, free = torch.zeros(7, dtype=torch.float64), torch.ones(7, dtype=torch.bool)
+    first, ones = torch.zeros(1, dtype=torch.int64), torch.ones(1, 6, 6, dtype=torch.float64)
+    block = CameraBlocks(first, first, ones, first, ones[:, :, :2], ones[0, 0, :2])
+    assert solve(iter([block]), zero, zero, free) is None
+    unit = torch.ones(7, dtype=torch.float64)
+    alone = torch.arange(7) == 2  # (1 + 1) x = 1 + 2
+    found = solve(iter([block]), unit, 2 * unit, alone)
+    torch.testing.assert_close(found, 1.5 * alone.double())
+
+
+def with_few_pairs(problem: BundleProblem) -> BundleProblem:
+    """Frames with 2, 1, no and 2 pairs."""
+    names, kept = ("source", "target", "uv", "whiten", "weight"), []
+    for seen, count in zip(problem.measurements, (2, 1, 0, 2)):
+        few = replace(seen, **{name: getattr(seen, name)[:count] for name in names})
+        kept.append(few if count else None)
+    return replace(problem, measurements=kept)
+
+
+@pytest.mark.parametrize(("empty", "groups"), [(0.0, [2, 1]), (0.2, [3])])
+def test_frames_with_other_numbers_of_pairs_are_solved_together(
+    tiny, monkeypatch, empty: float, groups: list[int]
+) -> None:
+    monkeypatch.setattr("dyn3r.bundle_adjustment.problem.MAX_EMPTY_SHARE", empty)
+    problem, now = with_few_pairs(tiny[0]), tiny[1]
+    found = system.linearise(problem, now, WIDTH)
+    assert [len(block.group.frames) for block in found.blocks] == groups
+    wanted = full_step(problem, now, 0.1)
+    assert (wanted.log_depth - now.log_depth).abs().max() < system.MAX_LOG_DEPTH_STEP
+    same(system.damped_step(problem, now, found, 0.1), wanted, 1e-5)
 
 
 def test_the_same_pair_twice_counts_twice(tiny) -> None:

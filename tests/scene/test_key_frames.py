@@ -22,7 +22,7 @@ from dyn3r.scene.windows.key_frames import (
     smooth_scales,
     with_key_frames_adjusted,
 )
-from dyn3r.types import Clip
+from dyn3r.types import Clip, RunContext
 from tests.factories import tiny_scene
 
 N, H, W, FOCAL = 16, 64, 96, 64.0
@@ -88,7 +88,7 @@ def drifted(truth: Scene, turn: float = 0.04, scale: float = 1.1) -> Scene:
 
 def test_drift_is_removed(truth: Scene) -> None:
     before = drifted(truth)
-    after, about = with_key_frames_adjusted(before, clip_of(truth), DisFlow(), N, 0.0)
+    after, about = with_key_frames_adjusted(before, clip_of(truth), DisFlow(), N, 0.0, RunContext())
     assert about["kept"]
     assert about["left_out_cost"][1] < about["left_out_cost"][0]
     errors = [trajectory_errors(s.T_world_camera, truth.T_world_camera) for s in (before, after)]
@@ -104,7 +104,7 @@ def test_drift_is_removed(truth: Scene) -> None:
 def test_pictures_of_nothing_change_nothing(truth: Scene) -> None:
     noise = np.random.default_rng(0).integers(0, 255, truth.images.shape, dtype=np.uint8)
     scene = replace(truth, images=noise)
-    found, about = with_key_frames_adjusted(scene, clip_of(scene), DisFlow(), N, 0.05)
+    found, about = with_key_frames_adjusted(scene, clip_of(scene), DisFlow(), N, 0.05, RunContext())
     assert found is scene
     assert not about["kept"]
 
@@ -115,13 +115,15 @@ def test_a_correction_that_is_no_better_is_not_kept(
 ) -> None:
     worse = correction(truth.T_world_camera, np.ones(N), **changes)
     monkeypatch.setattr("dyn3r.scene.windows.key_frames.adjust_from_start", lambda *_, **__: worse)
-    found, about = with_key_frames_adjusted(truth, clip_of(truth), DisFlow(), N, 0.05)
+    found, about = with_key_frames_adjusted(truth, clip_of(truth), DisFlow(), N, 0.05, RunContext())
     assert found is truth
     assert not about["kept"]
 
 
 def test_a_few_frames_are_left_alone(truth: Scene) -> None:
-    found, about = with_key_frames_adjusted(truth, clip_of(truth), DisFlow(), 10 * N, 0.0)
+    found, about = with_key_frames_adjusted(
+        truth, clip_of(truth), DisFlow(), 10 * N, 0.0, RunContext()
+    )
     assert about["frames"] < 4
     assert found is truth
 

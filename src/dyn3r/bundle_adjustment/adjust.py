@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from dyn3r.bundle_adjustment.problem import BundleProblem
 from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem, log_depth_at
 from dyn3r.io.workers import on_one_thread
 from dyn3r.types import FlowFields, Geometry, Priors, Progress, no_progress
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ def bundle_adjust(
     priors: Priors | None = None,
     options: BundleAdjustmentOptions | None = None,
     progress: Progress = no_progress,
+    device: str = "cpu",
 ) -> Geometry:
     """Cameras, a common factor of the focal lengths, and depth that agree with measured flow.
 
@@ -65,13 +70,14 @@ def bundle_adjust(
 
     Standard errors that the geometry states (`focal_sigma`, `depth_sigma`) replace the options'.
 
-    It works on threads of its own, on which PyTorch computes on one thread each
-    (`dyn3r.io.workers`); the result does not depend on their number.
+    `device`: PyTorch device of the computation; the CPU if that has no float64 (mps). On a CPU it
+    works on threads of its own, on which PyTorch computes on one thread each (`dyn3r.io.workers`);
+    the result does not depend on their number.
 
     Source: see `dyn3r.bundle_adjustment.solver`.
     """
-    inputs = _inputs(geometry, images, flow, dynamic, priors, options)
-    return on_one_thread(partial(_bundle_adjust, inputs), progress)
+    inputs = adjustment_inputs(geometry, images, flow, dynamic, priors, options, device)
+    return carried_out(partial(_bundle_adjust, inputs), inputs.device, progress)
 
 
 def _bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> Geometry:
@@ -91,6 +97,7 @@ def calibrated_bundle_adjust(
     priors: Priors | None = None,
     options: BundleAdjustmentOptions | None = None,
     progress: Progress = no_progress,
+    device: str = "cpu",
 ) -> Geometry:
     """`bundle_adjust` with the noise of flow estimated, and a network's errors as prior of depth.
 
@@ -104,8 +111,8 @@ def calibrated_bundle_adjust(
 
     Source: see `dyn3r.bundle_adjustment.calibrated`.
     """
-    inputs = _inputs(geometry, images, flow, dynamic, priors, options)
-    return on_one_thread(partial(_calibrated_bundle_adjust, inputs), progress)
+    inputs = adjustment_inputs(geometry, images, flow, dynamic, priors, options, device)
+    return carried_out(partial(_calibrated_bundle_adjust, inputs), inputs.device, progress)
 
 
 def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> Geometry:
@@ -124,7 +131,7 @@ def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> G
     if found.parallax >= MIN_PARALLAX and geometry.depth_sigma is None:
         corrected = _without_smooth_error(geometry, found, inputs.priors)
         inputs = replace(inputs, geometry=corrected)
-        mean = log_depth_at(corrected, problem.uv.long().numpy())
+        mean = log_depth_at(corrected, inputs.grid).to(problem.uv.device)
         problem = problem.with_prior(problem.prior.with_mean(mean))
     # dense depth with the stated covariance of flow: where each sample has a depth of its own,
     # residuals understate it
@@ -132,17 +139,26 @@ def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> G
     return replace(adjusted, focal_sigma=focal_sigma(found.problem, found.solution.estimate))
 
 
-def _inputs(
+def adjustment_inputs(
     geometry: Geometry,
     images: UInt8[np.ndarray, "n h w 3"],
     flow: FlowFields,
     dynamic: Bool[np.ndarray, "n h w"] | None,
     priors: Priors | None,
     options: BundleAdjustmentOptions | None,
+    device: str = "cpu",
 ) -> AdjustmentInputs:
     """The arguments with defaults, and the standard errors that the geometry states."""
     options = with_stated_sigmas(options or BundleAdjustmentOptions(), geometry)
-    return AdjustmentInputs(geometry, images, flow, dynamic, priors or Priors(), options)
+    device = "cpu" if device.startswith("mps") else device
+    return AdjustmentInputs(geometry, images, flow, dynamic, priors or Priors(), options, device)
+
+
+def carried_out(work: Callable[[Progress], Result], device: str, progress: Progress) -> Result:
+    """`work(progress)`; on a CPU on a thread of its own, on which PyTorch computes on one."""
+    if torch.device(device).type != "cpu":
+        return work(progress)
+    return on_one_thread(work, progress)
 
 
 def _accepted(
@@ -183,8 +199,11 @@ def is_rotation_only(geometry: Geometry) -> bool:
 
 def _visible_share(problem: BundleProblem) -> float:
     """Mean over the frames with flow of the share of their measurements with positive weight."""
-    shares = [float((m.weight > 0).float().mean()) for m in problem.measurements if m is not None]
-    return sum(shares) / len(shares) if shares else 0.0
+    visible, pairs = problem.focal.new_zeros(2, len(problem.fixed))
+    for m in problem.batches:
+        visible.index_add_(0, m.source, (m.weight > 0).to(visible).mean(1))
+        pairs.index_add_(0, m.source, torch.ones_like(visible[m.source]))
+    return float((visible / pairs.clamp(min=1)).sum() / (pairs > 0).sum().clamp(min=1))
 
 
 def _adjusted(
@@ -193,10 +212,10 @@ def _adjusted(
     """The geometry with the solution; fixed cameras are kept exactly."""
     solution, estimate = found.solution, found.solution.estimate
     T = np.tile(np.eye(4), (len(estimate.R), 1, 1))
-    R = estimate.R.numpy()
+    R, t = estimate.R.cpu().numpy(), estimate.t.cpu().numpy()
     T[:, :3, :3] = R.transpose(0, 2, 1)
-    T[:, :3, 3] = -np.einsum("nji,nj->ni", R, estimate.t.numpy())
-    T = np.where(found.problem.fixed.numpy()[:, None, None], geometry.T_world_camera, T)
+    T[:, :3, 3] = -np.einsum("nji,nj->ni", R, t)
+    T = np.where(found.problem.fixed.cpu().numpy()[:, None, None], geometry.T_world_camera, T)
     K = geometry.K.copy()
     K[:, [0, 1], [0, 1]] *= float(estimate.log_focal.exp())
     return replace(
@@ -224,7 +243,7 @@ def _without_smooth_error(geometry: Geometry, found: CameraSolution, priors: Pri
     v, u = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     basis, _ = smooth_basis(torch.stack([u, v], -1).reshape(-1, 2).double(), (h, w))
     log_depth = found.solution.estimate.log_depth
-    coefficients = found.problem.prior.reweighted(log_depth).coefficients(log_depth)
+    coefficients = found.problem.prior.reweighted(log_depth).coefficients(log_depth).cpu()
     change = (coefficients @ basis.T).reshape(-1, h, w).exp().numpy()
     change[priors.fixes_depth(change.shape)] = 1.0
     return replace(geometry, depth=(geometry.depth * change).astype(np.float32))

@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from dyn3r.bundle_adjustment.camera_solution import (
     CONSTANT_DEPTH_ITERATIONS,
@@ -36,7 +38,7 @@ from dyn3r.bundle_adjustment.solver import (
     minimise,
     rotation_only_fit,
 )
-from dyn3r.io.workers import side_by_side, workers
+from dyn3r.io.workers import side_by_side, threads_on, workers
 from dyn3r.types import Geometry, Progress
 
 logger = logging.getLogger(__name__)
@@ -75,9 +77,10 @@ def solve_calibrated(
     counted_once, ambiguous = prior_counted_once(problem), int(problem.fixed.sum()) < 2
     first: list[Callable[[], Any]] = [partial(_from_network_depth, problem, initial, adjustments)]
     from_constant_depth = partial(_from_constant_depth, counted_once, initial, adjustments)
-    if ambiguous and workers() > 1:  # for nothing where there is no parallax
+    threads = threads_on(problem.uv.device)
+    if ambiguous and (threads or workers()) > 1:  # for nothing where there is no parallax
         first.append(from_constant_depth)
-    (resected, noisy, parallax), *others = side_by_side(*first)
+    (resected, noisy, parallax), *others = side_by_side(*first, count=threads)
     if parallax < MIN_PARALLAX and ambiguous:
         turned = _without_translation(noisy, resected, initial, adjustments)
         adjustments.finished()
@@ -90,7 +93,8 @@ def solve_calibrated(
         if problem.camera_prior is not None:
             starts["stated cameras"] = initial
     solve = partial(solve_with_noise, problem, options=options, adjustments=adjustments)
-    solved = side_by_side(*(partial(solve, start) for start in starts.values()))
+    solves = (partial(solve, start) for start in starts.values())
+    solved = side_by_side(*solves, count=threads)
     adjustments.finished()
     found = dict(zip(starts, solved))
     costs = comparable_costs(list(found.values()))
@@ -121,8 +125,14 @@ def prior_counted_once(problem: BundleProblem) -> BundleProblem:
     The errors of a network are nearly the same in all frames that see a surface. Standard errors
     are scaled by the root of the mean number of frames that measure a sample.
     """
-    seen = [(m.weight > 0).sum(0).double().mean() for m in problem.measurements if m is not None]
-    frames = 1 + float(torch.stack(seen).mean()) if seen else 1.0
+    seen, measured = (
+        torch.zeros_like(problem.prior.mean),
+        problem.focal.new_zeros(len(problem.fixed)),
+    )
+    for m in problem.batches:
+        seen.index_add_(0, m.source, (m.weight > 0).to(seen))
+        measured[m.source] = 1
+    frames = 1 + float(seen.mean(1).sum() / measured.sum().clamp(min=1))
     return problem.with_prior(problem.prior.scaled(frames**0.5))
 
 
@@ -141,10 +151,10 @@ def comparable_costs(found: list[tuple[BundleProblem, Solution]]) -> list[float]
 
 def _cost(problem: BundleProblem, estimate: Estimate, weights: list) -> float:
     measurements: list[Measurements | None] = [
-        None if m is None else replace(m, weight=w) for m, w in zip(problem.measurements, weights)
+        None if m is None else m.with_noise(w) for m, w in zip(problem.measurements, weights)
     ]
     log_noise = sum(
-        float((m.weight * -2 * torch.linalg.slogdet(m.whiten.double())[1]).sum())
+        float((m.weight * -2 * _log_determinant(m.whiten.double())).sum())
         for m in measurements
         if m is not None
     )
@@ -154,6 +164,12 @@ def _cost(problem: BundleProblem, estimate: Estimate, weights: list) -> float:
     if problem.camera_prior is not None:
         prior += problem.camera_prior.cost(estimate.R, estimate.t)
     return flow_cost(weighted, estimate) + prior + focal + log_noise
+
+
+def _log_determinant(W: Float[Tensor, "m k 2 2"]) -> Float[Tensor, "m k"]:
+    """Logarithm of the absolute value of the determinant of every matrix."""
+    (a, b), (c, d) = (row.unbind(-1) for row in W.unbind(-2))
+    return (a * d - b * c).abs().log()
 
 
 def solve_with_noise(
@@ -222,10 +238,14 @@ def neighbouring_pairs(problem: BundleProblem) -> BundleProblem:
         if m is None:
             kept.append(None)
             continue
-        apart, rows = m.target - m.source, torch.zeros(len(m.target), dtype=torch.bool)
+        apart, n = m.target - m.source, len(problem.fixed)
+        near = torch.zeros_like(apart, dtype=torch.bool)
         for side in (apart > 0, apart < 0):
-            if side.any():
-                rows |= side & (apart.abs() == apart.abs()[side].min())
+            distance = torch.where(side, apart.abs(), n)
+            nearest = torch.full_like(apart[:1], n).repeat(n)
+            nearest.scatter_reduce_(0, m.source, distance, "amin")
+            near |= side & (distance == nearest[m.source])
+        rows = near.nonzero()[:, 0]
         kept.append(
             Measurements(m.source[rows], m.target[rows], m.uv[rows], m.whiten[rows], m.weight[rows])
         )

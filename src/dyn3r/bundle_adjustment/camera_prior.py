@@ -44,8 +44,8 @@ class CameraPrior:
     @property
     def precision(self) -> Float[Tensor, " 6"]:
         """Half the second derivatives by v and w."""
-        sigmas = self.R.new_tensor([self.centre_sigma] * 3 + [self.rotation_sigma] * 3)
-        return sigmas**-2
+        sigmas = (self.centre_sigma, self.rotation_sigma)
+        return torch.cat([self.R.new_full((3,), sigma**-2) for sigma in sigmas])
 
     def gradient(self, R: Float[Tensor, "n 3 3"], t: Float[Tensor, "n 3"]) -> Float[Tensor, "n 6"]:
         """Half the gradient by v and w."""

@@ -21,7 +21,7 @@ from dyn3r.bundle_adjustment.solver import (
     rotation_only_fit,
     total_cost,
 )
-from dyn3r.io.workers import side_by_side
+from dyn3r.io.workers import side_by_side, threads_on
 from dyn3r.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,11 @@ def solve_cameras(
     that do not depend on each other run side by side.
     """
     adjustments = Adjustments(progress, STAGE, ADJUSTMENTS)
+    threads = threads_on(problem.uv.device)
     held, rotation_only = side_by_side(
         lambda: minimise(problem, initial, options.iterations, progress=adjustments.one()),
         lambda: rotation_only_fit(problem, initial, adjustments.one()),
+        count=threads,
     )
     rotation_cost = max(flow_cost(problem, rotation_only.estimate), 1e-12)
     parallax = 1 - flow_cost(problem, held.estimate) / rotation_cost
@@ -83,7 +85,7 @@ def solve_cameras(
         solution = minimise(inflated, estimate, options.iterations, progress=adjustments.one())
         return CameraSolution(inflated, estimate, solution, parallax)
 
-    found = _better(*side_by_side(*(partial(solved, start) for start in starts)))
+    found = _better(*side_by_side(*(partial(solved, start) for start in starts), count=threads))
     adjustments.finished()
     solution = replace(found.solution, median_error_before=held.median_error_before)
     return replace(found, solution=solution)

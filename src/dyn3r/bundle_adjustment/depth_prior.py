@@ -157,4 +157,4 @@ def smooth_basis(
     halves = [(p, q) for p in range(3) for q in range(3) if p + q < len(SMOOTH_SIGMA)]
     basis = torch.stack([torch.cos(p * u) * torch.cos(q * v) for p, q in halves], -1)
     sigma = torch.tensor([SMOOTH_SIGMA[p + q] for p, q in halves], dtype=torch.float64)
-    return basis, sigma**2
+    return basis, (sigma**2).to(uv.device)

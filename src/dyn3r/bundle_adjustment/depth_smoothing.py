@@ -23,28 +23,32 @@ CG_ITERATIONS = 100
 
 
 def joint_bilateral_upsample(
-    values: Float[Tensor, " k"],
-    information: Float[Tensor, " k"],
+    values: Float[Tensor, "*b k"],
+    information: Float[Tensor, "*b k"],
     uv: Int[np.ndarray, "k 2"],
-    image: UInt8[np.ndarray, "h w 3"],
-) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+    image: UInt8[Tensor, "*b h w 3"],
+) -> tuple[Float[Tensor, "*b h w"], Float[Tensor, "*b h w"]]:
     """Values and information of every pixel from those of samples on a regular grid `uv`.
 
     The value of a pixel is the mean of the four samples around it, weighted by their information,
     proximity and color similarity (joint bilateral upsampling, Kopf et al. 2007). The information
     is interpolated linearly.
     """
-    h, w = image.shape[:2]
+    h, w = image.shape[-3:-1]
     columns, rows = np.unique(uv[:, 0]), np.unique(uv[:, 1])
-    grid = [x.reshape(len(rows), len(columns)).float() for x in (values, information)]
-    sample_color = torch.from_numpy(image[rows][:, columns]).float()
-    color = torch.from_numpy(image).float()
-    total, weights, known = torch.zeros(3, h, w)
-    for row, row_weight in _linear_weights(rows, h):
-        for column, column_weight in _linear_weights(columns, w):
-            at = row[:, None], column[None]
+    shape = (*values.shape[:-1], len(rows), len(columns))
+    grid = [x.reshape(shape).float() for x in (values, information)]
+    color = image.float()
+    chosen = [torch.from_numpy(x).to(image.device) for x in (rows, columns)]
+    sample_color = color.index_select(-3, chosen[0]).index_select(-2, chosen[1])
+    total, weights, known = color.new_zeros(3, *image.shape[:-1])
+    for row, row_weight in _linear_weights(rows, h, image.device):
+        for column, column_weight in _linear_weights(columns, w, image.device):
+            at = ..., row[:, None], column[None]
             proximity = row_weight[:, None] * column_weight
-            similarity = torch.exp(-(sample_color[at] - color).abs().mean(-1) / COLOR_SCALE)
+            similarity = torch.exp(
+                -(sample_color[(*at, slice(None))] - color).abs().mean(-1) / COLOR_SCALE
+            )
             weight = proximity * similarity * grid[1][at]
             total += weight * grid[0][at]
             weights += weight
@@ -53,7 +57,7 @@ def joint_bilateral_upsample(
 
 
 def _linear_weights(
-    positions: Int[np.ndarray, " m"], size: int
+    positions: Int[np.ndarray, " m"], size: int, device: torch.device
 ) -> Iterator[tuple[Int[Tensor, " size"], Float[Tensor, " size"]]]:
     """Index and weight of the position before each of `size` pixels, then of the one after it.
 
@@ -66,41 +70,43 @@ def _linear_weights(
     gap = np.maximum(positions[after] - positions[before], 1)
     share = (pixel - positions[before]) / gap
     for index, weight in ((before, 1 - share), (after, share)):
-        yield torch.from_numpy(index), torch.from_numpy(weight.astype(np.float32))
+        at, shares = torch.from_numpy(index), torch.from_numpy(weight.astype(np.float32))
+        yield at.to(device), shares.to(device)
 
 
 def smoothness_weights(
-    image: UInt8[np.ndarray, "h w 3"], smoothness: float = SMOOTHNESS
-) -> tuple[Float[Tensor, "h w-1"], Float[Tensor, "h-1 w"]]:
+    image: UInt8[Tensor, "*b h w 3"], smoothness: float = SMOOTHNESS
+) -> tuple[Float[Tensor, "*b h w-1"], Float[Tensor, "*b h-1 w"]]:
     """Weights of the differences of horizontal and vertical neighbours; small across edges."""
     out = []
-    for axis in (1, 0):
-        step = np.abs(np.diff(image.astype(np.float32), axis=axis)).mean(-1)
-        share = MIN_SMOOTHNESS_SHARE + (1 - MIN_SMOOTHNESS_SHARE) * np.exp(-step / COLOR_SCALE)
-        out.append(torch.from_numpy((smoothness * share).astype(np.float32)))
+    for axis in (-2, -3):
+        step = image.float().diff(dim=axis).abs().mean(-1)
+        share = MIN_SMOOTHNESS_SHARE + (1 - MIN_SMOOTHNESS_SHARE) * torch.exp(-step / COLOR_SCALE)
+        out.append(smoothness * share)
     return out[0], out[1]
 
 
 def smooth_solve(
-    values: Float[Tensor, "h w"],
-    weight: Float[Tensor, "h w"],
-    smoothness: tuple[Float[Tensor, "h w-1"], Float[Tensor, "h-1 w"]],
-    initial: Float[Tensor, "h w"],
+    values: Float[Tensor, "*b h w"],
+    weight: Float[Tensor, "*b h w"],
+    smoothness: tuple[Float[Tensor, "*b h w-1"], Float[Tensor, "*b h-1 w"]],
+    initial: Float[Tensor, "*b h w"],
     iterations: int = CG_ITERATIONS,
-) -> Float[Tensor, "h w"]:
+) -> Float[Tensor, "*b h w"]:
     """Minimiser c of sum weight (c - values)^2 + sum smoothness (difference of neighbours in c)^2.
 
-    A screened Poisson equation, solved by conjugate gradients with a diagonal preconditioner.
+    Leading axes are maps of their own. A screened Poisson equation, solved by conjugate gradients
+    with a diagonal preconditioner.
     """
     right, down = smoothness
 
     def apply(c: Tensor) -> Tensor:
         out = weight * c
-        horizontal, vertical = right * c.diff(dim=1), down * c.diff(dim=0)
-        out[:, 1:] += horizontal
-        out[:, :-1] -= horizontal
-        out[1:] += vertical
-        out[:-1] -= vertical
+        horizontal, vertical = right * c.diff(dim=-1), down * c.diff(dim=-2)
+        out[..., 1:] += horizontal
+        out[..., :-1] -= horizontal
+        out[..., 1:, :] += vertical
+        out[..., :-1, :] -= vertical
         return out
 
     diagonal = weight + pad(right, (1, 0)) + pad(right, (0, 1))
@@ -109,14 +115,19 @@ def smooth_solve(
     c = initial.clone()
     residual = weight * values - apply(c)
     z = residual / diagonal
-    direction, rz = z.clone(), (residual * z).sum()
+    direction, rz = z.clone(), _total(residual * z)
     for _ in range(iterations):
         image = apply(direction)
-        step = rz / (direction * image).sum().clamp(min=1e-30)
-        c += step * direction
-        residual -= step * image
+        step = rz / _total(direction * image).clamp(min=1e-30)
+        c.addcmul_(step, direction)
+        residual.addcmul_(step, image, value=-1)
         z = residual / diagonal
-        new = (residual * z).sum()
-        direction = z + new / rz.clamp(min=1e-30) * direction
+        new = _total(residual * z)
+        direction = torch.addcmul(z, new / rz.clamp(min=1e-30), direction)
         rz = new
     return c
+
+
+def _total(x: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b 1 1"]:
+    """Sum over every map."""
+    return x.sum((-2, -1), keepdim=True)

@@ -29,10 +29,9 @@ def focal_sigma(problem: BundleProblem, estimate: Estimate) -> float:
     unit = torch.zeros_like(system.gradient)
     unit[-1] = 1.0
     diagonal = system.prior + MIN_DAMPING * system.diagonal
-    free = torch.cat([~problem.fixed.repeat_interleave(6), torch.tensor([True])])
-    column = solve_reduced(
-        system, depth_inverse(problem, system, MIN_DAMPING), diagonal, unit, free
-    )
+    inverse = depth_inverse(problem, system, MIN_DAMPING)
+    right = (unit, torch.zeros_like(system.depth))
+    column = solve_reduced(system, inverse, diagonal, right, problem.free)
     if column is None or not 0 < float(column[-1]) < math.inf:
         return problem.focal_sigma
     return min(SYSTEMATIC * math.sqrt(float(column[-1])), problem.focal_sigma)

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
 
-from dyn3r.bundle_adjustment.adjust import MAX_MEDIAN_ERROR
+from dyn3r.bundle_adjustment.adjust import (
+    MAX_MEDIAN_ERROR,
+    adjustment_inputs,
+    carried_out,
+)
 from dyn3r.bundle_adjustment.calibrated import (
     NOISE_ROUNDS,
     prior_counted_once,
@@ -23,7 +26,7 @@ from dyn3r.bundle_adjustment.camera_solution import MIN_PARALLAX
 from dyn3r.bundle_adjustment.depth_prior import network_prior
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
-from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem
+from dyn3r.bundle_adjustment.problem_setup import build_problem
 from dyn3r.bundle_adjustment.progress import Adjustments
 from dyn3r.bundle_adjustment.schur import linearise
 from dyn3r.bundle_adjustment.solver import (
@@ -33,7 +36,6 @@ from dyn3r.bundle_adjustment.solver import (
     median_error,
     rotation_only_fit,
 )
-from dyn3r.io.workers import on_one_thread
 from dyn3r.types import FlowFields, Geometry, Priors, Progress, no_progress
 
 
@@ -72,6 +74,7 @@ def adjust_from_start(
     left_out: Bool[np.ndarray, " m"],
     focal_sigma: float,
     progress: Progress = no_progress,
+    device: str = "cpu",
 ) -> Correction | None:
     """The correction of a geometry that flow asks for; None if no pair can be measured.
 
@@ -83,33 +86,31 @@ def adjust_from_start(
         left_out: flow fields that are not used but to judge the result; both directions.
         focal_sigma: standard error of the log focal length; 0: it is known.
         progress: called after every iteration.
+        device: PyTorch device of the computation; the CPU if that has no float64 (mps).
 
-    It works on a thread of its own. Source: as `dyn3r.bundle_adjustment.calibrated`, which adds
-    other starts.
+    On a CPU it works on a thread of its own. Source: as `dyn3r.bundle_adjustment.calibrated`, which
+    adds other starts.
     """
     priors = Priors(K=geometry.K) if focal_sigma == 0 else Priors()
     options = BundleAdjustmentOptions(focal_sigma=focal_sigma or 1.0)
-
-    def problem_of(rows: Bool[np.ndarray, " m"]) -> tuple[BundleProblem, Estimate]:
-        part = flow_part(flow, rows)
-        inputs = AdjustmentInputs(geometry, images, part, dynamic, priors, options)
-        return build_problem(inputs)
+    whole = adjustment_inputs(geometry, images, flow, dynamic, priors, options, device)
+    problem, start = build_problem(replace(whole, flow=flow_part(flow, ~left_out)))
+    if not any(m is not None and bool((m.weight > 0).any()) for m in problem.measurements):
+        return None
 
     def solved(report: Progress) -> tuple[BundleProblem, Estimate]:
         prior = network_prior(problem.prior, problem.uv, geometry.depth.shape[1:])
-        whole = prior_counted_once(problem.with_prior(prior))
-        return _solved(whole, start, options, Adjustments(report, STAGE, 2 + NOISE_ROUNDS))
+        counted = prior_counted_once(problem.with_prior(prior))
+        return _solved(counted, start, options, Adjustments(report, STAGE, 2 + NOISE_ROUNDS))
 
-    problem, start = problem_of(~left_out)
-    if not any(m is not None and bool((m.weight > 0).any()) for m in problem.measurements):
-        return None
-    noisy, found = on_one_thread(solved, progress)
-    others = problem_of(left_out)[0]
-    change, system = found.log_depth - start.log_depth, linearise(noisy, found, KERNEL_WIDTH)
+    noisy, found = carried_out(solved, whole.device, progress)
+    others, _ = build_problem(replace(whole, flow=flow_part(flow, left_out)))
+    information = linearise(noisy, found, KERNEL_WIDTH).information
+    change = (found.log_depth - start.log_depth).masked_fill(information == 0, torch.nan)
     return Correction(
         T_world_camera=_camera_to_world(found),
-        log_scale=_frame_scales(noisy, change),
-        scale_sigma=system.information.sum(1).rsqrt().numpy(),
+        log_scale=change.nanmedian(1).values.nan_to_num(0.0).cpu().numpy(),
+        scale_sigma=information.sum(1).rsqrt().cpu().numpy(),
         log_focal=float(found.log_focal),
         left_out_cost=(flow_cost(others, start), flow_cost(others, found)),
         error=median_error(problem, found),
@@ -145,18 +146,8 @@ def flow_part(flow: FlowFields, rows: Bool[np.ndarray, " m"]) -> FlowFields:
     return FlowFields(flow.edges[rows], np.asarray(flow.flow)[rows], visible, whitening)
 
 
-def _frame_scales(problem: BundleProblem, change: Float[Tensor, "n k"]) -> Float[np.ndarray, " n"]:
-    """Median change of log depth over the measured samples of each frame; 0 without any."""
-    scales = np.zeros(len(change))
-    for i, measured in enumerate(problem.measurements):
-        seen = None if measured is None else (measured.weight > 0).any(0)
-        if seen is not None and bool(seen.any()):
-            scales[i] = float(change[i, seen].median())
-    return scales
-
-
 def _camera_to_world(estimate: Estimate) -> Float[np.ndarray, "n 4 4"]:
-    T = torch.eye(4, dtype=torch.float64).repeat(len(estimate.R), 1, 1)
+    T = torch.eye(4).to(estimate.R).repeat(len(estimate.R), 1, 1)
     T[:, :3, :3] = estimate.R.mT
     T[:, :3, 3] = -(estimate.R.mT @ estimate.t[..., None])[..., 0]
-    return T.numpy()
+    return np.asarray(T.cpu().numpy())

@@ -30,7 +30,6 @@ def with_estimated_noise(problem: BundleProblem, estimate: Estimate) -> BundlePr
     Standard errors are scaled by the median residual over MEDIAN_NORMAL_ERROR, whether that is
     above or below 1. The weight of a pair is its share of independent measurements.
     """
-    columns = len(torch.unique(problem.uv[:, 0]))
     measurements: list[Measurements | None] = []
     for frame in problem.measurements:
         if frame is None:
@@ -42,10 +41,9 @@ def with_estimated_noise(problem: BundleProblem, estimate: Estimate) -> BundlePr
         scale = (length.nanmedian(dim=1).values / MEDIAN_NORMAL_ERROR).nan_to_num(1.0)
         scale, count = scale.clamp(min=MIN_SCALE), used.sum(1)
         factor = (scale.log() * count / (count + STATED_SAMPLES)).exp()
-        share = independent_share(error / scale[:, None, None], used, columns)
+        share = independent_share(error / scale[:, None, None], used, problem.columns)
         measurements.append(
-            replace(
-                frame,
+            frame.with_noise(
                 whiten=frame.whiten / factor[:, None, None, None].float(),
                 weight=torch.where(used, share[:, None], 0.0).to(frame.weight),
             )

@@ -13,7 +13,13 @@ from dyn3r.bundle_adjustment.camera_prior import CameraPrior
 from dyn3r.bundle_adjustment.depth_prior import KNOWN_DEPTH_SIGMA, independent_prior
 from dyn3r.bundle_adjustment.measurements import dilate_masks, flow_measurements, regular_grid
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
-from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
+from dyn3r.bundle_adjustment.problem import (
+    BundleProblem,
+    Estimate,
+    Measurements,
+    in_batches,
+    to_device,
+)
 from dyn3r.io.workers import ordered_map
 from dyn3r.types import FlowFields, Geometry, Priors
 
@@ -32,12 +38,22 @@ class AdjustmentInputs:
     dynamic: Bool[np.ndarray, "n h w"] | None
     priors: Priors
     options: BundleAdjustmentOptions
+    device: str = "cpu"
+    """PyTorch device of the computation."""
+
+    @property
+    def grid(self) -> Int[np.ndarray, "k 2"]:
+        """Pixels of the samples that cameras are estimated from."""
+        return regular_grid(self.geometry.depth.shape[1:], CAMERA_SAMPLES)
 
 
 def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
-    """The problem on a grid of samples, and the aligned geometry as initial estimate."""
+    """The problem on a grid of samples, and the aligned geometry as initial estimate.
+
+    Flow, images and masks are sampled on the CPU, where they are; the samples go to the device.
+    """
     geometry, priors, options = inputs.geometry, inputs.priors, inputs.options
-    uv = regular_grid(geometry.depth.shape[1:], CAMERA_SAMPLES)
+    uv = inputs.grid
     dynamic = inputs.dynamic
     if dynamic is not None:
         dynamic = dilate_masks(dynamic, options.mask_margin)
@@ -55,7 +71,7 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
 
     problem = BundleProblem(
         uv=torch.from_numpy(uv.astype(np.float64)),
-        measurements=list(ordered_map(measured, range(len(K)))),
+        measurements=in_batches(list(ordered_map(measured, range(len(K)))), inputs.device),
         center=K[:, :2, 2].clone(),
         focal=K[:, [0, 1], [0, 1]].clone(),
         prior=independent_prior(
@@ -65,7 +81,7 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
         fixed=torch.from_numpy(fixed),
         camera_prior=stated_camera_prior(geometry, initial),
     )
-    return problem, initial
+    return to_device(problem, inputs.device), to_device(initial, inputs.device)
 
 
 def stated_camera_prior(geometry: Geometry, initial: Estimate) -> CameraPrior | None:

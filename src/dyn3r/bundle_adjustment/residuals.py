@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +16,9 @@ MIN_DEPTH_SHARE = 1e-3
 """Points nearer to the other camera than this share of the median depth of their frame have no
 weight."""
 
+Points = tuple[Float[Tensor, "m 2 k"], Float[Tensor, "m 2 k"], Float[Tensor, "m 2 k"]]
+"""Derivatives of residuals by the three coordinates of the point in the target camera."""
+
 
 @dataclass(frozen=True)
 class Derivatives:
@@ -26,21 +28,16 @@ class Derivatives:
     J_source = -J_target transport. So only the latter are stored.
     """
 
-    J: Float[Tensor, "m 7 2 k"]
-    """By the target camera (6: translation, rotation) and the log focal length."""
+    rows: Float[Tensor, "m 9 2 k"]
+    """By the target camera (6: translation, rotation), the log focal length and the log depth; then
+    the residuals themselves."""
     transport: Float[Tensor, "m 6 6"]
     """Adjoint of the relative pose of each pair, float64."""
 
-    def expansion(self) -> Float[Tensor, "m 7 13"]:
-        """E in J_all = J E: by the source camera, the target camera and the log focal length."""
-        E = self.transport.new_zeros(len(self.transport), 7, 13)
-        E[:, :6, :6] = -self.transport
-        E[:, torch.arange(7), torch.arange(6, 13)] = 1
-        return E
-
     def all(self) -> Float[Tensor, "m k 2 13"]:
         """By the source camera (6), the target camera (6) and the log focal length, float64."""
-        return torch.einsum("mark,mac->mkrc", self.J.double(), self.expansion())
+        J = self.rows[:, :7].double().permute(0, 3, 2, 1)
+        return torch.cat([-J[..., :6] @ self.transport[:, None], J], -1)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def residuals(
 ) -> Residuals:
     """Residuals of measurements, with derivatives by all unknowns, by depth alone, or without."""
     i, j, focal = measured.source, measured.target, problem.focal * estimate.log_focal.exp()
-    frames, row = torch.unique(i, return_inverse=True)
+    frames, row = measured.frames
     depth = estimate.log_depth[frames].exp()
     bearing = (problem.uv.T - problem.center[frames, :, None]) / focal[frames, :, None]
     X_i = torch.cat([bearing * depth[:, None], depth[:, None]], 1)[row]
@@ -83,39 +80,59 @@ def residuals(
     if derivatives == "none":
         return Residuals(error, in_front, None, None)
     # single precision suffices for the direction of a step and is twice as fast
-    by_point = _by_point(W.float(), (scale / z).float(), slope.float())
-    J_depth = _along(by_point, torch.bmm(R, X_i).float())
+    R_, X_i, scale, z, slope = (x.float() for x in (R, X_i, scale, z, slope))
+    rows = torch.empty((len(i), 9, *error.shape[:0:-1]), device=R.device)
+    by_point = _by_point(W.float(), scale / z, slope, rows)
+    J_depth = _along(by_point, torch.bmm(R_, X_i), rows[:, 7]).movedim(1, -1)
     if derivatives == "depth":
-        return Residuals(error, in_front, None, J_depth.movedim(1, -1))
-    sideways = torch.bmm(R[..., :2], X_i[:, :2]).float()
-    by_focal = _along(W.float(), (slope * scale).float()) - _along(by_point, sideways)
-    J = torch.stack([*by_point, *_cross(X.float(), by_point), by_focal], 1)
-    found = Derivatives(J, _transport(R, t))
-    return Residuals(error, in_front, found, J_depth.movedim(1, -1))
+        return Residuals(error, in_front, None, J_depth)
+    _cross(X.float(), by_point, rows)
+    _along(by_point, _by_focal(R_, t.float(), X_i), rows[:, 6])
+    rows[:, 8] = error.movedim(-1, 1)
+    return Residuals(error, in_front, Derivatives(rows, _transport(R, t)), J_depth)
 
 
 def _by_point(
-    W: Float[Tensor, "2 m 2 k"], scale: Float[Tensor, "m 2 k"], slope: Float[Tensor, "m 2 k"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Derivatives (m 2 k) by the three coordinates of the point in the target camera."""
-    a, b = W[0] * scale[:, None, 0], W[1] * scale[:, None, 1]
-    return a, b, -torch.addcmul(a * slope[:, None, 0], b, slope[:, None, 1])
+    W: Float[Tensor, "2 m 2 k"],
+    scale: Float[Tensor, "m 2 k"],
+    slope: Float[Tensor, "m 2 k"],
+    rows: Float[Tensor, "m 9 2 k"],
+) -> Points:
+    """Write the first rows: by the three coordinates of the point in the target camera."""
+    a, b, c = rows[:, 0], rows[:, 1], rows[:, 2]
+    torch.mul(W[0], scale[:, None, 0], out=a)
+    torch.mul(W[1], scale[:, None, 1], out=b)
+    torch.mul(a, slope[:, None, 0], out=c).addcmul_(b, slope[:, None, 1]).neg_()
+    return a, b, c
 
 
-def _along(columns: Sequence[Tensor] | Tensor, x: Float[Tensor, "m c k"]) -> Float[Tensor, "m 2 k"]:
-    """Sum of the columns (m 2 k) times the coordinates of x."""
-    total = columns[0] * x[:, None, 0]
-    for c in range(1, len(columns)):
-        total = torch.addcmul(total, columns[c], x[:, None, c])
-    return total
+def _along(
+    by_point: Points, x: Float[Tensor, "m 3 k"], row: Float[Tensor, "m 2 k"]
+) -> Float[Tensor, "m 2 k"]:
+    """Write the derivatives by a movement of the points along x into a row."""
+    torch.mul(by_point[0], x[:, None, 0], out=row)
+    return row.addcmul_(by_point[1], x[:, None, 1]).addcmul_(by_point[2], x[:, None, 2])
 
 
-def _cross(
-    X: Float[Tensor, "m 3 k"], by_point: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """X x derivative by the point: the derivatives by a rotation."""
-    (x, y, z), (a, b, c) = X[:, :, None].unbind(1), by_point
-    return y * c - z * b, z * a - x * c, x * b - y * a
+def _cross(X: Float[Tensor, "m 3 k"], by_point: Points, rows: Float[Tensor, "m 9 2 k"]) -> None:
+    """Write the derivatives by a rotation, X x derivative by the point."""
+    for axis in range(3):
+        after, last = (axis + 1) % 3, (axis + 2) % 3
+        torch.mul(by_point[last], X[:, None, after], out=rows[:, 3 + axis])
+        rows[:, 3 + axis].addcmul_(by_point[after], X[:, None, last], value=-1)
+
+
+def _by_focal(
+    R: Float[Tensor, "m 3 3"], t: Float[Tensor, "m 3"], X_i: Float[Tensor, "m 3 k"]
+) -> Float[Tensor, "m 3 k"]:
+    """Movement of the points that acts like a change of the log focal length of both cameras.
+
+    x and y of the points grow with the focal length of the target camera, and x and y in the source
+    camera shrink with its own: (x, y, 0) - R (x_i, y_i, 0), in which most of x and y cancels.
+    """
+    A, b = torch.zeros_like(R), t[..., None].clone()
+    A[:, :2, 2], A[:, 2, :2], b[:, 2] = R[:, :2, 2], -R[:, 2, :2], 0
+    return torch.baddbmm(b, A, X_i)
 
 
 def _transport(R: Float[Tensor, "m 3 3"], t: Float[Tensor, "m 3"]) -> Float[Tensor, "m 6 6"]:

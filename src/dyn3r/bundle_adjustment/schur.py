@@ -1,16 +1,21 @@
-"""Normal equations of bundle adjustment with depths eliminated (Schur complement)."""
+"""Normal equations of bundle adjustment with depths eliminated (Schur complement).
+
+Frames are worked on in groups (`FrameGroup`). The unknowns of a frame are the cameras in which its
+samples are measured, and the focal length. Its own camera moves the points like those, transported
+by the relative pose (`Derivatives.transport`), so its rows follow from theirs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
+from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, FrameGroup, Measurements
+from dyn3r.bundle_adjustment.reduced_system import CameraBlocks, solve_dense, solve_sparse
 from dyn3r.bundle_adjustment.residuals import residuals, robust_weight
 from dyn3r.geometry.cameras import cross_matrix
 
@@ -23,23 +28,39 @@ MIN_SPARSE_UNKNOWNS = 1200
 
 
 @dataclass(frozen=True)
-class FrameBlock:
-    """Second derivatives of the measurements whose samples belong to one frame."""
+class FrameBlocks:
+    """Second derivatives of the measurements whose samples belong to the frames of a group.
 
-    unknowns: Int[Tensor, " l"]
-    """Indices: the camera of this frame, the other cameras, the log focal length."""
-    cameras: Float[Tensor, "m 13 13"]
-    """Per pair, by this camera, the other camera and the log focal length."""
-    mixed: Float[Tensor, "l k"]
+    The l = 6 p + 1 unknowns of a frame are the cameras of its pairs and the log focal length.
+    """
+
+    group: FrameGroup
+    transport: Float[Tensor, "f p 6 6"]
+    """Adjoint of the relative pose of every pair."""
+    pairs: Float[Tensor, "f p 7 7"]
+    """By the camera of the pair and the log focal length."""
+    mixed: Float[Tensor, "f l k"]
     """By unknown and log depth; single precision suffices and takes half the memory."""
+
+    @property
+    def own(self) -> Float[Tensor, "f 6 q"]:
+        """Rows of the frames' own cameras from those of the q = 6 p unknowns of other cameras."""
+        return -self.transport.permute(0, 3, 1, 2).flatten(2)
+
+    def gathered(self, change: Float[Tensor, " u"]) -> Float[Tensor, "f l"]:
+        """The unknowns of every frame, with the changes of its own camera transported."""
+        cameras = change[:-1].view(-1, 6)
+        own = (self.transport @ cameras[self.group.frames][:, None, :, None])[..., 0]
+        moved = (cameras[self.group.targets] - own).flatten(1)
+        return torch.cat([moved, change[-1].expand(len(moved), 1)], 1)
 
 
 @dataclass(frozen=True)
 class LinearSystem:
     """Normal equations at an estimate. Unknowns: six per camera, then the log focal length."""
 
-    blocks: list[FrameBlock | None]
-    """Of every frame."""
+    blocks: list[FrameBlocks]
+    """Of all frames with measurements."""
     prior: Float[Tensor, " u"]
     """Diagonal of the priors."""
     diagonal: Float[Tensor, " u"]
@@ -54,36 +75,26 @@ class LinearSystem:
 
 def linearise(problem: BundleProblem, estimate: Estimate, width: float) -> LinearSystem:
     """Gauss-Newton normal equations with robust weights."""
-    n, unknowns = len(estimate.R), 6 * len(estimate.R) + 1
-    prior, gradient, diagonal = (estimate.R.new_zeros(unknowns) for _ in range(3))
+    n = len(estimate.R)
+    prior, gradient, diagonal = (estimate.R.new_zeros(6 * n + 1) for _ in range(3))
     information = torch.zeros_like(estimate.log_depth)
     depth_gradient = problem.prior.gradient(estimate.log_depth)
-    blocks: list[FrameBlock | None] = [None] * n
+    blocks: list[FrameBlocks] = []
     for measured in problem.batches:
-        found, m = residuals(problem, estimate, measured), len(measured.target)
-        by, J_depth = found.derivatives, found.J_depth
+        found = residuals(problem, estimate, measured)
+        by, w = found.derivatives, robust_weight(measured, found, width)[:, None].float()
         assert by is not None
-        assert J_depth is not None
-        J_depth, error = J_depth.movedim(-1, 1), found.error.movedim(-1, 1).float()
-        w = robust_weight(measured, found, width)[:, None].float()
-        weighted, E = by.J * w[:, None], by.expansion()
-        J, across = by.J.view(m, 7, -1), weighted.view(m, 7, -1)
-        H = E.transpose(1, 2) @ torch.bmm(across, J.transpose(1, 2)).double() @ E
+        weighted = by.rows[:, :7] * w[:, None]
+        products = torch.bmm(weighted.flatten(2), by.rows.flatten(2).transpose(1, 2)).double()
+        H, slope = products[..., :7], products[..., 8]
         H = (H + H.transpose(1, 2)) / 2  # exactly symmetric, whichever half a solver reads
-        slope = torch.bmm(across, error.reshape(m, -1, 1))[..., 0].double()
-        slope = (E.transpose(1, 2) @ slope[..., None])[..., 0]
-        weighted_depth = w * J_depth
-        information.index_add_(0, measured.source, _sum_of_two(weighted_depth * J_depth).double())
-        depth_gradient.index_add_(0, measured.source, _sum_of_two(weighted_depth * error).double())
-        for total, value in ((gradient, slope), (diagonal, H.diagonal(dim1=1, dim2=2))):
-            cameras = total[:-1].view(n, 6)
-            cameras.index_add_(0, measured.source, value[:, :6])
-            cameras.index_add_(0, measured.target, value[:, 6:12])
-            total[-1] += value[:, 12].sum()
-        mixed = _sum_of_two(weighted * J_depth[:, None], 2)
-        for i, rows in _rows_by_frame(measured.source):
-            indices = _indices(i, measured.target[rows], n)
-            blocks[i] = FrameBlock(indices, H[rows], _merge_rows(mixed[rows], by.transport[rows]))
+        _add_by_camera(gradient, measured, slope, -_across(by.transport, slope[:, :6]))
+        own = ((H[:, :6, :6] @ by.transport) * by.transport).sum(1)
+        _add_by_camera(diagonal, measured, H.diagonal(dim1=1, dim2=2), own)
+        mixed = _times_two(by.rows, w * by.rows[:, 7])
+        information.index_add_(0, measured.source, mixed[:, 7].double())
+        depth_gradient.index_add_(0, measured.source, mixed[:, 8].double())
+        blocks.extend(_frame_blocks(measured, by.transport, H, mixed[:, :7]))
     if problem.focal_sigma > 0:
         prior[-1] = problem.focal_sigma**-2
         gradient[-1] += estimate.log_focal * prior[-1]
@@ -101,44 +112,46 @@ def linearise(problem: BundleProblem, estimate: Estimate, width: float) -> Linea
     )
 
 
-def _sum_of_two(x: Tensor, axis: int = 1) -> Tensor:
-    """Sum over an axis of length two; faster than `sum`."""
-    first, second = x.unbind(axis)
-    return first + second
+def _times_two(rows: Float[Tensor, "m a 2 k"], x: Float[Tensor, "m 2 k"]) -> Float[Tensor, "m a k"]:
+    """Products of every row with x, summed over both coordinates."""
+    out = rows[:, :, 0] * x[:, None, 0]
+    return out.addcmul_(rows[:, :, 1], x[:, None, 1])
 
 
-def _rows_by_frame(source: Int[Tensor, " m"]) -> Iterator[tuple[int, slice]]:
-    """Each frame and its rows, which are consecutive."""
-    frames, counts = torch.unique_consecutive(source, return_counts=True)
-    start = 0
-    for i, count in zip(frames.tolist(), counts.tolist()):
-        yield i, slice(start, start + count)
-        start += count
+def _across(transport: Float[Tensor, "m 6 6"], x: Float[Tensor, "m 6"]) -> Float[Tensor, "m 6"]:
+    """The transposed matrices times x."""
+    return (transport.transpose(1, 2) @ x[..., None])[..., 0]
 
 
-def _indices(i: int, frames: Tensor, n: int) -> Int[Tensor, " l"]:
-    six = torch.arange(6)
-    others = (6 * frames[:, None] + six).flatten()
-    return torch.cat([6 * i + six, others, torch.tensor([6 * n])])
+def _add_by_camera(
+    total: Float[Tensor, " u"],
+    measured: Measurements,
+    other: Float[Tensor, "m 7"],
+    own: Float[Tensor, "m 6"],
+) -> None:
+    """Add values of pairs: of the target camera and the focal length, and of the source camera."""
+    cameras = total[:-1].view(-1, 6)
+    cameras.index_add_(0, measured.source, own)
+    cameras.index_add_(0, measured.target, other[:, :6])
+    total[-1] += other[:, 6].sum()
 
 
-def _merge_rows(
-    by_pair: Float[Tensor, "m 7 k"], transport: Float[Tensor, "m 6 6"]
-) -> Float[Tensor, "l k"]:
-    """Rows of all pairs; the source camera and the focal length are common to them."""
-    m, _, k = by_pair.shape
-    targets = by_pair[:, :6].reshape(6 * m, k)
-    source = transport.float().reshape(6 * m, 6).T @ targets
-    return torch.cat([-source, targets, by_pair[:, 6:].sum(0)])
-
-
-def _merge_blocks(H: Float[Tensor, "m 13 13"]) -> Float[Tensor, "l l"]:
-    """The blocks of all pairs in one matrix."""
-    m = len(H)
-    out, six = H.new_zeros(6 * m + 7, 6 * m + 7), torch.arange(6)
-    source, focal = six.expand(m, 6), torch.full((m, 1), 6 * m + 6)
-    at = torch.cat([source, 6 + 6 * torch.arange(m)[:, None] + six, focal], 1)
-    return out.index_put_((at[:, :, None], at[:, None, :]), H, accumulate=True)
+def _frame_blocks(
+    measured: Measurements,
+    by_pair: Float[Tensor, "m 6 6"],
+    H: Float[Tensor, "m 7 7"],
+    mixed: Float[Tensor, "m 7 k"],
+) -> Iterator[FrameBlocks]:
+    """Second derivatives of every pair at its place in the groups of frames."""
+    for group in measured.groups:
+        f, p = group.targets.shape
+        transport, pairs = H.new_zeros(f, p, 6, 6), H.new_zeros(f, p, 7, 7)
+        transport[group.places], pairs[group.places] = by_pair[group.rows], H[group.rows]
+        by_depth = mixed.new_zeros(f, 6 * p + 1, mixed.shape[-1])
+        some = mixed if len(group.rows) == len(mixed) else mixed[group.rows]
+        by_depth[:, :-1].view(f, p, 6, -1)[group.places] = some[:, :6]
+        by_depth[:, -1].index_add_(0, group.places[0], some[:, 6])
+        yield FrameBlocks(group, transport, pairs, by_depth)
 
 
 @dataclass(frozen=True)
@@ -159,10 +172,21 @@ class DepthInverse:
         inner = self.S @ (self.V.transpose(1, 2) @ x[..., None])
         return x / self.diagonal + (self.V @ inner)[..., 0]
 
-    def quadratic(self, i: int, x: Float[Tensor, "l k"]) -> Float[Tensor, "l l"]:
-        """x inverse x^T for frame i."""
-        across = x @ self.V[i]
-        return (x / self.diagonal[i]) @ x.T + (across @ self.S[i]) @ across.T
+    def quadratic(
+        self, frames: Int[Tensor, " f"], x: Float[Tensor, "f l k"], last: Float[Tensor, "n k"]
+    ) -> Float[Tensor, "f l1 l1"]:
+        """Y inverse Y^T for some frames, where Y is x with a row of `last` added; l1 = l + 1."""
+        (f, size, k), b = x.shape, self.V.shape[-1]
+        rows = self.V.new_empty(f, size + 1 + b, k)
+        diagonal = self.diagonal[frames, None]
+        rows[:, :size], rows[:, size] = x, last[frames]
+        rows[:, size + 1 :] = self.V[frames].transpose(1, 2) * diagonal
+        rows *= diagonal.rsqrt()
+        out = torch.bmm(rows[:, : size + 1], rows.transpose(1, 2))
+        if not b:
+            return out
+        across = out[..., size + 1 :]
+        return torch.baddbmm(out[..., : size + 1], across @ self.S[frames], across.transpose(1, 2))
 
 
 def depth_inverse(problem: BundleProblem, system: LinearSystem, damping: float) -> DepthInverse:
@@ -178,21 +202,15 @@ def damped_step(
 ) -> Estimate | None:
     """The estimate after a Levenberg-Marquardt step; None if the system is singular."""
     n, depth = len(estimate.R), depth_inverse(problem, system, damping)
-    right, diagonal = system.gradient.clone(), system.diagonal
-    solved = depth.times(system.depth_gradient)
-    for i, block in enumerate(system.blocks):
-        if block is not None:
-            right.index_add_(0, block.unknowns, -(block.mixed.double() @ solved[i]))
+    diagonal = system.diagonal
     damped = system.prior + damping * diagonal + 1e-9 * diagonal.mean().clamp(min=1e-9)
-    focal_free = torch.tensor([problem.focal_sigma > 0])
-    free = torch.cat([~problem.fixed.repeat_interleave(6), focal_free])
-    change = solve_reduced(system, depth, damped, -right, free)
+    right = (-system.gradient, -system.depth_gradient)
+    change = solve_reduced(system, depth, damped, right, problem.free)
     if change is None:
         return None
     slope = system.depth_gradient.clone()
-    for i, block in enumerate(system.blocks):
-        if block is not None:
-            slope[i] += block.mixed.double().T @ change[block.unknowns]
+    for block in system.blocks:
+        slope[block.group.frames] += (block.gathered(change)[:, None] @ block.mixed.double())[:, 0]
     camera = change[:-1].reshape(n, 6)
     rotation = torch.linalg.matrix_exp(cross_matrix(camera[:, 3:]))
     depth_step = depth.times(slope).clamp(-MAX_LOG_DEPTH_STEP, MAX_LOG_DEPTH_STEP)
@@ -208,67 +226,51 @@ def solve_reduced(
     system: LinearSystem,
     depth: DepthInverse,
     diagonal: Float[Tensor, " u"],
-    right: Float[Tensor, " u"],
+    right: tuple[Float[Tensor, " u"], Float[Tensor, "n k"]],
     free: Bool[Tensor, " u"],
 ) -> Float[Tensor, " u"] | None:
-    """Solution of the reduced system, 0 for fixed unknowns; None if it is singular.
+    """Cameras and focal length of the solution, 0 for fixed unknowns; None if it is singular.
 
-    Large systems are solved sparsely (SuperLU) if most frames are not connected by pairs.
+    `diagonal` is added to the system; `right`: right-hand sides by them and by log depth. Large
+    systems are solved sparsely (SuperLU) if most frames are not connected by pairs.
     """
-    entries = sum(len(block.unknowns) ** 2 for block in system.blocks if block is not None)
-    sparse = len(right) > MIN_SPARSE_UNKNOWNS and entries < len(right) ** 2 / 2
-    change = torch.zeros_like(right)
-    if not free.any():
-        return change
-    blocks = _reduced_blocks(system, depth)
-    solve = _solve_sparse if sparse else _solve_dense
-    found = solve(blocks, diagonal, right, free)
-    if found is None:
-        return None
-    change[free] = found
-    return change
+    blocks = (_reduced_blocks(block, depth, right[1]) for block in system.blocks)
+    solve = solve_sparse if _is_sparse(system) else solve_dense
+    return solve(blocks, diagonal, right[0], free)
 
 
-def _reduced_blocks(system: LinearSystem, depth: DepthInverse) -> Iterator[tuple[Tensor, Tensor]]:
-    """Contribution of each frame to the reduced system: indices and matrix."""
-    for i, block in enumerate(system.blocks):
-        if block is not None:
-            mixed = block.mixed.double()
-            eliminated = depth.quadratic(i, mixed)
-            yield block.unknowns, _merge_blocks(block.cameras) - eliminated
+def _is_sparse(system: LinearSystem) -> bool:
+    """Whether the reduced matrix is large, and most of it is 0."""
+    size, entries = len(system.gradient), 0
+    for block in system.blocks:
+        f, p = block.group.targets.shape
+        entries += f * (6 * p + 7) ** 2
+    return size > MIN_SPARSE_UNKNOWNS and entries < size**2 / 2
 
 
-def _solve_dense(
-    blocks: Iterator[tuple[Tensor, Tensor]], diagonal: Tensor, right: Tensor, free: Tensor
-) -> Tensor | None:
-    matrix = torch.diag(diagonal)
-    for indices, block in blocks:
-        matrix.index_put_((indices[:, None], indices), block, accumulate=True)
-    factor, failed = torch.linalg.cholesky_ex(matrix[free][:, free])
-    return None if int(failed) else torch.cholesky_solve(right[free, None], factor)[:, 0]
-
-
-def _solve_sparse(
-    blocks: Iterator[tuple[Tensor, Tensor]], diagonal: Tensor, right: Tensor, free: Tensor
-) -> Tensor | None:
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.linalg import splu
-
-    every = torch.arange(len(right))
-    rows, columns, values = [every], [every], [diagonal]
-    for indices, block in blocks:
-        rows.append(indices[:, None].expand_as(block).flatten())
-        columns.append(indices.expand_as(block).flatten())
-        values.append(block.flatten())
-    at = (torch.cat(rows).numpy(), torch.cat(columns).numpy())
-    matrix = coo_matrix((torch.cat(values).numpy(), at), shape=(len(right), len(right))).tocsc()
-    kept = np.flatnonzero(free.numpy())
-    symmetric = {"SymmetricMode": True}
-    try:
-        factor = splu(
-            matrix[kept][:, kept], "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=symmetric
-        )
-    except RuntimeError:  # exactly singular
-        return None
-    found = torch.from_numpy(factor.solve(right[free].numpy()))
-    return found if bool(found.isfinite().all()) else None
+def _reduced_blocks(
+    block: FrameBlocks, depth: DepthInverse, right: Float[Tensor, "n k"]
+) -> CameraBlocks:
+    """Contribution of the frames of a group to the reduced system, and to its right-hand side."""
+    group, own, pairs = block.group, block.own, block.pairs
+    (f, p), q = group.targets.shape, 6 * group.targets.shape[1]
+    matrix = -depth.quadratic(group.frames, block.mixed, right)
+    others = matrix[:, :q, :q].view(f, p, 6, p, 6)
+    others.diagonal(dim1=1, dim2=3).add_(pairs[:, :, :6, :6].permute(0, 2, 3, 1))
+    border, corner = matrix[:, :q, q:], matrix[:, q, q:].sum(0)
+    border[..., 0] += pairs[:, :, :6, 6].flatten(1)
+    corner[0] += pairs[:, :, 6, 6].sum()
+    mixed = torch.bmm(own, matrix[:, :q, :q])
+    by_pair = mixed.view(f, 6, p, 6).transpose(1, 2)
+    i, j = group.frames[:, None].expand(f, p), group.targets
+    row = [j[:, :, None].expand(f, p, p), i, j, group.frames]
+    column = [j[:, None].expand(f, p, p), j, i, group.frames]
+    values = [others.transpose(2, 3), by_pair, by_pair.transpose(2, 3), mixed @ own.transpose(1, 2)]
+    return CameraBlocks(
+        row=torch.cat([x.flatten() for x in row]),
+        column=torch.cat([x.flatten() for x in column]),
+        values=torch.cat([x.reshape(-1, 6, 6) for x in values]),
+        camera=torch.cat([j.flatten(), group.frames]),
+        border=torch.cat([border.reshape(-1, 6, 2), own @ border]),
+        corner=corner,
+    )

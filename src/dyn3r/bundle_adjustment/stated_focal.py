@@ -20,6 +20,7 @@ def adjust_with_stated_focal(
     dynamic: Bool[np.ndarray, "n h w"],
     priors: Priors,
     progress: Progress = no_progress,
+    device: str = "cpu",
 ) -> Geometry:
     """The calibrated adjustment, and what becomes of a focal length with a standard error.
 
@@ -27,8 +28,9 @@ def adjust_with_stated_focal(
     what flow says, it is kept. Arguments and result are those of `calibrated_bundle_adjust`.
     """
     adjust = partial(
-        calibrated_bundle_adjust, images=images, flow=flow, dynamic=dynamic, progress=progress
-    )
+        calibrated_bundle_adjust, images=images, flow=flow, dynamic=dynamic, progress=progress,
+        device=device,
+    )  # fmt: skip
     sigma = priors.focal_sigma
     if sigma == 0 or priors.K is None:
         return adjust(initial, priors=priors)

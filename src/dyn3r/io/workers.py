@@ -121,9 +121,9 @@ def threads_on(device: Any) -> int | None:
     return None if torch.device(device).type == "cpu" else 1
 
 
-def side_by_side(*calls: Callable[[], Result]) -> list[Result]:
+def side_by_side(*calls: Callable[[], Result], count: int | None = None) -> list[Result]:
     """Results of calls that do not depend on each other, in order; see `ordered_map`."""
-    return list(ordered_map(lambda call: call(), calls))
+    return list(ordered_map(lambda call: call(), calls, count))
 
 
 class Stopped(Exception):

@@ -23,7 +23,7 @@ from dyn3r.geometry.reprojection import homographies
 from dyn3r.mvs.source_frames import overlap_and_parallax
 from dyn3r.scene.scene import Scene
 from dyn3r.scene.windows.join import blended, moved
-from dyn3r.types import Clip, Geometry, Progress, no_progress
+from dyn3r.types import Clip, Geometry, RunContext
 
 LEAST_OVERLAP = 0.75
 """Share of a key frame that the next one still sees. 0.6 and 0.85 give a similar result
@@ -54,7 +54,7 @@ def with_key_frames_adjusted(
     estimator: FlowEstimator,
     longest: int,
     focal_sigma: float,
-    progress: Progress = no_progress,
+    context: RunContext,
 ) -> tuple[Scene, dict[str, Any]]:
     """The scene after the adjustment, and what was found.
 
@@ -70,13 +70,14 @@ def with_key_frames_adjusted(
         return scene, about
     flow = measure_flow(
         scene.images[keys], pairs, estimator, ignored=clip.overlay, memory_gb=FLOW_MEMORY_GB,
-        progress=progress,
+        progress=context.progress,
     )  # fmt: skip
     judged = {tuple(pair) for pair in pairs[left_out].tolist()}
     unused = np.array([(min(edge), max(edge)) in judged for edge in flow.edges.tolist()], bool)
     found = adjust_from_start(
         geometry_of(scene, keys), scene.images[keys], flow, dynamic=scene.dynamic[keys],
-        left_out=unused, focal_sigma=focal_sigma, progress=progress,
+        left_out=unused, focal_sigma=focal_sigma, progress=context.progress,
+        device=context.device,
     )  # fmt: skip
     if found is None:
         return scene, about

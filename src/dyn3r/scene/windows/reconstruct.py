@@ -228,7 +228,7 @@ def _finished(
             if scene.metadata["plan"]["bundle_adjustment"]:
                 scene, windows["key_frames"] = with_key_frames_adjusted(
                     scene, work.clip, work.flow_estimator(), work.plan.longest,
-                    0.0 if focal is None else focal.sigma, context.progress,
+                    0.0 if focal is None else focal.sigma, context,
                 )  # fmt: skip
     up = find_up(scene)
     seconds = {stage: round(value, 2) for stage, value in context.seconds.items()}
