@@ -146,7 +146,7 @@ def test_evidence_stays_on_the_device(half: bool) -> None:
     assert read + network <= transfers.bytes_to_device < read + network + 4 * h * w
 
 
-def test_the_second_look_at_masks_stays_on_the_device() -> None:
+def test_the_second_motion_pass_stays_on_the_device() -> None:
     """The background model and its network: only the probability comes back."""
     images, found = walls(sideways(6))
     n, h, w = found.depth.shape

@@ -11,6 +11,7 @@ import torch
 from tests.oracles import background_model as oracle
 from textured_wall import H, W, wall
 
+import dyn3r.geometry.reprojection as reprojection
 import dyn3r.motion.background_model as model
 from dyn3r.geometry.inpainting import inpaint_depth
 from dyn3r.motion.background_model import MIN_FRAMES
@@ -186,6 +187,6 @@ def test_the_same_as_warps_by_opencv(step: float) -> None:
 def test_pairs_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     given = with_noise()
     alone = background_evidence(*given)
-    monkeypatch.setattr(model, "PIXELS_AT_ONCE", 3 * H * W)
+    monkeypatch.setattr(reprojection, "PIXELS_AT_ONCE", 3 * H * W)
     for one, three in zip(alone, background_evidence(*given)):
         np.testing.assert_array_equal(one, three)

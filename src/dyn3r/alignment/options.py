@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dyn3r.errors import InputError
+from dyn3r.io.devices import float64_device
 
 DEFAULT_PIXELS = 1536
 """Pixels per frame that cameras are estimated from where `AlignmentOptions.pixels` is 0.
@@ -55,7 +56,7 @@ class AlignmentOptions:
         """These options with `device` in place of `auto`."""
         if self.device != "auto":
             return self
-        return replace(self, device="cpu" if device.startswith("mps") else device)
+        return replace(self, device=float64_device(device))
 
     def __post_init__(self) -> None:
         """Raise InputError for values out of range."""

@@ -24,6 +24,7 @@ from dyn3r.bundle_adjustment.focal_uncertainty import focal_sigma
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem
 from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem, log_depth_at
+from dyn3r.io.devices import float64_device
 from dyn3r.io.workers import on_one_thread
 from dyn3r.types import FlowFields, Geometry, Priors, Progress, no_progress
 
@@ -150,8 +151,8 @@ def adjustment_inputs(
 ) -> AdjustmentInputs:
     """The arguments with defaults, and the standard errors that the geometry states."""
     options = with_stated_sigmas(options or BundleAdjustmentOptions(), geometry)
-    device = "cpu" if device.startswith("mps") else device
-    return AdjustmentInputs(geometry, images, flow, dynamic, priors or Priors(), options, device)
+    there, known = float64_device(device), priors or Priors()
+    return AdjustmentInputs(geometry, images, flow, dynamic, known, options, there)
 
 
 def carried_out(work: Callable[[Progress], Result], device: str, progress: Progress) -> Result:
@@ -211,11 +212,8 @@ def _adjusted(
 ) -> Geometry:
     """The geometry with the solution; fixed cameras are kept exactly."""
     solution, estimate = found.solution, found.solution.estimate
-    T = np.tile(np.eye(4), (len(estimate.R), 1, 1))
-    R, t = estimate.R.cpu().numpy(), estimate.t.cpu().numpy()
-    T[:, :3, :3] = R.transpose(0, 2, 1)
-    T[:, :3, 3] = -np.einsum("nji,nj->ni", R, t)
-    T = np.where(found.problem.fixed.cpu().numpy()[:, None, None], geometry.T_world_camera, T)
+    known = found.problem.fixed.cpu().numpy()[:, None, None]
+    T = np.where(known, geometry.T_world_camera, estimate.T_world_camera)
     K = geometry.K.copy()
     K[:, [0, 1], [0, 1]] *= float(estimate.log_focal.exp())
     return replace(

@@ -94,7 +94,7 @@ def adjust_from_start(
     priors = Priors(K=geometry.K) if focal_sigma == 0 else Priors()
     options = BundleAdjustmentOptions(focal_sigma=focal_sigma or 1.0)
     whole = adjustment_inputs(geometry, images, flow, dynamic, priors, options, device)
-    problem, start = build_problem(replace(whole, flow=flow_part(flow, ~left_out)))
+    problem, start = build_problem(replace(whole, flow=flow.part(~left_out)))
     if not any(m is not None and bool((m.weight > 0).any()) for m in problem.measurements):
         return None
 
@@ -104,11 +104,11 @@ def adjust_from_start(
         return _solved(counted, start, options, Adjustments(report, STAGE, 2 + NOISE_ROUNDS))
 
     noisy, found = carried_out(solved, whole.device, progress)
-    others, _ = build_problem(replace(whole, flow=flow_part(flow, left_out)))
+    others, _ = build_problem(replace(whole, flow=flow.part(left_out)))
     information = linearise(noisy, found, KERNEL_WIDTH).information
     change = (found.log_depth - start.log_depth).masked_fill(information == 0, torch.nan)
     return Correction(
-        T_world_camera=_camera_to_world(found),
+        T_world_camera=found.T_world_camera,
         log_scale=change.nanmedian(1).values.nan_to_num(0.0).cpu().numpy(),
         scale_sigma=information.sum(1).rsqrt().cpu().numpy(),
         log_focal=float(found.log_focal),
@@ -137,17 +137,3 @@ def _solved(
     centre = -(start.R.mT @ start.t[..., None])
     t = -(turned.R @ centre)[..., 0]
     return noisy, replace(turned, t=t, log_depth=start.log_depth)
-
-
-def flow_part(flow: FlowFields, rows: Bool[np.ndarray, " m"]) -> FlowFields:
-    """Some of the flow fields."""
-    maps = (flow.visible, flow.whitening)
-    visible, whitening = (None if x is None else np.asarray(x)[rows] for x in maps)
-    return FlowFields(flow.edges[rows], np.asarray(flow.flow)[rows], visible, whitening)
-
-
-def _camera_to_world(estimate: Estimate) -> Float[np.ndarray, "n 4 4"]:
-    T = torch.eye(4).to(estimate.R).repeat(len(estimate.R), 1, 1)
-    T[:, :3, :3] = estimate.R.mT
-    T[:, :3, 3] = -(estimate.R.mT @ estimate.t[..., None])[..., 0]
-    return np.asarray(T.cpu().numpy())

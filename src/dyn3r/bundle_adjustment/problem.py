@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -211,6 +212,15 @@ class Estimate:
     log_depth: Float[Tensor, "n k"]
     log_focal: Float[Tensor, ""]
     """Logarithm of the factor on all focal lengths."""
+
+    @property
+    def T_world_camera(self) -> Float[np.ndarray, "n 4 4"]:
+        """Camera to world."""
+        T = np.tile(np.eye(4), (len(self.R), 1, 1))
+        R, t = self.R.cpu().numpy(), self.t.cpu().numpy()
+        T[:, :3, :3] = R.transpose(0, 2, 1)
+        T[:, :3, 3] = -np.einsum("nji,nj->ni", R, t)
+        return T
 
 
 Held = TypeVar("Held")

@@ -89,6 +89,28 @@ def static_flow(
     return places(P, depth, 0, step)[0].sub_(torch.stack(torch.meshgrid(u, v, indexing="xy")))
 
 
+def maps_to(
+    K: Float[np.ndarray, "n 3 3"],
+    T_world_camera: Float[np.ndarray, "n 4 4"],
+    others: Sequence[Sequence[int]],
+    size_hw: tuple[int, int],
+    device: torch.device,
+) -> tuple[Float32[Tensor, "_ 3 4"], ...]:
+    """`unit_homographies` from each frame to others, on a device. One transfer."""
+    maps = [
+        unit_homographies(K, T_world_camera, t, np.array(frames, int), size_hw)
+        for t, frames in enumerate(others)
+    ]
+    every = torch.from_numpy(np.concatenate(maps)).to(device)
+    return torch.split(every, [len(frames) for frames in others])
+
+
+def frames_at_once(size_hw: tuple[int, int], device: torch.device) -> int:
+    """Frames that are looked up together."""
+    pixels = PIXELS_AT_ONCE if device.type == "cpu" else PIXELS_AT_ONCE_ELSEWHERE
+    return max(1, pixels // (size_hw[0] * size_hw[1]))
+
+
 class FramesAround:
     """The frames that are near each frame in time, and maps of its pixels to them, on a device."""
 
@@ -101,15 +123,9 @@ class FramesAround:
         device: torch.device,
     ) -> None:
         """`near`: successive frames around each frame, with itself. One transfer, of the maps."""
-        self.near, (h, w) = near, size_hw
-        maps = [
-            unit_homographies(K, T_world_camera, t, np.array(frames), size_hw)
-            for t, frames in enumerate(near)
-        ]
-        every = torch.from_numpy(np.concatenate(maps)).to(device)
-        self.maps = torch.split(every, [len(frames) for frames in near])
-        pixels = PIXELS_AT_ONCE if device.type == "cpu" else PIXELS_AT_ONCE_ELSEWHERE
-        self.at_once = max(1, pixels // (h * w))
+        self.near = near
+        self.maps = maps_to(K, T_world_camera, near, size_hw, device)
+        self.at_once = frames_at_once(size_hw, device)
 
     def parts(self, t: int, times: int = 1) -> Iterator[tuple[Float[Tensor, "k 3 4"], slice]]:
         """Maps from frame t to some of the other frames near it, and which frames those are.

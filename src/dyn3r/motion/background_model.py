@@ -22,11 +22,11 @@ from dyn3r.geometry.filters import gaussian_blur, lowest_first, window_max
 from dyn3r.geometry.inpainting import inpaint_depth
 from dyn3r.geometry.reprojection import (
     MIN_DEPTH,
-    PIXELS_AT_ONCE,
-    PIXELS_AT_ONCE_ELSEWHERE,
+    frames_at_once,
+    maps_to,
     places,
-    unit_homographies,
 )
+from dyn3r.io.devices import on_device
 from dyn3r.io.workers import kept_results, ordered_map, threads_on
 from dyn3r.types import Progress, no_progress
 
@@ -84,10 +84,7 @@ def background_evidence(
     """
     n, h, w = depth.shape
     filled = inpaint_depth(depth, dynamic).astype(np.float32)
-    pictures, surface, excluded = (
-        torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
-        for x in (images, filled, dynamic)
-    )
+    pictures, surface, excluded = (on_device(x, device) for x in (images, filled, dynamic))
     lookup = _Lookup(pictures, surface, excluded, K, T_world_camera)
     out = BackgroundEvidence(
         torch.empty(n, h, w, device=device), torch.empty(n, 3, h, w, device=device)
@@ -131,14 +128,8 @@ class _Lookup:
         n, h, w = depth.shape
         self.images, self.depth, self.dynamic, self.size_hw = images, depth, dynamic, (h, w)
         self.others = [other_frames(t, n) for t in range(n)]
-        maps = [
-            unit_homographies(K, T_world_camera, t, np.array(others, int), (h, w))
-            for t, others in enumerate(self.others)
-        ]
-        every = torch.from_numpy(np.concatenate(maps)).to(depth.device)
-        self.maps = torch.split(every, [len(others) for others in self.others])
-        pixels = PIXELS_AT_ONCE if depth.is_cpu else PIXELS_AT_ONCE_ELSEWHERE
-        self.at_once = max(1, pixels // (h * w))
+        self.maps = maps_to(K, T_world_camera, self.others, (h, w), depth.device)
+        self.at_once = frames_at_once((h, w), depth.device)
         self.frame = kept_results(self._frame, 2 * MAX_FRAMES)
 
     def _frame(self, t: int) -> _Frame:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from dyn3r.errors import InputError
+from dyn3r.io.devices import on_device
 from dyn3r.motion.attention_cue import find_motion
 from dyn3r.motion.background_model import background_evidence
 from dyn3r.motion.combine import CombinedEvidence, combine_motion
@@ -293,8 +293,7 @@ def with_background_model(
         device,
     )  # fmt: skip
     parts, probability, images = (
-        torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
-        for x in (evidence.parts, evidence.refined, clip.images)
+        on_device(x, device) for x in (evidence.parts, evidence.refined, clip.images)
     )
 
     def inputs(rows: slice) -> Float[Tensor, "k 13 h w"]:  # of all frames they would be large

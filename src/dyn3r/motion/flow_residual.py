@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dyn3r.errors import InputError
+from dyn3r.io.devices import float64_device, on_device
 from dyn3r.motion.guided_filter import guided_filter_grey
 from dyn3r.motion.mask_network import load_mask_network, mask_probability
 from dyn3r.motion.options import FlowCueOptions
@@ -129,7 +130,7 @@ def flow_evidence(
         assert predictions is not None
         means = published_residual(predictions, flow, (n, h, w), progress).finish()
     else:
-        there = "cpu" if device.startswith("mps") else device  # it has no double precision
+        there = float64_device(device)
         inverse: Float[np.ndarray, "n h w"] | Float[Tensor, "n h w"] | None = inverse_depth
         if inverse is None:
             assert predictions is not None
@@ -144,9 +145,8 @@ def flow_evidence(
     radius_px = round(options.smoothing * max(h, w))
     refined = raw
     if radius_px:
-        pictures = torch.from_numpy(np.require(clip_images, requirements=["C", "W"]))
-        seen = means.evidence
-        refined = _smoothed(seen, pictures.to(seen.device), radius_px).cpu().numpy()
+        pictures = on_device(clip_images, means.evidence.device)
+        refined = _smoothed(means.evidence, pictures, radius_px).cpu().numpy()
     return FlowEvidence(raw, refined, typical_px, None if parts is None else parts.cpu().numpy())
 
 

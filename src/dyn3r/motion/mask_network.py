@@ -21,6 +21,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from dyn3r.io.devices import on_device
 from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.motion.background_model import BackgroundEvidence, smoothed
 from dyn3r.network.small import load_small
@@ -136,11 +137,10 @@ def prepare(
     device: str = "cpu",
 ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n p h w"]]:
     """Images (RGB, -1..1) and evidence as float32 tensors on the device, converted there."""
-    pictures = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
+    pictures = on_device(images, device)
     scaled = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-    if isinstance(parts, np.ndarray):
-        parts = torch.from_numpy(np.require(parts, requirements=["C", "W"]))
-    return scaled, parts.to(device).float()
+    evidence = on_device(parts, device) if isinstance(parts, np.ndarray) else parts.to(device)
+    return scaled, evidence.float()
 
 
 def mask_probability(

@@ -17,6 +17,7 @@ from torch import Tensor
 from dyn3r.geometry.cameras import pixel_grid
 from dyn3r.geometry.filters import window_mean_repeat
 from dyn3r.geometry.warping import MAX_ROUND_TRIP_PX, sample_at
+from dyn3r.io.devices import on_device
 from dyn3r.io.memory_map import release_pages
 from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.motion.options import FlowCueOptions
@@ -60,7 +61,7 @@ def rigid_residual(
 
     On `device`, which needs double precision: every flow field goes there once, nothing comes back.
     """
-    pictures = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
+    pictures = on_device(images, device)
     if isinstance(inverse_depth, np.ndarray):
         inverse_depth = torch.from_numpy(np.require(inverse_depth, np.float32, ["C", "W"]))
     inverse = inverse_depth.to(device, torch.float32)

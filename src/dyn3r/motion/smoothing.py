@@ -18,6 +18,7 @@ from dyn3r.flow import DisFlow, FlowEstimator
 from dyn3r.flow.fields import measure_flow
 from dyn3r.geometry.cameras import pixel_grid
 from dyn3r.geometry.warping import sample_at
+from dyn3r.io.devices import float64_device, on_device
 from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.motion.guided_filter import guided_filter_color
 from dyn3r.motion.mask_refiner import MaskRefiner, check_masks
@@ -79,12 +80,8 @@ class EdgeRefiner:
         if not masks.any():
             return masks.copy()
         flow = self._steps(images, progress) if self.reach and n > 1 else None
-        # the filter needs double precision
-        device = "cpu" if self.device.startswith("mps") else self.device
-        pictures, dynamic = (
-            torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
-            for x in (images, masks)
-        )
+        device = float64_device(self.device)  # the filter needs double precision
+        pictures, dynamic = (on_device(x, device) for x in (images, masks))
         voters = _Voters(dynamic.float(), flow)
         radius = round(self.radius * max(masks.shape[1:]))
         out = torch.empty_like(dynamic)

@@ -20,6 +20,7 @@ from dyn3r.flow.fields import neighbouring_rows, sampled_on
 from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR, flow_variance_px2
 from dyn3r.geometry.filters import masked_median
 from dyn3r.geometry.reprojection import pixel_maps, static_flow
+from dyn3r.io.devices import float64_device
 from dyn3r.types import FlowFields, Geometry, Motion
 
 DEPTH_SIGMA = 0.4
@@ -122,7 +123,7 @@ def static_test(
     On `device`, in double precision: tested depth and flow of frames with masks go there once, and
     the numbers of measurements come back.
     """
-    device = "cpu" if device.startswith("mps") else device  # it has no double precision
+    device = float64_device(device)
     tested = torch.from_numpy(np.ascontiguousarray(masks[:, ::STRIDE, ::STRIDE])).to(device)
     counts = torch.zeros(2, *tested.shape, dtype=torch.int64, device=device)
     near = neighbouring_rows(flow.edges)  # the flow of others is less certain

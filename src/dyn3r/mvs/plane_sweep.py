@@ -20,6 +20,7 @@ from torch.nn.functional import grid_sample
 
 from dyn3r.geometry.filters import lowest_first, window_mean_inside, window_mean_reflect
 from dyn3r.geometry.reprojection import homographies
+from dyn3r.io.devices import on_device
 from dyn3r.io.workers import kept_results
 from dyn3r.mvs.source_frames import MAX_FRAME_DISTANCE, choose_sources
 
@@ -77,8 +78,7 @@ class SweepFrames:
         self.K, self.T_world_camera = K, T_world_camera
         self.size_hw = (int(depth.shape[1]), int(depth.shape[2]))
         self.images, self.depth, self.dynamic = (
-            torch.from_numpy(np.require(x, requirements=["C", "W"])).to(device)
-            for x in (images, depth.astype(np.float32, copy=False), dynamic)
+            on_device(x, device) for x in (images, depth.astype(np.float32, copy=False), dynamic)
         )
         static_count = (~dynamic).sum((1, 2))
         self.sources = choose_sources(K, T_world_camera, self.depth, self.dynamic, static_count)

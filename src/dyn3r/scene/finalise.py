@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32
-from torch import Tensor
 
 from dyn3r.geometry.gravity import find_up
+from dyn3r.io.devices import on_device
 from dyn3r.mvs.fusion import fuse_depth
 from dyn3r.scene.compared_depth import ComparedDepth, stored, visible
 from dyn3r.scene.depth_uncertainty import Stage, log_depth_sigma, stage_fit
@@ -39,17 +39,17 @@ def finalise(
     on `device`: depth of both stages, masks and confidence go there once, the result comes back.
     """
     cameras = geometry.K, geometry.T_world_camera
-    depth, moving = geometry.depth.astype(np.float32), _on(device, dynamic)
-    final = _on(device, depth)
+    depth, moving = geometry.depth.astype(np.float32), on_device(dynamic, device)
+    final = on_device(depth, device)
     network = geometry.confidence
     uncertain = log_depth_sigma(
         ComparedDepth(final, moving, *cameras),
         None if before is None else _stage(depth, before, dynamic, device),
-        None if network is None else _on(device, network.astype(np.float32)),
+        None if network is None else on_device(network.astype(np.float32), device),
     )
     if before is not None:
         fused = fuse_depth(final, *cameras, moving, progress)
-        final = fused if fixed is None else torch.where(_on(device, fixed), final, fused)
+        final = fused if fixed is None else torch.where(on_device(fixed, device), final, fused)
     rated = stored(uncertain)
     kept = visible(ComparedDepth(final, moving, *cameras), rated)
     depth, sigma, valid = (x.cpu().numpy() for x in (final, rated, kept))
@@ -63,10 +63,6 @@ def finalise(
     )  # fmt: skip
 
 
-def _on(device: str, values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.require(values, requirements=["C", "W"])).to(device)
-
-
 def _stage(
     depth: Float32[np.ndarray, "n h w"],
     before: Geometry,
@@ -76,4 +72,4 @@ def _stage(
     """The stage before, on the device; None if nothing static is known in both."""
     earlier = before.depth.astype(np.float32)
     fit = stage_fit(depth, earlier, dynamic)
-    return None if fit is None else Stage(_on(device, earlier), *fit)
+    return None if fit is None else Stage(on_device(earlier, device), *fit)

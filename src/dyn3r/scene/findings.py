@@ -128,5 +128,4 @@ def _steps(flow: FlowFields, num_frames: int) -> FlowFields | None:
         ahead = flow.edges[mine, 1] - t
         # the next frame is nearest; going back is worse than any step ahead
         rows.append(mine[np.argmin(np.where(ahead > 0, ahead, num_frames - ahead))])
-    visible = flow.visible
-    return FlowFields(flow.edges[rows], flow.flow[rows], None if visible is None else visible[rows])
+    return flow.part(np.array(rows, int))

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from dyn3r.flow.fields import neighbouring_rows, sampled_on
 from dyn3r.flow.noise import flow_variance_px2
 from dyn3r.geometry.reprojection import pixel_maps, static_flow
+from dyn3r.io.devices import float64_device
 from dyn3r.types import FlowFields, Geometry
 
 AGREES = 3.0
@@ -37,7 +38,7 @@ def flow_agreement(
 
     On `device`, in double precision; shares of the pairs come back.
     """
-    device = "cpu" if device.startswith("mps") else device  # it has no double precision
+    device = float64_device(device)
     rows, found = neighbouring_rows(flow.edges), []
     rows = rows[np.argsort(flow.edges[rows, 0], kind="stable")]
     for i in np.unique(flow.edges[rows, 0]).tolist():

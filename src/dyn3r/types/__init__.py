@@ -437,6 +437,11 @@ class FlowFields:
         if self.whitening is not None and self.whitening.shape != (*self.flow.shape[:3], 3):
             raise InputError("the whitening of measured flow needs shape (k, h, w, 3)")
 
+    def part(self, rows: np.ndarray) -> FlowFields:
+        """Some of the pairs: their numbers, or True for each."""
+        maps = (self.flow, self.visible, self.whitening)
+        return FlowFields(self.edges[rows], *(None if x is None else x[rows] for x in maps))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class Priors:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from dyn3r.bundle_adjustment.from_start import Correction, adjust_from_start
 from dyn3r.flow import FlowEstimator, measure_flow
 from dyn3r.geometry.registration import Similarity
-from dyn3r.geometry.reprojection import homographies
+from dyn3r.geometry.reprojection import pixel_maps
 from dyn3r.mvs.source_frames import overlap_and_parallax
 from dyn3r.scene.scene import Scene
 from dyn3r.scene.windows.join import blended, moved
@@ -191,8 +191,7 @@ def geometry_of(scene: Scene, keys: Int[np.ndarray, " k"]) -> Geometry:
 def _overlap(scene: Scene, i: int, others: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """Share of the static pixels of frame i that each of the others sees."""
     known = (scene.depth[i] > 0) & (scene.confidence[i] > 0) & ~scene.dynamic[i]
-    A, b = homographies(scene.K, scene.T_world_camera, i, others)
-    P = torch.from_numpy(np.concatenate([A, b[..., None]], -1).astype(np.float32))
+    P = pixel_maps(scene.K, scene.T_world_camera, i, others, "cpu").float()
     depth = torch.from_numpy(scene.depth[i])
     return overlap_and_parallax(P, depth, torch.from_numpy(known))[0].double().numpy()
 
