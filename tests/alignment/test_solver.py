@@ -10,7 +10,7 @@ import torch
 
 from dyn3r.alignment.align import align
 from dyn3r.alignment.depth_along_rays import best_depth, decompose_along_rays
-from dyn3r.alignment.gauss_newton import apply_step, assemble_blocks
+from dyn3r.alignment.gauss_newton import apply_step, assemble_blocks, frame_groups
 from dyn3r.alignment.linear_solver import solve
 from dyn3r.alignment.normal_equations import (
     RADIAL_REDUCTION,
@@ -137,12 +137,12 @@ def test_slope_of_the_normal_equations_is_that_of_the_objective(name: str) -> No
         problem = replace(problem, flow=SampledFlow(edges, measured, static))
     problem = replace(problem, fixed=replace(problem.fixed, depth=torch.ones_like(state.depth) > 0))
     layout = ParameterLayout(n, 1 if options.shared_focal else n, m)
-    views = [problem.observations.views_of(frame) for frame in range(n)]
+    groups = frame_groups(problem)
     generator = torch.Generator().manual_seed(2)  # away from residuals of 0, where there is a kink
     jolt = 1e-2 * torch.randn(layout.size, generator=generator, dtype=torch.float64)
     state = apply_step(state, jolt, layout, torch.zeros(m, 3, dtype=torch.float64))
     seen = evaluate(state, problem)
-    blocks, centroids = assemble_blocks(state, problem, seen, layout, views)
+    blocks, centroids = assemble_blocks(state, problem, seen, layout, groups)
     slope = torch.zeros(layout.size, dtype=torch.float64)
     for block in blocks[:-1]:  # the last holds the unit of length, which the test leaves free
         slope.index_add_(0, block.index, block.b)
@@ -193,11 +193,15 @@ def test_elimination_equals_the_system_with_depth_in_it() -> None:
     curvature, slope = random(p).abs(), random(p)
     index = torch.arange(7 * (k + q)).reshape(-1, 7)
     terms = [
-        pair_terms(index[:k], residual, weight, J_frame, J_pair, ray),
-        flow_terms(index[k:], flow_residual, flow_weight, J_own, J_other, J_depth),
+        pair_terms(*(x[None] for x in (index[:k], residual, weight, J_frame, J_pair, ray))),
+        flow_terms(
+            *(x[None] for x in (index[k:], flow_residual, flow_weight, J_own, J_other, J_depth))
+        ),
     ]
     held = torch.tensor([True, True, False, True, True])
-    block = eliminate_depth(torch.arange(7), terms, curvature, slope, held)
+    (block,) = eliminate_depth(
+        torch.arange(7)[None], terms, curvature[None], slope[None], held[None]
+    )
 
     size = 7 + 7 * (k + q)
     H = torch.zeros(size + p, size + p, dtype=torch.float64)
@@ -237,8 +241,8 @@ def test_elimination_equals_the_system_with_depth_in_it() -> None:
 def test_conjugate_gradients_agree_with_cholesky(monkeypatch: pytest.MonkeyPatch) -> None:
     state, problem = small_start()
     layout = ParameterLayout(4, 1, len(problem.observations.edges))
-    views = [problem.observations.views_of(frame) for frame in range(4)]
-    blocks, _ = assemble_blocks(state, problem, evaluate(state, problem), layout, views)
+    groups = frame_groups(problem)
+    blocks, _ = assemble_blocks(state, problem, evaluate(state, problem), layout, groups)
     free = torch.ones(layout.size, dtype=torch.bool)
     free[:6] = False
     dense = solve(blocks, layout.size, free, 1e-2)
@@ -286,9 +290,9 @@ def test_blocks_of_views_and_pairs_change_nothing(monkeypatch: pytest.MonkeyPatc
         problem = replace(problem, flow=SampledFlow(edges, measured, torch.ones(shape) > 0))
         fitted = fit_depth(state, problem, 3)
         layout = ParameterLayout(4, 1, len(problem.observations.edges))
-        views = [problem.observations.views_of(frame) for frame in range(4)]
+        groups = frame_groups(problem)
         seen = evaluate(fitted, problem)
-        blocks, centroids = assemble_blocks(fitted, problem, seen, layout, views)
+        blocks, centroids = assemble_blocks(fitted, problem, seen, layout, groups)
         return state.pair_t, fitted.depth, seen.length, centroids, blocks[0].H, blocks[-1].b
 
     together = work()

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dyn3r.alignment.linear_solver import Block, Front, elimination, solve
+from dyn3r.alignment.linear_solver import Block, Front, elimination, predicted_decrease, solve
 from dyn3r.alignment.normal_equations import (
     FrameTerms,
     ParameterLayout,
@@ -42,16 +42,14 @@ MAX_COARSEST_PIXELS = 1024
 """The number of pixels is divided by four until it is below this. Source: run time."""
 MAX_ITERATIONS = 40
 """Largest number of iterations per level. Source: rarely reached."""
-MIN_RELATIVE_DECREASE = 1e-4
-"""A level ends when iterations lower the objective by less than this share. Source: chosen by
-hand."""
+MIN_RELATIVE_DECREASE, COARSE_DECREASE = 3e-5, 1e-3
+"""A level ends when iterations lower the objective by less than this share: the last one, and those
+before it, which the next goes on from. Source: chosen by hand."""
 DEPTH_REWEIGHTINGS = 6
 """Re-weightings of depth after every step. Source: they cost little, and cameras converge only as
 fast as depth."""
 INITIAL_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-4, 1e-7, 1e4
 """Levenberg-Marquardt damping, relative to the diagonal."""
-DAMPING_INCREASE, DAMPING_DECREASE = 10, 5
-"""Factors of the damping after a rejected and an accepted step."""
 RESIDUAL_FLOOR = 1e-3
 """Residuals below this share of their mean do not increase the weight further. Source: chosen by
 hand; it bounds the weights."""
@@ -87,37 +85,70 @@ def _flow_residuals(state: State, problem: AlignmentProblem) -> _FlowResiduals |
     return _FlowResiduals(residual, weight, world_points(state, problem.observations))
 
 
+@dataclass(frozen=True)
+class FrameGroup:
+    """Frames that have equally many views and flow fields, whose equations are built together."""
+
+    frames: Int[Tensor, " f"]
+    views: Int[Tensor, "f k"]
+    """Views that show each frame."""
+    flows: Int[Tensor, "f q"]
+    """Flow fields from each frame."""
+
+
+def frame_groups(problem: AlignmentProblem) -> list[FrameGroup]:
+    """All frames that have views, a few together (`row_blocks`)."""
+    observations, flow = problem.observations, problem.flow
+    uses_flow = flow is not None and problem.options.flow_weight > 0
+    alike: dict[tuple[int, int], list[tuple[int, Tensor, Tensor]]] = {}
+    for frame in range(observations.num_frames):
+        views = observations.views_of(frame)
+        flows = views[:0]
+        if flow is not None and uses_flow:
+            flows = torch.nonzero(flow.edges[:, 0] == frame)[:, 0]
+        if len(views):
+            alike.setdefault((len(views), len(flows)), []).append((frame, views, flows))
+    out = []
+    for group in alike.values():
+        numbers = torch.tensor([frame for frame, _, _ in group], device=problem.weights.device)
+        all_views = torch.stack([views for _, views, _ in group])
+        all_flows = torch.stack([flows for _, _, flows in group])
+        size = len(group), all_views.shape[1] * len(observations.uv)
+        for rows in row_blocks(problem.weights.new_empty(()).expand(size)):
+            out.append(FrameGroup(numbers[rows], all_views[rows], all_flows[rows]))
+    return out
+
+
 def flow_columns(
     state: State,
     problem: AlignmentProblem,
     flow: _FlowResiduals,
-    frame: int,
+    group: FrameGroup,
     layout: ParameterLayout,
-    J_frame: Float[Tensor, "p 3 7"],
-    ray: Float[Tensor, "p 3"],
-) -> FrameTerms | None:
-    """Linearised flow from the pixels of one frame; None if no flow starts there."""
+    J_frame: Float[Tensor, "f p 3 7"],
+    ray: Float[Tensor, "f p 3"],
+) -> FrameTerms:
+    """Linearised flow from the pixels of some frames."""
     assert problem.flow is not None
-    rows = torch.nonzero(problem.flow.edges[:, 0] == frame)[:, 0]
-    if not len(rows):
-        return None
-    j = problem.flow.edges[rows, 1]
+    j = problem.flow.edges[group.flows, 1]
     R, t = state.T_world_camera[j, :3, :3].float(), state.T_world_camera[j, :3, 3].float()
-    arm = flow.points[frame] - t[:, None]
+    arm = flow.points[group.frames][:, None] - t[..., None, :]
     local = arm @ R
     z = local[..., 2].clamp_min(1e-6)
     K = state.K[j].float()
-    fx, fy = K[:, None, 0, 0], K[:, None, 1, 1]
+    fx, fy = K[..., None, 0, 0], K[..., None, 1, 1]
     zero = torch.zeros_like(z)
     u_row = torch.stack([fx / z, zero, -fx * local[..., 0] / z**2], -1)
     v_row = torch.stack([zero, fy / z, -fy * local[..., 1] / z**2], -1)
-    J_world = torch.stack([u_row, v_row], -2) @ R.transpose(1, 2)[:, None]
+    J_world = torch.stack([u_row, v_row], -2) @ R.transpose(-1, -2)[:, :, None]
     focal = torch.stack([fx * local[..., 0] / z, fy * local[..., 1] / z], -1)
     J_other = torch.cat([J_world @ cross_matrix(arm), -J_world, focal[..., None]], -1)
     # Points behind the other camera have no flow.
-    weight = flow.weight[rows] * (local[..., 2:] > 1e-6)
-    J_own, J_depth = J_world @ J_frame, (J_world @ ray[..., None])[..., 0]
-    return flow_terms(layout.frames(j), flow.residual[rows], weight, J_own, J_other, J_depth)
+    weight = flow.weight[group.flows] * (local[..., 2:] > 1e-6)
+    J_own = J_world @ J_frame[:, None]
+    J_depth = (J_world * ray[:, None, :, None]).sum(-1)
+    residual = flow.residual[group.flows]
+    return flow_terms(layout.frames(j), residual, weight, J_own, J_other, J_depth)
 
 
 def assemble_blocks(
@@ -125,11 +156,11 @@ def assemble_blocks(
     problem: AlignmentProblem,
     seen: Evaluation,
     layout: ParameterLayout,
-    views: list[Tensor],
+    groups: list[FrameGroup],
 ) -> tuple[list[Block], Float[Tensor, "m 3"]]:
     """Normal equations at a state, blocks in the order of time, and the centroids of the pairs.
 
-    `views[t]` are the views that show frame t. The last block is the constraint on the scales.
+    `groups`: see `frame_groups`. The last block is the constraint on the scales.
     """
     observations, options, device = problem.observations, problem.options, problem.weights.device
     m, p = layout.num_pairs, problem.weights.shape[1]
@@ -143,34 +174,34 @@ def assemble_blocks(
     if options.depth_prior_weight > 0:
         anchor, prior_curvature = depth_anchor(state, problem)
         prior_slope = prior_curvature * (state.depth - anchor)
+
+    def blocks_of(group: FrameGroup) -> list[Block]:
+        frames, rows = group.frames, group.views
+        to_world, depth = R[frames].transpose(1, 2), state.depth[frames][..., None]
+        ray = camera_rays[frames] @ to_world
+        J_frame = frame_columns(depth * ray, -depth * ((camera_rays[frames] * flat) @ to_world))
+        pairs = observations.pair[rows]
+        points = pair_points(state, observations, rows.flatten()).view(*rows.shape, p, 3)
+        J_pair = pair_columns(points - centroids[pairs][:, :, None])
+        residual = world[frames][:, None] - points
+        terms = [pair_terms(layout.pairs(pairs), residual, weight[rows], J_frame, J_pair, ray)]
+        if flow is not None and group.flows.shape[1]:
+            terms.append(flow_columns(state, problem, flow, group, layout, J_frame, ray))
+        free = ~problem.fixed.depth[frames]
+        own = layout.frames(frames)
+        return eliminate_depth(own, terms, prior_curvature[frames], prior_slope[frames], free)
+
     movements: list[Block] = []
     if options.smoothness_weight > 0 and layout.num_frames > 1:
         T, tw = state.T_world_camera, options.translation_weight
         movements = movement_blocks(T, options.smoothness_weight, tw)
-
-    def block_of(frame: int) -> Block | None:
-        rows = views[frame]
-        if len(rows) == 0:
-            return None
-        ray, depth = camera_rays[frame] @ R[frame].T, state.depth[frame][:, None]
-        focal_column = -depth * ((camera_rays[frame] * flat) @ R[frame].T)
-        J_frame = frame_columns(depth * ray, focal_column)
-        pairs, points = observations.pair[rows], pair_points(state, observations, rows)
-        J_pair = pair_columns(points - centroids[pairs][:, None])
-        residual = world[frame] - points
-        terms = [pair_terms(layout.pairs(pairs), residual, weight[rows], J_frame, J_pair, ray)]
-        if flow is not None:
-            flow_part = flow_columns(state, problem, flow, frame, layout, J_frame, ray)
-            terms += [] if flow_part is None else [flow_part]
-        own = layout.frames(torch.tensor([frame], device=device))[0]
-        free = ~problem.fixed.depth[frame]
-        return eliminate_depth(own, terms, prior_curvature[frame], prior_slope[frame], free)
-
+    of_frame: dict[int, Block] = {}
+    for group, found in zip(groups, ordered_map(blocks_of, groups, threads_on(device))):
+        of_frame.update(zip(group.frames.tolist(), found))
     blocks: list[Block] = []
-    found = ordered_map(block_of, range(layout.num_frames), threads_on(device))
-    for frame, block in enumerate(found):
+    for frame in range(layout.num_frames):
         blocks += movements[frame - 1 : frame] if frame else []
-        blocks += [] if block is None else [block]
+        blocks += [of_frame[frame]] if frame in of_frame else []
     blocks.append(scale_block(layout, seen.scale_term, device))
     return blocks, centroids.double()
 
@@ -224,27 +255,28 @@ def minimise(
     problem: AlignmentProblem,
     report: Callable[[float], None],
     iterations: int,
+    least_decrease: float = MIN_RELATIVE_DECREASE,
     patience: int = 2,
 ) -> State:
     """Levenberg-Marquardt iterations until `patience` of them in a row hardly lower the objective.
 
-    The limit is MIN_RELATIVE_DECREASE.
+    They lower it by less than `least_decrease` of its value.
     """
     n, m = problem.observations.num_frames, len(problem.observations.edges)
     layout = ParameterLayout(n, 1 if problem.options.shared_focal else n, m)
     free = _free_unknowns(problem, layout)
-    views = [problem.observations.views_of(frame) for frame in range(n)]
+    groups = frame_groups(problem)
 
     def with_fitted_depth(candidate: State) -> State:
         candidate = candidate if problem.fixed.unit else candidate.normalised()
         return fit_depth(candidate, problem, DEPTH_REWEIGHTINGS)
 
     state = with_fitted_depth(state)
-    seen, damping, small = evaluate(state, problem), INITIAL_DAMPING, 0
+    seen, damping, increase, small = evaluate(state, problem), INITIAL_DAMPING, 2.0, 0
     report(seen.objective)
     steps: list[Front] | None = None
     for _ in range(iterations):
-        blocks, centroids = assemble_blocks(state, problem, seen, layout, views)
+        blocks, centroids = assemble_blocks(state, problem, seen, layout, groups)
         if steps is None:
             steps = elimination([block.index for block in blocks if block.H.dim() == 2], free)
         while damping < MAX_DAMPING:
@@ -253,17 +285,27 @@ def minimise(
             evaluation = evaluate(candidate, problem)
             if evaluation.objective < seen.objective:
                 break
-            damping *= DAMPING_INCREASE
+            damping, increase = damping * increase, 2 * increase
         else:
             break  # no step of any length lowers the objective: a minimum to rounding
-        gain = 1 - evaluation.objective / max(seen.objective, 1e-30)
+        decrease = seen.objective - evaluation.objective
+        damping *= damping_factor(decrease / max(predicted_decrease(blocks, step), 1e-30))
+        damping, increase = max(damping, MIN_DAMPING), 2.0
+        small = small + 1 if decrease < least_decrease * seen.objective else 0
         state, seen = candidate, evaluation
-        damping = max(damping / DAMPING_DECREASE, MIN_DAMPING)
         report(seen.objective)
-        small = small + 1 if gain < MIN_RELATIVE_DECREASE else 0
         if small == patience:
             break
     return state
+
+
+def damping_factor(gain_ratio: float) -> float:
+    """Factor on the damping after a step whose decrease is so many times the predicted one.
+
+    It is 1/3 for a good prediction and up to 2 for a bad one. Source: Nielsen 1999, "Damping
+    parameter in Marquardt's method"; as there, rejected steps increase it by 2, 4, 8, ...
+    """
+    return max(1 / 3, 1 - (2 * min(gain_ratio, 1) - 1) ** 3)
 
 
 def random_subset(count: int, size: int) -> Int[Tensor, " q"]:
@@ -293,15 +335,20 @@ def solve_gauss_newton(
     for level, size in enumerate(coarse):
         subset = random_subset(count, size).to(state.depth.device)
         solution = replace(state, depth=state.depth[:, subset])
-        solution = _solve_level(level, solution, problem.at_pixels(subset), report)
+        solution = _solve_level(level, solution, problem.at_pixels(subset), report, COARSE_DECREASE)
         state = replace(solution, depth=state.depth)
-    return _solve_level(len(coarse), state, problem, report)
+    return _solve_level(len(coarse), state, problem, report, MIN_RELATIVE_DECREASE)
 
 
 def _solve_level(
-    level: int, state: State, problem: AlignmentProblem, report: Callable[[float], None]
+    level: int,
+    state: State,
+    problem: AlignmentProblem,
+    report: Callable[[float], None],
+    least_decrease: float,
 ) -> State:
     if level:  # cameras have changed since these depths were fitted
         state = fit_depth(state, problem, DEPTH_REWEIGHTINGS, restart=True)
     iterations = problem.options.iterations or MAX_ITERATIONS
-    return minimise(state, problem, report, iterations, patience=2 if level < 2 else 1)
+    patience = 2 if level < 2 else 1
+    return minimise(state, problem, report, iterations, least_decrease, patience)

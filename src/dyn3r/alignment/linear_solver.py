@@ -37,18 +37,21 @@ class Block:
 
 @dataclass(frozen=True)
 class Front:
-    """One step of the elimination: a block is added, then unknowns are eliminated."""
+    """One step of the elimination: a block is added, then unknowns are eliminated.
+
+    An unknown has a slot of the front while it is there, which is used again after it.
+    """
 
     used: Int[Tensor, " e"]
     """Entries of the block whose unknowns are free."""
-    rows: Int[Tensor, " e"]
-    """Their rows in the front."""
+    slots: Int[Tensor, " e"]
+    """Slots of their unknowns."""
     size: int
-    """Unknowns in the front after the block is added."""
+    """Slots of the front of any step."""
     pivots: Int[Tensor, " p"]
-    """Rows of the unknowns that no later block contains."""
+    """Slots of the unknowns that no later block contains."""
     rest: Int[Tensor, " r"]
-    """The other rows, which are kept for the next step in this order."""
+    """Slots of the others."""
     pivot_unknowns: Int[Tensor, " p"]
     rest_unknowns: Int[Tensor, " r"]
 
@@ -60,25 +63,38 @@ def elimination(indices: list[Tensor], free: Bool[Tensor, " size"]) -> list[Fron
     last = np.full(len(is_free), -1)
     for step, index in enumerate(of_blocks):
         last[index] = step
-    row_of = np.full(len(is_free), -1)
-    front = np.zeros(0, np.int64)
-    out = []
+    slot_of = np.full(len(is_free), -1)
+    front = empty = np.zeros(0, np.int64)
+    slots, found = 0, []
     for step, index in enumerate(of_blocks):
         used = np.flatnonzero(is_free[index])
         unknowns = index[used]
-        new = np.unique(unknowns[row_of[unknowns] < 0])
-        row_of[new] = len(front) + np.arange(len(new))
+        new = np.unique(unknowns[slot_of[unknowns] < 0])
+        more = max(0, len(new) - len(empty))
+        empty = np.concatenate([empty, slots + np.arange(more)])
+        slots += more
+        slot_of[new], empty = empty[: len(new)], empty[len(new) :]
         front = np.concatenate([front, new])
         done = last[front] == step
-        pivots, rest = np.flatnonzero(done), np.flatnonzero(~done)
-        parts = (pivots, rest, front[pivots], front[rest])
-        entries, rows, *rest_of = (
-            torch.from_numpy(x).to(device) for x in (used, row_of[unknowns], *parts)
-        )
-        out.append(Front(entries, rows, len(front), *rest_of))
-        front = front[rest]
-        row_of[front] = np.arange(len(front))
+        pivots, front = front[done], front[~done]
+        found.append((used, slot_of[unknowns], slot_of[pivots], slot_of[front], pivots, front))
+        empty = np.concatenate([empty, slot_of[pivots]])
+    out = []
+    for arrays in found:
+        entries, at, *rest = (torch.from_numpy(x).to(device) for x in arrays)
+        out.append(Front(entries, at, slots, *rest))
     return out
+
+
+def predicted_decrease(blocks: list[Block], step: Float[Tensor, " size"]) -> float:
+    """Decrease of the sum of the blocks' quadratics by a step, without damping."""
+    total = step.new_zeros(())
+    for block in blocks:
+        own = step[block.index]
+        H = block.H.to(step.dtype)
+        product = H * own if H.dim() == 1 else H @ own
+        total -= own @ (block.b.to(step.dtype) + product / 2)
+    return float(total)
 
 
 def solve(
@@ -104,7 +120,7 @@ def solve(
     floor = 1e-9 * diagonal.max().clamp_min(1e-300)
     extra = damping * diagonal.clamp_min(0) + floor
     steps = elimination([block.index for block in coupled], free) if steps is None else steps
-    if max((front.size for front in steps), default=0) > MAX_FRONT:
+    if steps and steps[0].size > MAX_FRONT:
         return _solve_gradients(blocks, b, diagonal + extra, extra, free)
     for block in blocks:
         if block.H.dim() == 1:
@@ -123,30 +139,32 @@ def _eliminated(
     """Solution with `diagonal` added to the blocks; None if that is not positive definite."""
     right = right.clone()
     solution = torch.where(free, right / diagonal, torch.zeros_like(right))
-    matrix = right.new_zeros(0, 0)
+    size = steps[0].size if steps else 0
+    matrix = right.new_zeros(size, size)
     eliminated, failures = [], []
     for block, front in zip(blocks, steps):
-        before, matrix = matrix, right.new_zeros(front.size, front.size)
-        matrix[: len(before), : len(before)] = before
         part = block.H[front.used[:, None], front.used[None]].to(matrix.dtype)
-        matrix.index_put_((front.rows[:, None], front.rows[None]), part, accumulate=True)
-        pivots, rest = front.pivots, front.rest
-        own = matrix[pivots[:, None], pivots[None]]
+        places = (front.slots[:, None] * size + front.slots[None]).flatten()
+        matrix.view(-1).index_add_(0, places, part.flatten())
+        pivots = front.pivots
+        rows = matrix.index_select(0, pivots)
+        own = rows.index_select(1, pivots)
         own.diagonal().add_(diagonal[front.pivot_unknowns])
         factor, failed = torch.linalg.cholesky_ex(own)
-        both = torch.cat(
-            [matrix[pivots[:, None], rest[None]], right[front.pivot_unknowns, None]], 1
-        )
+        both = torch.cat([rows.index_fill_(1, pivots, 0), right[front.pivot_unknowns, None]], 1)
         both = torch.linalg.solve_triangular(factor, both, upper=False)
         across, value = both[:, :-1], both[:, -1]
-        matrix = matrix[rest[:, None], rest[None]] - across.T @ across
-        right[front.rest_unknowns] -= across.T @ value
+        matrix.addmm_(across.T, across, alpha=-1)
+        matrix.index_fill_(0, pivots, 0).index_fill_(1, pivots, 0)
+        right[front.rest_unknowns] -= (across.T @ value)[front.rest]
         eliminated.append((front, factor, across, value))
         failures.append(failed)
     if failures and int(torch.stack(failures).amax()):
         return None
     for front, factor, across, value in reversed(eliminated):
-        remaining = value - across @ solution[front.rest_unknowns]
+        known = right.new_zeros(size)
+        known[front.rest] = solution[front.rest_unknowns]
+        remaining = value - across @ known
         own = torch.linalg.solve_triangular(factor.T, remaining[:, None], upper=True)
         solution[front.pivot_unknowns] = own[:, 0]
     return solution

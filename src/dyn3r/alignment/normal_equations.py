@@ -5,7 +5,7 @@ curvature lies between that of re-weighting (w/|r|, an overestimate, because |r|
 along r) and that of Newton's method (none along r, which may diverge): RADIAL_REDUCTION of the
 component along r is subtracted. The depth of a pixel appears in one frame only and is eliminated
 exactly (Schur complement). This leaves 6 unknowns per camera, 1 per focal length and 7 per pair.
-The system is built frame by frame, so the memory is that of one frame.
+The system is built for a few frames at a time, so memory is bounded.
 
 Unknowns are small changes about the state. A camera rotates by w and translates by v (world axes,
 about its own centre). A log focal length changes by phi. The points of a pair scale by sigma,
@@ -46,53 +46,54 @@ class ParameterLayout:
         """Length of the vector."""
         return 6 * self.num_frames + self.num_focals + 7 * self.num_pairs
 
-    def frames(self, frames: Int[Tensor, " k"]) -> Int[Tensor, "k 7"]:
+    def frames(self, frames: Int[Tensor, "*k"]) -> Int[Tensor, "*k 7"]:
         """Rotation, translation and log focal length of cameras (one focal length if shared)."""
-        camera = 6 * frames[:, None] + torch.arange(6, device=frames.device)
+        camera = 6 * frames[..., None] + torch.arange(6, device=frames.device)
         which = frames if self.num_focals > 1 else torch.zeros_like(frames)
-        return torch.cat([camera, (6 * self.num_frames + which)[:, None]], 1)
+        return torch.cat([camera, (6 * self.num_frames + which)[..., None]], -1)
 
-    def pairs(self, pairs: Int[Tensor, " k"]) -> Int[Tensor, "k 7"]:
+    def pairs(self, pairs: Int[Tensor, "*k"]) -> Int[Tensor, "*k 7"]:
         """Scale, rotation and translation of pairs."""
         first = 6 * self.num_frames + self.num_focals + 7 * pairs
-        return first[:, None] + torch.arange(7, device=pairs.device)
+        return first[..., None] + torch.arange(7, device=pairs.device)
 
 
 @dataclass(frozen=True)
 class FrameTerms:
-    """Terms of one kind of observation of one frame.
+    """Terms of one kind of observation of frames that have equally many of them.
 
-    Its own 7 unknowns are coupled with g groups of 7 others and with the depth of each pixel.
+    The own 7 unknowns of each frame are coupled with g groups of 7 others and with the depth of
+    each pixel.
     """
 
-    index: Int[Tensor, "g 7"]
-    H_own: Float[Tensor, "7 7"]
-    H_mixed: Float[Tensor, "g 7 7"]
-    H_other: Float[Tensor, "g 7 7"]
-    b_own: Float[Tensor, " 7"]
-    b_other: Float[Tensor, "g 7"]
-    depth_curvature: Float[Tensor, " p"]
+    index: Int[Tensor, "f g 7"]
+    H_own: Float[Tensor, "f 7 7"]
+    H_mixed: Float[Tensor, "f g 7 7"]
+    H_other: Float[Tensor, "f g 7 7"]
+    b_own: Float[Tensor, "f 7"]
+    b_other: Float[Tensor, "f g 7"]
+    depth_curvature: Float[Tensor, "f p"]
     """Second derivative by the depth of each pixel."""
-    depth_own: Float[Tensor, "p 7"]
+    depth_own: Float[Tensor, "f p 7"]
     """Mixed derivative by depth and own unknowns."""
-    depth_other: Float[Tensor, "p g 7"]
+    depth_other: Float[Tensor, "f p g 7"]
     """Mixed derivative by depth and other unknowns."""
-    depth_slope: Float[Tensor, " p"]
+    depth_slope: Float[Tensor, "f p"]
     """Derivative by the depth of each pixel."""
 
 
 def frame_columns(
-    arm: Float[Tensor, "p 3"], focal_column: Float[Tensor, "p 3"]
-) -> Float[Tensor, "p 3 7"]:
+    arm: Float[Tensor, "f p 3"], focal_column: Float[Tensor, "f p 3"]
+) -> Float[Tensor, "f p 3 7"]:
     """d(world point of a pixel) / d(camera rotation, camera translation, log focal length).
 
     `arm` is the point relative to the camera centre.
     """
-    translation = torch.eye(3, device=arm.device, dtype=arm.dtype).expand(len(arm), 3, 3)
+    translation = torch.eye(3, device=arm.device, dtype=arm.dtype).expand(*arm.shape, 3)
     return torch.cat([-cross_matrix(arm), translation, focal_column[..., None]], -1)
 
 
-def pair_columns(arm: Float[Tensor, "k p 3"]) -> Float[Tensor, "k p 3 7"]:
+def pair_columns(arm: Float[Tensor, "f k p 3"]) -> Float[Tensor, "f k p 3 7"]:
     """-d(world point of a pair) / d(scale, rotation, translation); it is subtracted in r.
 
     `arm` is the point relative to the centroid of the pair.
@@ -102,109 +103,115 @@ def pair_columns(arm: Float[Tensor, "k p 3"]) -> Float[Tensor, "k p 3 7"]:
 
 
 def pair_terms(
-    index: Int[Tensor, "k 7"],
-    residual: Float[Tensor, "k p 3"],
-    weight: Float[Tensor, "k p"],
-    J_frame: Float[Tensor, "p 3 7"],
-    J_pair: Float[Tensor, "k p 3 7"],
-    ray: Float[Tensor, "p 3"],
+    index: Int[Tensor, "f k 7"],
+    residual: Float[Tensor, "f k p 3"],
+    weight: Float[Tensor, "f k p"],
+    J_frame: Float[Tensor, "f p 3 7"],
+    J_pair: Float[Tensor, "f k p 3 7"],
+    ray: Float[Tensor, "f p 3"],
 ) -> FrameTerms:
-    """Pair term of the k views of one frame.
+    """Pair term of the k views of each frame.
 
     `residual` is the frame's point minus the pair's point, `weight` is w/|residual|. Residuals and
     rays are in world axes.
     """
-    k, p = weight.shape
+    frames, k, p = weight.shape
     unit = residual / residual.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    along = (unit[..., None, :] @ J_pair)[..., 0, :]
-    weighted_pair = weight[..., None, None] * (
-        J_pair - (RADIAL_REDUCTION * unit)[..., None] * along[..., None, :]
+    along = (unit[..., None] * J_pair).sum(-2)
+    weighted_pair = torch.addcmul(
+        J_pair, unit[..., None], along[..., None, :], value=-RADIAL_REDUCTION
     )
-    metric = weight.sum(0)[:, None, None] * torch.eye(3, device=weight.device)
+    weighted_pair *= weight[..., None, None]
+    metric = weight.sum(1)[..., None, None] * torch.eye(3, device=weight.device)
     metric = metric - RADIAL_REDUCTION * torch.einsum(
-        "kpi,kpj->pij", weight[..., None] * unit, unit
+        "fkpi,fkpj->fpij", weight[..., None] * unit, unit
     )
     weighted_frame = metric @ J_frame
-    frame_rows, pair_rows = J_frame.reshape(3 * p, 7), J_pair.reshape(k, 3 * p, 7)
-    weighted_rows = weighted_pair.reshape(k, 3 * p, 7)
+    frame_rows = J_frame.reshape(frames, 3 * p, 7).transpose(1, 2)
+    pair_rows = J_pair.reshape(frames, k, 3 * p, 7)
+    weighted_rows = weighted_pair.reshape(frames, k, 3 * p, 7)
     view_slopes = weight[..., None] * residual
-    slope = view_slopes.sum(0)
+    slope = view_slopes.sum(1)
     return FrameTerms(
         index=index,
-        H_own=frame_rows.T @ weighted_frame.reshape(3 * p, 7),
-        H_mixed=torch.matmul(frame_rows.T, weighted_rows),
-        H_other=torch.matmul(weighted_rows.transpose(1, 2), pair_rows),
-        b_own=frame_rows.T @ slope.reshape(-1),
-        b_other=torch.matmul(pair_rows.transpose(1, 2), view_slopes.reshape(k, 3 * p, 1))[..., 0],
+        H_own=frame_rows @ weighted_frame.reshape(frames, 3 * p, 7),
+        H_mixed=frame_rows[:, None] @ weighted_rows,
+        H_other=weighted_rows.transpose(-1, -2) @ pair_rows,
+        b_own=(frame_rows @ slope.reshape(frames, 3 * p, 1))[..., 0],
+        b_other=(pair_rows.transpose(-1, -2) @ view_slopes.reshape(frames, k, 3 * p, 1))[..., 0],
         depth_curvature=((metric @ ray[..., None])[..., 0] * ray).sum(-1),
-        depth_own=(ray[:, None] @ weighted_frame)[:, 0],
-        depth_other=(ray[None, :, None] @ weighted_pair)[..., 0, :].transpose(0, 1),
+        depth_own=(ray[..., None] * weighted_frame).sum(-2),
+        depth_other=(ray[:, None, ..., None] * weighted_pair).sum(-2).transpose(1, 2),
         depth_slope=(ray * slope).sum(-1),
     )
 
 
 def flow_terms(
-    index: Int[Tensor, "q 7"],
-    residual: Float[Tensor, "q p 2"],
-    weight: Float[Tensor, "q p 2"],
-    J_own: Float[Tensor, "q p 2 7"],
-    J_other: Float[Tensor, "q p 2 7"],
-    J_depth: Float[Tensor, "q p 2"],
+    index: Int[Tensor, "f q 7"],
+    residual: Float[Tensor, "f q p 2"],
+    weight: Float[Tensor, "f q p 2"],
+    J_own: Float[Tensor, "f q p 2 7"],
+    J_other: Float[Tensor, "f q p 2 7"],
+    J_depth: Float[Tensor, "f q p 2"],
 ) -> FrameTerms:
-    """Flow term of one frame: flow from its pixels to q other frames."""
-    q = len(residual)
-    own, other = J_own.reshape(q, -1, 7), J_other.reshape(q, -1, 7)
-    w = weight.reshape(q, -1, 1)
-    slopes = w * residual.reshape(q, -1, 1)
+    """Flow term of each frame: flow from its pixels to q other frames."""
+    frames, q = residual.shape[:2]
+    own, other = J_own.reshape(frames, q, -1, 7), J_other.reshape(frames, q, -1, 7)
+    w = weight.reshape(frames, q, -1, 1)
+    own_rows, other_rows = own.transpose(-1, -2), other.transpose(-1, -2)
+    weighted_other, slopes = w * other, w * residual.reshape(frames, q, -1, 1)
     weighted_depth = weight * J_depth
     return FrameTerms(
         index=index,
-        H_own=torch.matmul(own.transpose(1, 2), w * own).sum(0),
-        H_mixed=torch.matmul(own.transpose(1, 2), w * other),
-        H_other=torch.matmul(other.transpose(1, 2), w * other),
-        b_own=torch.matmul(own.transpose(1, 2), slopes).sum(0)[:, 0],
-        b_other=torch.matmul(other.transpose(1, 2), slopes)[..., 0],
-        depth_curvature=(weighted_depth * J_depth).sum((0, 2)),
-        depth_own=(weighted_depth[..., None] * J_own).sum((0, 2)),
-        depth_other=(weighted_depth[..., None] * J_other).sum(2).transpose(0, 1),
-        depth_slope=(weighted_depth * residual).sum((0, 2)),
+        H_own=(own_rows @ (w * own)).sum(1),
+        H_mixed=own_rows @ weighted_other,
+        H_other=other_rows @ weighted_other,
+        b_own=(own_rows @ slopes).sum(1)[..., 0],
+        b_other=(other_rows @ slopes)[..., 0],
+        depth_curvature=(weighted_depth * J_depth).sum((1, 3)),
+        depth_own=(weighted_depth[..., None] * J_own).sum((1, 3)),
+        depth_other=(weighted_depth[..., None] * J_other).sum(3).transpose(1, 2),
+        depth_slope=(weighted_depth * residual).sum((1, 3)),
     )
 
 
 def eliminate_depth(
-    own: Int[Tensor, " 7"],
+    own: Int[Tensor, "f 7"],
     terms: list[FrameTerms],
-    prior_curvature: Float[Tensor, " p"],
-    prior_slope: Float[Tensor, " p"],
-    depth_free: Bool[Tensor, " p"],
-) -> Block:
-    """Normal equations of one frame with its depths eliminated: a rank-1 update per pixel.
+    prior_curvature: Float[Tensor, "f p"],
+    prior_slope: Float[Tensor, "f p"],
+    depth_free: Bool[Tensor, "f p"],
+) -> list[Block]:
+    """Normal equations of each frame with its depths eliminated: a rank-1 update per pixel.
 
-    `own` are the indices of the camera's unknowns. `prior_curvature` and `prior_slope` are the
+    `own` are the indices of the cameras' unknowns. `prior_curvature` and `prior_slope` are the
     derivatives of the depth prior.
     """
-    index = torch.cat([term.index for term in terms])
-    g = len(index)
-    H = torch.zeros(7 + 7 * g, 7 + 7 * g, device=own.device, dtype=torch.float64)
-    H[:7, :7] = sum(term.H_own for term in terms)
-    mixed = torch.cat([term.H_mixed for term in terms])
-    H[:7, 7:] = mixed.transpose(0, 1).reshape(7, 7 * g)
-    H[7:, :7] = H[:7, 7:].T
-    blocks = H[7:, 7:].view(g, 7, g, 7) if g else H[7:, 7:]
-    if g:
-        diagonal = torch.arange(g, device=own.device)
-        blocks[diagonal, :, diagonal] = torch.cat([term.H_other for term in terms]).double()
+    index = torch.cat([term.index for term in terms], 1)
+    frames, g = index.shape[:2]
+    H = torch.zeros(frames, 7 + 7 * g, 7 + 7 * g, device=own.device, dtype=torch.float64)
+    H[:, :7, :7] = sum(term.H_own for term in terms)
+    mixed = torch.cat([term.H_mixed for term in terms], 1)
+    H[:, :7, 7:] = mixed.transpose(1, 2).reshape(frames, 7, 7 * g)
+    H[:, 7:, :7] = H[:, :7, 7:].transpose(1, 2)
+    diagonal = torch.arange(g, device=own.device)
+    blocks = H[:, 7:, 7:].view(frames, g, 7, g, 7)
+    blocks[:, diagonal, :, diagonal] = (
+        torch.cat([term.H_other for term in terms], 1).double().transpose(0, 1)
+    )
     a = sum((term.depth_curvature for term in terms), prior_curvature)
     inverse = torch.where((a > 0) & depth_free, 1 / a.clamp_min(1e-30), torch.zeros_like(a))
     depth_own = torch.stack([term.depth_own for term in terms]).sum(0)
-    depth_other = torch.cat([term.depth_other for term in terms], 1)
-    h = torch.cat([depth_own, depth_other.reshape(-1, 7 * g)], 1)
-    scaled = h * inverse[:, None]
-    H -= scaled.T @ h
+    depth_other = torch.cat([term.depth_other for term in terms], 2)
+    h = torch.cat([depth_own, depth_other.flatten(2)], 2)
+    scaled = (h * inverse[..., None]).transpose(1, 2)
+    H -= scaled @ h
     b_own = torch.stack([term.b_own for term in terms]).sum(0)
-    b = torch.cat([b_own, torch.cat([term.b_other for term in terms]).reshape(-1)]).double()
-    b -= scaled.T @ sum((term.depth_slope for term in terms), prior_slope)
-    return Block(torch.cat([own, index.reshape(-1)]), H, b)
+    b = torch.cat([b_own, torch.cat([term.b_other for term in terms], 1).flatten(1)], 1).double()
+    slope = sum((term.depth_slope for term in terms), prior_slope)
+    b -= (scaled @ slope[..., None])[..., 0]
+    unknowns = torch.cat([own, index.flatten(1)], 1)
+    return [Block(*parts) for parts in zip(unknowns, H, b)]
 
 
 def movement_blocks(
