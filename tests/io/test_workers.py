@@ -193,3 +193,23 @@ def test_one_limit_bounds_every_library() -> None:
         torch.set_num_threads(before[1])
         cv2.setNumThreads(before[2])
         blas.restore_original_limits()
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="BLAS has one thread anyway")
+def test_blas_computes_on_one_thread_while_ours_work() -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def blas_threads(_: int = 0) -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    assert set().union(*ordered_map(blas_threads, range(2), 2)) == {1}  # loads the libraries
+    with threadpool_limits(2, user_api="blas"):
+        outer, inner = (
+            ordered_map(blas_threads, range(4), 2),
+            ordered_map(blas_threads, range(4), 2),
+        )
+        assert next(outer) == next(inner) == {1}
+        assert list(outer) == 3 * [{1}]
+        assert blas_threads() == {1}  # the other map goes on
+        assert list(inner) == 3 * [{1}]
+        assert blas_threads() == {2}

@@ -3,9 +3,9 @@
 NumPy, OpenCV and PyTorch release Python's lock while they compute, so threads suffice. Results come
 in order, and each is computed as without threads: they are the same for any number of workers.
 
-On each of these threads PyTorch computes on that thread alone, as a rule. Its own threads would be
-more than there are cores, and they wait busily: between two small operations they take a core and
-do nothing.
+On each of these threads PyTorch and BLAS compute on that thread alone, as a rule. Their own threads
+would be more than there are cores, and they wait busily: between two small operations they take a
+core and do nothing.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def ordered_map(
             yield result
         return
     rest = iter(items)
-    with ThreadPoolExecutor(count, initializer=_set_pytorch_threads, initargs=(each or 1,)) as pool:
+    each_thread = ThreadPoolExecutor(count, initializer=_set_pytorch_threads, initargs=(each or 1,))
+    with _one_blas_thread, each_thread as pool:
         pending: deque[Future[Result]] = deque(
             pool.submit(function, item) for item in islice(rest, 2 * count)
         )
@@ -191,6 +192,42 @@ def _on_a_new_thread(function: Callable[[], Result]) -> Result:
     thread.start()
     thread.join()
     return found[0]
+
+
+class _OneBlasThread:
+    """Context in which BLAS computes on the calling thread alone, in the whole process.
+
+    It may be entered again, also by other threads; the last one to leave puts the number back.
+    """
+
+    def __init__(self) -> None:
+        self._inside, self._lock = 0, Lock()
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._limit = _blas().limit(limits=1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+@lru_cache(1)
+def _blas() -> Any:
+    """The BLAS libraries of NumPy, SciPy and OpenCV."""
+    import cv2  # noqa: F401 - loads its library
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 class _Once(Generic[Result]):
