@@ -73,7 +73,9 @@ def main() -> None:
     for name in args.models:
         model = dyn3r.load_model(name)
         for folder in sorted(p.parent for p in args.clips.glob("*/camera.npz")):
-            clip = dyn3r.read_clip(folder / "frames", size=args.size or model.image_size)
+            clip = dyn3r.read_clip(
+                folder / "frames", size=args.size or model.image_size, fit=model.fit(args.size)
+            )
             for mode in args.modes:
                 masks = dyn3r.read_masks(folder / "dynamic.npz", clip) if mode == "truth" else None
                 motion = "none" if mode == "truth" else mode

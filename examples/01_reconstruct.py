@@ -14,7 +14,7 @@ from dyn3r.assets.demo import demo_clip_folder
 
 source = Path(sys.argv[1]) if len(sys.argv) > 1 else demo_clip_folder() / "frames"
 model = dyn3r.load_model("compact")
-clip = dyn3r.read_clip(source, size=model.image_size, num_frames=8)
+clip = dyn3r.read_clip(source, size=model.image_size, fit=model.fit(), num_frames=8)
 scene = dyn3r.reconstruct(clip, model, dyn3r.Options(method="auto"))
 
 focal = scene.K[0, 0, 0]

@@ -7,7 +7,9 @@ import dyn3r
 from dyn3r.assets.demo import demo_clip_folder
 
 model = dyn3r.load_model("compact")
-clip = dyn3r.read_clip(demo_clip_folder() / "frames", size=model.image_size, num_frames=6)
+clip = dyn3r.read_clip(
+    demo_clip_folder() / "frames", size=model.image_size, fit=model.fit(), num_frames=6
+)
 edges = dyn3r.make_pairs("swinstride-3-noncyclic", len(clip))
 
 # first pass: attention scores only, without the heads

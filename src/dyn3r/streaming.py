@@ -143,7 +143,7 @@ def _prepared(
         return frames_of_clip(frames)
     size = model.image_size if options.size is None else options.size
     return frames_of_stream(
-        frames, size, widen=options.size is None and model.widens,
+        frames, size, fit=model.fit(options.size),
         crop_borders=options.crop_borders, split_cuts=options.split_cuts,
     )  # fmt: skip
 

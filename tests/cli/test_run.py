@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import dyn3r.streaming
@@ -18,6 +20,7 @@ from dyn3r.errors import InputError
 from dyn3r.motion.options import MotionOptions
 from dyn3r.network.checkpoints.reader import save_network
 from dyn3r.network.initialise import initialise
+from dyn3r.network.model import Model
 from dyn3r.options import FlowOptions, RefinementOptions
 from dyn3r.scene import Scene
 from tests.factories import tiny_network
@@ -298,3 +301,20 @@ def test_borders_are_kept_if_asked(run, frames: Path) -> None:
         0,
         0,
     )
+
+
+def test_frames_cover_wide_images_unless_asked(run, frames: Path) -> None:
+    for file in frames.iterdir():
+        Image.fromarray(np.asarray(Image.open(file))[:72]).save(file)  # 16:9: 63 rows of 112
+    assert run("cover", motion=STATIC, size=112).size_hw == (64, 112)
+    assert run("crop", motion=STATIC, size=112, input=InputOptions(fit="crop")).size_hw == (48, 112)
+
+
+def test_fit_follows_the_network_and_the_size() -> None:
+    small, large = (
+        Model(tiny_network(), name, torch.device("cpu"), "float32") for name in ("small", "large")
+    )
+    large.network.config = replace(large.network.config, image_size=512)
+    assert (small.fit(), small.fit(112), large.fit(), large.fit(320)) == (
+        "area", "cover", "crop", "crop",
+    )  # fmt: skip

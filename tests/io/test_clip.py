@@ -14,7 +14,15 @@ from PIL import Image
 from dyn3r.assets.demo import DEMO_FPS, demo_clip_folder
 from dyn3r.errors import InputError
 from dyn3r.io.clip import clip_from_images, prepare_images, read_clip, read_masks
-from dyn3r.io.images import FrameStack, Window, check_size, frame_mapping, resize_nearest, to_rgb
+from dyn3r.io.images import (
+    Fit,
+    FrameStack,
+    Window,
+    check_size,
+    frame_mapping,
+    resize_nearest,
+    to_rgb,
+)
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "misc_frames.npz")
 PREPARED = [key.split("__")[1:3] for key in GOLDEN.files if key.endswith("__seed")]
@@ -86,20 +94,58 @@ def test_square_pictures() -> None:
     assert frame_mapping((240, 320), size=224, square_crop=True).size_hw == (224, 224)
 
 
-def test_wide_pictures_get_as_many_pixels_as_those_of_16_to_9() -> None:
+def test_frames_that_cover_have_the_nearest_short_side() -> None:
     sizes = {
-        hw: frame_mapping(hw, size=224, widen=True).size_hw
-        for hw in ((720, 1280), (1280, 720), (240, 320), (800, 1912), (1912, 800), (376, 1241))
+        hw: frame_mapping(hw, size=224, fit="cover").size_hw
+        for hw in ((720, 1280), (1280, 720), (240, 320), (360, 540), (100, 100), (376, 1241))
     }
     assert sizes == {
-        (720, 1280): (112, 224), (1280, 720): (224, 112), (240, 320): (160, 224),
-        (800, 1912): (96, 256), (1912, 800): (256, 96), (376, 1241): (80, 304),
+        (720, 1280): (128, 224), (1280, 720): (224, 128),  # 126 rows
+        (240, 320): (160, 224),  # 168: the smaller of two as near
+        (360, 540): (144, 224),  # 149
+        (100, 100): (224, 224), (376, 1241): (64, 224),
     }  # fmt: skip
+    mapping = frame_mapping((1080, 1920), size=224, fit="cover")
+    assert (mapping.resized_hw, mapping.crop_xy) == ((128, 228), (2, 0))
+
+
+@pytest.mark.parametrize("fit", ["cover", "area"])
+@pytest.mark.parametrize("hw", [(480, 854), (853, 480), (97, 150), (375, 1242), (99, 100)])
+def test_frames_that_cover_lie_within_the_picture(hw: tuple[int, int], fit: Fit) -> None:
+    for size in range(64, 512, 16):
+        mapping = frame_mapping(hw, size=size, fit=fit)
+        for length, first, kept in zip(mapping.resized_hw, mapping.crop_xy[::-1], mapping.size_hw):
+            assert first >= 0
+            assert first + kept <= length
+            assert kept % 16 == 0
+        lost = 1 - np.prod(mapping.size_hw) / np.prod(mapping.resized_hw)
+        assert lost <= 8.5 / min(mapping.size_hw)
+        scale_x, scale_y = mapping.scale_xy
+        assert abs(np.log(scale_x / scale_y)) < 1 / min(mapping.resized_hw)
+
+
+def test_wide_and_square_pictures_get_as_many_pixels_as_others() -> None:
+    sizes = {
+        hw: frame_mapping(hw, size=224, fit="area").size_hw
+        for hw in ((720, 1280), (240, 320), (800, 1912), (1912, 800), (376, 1241), (100, 100))
+    }
+    assert sizes == {
+        (720, 1280): (128, 224), (240, 320): (160, 224), (800, 1912): (112, 256),
+        (1912, 800): (256, 112), (376, 1241): (96, 304), (100, 100): (192, 192),
+    }  # fmt: skip
+    pixels = [h * w for h, w in sizes.values()]
+    assert min(pixels) >= 224 * 126
+    assert max(pixels) <= 224 * 168
     # bars are not counted: the picture within them is wide
     picture = Window(0, 140, 1920, 940)
-    mapping = frame_mapping((1080, 1920), size=224, widen=True, picture=picture)
-    assert mapping.size_hw == (96, 256)
-    assert frame_mapping((376, 1241), size=224).size_hw == (64, 224)
+    mapping = frame_mapping((1080, 1920), size=224, fit="area", picture=picture)
+    assert mapping.size_hw == (112, 256)
+    left, top = mapping.crop_xy
+    scale_y = mapping.scale_xy[1]
+    assert top >= 140 * scale_y - 1
+    assert top + 112 <= 940 * scale_y + 1
+    assert left >= 0
+    assert left + 256 <= mapping.resized_hw[1]
 
 
 @pytest.mark.parametrize("hw", [(480, 854), (854, 480), (100, 150)])

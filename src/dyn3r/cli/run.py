@@ -69,6 +69,11 @@ class InputOptions:
     they were one."""
     keep_borders: Flag = False
     """Do not crop bars around the picture (letterbox, pillarbox)."""
+    fit: Literal["auto", "crop", "cover", "area"] = "auto"
+    """How images become frames whose sides are multiples of 16. crop: as the published programs,
+    which cut off up to 15 pixels of the short side; cover: to the nearest multiple; area: as
+    cover, and frames of wide or square pictures have about as many pixels as others. auto: as the
+    model and --size suggest (docs/frames.md)."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ class Run:
     """Another model that finds motion; --model then makes the geometry only."""
     pairs: str = "auto"
     """Pairs to compare: complete, swin-W, swinstride-W, swin2stride-W, logwin-W (each also
-    -noncyclic) or oneref-R. auto: swinstride-5-noncyclic (4 above 95 frames)."""
+    -noncyclic) or oneref-R. auto: swinstride-5-noncyclic (4 above 95 frames), before bundle
+    adjustment in one direction each (-alternating)."""
     fps: float = 0.0
     """Keep every round(video_fps/fps)-th frame of a video; 0: see --every."""
     num_frames: int | None = None
@@ -117,7 +123,7 @@ class Run:
     """Keep all frames, however many."""
     size: int | None = None
     """Long side of the frames in pixels, a multiple of 16; default: as the model was trained,
-    and larger for pictures wider than 16:9 where that is small."""
+    and where that is small, larger for pictures wider than 16:9 and smaller for squares."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -256,7 +262,7 @@ class Run:
             self.source,
             **chosen.arguments,
             size=models[0].image_size if self.size is None else self.size,
-            widen=self.size is None and models[0].widens,
+            fit=models[0].fit(self.size) if self.input.fit == "auto" else self.input.fit,
             crop_borders=not self.input.keep_borders,
             progress=context.progress,
         )

@@ -98,8 +98,9 @@ def run_sequence(
     """
     from dyn3r.pipeline import reconstruct
 
-    widen = size is None and model.widens and not protocol.stretch
-    clip = prepare_clip(sequence, size or model.image_size, widen=widen, stretch=protocol.stretch)
+    clip = prepare_clip(
+        sequence, size or model.image_size, fit=model.fit(size), stretch=protocol.stretch
+    )
     truth = truth_of(sequence, clip.mapping, protocol)
     started = time.monotonic()
     scene = reconstruct(clip, model, options, context=context or RunContext())

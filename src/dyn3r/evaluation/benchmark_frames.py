@@ -14,7 +14,7 @@ from dyn3r.datasets.sequence import Reader, Sequence
 from dyn3r.errors import InputError
 from dyn3r.evaluation.protocols import Protocol, find_protocol
 from dyn3r.evaluation.truth import Truth
-from dyn3r.io.images import frame_mapping, prepare_image, resize_nearest
+from dyn3r.io.images import Fit, frame_mapping, prepare_image, resize_nearest
 from dyn3r.types import Clip, FrameMapping
 
 MOST_GAPS = 3
@@ -100,16 +100,16 @@ def _same_frames(prepared: Protocol, protocol: Protocol) -> bool:
 
 
 def prepare_clip(
-    sequence: Sequence, size: int, *, widen: bool = False, stretch: bool = False
+    sequence: Sequence, size: int, *, fit: Fit = "crop", stretch: bool = False
 ) -> Clip:
     """The frames of a sequence as the network reads them (SPEC 2).
 
-    `widen`: see `dyn3r.io.images.frame_mapping`. `stretch`: resized to multiples of 16 without a
-    crop (DATASETS.md, 1.2, no_crop). Raises InputError for frames of different sizes.
+    `fit`: see `dyn3r.io.images.frame_mapping`. `stretch`: resized to the size of fit crop, without
+    a crop (DATASETS.md, 1.2, no_crop). Raises InputError for frames of different sizes.
     """
     first = sequence.image(0)
     hw = (first.shape[0], first.shape[1])
-    mapping = frame_mapping(hw, size=size, widen=widen)
+    mapping = frame_mapping(hw, size=size, fit="crop" if stretch else fit)
     if stretch:
         mapping = FrameMapping(hw, mapping.size_hw, (0, 0), mapping.size_hw)
     frames = np.empty((len(sequence), *mapping.size_hw, 3), np.uint8)

@@ -18,6 +18,7 @@ from dyn3r.io.arguments import checked_path
 from dyn3r.io.image_folder import FolderImages, folder_images
 from dyn3r.io.images import (
     IMAGE_SUFFIXES,
+    Fit,
     FrameStack,
     Window,
     check_same_size,
@@ -71,7 +72,7 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
-    widen: bool = False,
+    fit: Fit = "crop",
     start: float = 0.0,
     end: float | None = None,
     every: float = 1.0,
@@ -93,8 +94,8 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
         size: long side of the prepared frames in pixels; a multiple of 16 from 64 to 4096.
         square_ok: leave square images square; otherwise they are cropped to 4:3.
         square_crop: short side to `size`, then the centre square (the published 224 model).
-        widen: pictures wider than 16:9 have a longer side than `size`, so that their frames have as
-            many pixels as those of 16:9. What `dyn3r run` does for networks of small frames.
+        fit: how an image becomes a frame: crop, cover or area; see `dyn3r.io.images.frame_mapping`.
+            `dyn3r run` takes `Model.fit`.
         start: seconds of the source to skip.
         end: seconds from the beginning at which the clip ends; None: that of the source.
         every: keep every `every`-th frame or image; 2.5: every second or third. Videos: instead of
@@ -112,7 +113,7 @@ def read_clip(  # noqa: PLR0913  all but one are keyword-only
     chosen = _Choice(fps, num_frames, start, math.inf if end is None else end, every)
     source = checked_path(path, "the source")
     crop: dict[str, Any] = {
-        "size": size, "square_ok": square_ok, "square_crop": square_crop, "widen": widen,
+        "size": size, "square_ok": square_ok, "square_crop": square_crop, "fit": fit,
     }  # fmt: skip
     try:
         if not source.exists():
@@ -143,6 +144,7 @@ def clip_from_images(
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
+    fit: Fit = "crop",
     fps: float = DEFAULT_IMAGE_FPS,
     names: Sequence[str] | None = None,
 ) -> Clip:
@@ -151,7 +153,7 @@ def clip_from_images(
     Args:
         images: the images in order; a (n,H,W,3) array will do. In a list they may differ in size
             (`dyn3r.io.mixed_sizes`).
-        size, square_ok, square_crop: see `read_clip`.
+        size, square_ok, square_crop, fit: see `read_clip`.
         fps: frames per second, for the clip's times.
         names: one per image; default `frame_000000`, `frame_000001`, ...
 
@@ -161,7 +163,9 @@ def clip_from_images(
     check_sampling(fps, None, 0.0)
     if fps == 0:
         raise InputError("a clip from images needs fps above 0")
-    crop: dict[str, Any] = {"size": size, "square_ok": square_ok, "square_crop": square_crop}
+    crop: dict[str, Any] = {
+        "size": size, "square_ok": square_ok, "square_crop": square_crop, "fit": fit,
+    }  # fmt: skip
     mixed = prepare_mixed(images, **crop) if isinstance(images, (list, tuple)) else None
     frames, mapping = mixed or prepare_images(images, **crop)
     if names is not None and not all(isinstance(name, str) for name in names):

@@ -13,7 +13,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -40,8 +40,10 @@ DEEP_WHITES = (255, 1023, 4095, 16383)
 ORIENTATION = 0x0112
 """EXIF tag of the orientation."""
 PATCH = 16
-WIDE = 16 / 9
-"""Pictures of a larger ratio of sides are wide: `frame_mapping` may make their frames larger."""
+NARROW, WIDE = 4 / 3, 16 / 9
+"""Ratios of sides between which all frames have the same long side; see `frame_mapping`."""
+Fit = Literal["crop", "cover", "area"]
+"""How an image becomes a frame; see `frame_mapping`."""
 MIN_SIZE, MAX_SIZE = 64, 4096
 
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, struct.error)
@@ -63,19 +65,25 @@ def frame_mapping(
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
-    widen: bool = False,
+    fit: Fit = "crop",
     picture: Window | None = None,
     pixel_aspect: float = 1.0,
 ) -> FrameMapping:
-    """Resizing and crop of a source image of `source_hw` (height, width) (SPEC 2).
+    """Resizing and crop of a source image of `source_hw` (height, width).
 
-    By default the long side becomes `size` and a centre crop makes both sides multiples of 16; a
-    square image is cropped to 4:3 unless `square_ok`. With `square_crop` the short side becomes
-    `size` and the centre square is kept: the published 224 model's rule. With `widen` a picture
-    wider than 16:9 (or taller than 9:16) has a longer side than `size`, so that its frames have as
-    many pixels as those of 16:9. `picture`: the part of the image within its bars, which is resized
-    and cropped as if it were the image. `pixel_aspect`: width of its pixels over their height;
-    those of the frames are square.
+    Both sides of a frame are multiples of 16. `fit`:
+
+    - crop (SPEC 2, the published programs): the long side becomes `size`, and as much of the centre
+      is kept as fits; a square image is cropped to 4:3 unless `square_ok`. With `square_crop` the
+      short side becomes `size` and the centre square is kept: the published 224 model's rule.
+    - cover: the short side becomes the multiple of 16 that is nearest, the image is resized until
+      it covers the frame, and less is cut off.
+    - area: as cover, with a longer or shorter side than `size`, so that the frames of a picture
+      wider than 16:9 have as many pixels as those of 16:9, and those of one narrower than 4:3 as
+      many as those of 4:3.
+
+    `picture`: the part of the image within its bars, which is resized and cropped as if it were the
+    image. `pixel_aspect`: width of its pixels over their height; those of the frames are square.
 
     Raises:
         InputError: `size` is no multiple of 16 from 64 to 4096, or the crop would be empty.
@@ -90,22 +98,18 @@ def frame_mapping(
             f"both sides must have at least {PATCH} pixels"
         )
     shape = inner_hw[0], inner_hw[1] * pixel_aspect
-    long_side = _long_side(size, max(shape) / min(shape), square_crop=square_crop, widen=widen)
-    resized_h, resized_w = (round(side * long_side / max(shape)) for side in shape)
-    centre_x, centre_y = resized_w // 2, resized_h // 2
-    if square_crop:
-        half_w = half_h = min(centre_x, centre_y)
+    if fit == "crop" or square_crop:
+        long_side, size_hw = _cropped(shape, size, square_ok=square_ok, square_crop=square_crop)
     else:
-        half_w = 2 * centre_x // PATCH * (PATCH // 2)
-        half_h = 2 * centre_y // PATCH * (PATCH // 2)
-        if resized_w == resized_h and not square_ok:
-            # 4:3, and still a multiple of 16 where three quarters of the side is none.
-            half_h = 3 * half_w // 4 // (PATCH // 2) * (PATCH // 2)
-    if half_w == 0 or half_h == 0:
+        long_side, size_hw = _covered(shape, _side_of_area(size, shape) if fit == "area" else size)
+    resized_h, resized_w = (round(side * long_side / max(shape)) for side in shape)
+    if min(size_hw) == 0:
         raise InputError(
             f"an image of {width}x{height} pixels is too elongated: at size {size} it would be "
-            f"{resized_w}x{resized_h} and nothing is left after cropping to multiples of {PATCH}"
+            f"{resized_w}x{resized_h} and nothing is left after cropping to multiples of "
+            f"{PATCH}"
         )
+    centre_x, centre_y = resized_w // 2, resized_h // 2
     if inner_hw != source_hw:
         whole = height, width * pixel_aspect
         resized_h, resized_w = (round(side * long_side / max(shape)) for side in whole)
@@ -114,19 +118,43 @@ def frame_mapping(
     return FrameMapping(
         source_hw=(int(height), int(width)),
         resized_hw=(int(resized_h), int(resized_w)),
-        crop_xy=(int(centre_x - half_w), int(centre_y - half_h)),
-        size_hw=(int(2 * half_h), int(2 * half_w)),
+        crop_xy=(int(centre_x - size_hw[1] // 2), int(centre_y - size_hw[0] // 2)),
+        size_hw=(int(size_hw[0]), int(size_hw[1])),
         pixel_aspect=float(pixel_aspect),
     )
 
 
-def _long_side(size: int, ratio: float, *, square_crop: bool, widen: bool) -> int:
-    """Long side of a resized picture with this ratio of sides; see `frame_mapping`."""
+def _cropped(
+    shape: tuple[float, float], size: int, *, square_ok: bool, square_crop: bool
+) -> tuple[float, tuple[int, int]]:
+    """Long side of the resized picture, and size of the frame: fit crop of `frame_mapping`."""
+    long_side = round(size * max(shape) / min(shape)) if square_crop else int(size)
+    resized_h, resized_w = (round(side * long_side / max(shape)) for side in shape)
     if square_crop:
-        return round(size * ratio)
-    if widen and ratio > WIDE:
-        return PATCH * round(size * math.sqrt(ratio / WIDE) / PATCH)
-    return int(size)
+        half_w = half_h = min(resized_w, resized_h) // 2
+    else:
+        half_w = 2 * (resized_w // 2) // PATCH * (PATCH // 2)
+        half_h = 2 * (resized_h // 2) // PATCH * (PATCH // 2)
+        if resized_w == resized_h and not square_ok:
+            # 4:3, and still a multiple of 16 where three quarters of the side is none.
+            half_h = 3 * half_w // 4 // (PATCH // 2) * (PATCH // 2)
+    return long_side, (2 * half_h, 2 * half_w)
+
+
+def _covered(shape: tuple[float, float], side: int) -> tuple[float, tuple[int, int]]:
+    """Long side of the resized picture, and size of the frame, whose long side is `side`."""
+    short = PATCH * math.ceil(side * min(shape) / max(shape) / PATCH - 0.5)
+    size_hw = (short, side) if shape[0] < shape[1] else (side, short)
+    return max(h * max(shape) / length for h, length in zip(size_hw, shape, strict=True)), size_hw
+
+
+def _side_of_area(size: int, shape: tuple[float, float]) -> int:
+    """Long side of a frame with as many pixels as those from 4:3 to 16:9 whose long side is `size`.
+
+    To a multiple of 16.
+    """
+    ratio = max(shape) / min(shape)
+    return PATCH * round(size * math.sqrt(ratio / min(max(ratio, NARROW), WIDE)) / PATCH)
 
 
 def check_size(size: int) -> None:
@@ -157,6 +185,7 @@ def prepare_images(
     size: int = 512,
     square_ok: bool = False,
     square_crop: bool = False,
+    fit: Fit = "crop",
     pixel_aspect: float = 1.0,
 ) -> tuple[UInt8[np.ndarray, "n h w 3"], FrameMapping]:
     """Prepare images in memory, or from a generator, one at a time.
@@ -164,7 +193,7 @@ def prepare_images(
     Args:
         images: PIL images (their EXIF rotation is applied) or arrays (H,W), (H,W,3) or (H,W,4)
             of uint8 or uint16, RGB order; all of one size.
-        size, square_ok, square_crop, pixel_aspect: see `frame_mapping`.
+        size, square_ok, square_crop, fit, pixel_aspect: see `frame_mapping`.
 
     Returns:
         The frames and the mapping back to the images' pixels (the same for all).
@@ -176,7 +205,7 @@ def prepare_images(
     if not isinstance(images, Iterable):
         raise InputError(f"images must be a list or an array, not {type(images).__name__}")
     options: dict[str, Any] = {
-        "size": size, "square_ok": square_ok, "square_crop": square_crop,
+        "size": size, "square_ok": square_ok, "square_crop": square_crop, "fit": fit,
         "pixel_aspect": pixel_aspect,
     }  # fmt: skip
     mapping: FrameMapping | None = None

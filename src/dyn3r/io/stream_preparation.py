@@ -22,7 +22,7 @@ from dyn3r.errors import InputError
 from dyn3r.geometry.keypoints import Keypoints, find_keypoints
 from dyn3r.io.clip import DEFAULT_IMAGE_FPS, Preparation, frame_name
 from dyn3r.io.frame_stream import FrameStream, StreamedFrame
-from dyn3r.io.images import as_rgb, check_same_size, frame_mapping, prepare_image
+from dyn3r.io.images import Fit, as_rgb, check_same_size, frame_mapping, prepare_image
 from dyn3r.io.inspection.borders import find_borders, in_source
 from dyn3r.io.inspection.cuts import MAX_NAMED, too_far_apart
 from dyn3r.io.inspection.inspector import alone_note, far_apart_note, frame_has_texture, small_grey
@@ -81,7 +81,7 @@ def frames_of_stream(
     frames: Iterable[Frame],
     size: int,
     *,
-    widen: bool = False,
+    fit: Fit = "crop",
     crop_borders: bool = True,
     split_cuts: bool = True,
 ) -> Iterator[PreparedFrame]:
@@ -89,7 +89,7 @@ def frames_of_stream(
 
     Args:
         frames: images of one size; of a `FrameStream` the report is taken over.
-        size, widen: long side of the prepared frames in pixels; see `dyn3r.io.clip.read_clip`.
+        size, fit: long side of the prepared frames in pixels; see `dyn3r.io.clip.read_clip`.
         crop_borders: leave out bars that the first frames have.
         split_cuts: look for cuts.
 
@@ -99,7 +99,7 @@ def frames_of_stream(
     report = frames.report if isinstance(frames, FrameStream) else InputReport()
     report = report.adding(NOT_CHECKED)
     prepared = _prepared(
-        _named(frames), {"size": size, "widen": widen}, report, crop_borders=crop_borders
+        _named(frames), {"size": size, "fit": fit}, report, crop_borders=crop_borders
     )
     return _with_shots(prepared) if split_cuts else prepared
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from dyn3r.errors import CheckpointError, InputError
+from dyn3r.io.images import Fit
 from dyn3r.network.checkpoints.locate import locate
 from dyn3r.network.checkpoints.reader import load_network
 from dyn3r.network.checkpoints.recommendation import Recommendation
@@ -106,14 +107,16 @@ class Model:
         """Long side in pixels of the frames that the network was trained on."""
         return self.network.config.image_size
 
-    @property
-    def widens(self) -> bool:
-        """Whether frames wider than 16:9 are made larger by default (`dyn3r.io.read_clip`).
+    def fit(self, size: int | None = None) -> Fit:
+        """How images become frames whose long side is `size`; None: `image_size`.
 
-        So it is for networks of smaller frames than the published ones: of a wide picture the short
-        side would have few patches.
+        Networks of frames as large as the published ones get the published crop. Of smaller frames
+        it would cut off more, 11 % of 16:9 at 224 pixels, and the short side of a wide picture
+        would have few patches; see `dyn3r.io.images.frame_mapping`.
         """
-        return self.image_size < PUBLISHED_SIZE
+        if self.image_size >= PUBLISHED_SIZE:
+            return "crop"
+        return "area" if size is None else "cover"
 
 
 def load_model(

@@ -110,7 +110,7 @@ def _check_same_frames(clip: Clip, earlier: Scene) -> None:
     if not _agree(clip, earlier):
         raise InputError(
             f"the clip has frames of {clip.size_hw[1]}x{clip.size_hw[0]} pixels and the earlier "
-            f"scene {earlier.size_hw[1]}x{earlier.size_hw[0]}: source, size and crop must agree"
+            f"scene {earlier.size_hw[1]}x{earlier.size_hw[0]}: source, size and fit must agree"
         )
     first = earlier.names.index(clip.names[0])
     known = len(earlier) - first

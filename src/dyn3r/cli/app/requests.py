@@ -93,7 +93,7 @@ def reconstruct_request(
     overall = Overall(progress, expected_s, without=(WRITING,) if rough else (PREVIEW, WRITING))
     clip = read_clip(
         source.path, fps=source.fps / request.step if request.step > 1 else 0.0,
-        num_frames=request.num_frames, size=request.size, widen=True, progress=overall,
+        num_frames=request.num_frames, size=request.size, fit=model.fit(), progress=overall,
     )  # fmt: skip
     priors = Priors()
     if request.cameras is not None:
