@@ -20,7 +20,6 @@ from dyn3r.options import (
     RefinementOptions,
     resolve,
     windows_of,
-    with_graph_of,
 )
 from dyn3r.types import Priors
 from tests.factories import moving_square
@@ -181,7 +180,18 @@ def test_flow_is_measured_where_a_stage_uses_it() -> None:
 @pytest.mark.parametrize(("frames", "width"), [(1, 5), (95, 5), (96, 4)])
 def test_long_clips_have_a_narrower_pair_graph(frames: int, width: int) -> None:
     assert plan(frames=frames).pairs == f"swinstride-{width}-noncyclic"
+    adjusted = plan(COMPACT, frames=frames).pairs
+    assert adjusted == f"swinstride-{width}-noncyclic{'-alternating' * (frames > 1)}"
     assert plan(pairs="complete", frames=frames).pairs == "complete"
+
+
+def test_pairs_have_one_direction_before_bundle_adjustment_without_attention() -> None:
+    assert plan(COMPACT).pairs.endswith("-alternating")
+    for cue in ("attention", "both"):
+        assert plan(COMPACT, motion=MotionOptions(cue=cue)).pairs == "swinstride-5-noncyclic"
+    unadjusted = RefinementOptions(bundle_adjustment=False)
+    assert plan(COMPACT, refinement=unadjusted).pairs == "swinstride-5-noncyclic"
+    assert plan(COMPACT, pairs="swinstride-5-noncyclic").pairs == "swinstride-5-noncyclic"
 
 
 def test_the_motion_model_recommends_the_cue() -> None:
@@ -261,10 +271,3 @@ def test_windows_that_were_asked_for_and_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="known cameras or depth"):
         windows_of(Options(windows=asked, priors=known), COMPACT, LONG)
     assert windows_of(Options(priors=known), COMPACT, LONG) is None
-
-
-def test_windows_have_the_pairs_of_the_whole_clip() -> None:
-    """The graph is narrower for long clips; each window alone would be short."""
-    options = with_graph_of(Options(), len(LONG))
-    assert resolve(options, COMPACT, CLIP).pairs == "swinstride-4-noncyclic"
-    assert with_graph_of(Options(pairs="complete"), 200).pairs == "complete"

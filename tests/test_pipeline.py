@@ -31,6 +31,7 @@ from dyn3r.scene import summarise
 from dyn3r.scene.explanation import Explanation
 from dyn3r.scene.findings import Findings, Recorder, collect_findings
 from dyn3r.scene.known_cameras import unit_of
+from dyn3r.scene.windows.reconstruct import LongClip
 from dyn3r.types import Clip, FlowFields, Geometry, Motion, Priors, RunContext
 from tests.factories import geometry_of, moving_square, tiny_network
 
@@ -203,6 +204,26 @@ def test_masked_tokens_change_the_points_of_pairs_that_see_them(model: Model) ->
     masked = dyn3r.predict_pairs(model, clip, edges, masks)
     assert np.abs(masked.points1[0] - plain.points1[0]).max() > 0  # frame 1 is view 2 here
     np.testing.assert_array_equal(masked.points1[1], plain.points1[1])  # and view 1 here
+
+
+def test_windows_have_the_pairs_of_the_whole_clip(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph is narrower for long clips; each window alone would be short."""
+    found = []
+
+    def stopped(work: LongClip, *_: object) -> None:
+        found.append(work.identity[0].pairs)
+        raise InterruptedError
+
+    monkeypatch.setattr(dyn3r.pipeline, "reconstruct_windows", stopped)
+    windows = Options(windows=WindowOptions(frames=40))
+    refined, other = replace(windows, method="refined"), replace(windows, pairs="swin-2-noncyclic")
+    for options in (windows, refined, other):
+        with pytest.raises(InterruptedError):
+            reconstruct(moving_square(100, (48, 64)), model, options)
+    one_way = "swinstride-4-noncyclic-alternating"
+    assert found == ["swinstride-4-noncyclic", one_way, "swin-2-noncyclic"]
 
 
 @pytest.mark.slow

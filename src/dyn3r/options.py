@@ -78,7 +78,8 @@ class Options:
     pairs: str = "auto"
     """Which pairs of frames the network compares: complete, swin-W, swinstride-W, swin2stride-W,
     logwin-W (each also -noncyclic) or oneref-R. `auto`: swinstride-5-noncyclic, width 4 above 95
-    frames. Wider windows cost time and give steadier cameras."""
+    frames; before bundle adjustment each pair in one direction (-alternating), unless attention is
+    read. Wider windows cost time and give steadier cameras."""
     motion: MotionOptions = field(default_factory=MotionOptions)
     flow: FlowOptions = field(default_factory=FlowOptions)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
@@ -203,7 +204,7 @@ def resolve(
     exact = options.method in ("easi3r", "monst3r", "vggt4d")
     return Plan(
         method=method,
-        pairs=_pair_graph(options.pairs, len(clip)),
+        pairs=_pair_graph(options.pairs, len(clip), alternating=adjust and not attends),
         cue=cue,
         attention_cue=_attention_cue(options, exact=exact),
         flow_cue=_flow_cue(options),
@@ -228,11 +229,6 @@ def resolve(
     )
 
 
-def with_graph_of(options: Options, num_frames: int) -> Options:
-    """The options with the pair graph of a clip of so many frames, for a part of it."""
-    return replace(options, pairs=_pair_graph(options.pairs, num_frames))
-
-
 def windows_of(
     options: Options,
     model: RecommendingModel,
@@ -245,7 +241,7 @@ def windows_of(
     or `options.windows.frames` says so. Raises InputError for windows that were asked for and
     cannot be.
     """
-    sliding = options.pairs == "auto" or options.pairs.endswith("-noncyclic")
+    sliding = options.pairs == "auto" or "-noncyclic" in options.pairs
     free = sliding and _method(options, model) == "refined"
     plan = plan_windows(
         len(clip), clip.size_hw, options.windows, largest=LARGEST_WINDOW if free else 10**6,
@@ -350,8 +346,12 @@ def _alignment(options: Options, method: Method, *, adjust: bool, mixed: bool) -
     return replace(chosen, shared_focal=False) if mixed else chosen
 
 
-def _pair_graph(name: str, num_frames: int) -> str:
-    """The published default for video (SPEC 3)."""
+def _pair_graph(name: str, num_frames: int, *, alternating: bool) -> str:
+    """The published default for video (SPEC 3), or half of its directed pairs.
+
+    Source of `alternating`: the same depth, cameras and masks (docs/results.md).
+    """
     if name != "auto":
         return name
-    return f"swinstride-{5 if num_frames <= LONG_CLIP else 4}-noncyclic"
+    both = f"swinstride-{5 if num_frames <= LONG_CLIP else 4}-noncyclic"
+    return f"{both}-alternating" if alternating else both

@@ -38,7 +38,7 @@ from dyn3r.mvs import multi_view_depth
 from dyn3r.network.model import Model, described
 from dyn3r.network.pair_graph import make_pairs
 from dyn3r.network.predict import encode_frames, predict_pairs
-from dyn3r.options import Options, Plan, resolve, windows_of, with_graph_of
+from dyn3r.options import Options, Plan, resolve, windows_of
 from dyn3r.scene import Scene
 from dyn3r.scene.assemble import assemble
 from dyn3r.scene.draft import Draft
@@ -103,7 +103,7 @@ def reconstruct(
     windows = windows_of(options, model, clip, motion_model)
     if windows is not None:
         return _reconstruct_long(
-            clip, windows, with_graph_of(options, len(clip)), (model, motion_model), masks,
+            clip, windows, replace(options, pairs=plan.pairs), (model, motion_model), masks,
             refiner, context,
         )  # fmt: skip
     context.observe("plan", plan)

@@ -134,3 +134,24 @@ def test_bad_values(graph: object, n: int, message: str) -> None:
 
 def test_a_wide_window_over_many_frames_is_quick() -> None:
     assert len(make_pairs("swinstride-5-noncyclic", 20_000)) == 2 * (5 * 20_000 - 25)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(3, 12), st.integers(2, 80))
+def test_alternating_graphs_have_each_pair_once(width: int, num_frames: int) -> None:
+    both = make_pairs(f"swinstride-{width}-noncyclic", num_frames)
+    pairs = make_pairs(f"swinstride-{width}-noncyclic-alternating", num_frames)
+    if num_frames < 2 * width:
+        np.testing.assert_array_equal(pairs, both)
+        return
+    assert 2 * len(pairs) == len(both)
+    assert len(np.unique(np.sort(pairs, axis=1), axis=0)) == len(pairs)
+    assert {tuple(pair) for pair in pairs.tolist()} < {tuple(pair) for pair in both.tolist()}
+    for side in (0, 1):  # every frame is the first of a pair, and the second of another
+        assert len(np.unique(pairs[:, side])) == num_frames
+
+
+@pytest.mark.parametrize("start", ["swinstride-5", "swin-5-noncyclic", "logwin-2-noncyclic"])
+def test_only_sliding_windows_of_odd_steps_alternate(start: str) -> None:
+    with pytest.raises(InputError, match="swinstride-W-noncyclic-alternating"):
+        parse_graph(f"{start}-alternating")

@@ -20,8 +20,8 @@ DEFAULT_GRAPH = "swinstride-5-noncyclic"
 """Published default for video."""
 
 GRAPH_FORMS = (
-    "complete, swin-W, swinstride-W, swin2stride-W, logwin-W "
-    "(each window also with -noncyclic), oneref-R"
+    "complete, swin-W, swinstride-W, swin2stride-W, logwin-W (each window also with -noncyclic), "
+    "swinstride-W-noncyclic-alternating, oneref-R"
 )
 """Valid names, for messages and help: W = window (1 or more), R = frame index."""
 
@@ -49,12 +49,15 @@ class Window:
     """Every frame with `width` later frames, `stride` frames apart.
 
     stride 1: offsets 1..W (`swin`); 2: 1, 3, .., 2W-1 (`swinstride`); 3: 1, 4, .., 3W-2
-    (`swin2stride`). Cyclic: frames past the end wrap around.
+    (`swin2stride`). Cyclic: frames past the end wrap around. Alternating (`swinstride`, not
+    cyclic): each pair in one direction, so that every frame is the first of about half of its
+    pairs; clips of fewer than 2W frames have both directions.
     """
 
     width: int
     stride: int = 1
     cyclic: bool = True
+    alternating: bool = False
 
     def offsets(self, num_frames: int) -> Int[np.ndarray, " k"]:
         """Return the distinct frame distances of the pairs in a clip of `num_frames`."""
@@ -100,13 +103,16 @@ def parse_graph(name: str) -> Graph:
         return Complete()
     if match := re.fullmatch(r"oneref-([0-9]{1,9})", name):
         return Reference(int(match[1]))
-    match = re.fullmatch(r"(swin|swinstride|swin2stride|logwin)-([0-9]{1,9})(-noncyclic)?", name)
-    if match is None or int(match[2]) < 1:
+    match = re.fullmatch(
+        r"(swin|swinstride|swin2stride|logwin)-([0-9]{1,9})(-noncyclic(-alternating)?)?", name
+    )
+    if match is None or int(match[2]) < 1 or (match[1] != "swinstride" and match[4]):
         raise InputError(f"unknown pair graph '{name}': the valid forms are {GRAPH_FORMS}")
-    width, cyclic = int(match[2]), match[3] is None
+    width, cyclic, alternating = int(match[2]), match[3] is None, match[4] is not None
     if match[1] == "logwin":
         return LogWindow(width, cyclic)
-    return Window(width, {"swin": 1, "swinstride": 2, "swin2stride": 3}[match[1]], cyclic)
+    stride = {"swin": 1, "swinstride": 2, "swin2stride": 3}[match[1]]
+    return Window(width, stride, cyclic, alternating)
 
 
 def make_pairs(graph: str | Graph, num_frames: int) -> Int[np.ndarray, "m 2"]:
@@ -141,9 +147,11 @@ def make_pairs(graph: str | Graph, num_frames: int) -> Int[np.ndarray, "m 2"]:
     else:
         first, second = first[second < num_frames], second[second < num_frames]
     low, high = np.minimum(first, second), np.maximum(first, second)
-    code = low * num_frames + high
-    if value.symmetric or num_frames == 2:
-        code = np.concatenate([code, high * num_frames + low])
+    code, back = low * num_frames + high, high * num_frames + low
+    if isinstance(value, Window) and value.alternating and num_frames >= 2 * value.width:
+        code = np.where((low + (high - low) // value.stride) % 2 == 0, code, back)
+    elif value.symmetric or num_frames == 2:
+        code = np.concatenate([code, back])
     code = np.unique(code)
     return np.stack([code // num_frames, code % num_frames], axis=1)
 
