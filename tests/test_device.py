@@ -31,6 +31,7 @@ from dyn3r.motion.mask_network import (
     load_mask_network,
     mask_probability,
 )
+from dyn3r.motion.photometric_test import better_static
 from dyn3r.motion.smoothing import EdgeRefiner
 from dyn3r.motion.static_components import static_test
 from dyn3r.mvs import load_depth_network, multi_view_depth
@@ -223,6 +224,30 @@ def test_the_test_for_static_points_stays_on_the_device() -> None:
     # masks; flow, and cameras; depth of the frames with masks
     read = n * samples + pairs * (2 * samples + 12) + 3 * samples
     assert sum(transfers.to_device) == read
+
+
+def test_the_photometric_test_stays_on_the_device() -> None:
+    """Images and flow of masked pixels go there; one number of each such pixel comes back."""
+    images, found = walls(sideways(4))
+    n, h, w = found.depth.shape
+    edges = np.array([[i, j] for i in range(n) for j in range(n) if 0 < abs(i - j) < 3])
+    random = np.random.default_rng(0)
+    flow = FlowFields(edges, random.normal(0, 3, (len(edges), h, w, 2)).astype(np.float16))
+    masks = np.zeros((n, h, w), bool)
+    masks[:3, 6:30, 40:60] = True
+    here = better_static(masks, images, found, flow, 1.2, 2)
+    with fake_device() as transfers:
+        there = better_static(masks, images, found, flow, 1.2, 2, "meta")
+    np.testing.assert_array_equal(there, here)
+    assert here.any()
+    tested = 12 * 10
+    assert transfers.to_host == 3 * [tested]
+    assert transfers.scalars == 0
+    pairs = int((edges[:, 0] < 3).sum())
+    compared = tested + -(-(h * w // 4 - tested) // 8)  # some of the background as well
+    # images; cameras and flow of every pair; places twice, once as indices, and depth of pixels
+    read = 3 * n * h * w + pairs * (12 + 2 * compared) + 3 * (2 * compared + tested)
+    assert read <= sum(transfers.to_device) <= read + 3 * compared + 100
 
 
 def adjusted_on_both(frames: int, adjust: Any) -> tuple[Any, Any, Any]:

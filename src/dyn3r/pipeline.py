@@ -414,7 +414,7 @@ def refine(
         )  # fmt: skip
     if cue.known is None:
         with context.stage("motion"):
-            motion = without_static_components(motion, refined, flow, context.device)
+            motion = without_static_components(motion, clip.images, refined, flow, context.device)
     fixed = plan.priors.fixes_depth(refined.depth.shape)
     if plan.ground_correction and is_rotation_only(refined) and not fixed.any():
         refined = correct_ground_tilt(refined, clip.images, motion.masks)

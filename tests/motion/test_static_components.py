@@ -12,6 +12,8 @@ from tests.oracles import static_test as oracle
 from dyn3r.motion.static_components import static_test, without_static_components
 from dyn3r.types import FlowFields, Geometry, Motion
 
+PLAIN = np.full((6, 64, 96, 3), 90, np.uint8)
+"""Images that say nothing: flow alone decides."""
 LEFT, RIGHT = (slice(12, 40), slice(10, 34)), (slice(24, 52), slice(60, 84))
 
 
@@ -47,13 +49,13 @@ def per_frame(truth: Truth, uv: tuple[float, float]) -> np.ndarray:
 
 def test_what_does_not_move_leaves_the_masks(truth: Truth, right: Geometry) -> None:
     flow = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0)))
-    found = without_static_components(motion_of(truth, LEFT, RIGHT), right, flow)
+    found = without_static_components(motion_of(truth, LEFT, RIGHT), PLAIN, right, flow)
     assert np.array_equal(found.masks, motion_of(truth, RIGHT).masks)
     assert found.has_motion
 
 
 def test_nothing_is_left_of_a_static_scene(truth: Truth, right: Geometry) -> None:
-    found = without_static_components(motion_of(truth, LEFT, RIGHT), right, truth.flow)
+    found = without_static_components(motion_of(truth, LEFT, RIGHT), PLAIN, right, truth.flow)
     assert not found.masks.any()
     assert not found.has_motion
     assert "static" in found.reason
@@ -63,7 +65,9 @@ def test_a_wrong_depth_is_no_motion(truth: Truth, right: Geometry) -> None:
     depth = right.depth.copy()
     depth[:, LEFT[0], LEFT[1]] *= 1.5
     wrong = replace(right, depth=depth)
-    assert not without_static_components(motion_of(truth, LEFT), wrong, truth.flow).masks.any()
+    assert not without_static_components(
+        motion_of(truth, LEFT), PLAIN, wrong, truth.flow
+    ).masks.any()
 
 
 def test_motion_along_the_epipolar_lines_is_motion_if_no_depth_explains_it(
@@ -72,7 +76,7 @@ def test_motion_along_the_epipolar_lines_is_motion_if_no_depth_explains_it(
     """To and fro: each pair would need another depth."""
     back = np.where(truth.flow.edges.sum(1) % 4 < 2, 4.0, -4.0)[:, None] * np.array([1.0, 0.0])
     motion = motion_of(truth, LEFT)
-    found = without_static_components(motion, right, moved(truth, LEFT, back))
+    found = without_static_components(motion, PLAIN, right, moved(truth, LEFT, back))
     assert np.array_equal(found.masks, motion.masks)
 
 
@@ -81,7 +85,7 @@ def test_an_object_is_kept_as_a_whole(truth: Truth, right: Geometry) -> None:
     by = per_frame(truth, (0.0, 3.0))
     by[truth.flow.edges.max(1) >= 5] = 0
     motion = motion_of(truth, LEFT)
-    found = without_static_components(motion, right, moved(truth, LEFT, by))
+    found = without_static_components(motion, PLAIN, right, moved(truth, LEFT, by))
     assert np.array_equal(found.masks, motion.masks)
 
 
@@ -89,7 +93,7 @@ def test_the_noise_of_a_pair_is_that_of_its_background(truth: Truth, right: Geom
     """Three times as noisy flow: what is static remains so, and slow motion is no longer seen."""
     noise = np.random.default_rng(0).normal(0, 1.2, truth.flow.flow.shape)
     noisy = replace(truth.flow, flow=truth.flow.flow + noise)
-    found = without_static_components(motion_of(truth, LEFT), right, noisy)
+    found = without_static_components(motion_of(truth, LEFT), PLAIN, right, noisy)
     assert not found.masks.any()
     sharp = static_test(motion_of(truth, LEFT).masks, right, truth.flow)
     assert sharp.all.sum() > 0
@@ -99,20 +103,20 @@ def test_the_noise_of_a_pair_is_that_of_its_background(truth: Truth, right: Geom
 def test_components_without_measurements_are_kept(truth: Truth, right: Geometry) -> None:
     motion = motion_of(truth, LEFT)
     unseen = replace(truth.flow, visible=np.zeros(truth.flow.visible.shape, bool))
-    assert without_static_components(motion, right, unseen) is motion
+    assert without_static_components(motion, PLAIN, right, unseen) is motion
     nothing = motion_of(truth)
-    assert without_static_components(nothing, right, truth.flow) is nothing
+    assert without_static_components(nothing, PLAIN, right, truth.flow) is nothing
     speck = np.zeros(truth.depth.shape, bool)
     speck[2, 5, 7] = True  # between the pixels that are tested
     tiny = replace(motion, masks=speck)
-    assert without_static_components(tiny, right, truth.flow) is tiny
+    assert without_static_components(tiny, PLAIN, right, truth.flow) is tiny
 
 
 def test_static_parts_of_what_moves_leave_the_masks(truth: Truth, right: Geometry) -> None:
     """A static strip, such as a post before an animal, is connected with what moves."""
     flow = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0)))
     strip = (slice(32, 44), slice(36, 60))
-    found = without_static_components(motion_of(truth, RIGHT, strip), right, flow).masks
+    found = without_static_components(motion_of(truth, RIGHT, strip), PLAIN, right, flow).masks
     assert found[:, RIGHT[0], RIGHT[1]].mean() > 0.9
     assert found[:, strip[0], strip[1]].mean() < 0.15
 
@@ -123,7 +127,7 @@ def test_a_part_with_other_flow_is_kept_with_its_object(truth: Truth, right: Geo
     still = flow.flow.copy()
     still[:, 36:39, 70:73] = truth.flow.flow[:, 36:39, 70:73]
     motion = motion_of(truth, RIGHT)
-    found = without_static_components(motion, right, replace(flow, flow=still))
+    found = without_static_components(motion, PLAIN, right, replace(flow, flow=still))
     assert np.array_equal(found.masks, motion.masks)
 
 

@@ -2,8 +2,9 @@
 
 Evidence of motion is found while cameras and depth are still uncertain. With the final cameras
 every masked pixel is tested again: flow across the epipolar line must vanish, and flow along it
-must be that of one depth in all neighbouring frames. Connected pixels are judged together, static
-parts of moving objects by their neighbourhood.
+must be that of one depth in all neighbouring frames. Where a static surface explains the images
+better than flow does, flow is wrong and no evidence (`dyn3r.motion.photometric_test`). Connected
+pixels are judged together, static parts of moving objects by their neighbourhood.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from dyn3r.flow.fields import neighbouring_rows, sampled_on
@@ -21,6 +22,7 @@ from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR, flow_variance_px2
 from dyn3r.geometry.filters import masked_median
 from dyn3r.geometry.reprojection import pixel_maps, static_flow
 from dyn3r.io.devices import float64_device
+from dyn3r.motion.photometric_test import better_static
 from dyn3r.types import FlowFields, Geometry, Motion
 
 DEPTH_SIGMA = 0.4
@@ -55,19 +57,28 @@ class StaticTest(NamedTuple):
 
 
 def without_static_components(
-    motion: Motion, geometry: Geometry, flow: FlowFields, device: str = "cpu"
+    motion: Motion,
+    images: UInt8[np.ndarray, "n h w 3"],
+    geometry: Geometry,
+    flow: FlowFields,
+    device: str = "cpu",
 ) -> Motion:
     """Motion without what a static scene explains: whole components of its masks, and parts.
 
     Components are connected in space and time, over neighbouring pixels and successive frames.
-    Those that no measurement reaches are kept. Of those that move, `static_parts` are left out.
-    Measurements are tested on `device`, components are found on the CPU.
+    Those that no measurement reaches are kept. Of those that move, `static_parts` are left out, and
+    the components of the rest are judged again: a moving object may have held static ones together.
+    Where flow is wrong (`better_static`) it says that of a static surface, for parts and for the
+    rest. Measurements are tested on `device`, components are found on the CPU.
     """
     if not motion.masks.any():
         return motion
     test = static_test(motion.masks, geometry, flow, device)
     masks = _moving_components(motion.masks, test)
+    better = better_static(masks, images, geometry, flow, LARGEST_DEPTH_ERROR, STRIDE, device)
+    test = test._replace(static=np.where(better, test.all, test.static))
     masks &= ~static_parts(masks, test)
+    masks = _moving_components(masks, test)
     if (masks == motion.masks).all():
         return motion
     if masks.any():
