@@ -106,8 +106,7 @@ def frame_mapping(
     if min(size_hw) == 0:
         raise InputError(
             f"an image of {width}x{height} pixels is too elongated: at size {size} it would be "
-            f"{resized_w}x{resized_h} and nothing is left after cropping to multiples of "
-            f"{PATCH}"
+            f"{resized_w}x{resized_h}, and less than {PATCH} pixels of a side are left"
         )
     centre_x, centre_y = resized_w // 2, resized_h // 2
     if inner_hw != source_hw:
