@@ -155,3 +155,9 @@ def test_alternating_graphs_have_each_pair_once(width: int, num_frames: int) -> 
 def test_only_sliding_windows_of_odd_steps_alternate(start: str) -> None:
     with pytest.raises(InputError, match="swinstride-W-noncyclic-alternating"):
         parse_graph(f"{start}-alternating")
+
+
+@pytest.mark.parametrize("graph", [Window(3, 2, True, True), Window(3, 1, False, True)])
+def test_values_that_cannot_alternate_are_refused(graph: Window) -> None:
+    with pytest.raises(InputError, match="alternating"):
+        make_pairs(graph, 12)

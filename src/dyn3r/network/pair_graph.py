@@ -168,6 +168,8 @@ def _checked(graph: str | Graph, num_frames: int) -> Graph:
         )
     if isinstance(value, (Window, LogWindow)) and value.width < 1:
         raise InputError(f"the window of a pair graph must be 1 or more, not {value.width}")
+    if isinstance(value, Window) and value.alternating and (value.cyclic or value.stride != 2):
+        raise InputError("an alternating pair graph has stride 2 and is not cyclic")
     if isinstance(value, LogWindow) and value.width > MAX_LOG_WIDTH:
         raise InputError(f"the window of logwin-W must be at most {MAX_LOG_WIDTH}")
     return value
