@@ -13,12 +13,12 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from dyn3r.flow.fields import neighbouring_rows
-from dyn3r.geometry.reprojection import MIN_DEPTH, unit_homographies
+from dyn3r.geometry.reprojection import MIN_DEPTH, pixel_maps
+from dyn3r.geometry.warping import sample_at
 from dyn3r.io.devices import on_device
 from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.types import FlowFields, Geometry
@@ -68,17 +68,17 @@ def better_static(
             return np.zeros(len(inside), bool)
         both = np.concatenate([inside, outside])
         v, u = (stride * index for index in np.unravel_index(both, tested[i].shape))
-        others, size_hw = flow.edges[rows, 1], (masks.shape[1], masks.shape[2])
+        others = flow.edges[rows, 1]
         pixels = torch.from_numpy(np.stack([u, v]).astype(np.float32)).to(device)
         measured = torch.from_numpy(np.asarray(flow.flow[rows][:, v, u], np.float32)).to(device)
-        at = _to_unit(pixels.T + measured, size_hw)[:, None]
+        at = pixels[:, None] + measured.permute(0, 2, 1)[:, :, None]
         by_flow = _cost(grey[i], grey[others], pixels, at)[0]
         count = len(inside)
         by_flow, background, pixels = by_flow[:count], by_flow[count:], pixels[:, :count]
-        P = unit_homographies(geometry.K, geometry.T_world_camera, i, others, size_hw)
+        P = pixel_maps(geometry.K, geometry.T_world_camera, i, others, "cpu").float().to(device)
         depth = geometry.depth[i][v[:count], u[:count]].astype(np.float32)
         inverse = factors[:, None] / torch.from_numpy(depth).to(device).clamp(min=MIN_DEPTH)
-        at = _places(torch.from_numpy(P).to(device), pixels, inverse)
+        at = _places(P, pixels, inverse)
         static = _cost(grey[i], grey[others], pixels, at).amin(0)
         limit = background.masked_fill(background.isinf(), torch.nan).nanquantile(BAD)
         better = (by_flow > limit) & (static < by_flow - ROUNDING)
@@ -93,51 +93,30 @@ def better_static(
 
 def _places(
     P: Float32[Tensor, "m 3 4"], pixels: Float32[Tensor, "2 q"], inverse: Float32[Tensor, "d q"]
-) -> Float32[Tensor, "m d q 2"]:
-    """Where pixels (x, y) at inverse depths lie in other frames, -1..1; far outside if behind."""
+) -> Float32[Tensor, "m 2 d q"]:
+    """Where pixels at inverse depths lie in other frames; -1 if behind the camera."""
     start = P[:, :, :2] @ pixels + P[:, :, 2:3]
     seen = start[:, :, None] + P[:, :, 3, None, None] * inverse
-    z = seen[:, 2]
-    at = seen[:, :2] / z.clamp(min=MIN_DEPTH)[:, None]
-    return torch.where(z[:, None] > MIN_DEPTH, at, 2.0).movedim(1, -1)
-
-
-def _to_unit(
-    places: Float32[Tensor, "m q 2"], size_hw: tuple[int, int]
-) -> Float32[Tensor, "m q 2"]:
-    """Pixel coordinates as -1..1, the outermost pixel centres."""
-    scale = torch.tensor([2 / (size_hw[1] - 1), 2 / (size_hw[0] - 1)], device=places.device)
-    return places * scale - 1
+    z = seen[:, 2:]
+    return torch.where(z > MIN_DEPTH, seen[:, :2] / z.clamp(min=MIN_DEPTH), -1.0)
 
 
 def _cost(
     image: Float32[Tensor, "1 h w"],
     others: Float32[Tensor, "m 1 h w"],
     pixels: Float32[Tensor, "2 q"],
-    at: Float32[Tensor, "m d q 2"],
-) -> Float[Tensor, "d q"]:
+    at: Float32[Tensor, "m 2 d q"],
+) -> Float32[Tensor, "d q"]:
     """Mean difference of the windows around pixels, over the better half of the other frames.
 
     Infinite where more than half of them do not see the pixel.
     """
     m, h, w = len(others), *image.shape[1:]
-    offsets = torch.cartesian_prod(*[torch.tensor(WINDOW_PX, device=at.device)] * 2)
-    here = _window(pixels.long().T, offsets, (h, w))
-    mine = image[0].flatten()[here]
-    windows = at[:, :, :, None] + _to_unit(offsets[None].float(), (h, w)) + 1
-    found = grid_sample(
-        others, windows.reshape(m, -1, len(here.T), 2), padding_mode="border", align_corners=True
-    )
-    cost = (found.view(*at.shape[:3], -1) - mine).abs().mean(-1)
-    outside = ~(at.abs() <= 1).all(-1)
-    cost = cost.clamp(max=LARGEST_DIFFERENCE).masked_fill(outside, torch.inf)
+    offsets = torch.cartesian_prod(*[torch.tensor(WINDOW_PX, device=at.device).float()] * 2).T
+    mine = sample_at(image[None], (pixels[..., None] + offsets[:, None])[None])[0, 0]
+    windows = at[..., None] + offsets[:, None, None]
+    found = sample_at(others, windows.flatten(2, 3)).view(m, *windows.shape[2:])
+    cost = (found - mine).abs().mean(-1).clamp(max=LARGEST_DIFFERENCE)
+    last = torch.tensor([w - 1, h - 1], device=at.device)[:, None, None]
+    cost = cost.masked_fill(~((at >= 0) & (at <= last)).all(1), torch.inf)
     return cost.sort(0).values[: (m + 1) // 2].mean(0)
-
-
-def _window(
-    pixels: Int[Tensor, "q 2"], offsets: Int[Tensor, "o 2"], size_hw: tuple[int, int]
-) -> Int[Tensor, "q o"]:
-    """Flat indices of the pixels (x, y) around each, the outermost ones beyond the edge."""
-    h, w = size_hw
-    around = pixels[:, None] + offsets
-    return around[..., 1].clamp(0, h - 1) * w + around[..., 0].clamp(0, w - 1)
