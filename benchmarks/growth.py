@@ -8,8 +8,9 @@
 Every clip is reconstructed in a process of its own, on `--threads` (1), at the size of the embedded
 network, with the settings of the process that `dyn3r run` of that version has. A source with fewer
 frames is played forward and backward. Printed: CPU and wall seconds, peak memory, seconds of every
-stage, and the exponent of time from one length to the next and over all of them (least squares of
-the logarithms): 1 is linear. Then ratios to the other versions, and the load of the machine.
+stage and, for newer versions, the peak up to its end; the exponent of time from one length to the
+next and over all of them (least squares of the logarithms): 1 is linear. Then ratios to the other
+versions, and the load of the machine.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,26 +70,44 @@ def measure(source: Path, count: int, threads: int, windows: str) -> dict:
         clip.part(chosen), cuts=(), unusable=None, names=tuple(f"{k:06d}" for k in range(count)),
         times_s=np.arange(count) / (clip.fps or 24.0),
     )  # fmt: skip
-    context = dyn3r.RunContext(**around())
+    peaks: dict[str, float] = {}
+    context = dyn3r.RunContext(**around(peaks))
     wall, cpu = time.perf_counter(), time.process_time()
     scene = dyn3r.reconstruct(clip, model, options(windows), context=context)
     return {
         "frames": count,
         "cpu_s": time.process_time() - cpu,
         "wall_s": time.perf_counter() - wall,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb(),
         "stages": dict(context.seconds),
+        "stage_peaks_mb": peaks,
         "windows": len(scene.metadata.get("windows", {}).get("spans", [0])),
     }
 
 
-def around() -> dict:
-    """Settings of the process around stages that `dyn3r run` had in older versions."""
+def peak_mb() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def around(peaks: dict[str, float]) -> dict:
+    """Settings of the process around stages that `dyn3r run` had in older versions.
+
+    Newer ones have none; then the peak of memory up to the end of each stage is noted in `peaks`.
+    """
     try:
         from dyn3r.bundle_adjustment.threads import process_settings
     except ImportError:
-        return {}
-    return {"around": process_settings}
+        pass
+    else:
+        return {"around": process_settings}
+
+    @contextmanager
+    def noted(name: str):
+        yield
+        peaks[name] = peak_mb()
+
+    return {"around": noted}
 
 
 def in_process(source: Path, count: int, args: argparse.Namespace, windows: str, code=None) -> dict:
@@ -125,6 +145,9 @@ def table(rows: list[dict], title: str) -> None:
     for name in names:
         seconds = "".join(f"{row['stages'].get(name, 0.0):9.1f}" for row in rows)
         print(f"  {name:<20}{seconds}   wall s")
+    for name in dict.fromkeys(name for row in rows for name in row["stage_peaks_mb"]):
+        peaks = "".join(f"{row['stage_peaks_mb'].get(name, 0.0):9.0f}" for row in rows)
+        print(f"  {name:<20}{peaks}   MB up to its end")
 
 
 def main() -> None:

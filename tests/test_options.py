@@ -180,9 +180,29 @@ def test_flow_is_measured_where_a_stage_uses_it() -> None:
 @pytest.mark.parametrize(("frames", "width"), [(1, 5), (95, 5), (96, 4)])
 def test_long_clips_have_a_narrower_pair_graph(frames: int, width: int) -> None:
     assert plan(frames=frames).pairs == f"swinstride-{width}-noncyclic"
-    adjusted = plan(COMPACT, frames=frames).pairs
-    assert adjusted == f"swinstride-{width}-noncyclic{'-alternating' * (frames > 1)}"
+    assert plan(frames=frames).flow_pairs == f"swinstride-{width}-noncyclic"
     assert plan(pairs="complete", frames=frames).pairs == "complete"
+
+
+@pytest.mark.parametrize(("frames", "width"), [(2, 5), (95, 5), (96, 4)])
+def test_before_bundle_adjustment_the_network_compares_fewer_pairs(frames: int, width: int) -> None:
+    adjusted = plan(COMPACT, frames=frames)
+    assert adjusted.pairs == "swinstride-3-noncyclic-alternating"
+    assert adjusted.flow_pairs == f"swinstride-{width}-noncyclic"
+
+
+def test_pairs_of_flow() -> None:
+    """They are those of the network where these were asked for, and may be asked for themselves."""
+    chosen = plan(COMPACT, pairs="complete")
+    assert (chosen.pairs, chosen.flow_pairs) == ("complete", "complete")
+    of_flow = FlowOptions(pairs="swin-2-noncyclic")
+    apart = plan(COMPACT, flow=of_flow)
+    assert apart.pairs == plan(COMPACT).pairs
+    assert apart.flow_pairs == "swin-2-noncyclic"
+    both = plan(COMPACT, pairs="complete", flow=of_flow)
+    assert (both.pairs, both.flow_pairs) == ("complete", "swin-2-noncyclic")
+    with pytest.raises(InputError, match="unknown pair graph 'swan-2'"):
+        FlowOptions(pairs="swan-2")
 
 
 def test_pairs_have_one_direction_before_bundle_adjustment_without_attention() -> None:

@@ -34,6 +34,9 @@ MONST3R_SMOOTHNESS = 0.01
 INITIAL_PIXELS = 384
 """Pixels a frame that the alignment uses where bundle adjustment follows. Source: the same cameras
 after it as with 1536 on the development clips (docs/results.md)."""
+INITIAL_PAIRS = "swinstride-3-noncyclic-alternating"
+"""Pairs that the network compares where bundle adjustment follows and attention is not read.
+Source: depth, cameras and masks after it as with more pairs (docs/results.md)."""
 LONG_CLIP = LARGEST_WINDOW
 """Frames above which the pair graph is narrower. Source: the published DAVIS protocol, SPEC 3."""
 
@@ -46,9 +49,18 @@ class FlowOptions:
     """`aligned-dis`: dense inverse search with and without alignment by a homography, no weights;
     `dis`: without; `compact`: our network, which corrects the first and states its errors, or a
     .safetensors file of `dyn3r train flow`; `raft`, `raft-small`: torchvision's networks."""
+    pairs: str = "auto"
+    """Pairs of frames between which flow is measured, both ways, with names as in `Options.pairs`.
+    `auto`: those that the network compares; before bundle adjustment, if these are the default
+    ones, swinstride-5-noncyclic, width 4 above 95 frames. Bundle adjustment adds neighbours."""
     in_alignment: bool | None = None
-    """Use the flow term of the alignment (MonST3R's third loss, weight `alignment.flow_weight`).
-    auto: as the method says; all but `dust3r` have it."""
+    """Use the flow term of the alignment (MonST3R's third loss, weight `alignment.flow_weight`),
+    for the pairs that the network compares. auto: as the method says; all but `dust3r` have it."""
+
+    def __post_init__(self) -> None:
+        check_type(self.pairs, str, "flow.pairs")
+        if self.pairs != "auto":
+            parse_graph(self.pairs)  # refuses unknown names
 
 
 @dataclass(frozen=True)
@@ -78,8 +90,8 @@ class Options:
     pairs: str = "auto"
     """Which pairs of frames the network compares: complete, swin-W, swinstride-W, swin2stride-W,
     logwin-W (each also -noncyclic) or oneref-R. `auto`: swinstride-5-noncyclic, width 4 above 95
-    frames; before bundle adjustment each pair in one direction (-alternating), unless attention is
-    read. Wider windows cost time and give steadier cameras."""
+    frames; before bundle adjustment swinstride-3-noncyclic-alternating, each pair in one direction,
+    unless attention is read. Wider windows cost time and give steadier cameras."""
     motion: MotionOptions = field(default_factory=MotionOptions)
     flow: FlowOptions = field(default_factory=FlowOptions)
     alignment: AlignmentOptions = field(default_factory=AlignmentOptions)
@@ -110,6 +122,7 @@ class Plan:
 
     method: Method
     pairs: str
+    flow_pairs: str
     cue: Cue | Literal["given"]
     attention_cue: AttentionCueOptions
     flow_cue: FlowCueOptions
@@ -202,9 +215,11 @@ def resolve(
     mvs = method == "refined" and adjust and (advice.mvs or not advice.refinement)
     attends = cue in ("attention", "both")
     exact = options.method in ("easi3r", "monst3r", "vggt4d")
+    pairs, flow_pairs = _pair_graphs(options, len(clip), initial=adjust and not attends)
     return Plan(
         method=method,
-        pairs=_pair_graph(options.pairs, len(clip), alternating=adjust and not attends),
+        pairs=pairs,
+        flow_pairs=flow_pairs,
         cue=cue,
         attention_cue=_attention_cue(options, exact=exact),
         flow_cue=_flow_cue(options),
@@ -346,12 +361,15 @@ def _alignment(options: Options, method: Method, *, adjust: bool, mixed: bool) -
     return replace(chosen, shared_focal=False) if mixed else chosen
 
 
-def _pair_graph(name: str, num_frames: int, *, alternating: bool) -> str:
-    """The published default for video (SPEC 3), or half of its directed pairs.
+def _pair_graphs(options: Options, num_frames: int, *, initial: bool) -> tuple[str, str]:
+    """Pairs that the network compares, and pairs between which flow is measured.
 
-    Source of `alternating`: the same depth, cameras and masks (docs/results.md).
+    The published default for video (SPEC 3); where the pointmaps are only the `initial` value of
+    bundle adjustment, fewer for the network.
     """
-    if name != "auto":
-        return name
-    both = f"swinstride-{5 if num_frames <= LONG_CLIP else 4}-noncyclic"
-    return f"{both}-alternating" if alternating else both
+    published = f"swinstride-{5 if num_frames <= LONG_CLIP else 4}-noncyclic"
+    automatic = options.pairs == "auto"
+    pairs = (INITIAL_PAIRS if initial else published) if automatic else options.pairs
+    if options.flow.pairs != "auto":
+        return pairs, options.flow.pairs
+    return pairs, published if automatic else pairs

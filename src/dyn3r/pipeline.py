@@ -152,7 +152,9 @@ def carry_out(
     model, motion_model = models
     context.observe("clip", clip)
     pairs = make_pairs(plan.pairs, len(clip))
-    compared = with_neighbours(pairs, len(clip)) if plan.bundle_adjustment else pairs
+    compared = make_pairs(plan.flow_pairs, len(clip))
+    if plan.bundle_adjustment:
+        compared = with_neighbours(compared, len(clip))
     flow = measured_flow(clip, compared, plan, context) if plan.measure_flow else None
     refiner = reading(refiner, flow)
 

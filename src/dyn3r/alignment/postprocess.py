@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dyn3r.alignment.components import AGREEMENT_TOLERANCE
@@ -15,6 +15,7 @@ from dyn3r.alignment.objective import FLOW_LIMIT, camera_movement, flow_loss
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.state import PAIR_SCALE, State
 from dyn3r.alignment.windows import AlignedCameras
+from dyn3r.flow.fields import rows_of_pairs
 from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.io.workers import ordered_map
 from dyn3r.types import Diagnostics, FlowFields, Geometry, PairPredictions
@@ -55,7 +56,7 @@ def postprocess(
         frame_quality=quality,
         determined=cameras.determined,
         diagnostics=Diagnostics(
-            terms=_terms(cameras, maps, dynamic, flow, options),
+            terms=_terms(predictions, cameras, maps, dynamic, flow, options),
             notes=notes,
             history=np.array(history, dtype=np.float64).reshape(-1, 2),
             pair_similarity=_similarities(predictions, state, cameras.used_pairs),
@@ -111,6 +112,7 @@ def _named(frames: np.ndarray) -> str:
 
 
 def _terms(
+    predictions: PairPredictions,
     cameras: AlignedCameras,
     maps: DenseMaps,
     dynamic: np.ndarray | None,
@@ -122,7 +124,7 @@ def _terms(
     terms = {
         "pairs": maps.pair_term,
         "smoothness": float(camera_movement(T, options.translation_weight)),
-        "flow": flow_term(cameras.state, maps.depth, dynamic, flow),
+        "flow": flow_term(cameras.state, maps.depth, dynamic, flow, predictions.edges),
         "depth_prior": cameras.depth_prior,
     }
     weights = {
@@ -140,10 +142,12 @@ def flow_term(
     depth: Float[Tensor, "n h w"],
     dynamic: np.ndarray | None,
     flow: FlowFields | None,
+    pairs: Int[np.ndarray, "m 2"],
 ) -> float:
-    """Flow term on all pixels, computed edge by edge; 0 without flow."""
-    if flow is None or len(flow.edges) == 0:
+    """Flow term of `pairs` on all pixels, computed edge by edge; 0 without flow."""
+    if flow is None:
         return 0.0
+    rows = rows_of_pairs(flow.edges, pairs).tolist()
     K, T = state.K.float().cpu(), state.T_world_camera.float().cpu()
     edges = np.asarray(flow.edges).tolist()
 
@@ -160,7 +164,7 @@ def flow_term(
         return float(total), float(kept)
 
     loss = count = 0.0
-    for total, kept in ordered_map(loss_of, range(len(edges))):
+    for total, kept in ordered_map(loss_of, rows):
         loss, count = loss + total, count + kept
     mean = loss / max(1.0, 2 * count)
     return 0.0 if mean > FLOW_LIMIT else 2 * mean

@@ -15,6 +15,7 @@ from dyn3r.alignment.objective import FLOW_OUTLIER, camera_movement, depth_chang
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.alignment.spanning_tree import MIN_STATIC_SHARE
 from dyn3r.alignment.state import PAIR_SCALE, Observations, State
+from dyn3r.flow.fields import rows_of_pairs
 from dyn3r.geometry.cameras import invert, project, transform
 from dyn3r.types import FlowFields
 
@@ -110,16 +111,19 @@ def pair_term_weights(observations: Observations, dynamic_weight: float) -> Floa
 
 
 def sample_flow(flow: FlowFields | None, observations: Observations) -> SampledFlow | None:
-    """Measured flow at the pixels of the observations."""
-    if flow is None or len(flow.edges) == 0:
+    """Measured flow of the pairs of the observations at their pixels; None if there is none."""
+    if flow is None:
+        return None
+    rows = rows_of_pairs(flow.edges, observations.edges.cpu().numpy())
+    if not len(rows):
         return None
     device = observations.points.device
-    u, v = observations.uv.long().cpu().numpy().T
-    at_pixels = torch.from_numpy(np.asarray(flow.flow[:, v, u], dtype=np.float32)).to(device)
-    edges = torch.from_numpy(np.array(flow.edges, dtype=np.int64)).to(device)
+    at = (rows[:, None], *observations.uv.long().cpu().numpy().T[::-1])
+    at_pixels = torch.from_numpy(np.asarray(flow.flow[at], dtype=np.float32)).to(device)
+    edges = torch.from_numpy(np.asarray(flow.edges[rows], dtype=np.int64)).to(device)
     static = torch.isfinite(at_pixels).all(-1)
     if flow.visible is not None:
-        static &= torch.from_numpy(np.asarray(flow.visible[:, v, u])).to(device)
+        static &= torch.from_numpy(np.asarray(flow.visible[at])).to(device)
     if observations.dynamic is not None:
         static &= ~observations.dynamic[edges[:, 0]]
     return SampledFlow(edges, at_pixels.nan_to_num(), static)

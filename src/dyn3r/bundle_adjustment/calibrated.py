@@ -30,7 +30,9 @@ from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
 from dyn3r.bundle_adjustment.progress import Adjustments
 from dyn3r.bundle_adjustment.solver import (
+    COARSE_DECREASE,
     KERNEL_WIDTH,
+    MIN_RELATIVE_DECREASE,
     STAGE,
     Solution,
     flow_cost,
@@ -180,12 +182,15 @@ def solve_with_noise(
 ) -> tuple[BundleProblem, Solution]:
     """Alternate: solution given the noise, noise given the solution."""
     solution = minimise(
-        problem, start, options.iterations, noise_known=False, progress=adjustments.one()
-    )
-    for _ in range(NOISE_ROUNDS):
+        problem, start, options.iterations, noise_known=False, least_decrease=COARSE_DECREASE,
+        progress=adjustments.one(),
+    )  # fmt: skip
+    for k in range(NOISE_ROUNDS):
         problem = with_estimated_noise(problem, solution.estimate)
+        last = k == NOISE_ROUNDS - 1
         solution = minimise(
             problem, solution.estimate, options.iterations, first_width=KERNEL_WIDTH,
+            least_decrease=MIN_RELATIVE_DECREASE if last else COARSE_DECREASE,
             progress=adjustments.one(),
         )  # fmt: skip
     return problem, solution
@@ -225,8 +230,9 @@ def _over_neighbours_first(
     """Solution over pairs of neighbouring frames, and from there over all pairs."""
     for part in (neighbouring_pairs(problem), problem):
         found = minimise(
-            part, start, CONSTANT_DEPTH_ITERATIONS, noise_known=False, progress=adjustments.one()
-        )
+            part, start, CONSTANT_DEPTH_ITERATIONS, noise_known=False,
+            least_decrease=COARSE_DECREASE, progress=adjustments.one(),
+        )  # fmt: skip
         start = found.estimate
     return start
 

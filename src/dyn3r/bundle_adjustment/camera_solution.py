@@ -13,6 +13,7 @@ from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.progress import Adjustments
 from dyn3r.bundle_adjustment.solver import (
+    COARSE_DECREASE,
     KERNEL_WIDTH,
     STAGE,
     Solution,
@@ -122,7 +123,10 @@ def constant_depth_fit(problem: BundleProblem, initial: Estimate, progress: Prog
     """Estimate that starts with all unknown depths equal and all cameras at one place."""
     start = at_constant_depth(problem, initial)
     constant = problem.with_prior(problem.prior.with_mean(start.log_depth))
-    return minimise(constant, start, CONSTANT_DEPTH_ITERATIONS, progress=progress).estimate
+    return minimise(
+        constant, start, CONSTANT_DEPTH_ITERATIONS, least_decrease=COARSE_DECREASE,
+        progress=progress,
+    ).estimate  # fmt: skip
 
 
 def at_constant_depth(problem: BundleProblem, estimate: Estimate) -> Estimate:

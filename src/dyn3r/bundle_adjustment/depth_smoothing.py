@@ -18,8 +18,10 @@ SMOOTHNESS = 1000.0
 world."""
 MIN_SMOOTHNESS_SHARE = 0.02
 """Share of SMOOTHNESS that remains across the strongest edges. Source: chosen by hand."""
-CG_ITERATIONS = 100
-"""Iterations of the conjugate gradients."""
+CG_ITERATIONS, CG_TOLERANCE = 100, 1e-3
+"""Conjugate gradients end after so many iterations, or when the residual of every map has fallen to
+this share of the first. Source: of log depth, 0.0002 (median) and 0.003 (99 %) are then left on two
+clips; docs/results.md."""
 
 
 def joint_bilateral_upsample(
@@ -92,11 +94,13 @@ def smooth_solve(
     smoothness: tuple[Float[Tensor, "*b h w-1"], Float[Tensor, "*b h-1 w"]],
     initial: Float[Tensor, "*b h w"],
     iterations: int = CG_ITERATIONS,
+    tolerance: float = CG_TOLERANCE,
 ) -> Float[Tensor, "*b h w"]:
     """Minimiser c of sum weight (c - values)^2 + sum smoothness (difference of neighbours in c)^2.
 
     Leading axes are maps of their own. A screened Poisson equation, solved by conjugate gradients
-    with a diagonal preconditioner.
+    with a diagonal preconditioner, until the residual in the norm of that preconditioner has
+    fallen by the factor `tolerance`.
     """
     right, down = smoothness
 
@@ -116,9 +120,13 @@ def smooth_solve(
     residual = weight * values - apply(c)
     z = residual / diagonal
     direction, rz = z.clone(), _total(residual * z)
+    enough = tolerance**2 * rz
     for _ in range(iterations):
+        unsolved = rz > enough
+        if not bool(unsolved.any()):
+            break
         image = apply(direction)
-        step = rz / _total(direction * image).clamp(min=1e-30)
+        step = unsolved * rz / _total(direction * image).clamp(min=1e-30)
         c.addcmul_(step, direction)
         residual.addcmul_(step, image, value=-1)
         z = residual / diagonal

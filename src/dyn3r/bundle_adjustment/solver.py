@@ -38,8 +38,9 @@ DAMPING_INCREASE, DAMPING_DECREASE, MAX_TRIALS = 6, 4, 8
 """Factors of the damping after a rejected and an accepted step, and steps tried per iteration."""
 INITIAL_WIDTH, WIDTH_DECREASE = 4, 0.7
 """Initial kernel width in median errors, and its largest decrease in one iteration."""
-MIN_RELATIVE_DECREASE = 1e-5
-"""The solver ends when an iteration lowers the cost by less than this share."""
+MIN_RELATIVE_DECREASE, COARSE_DECREASE = 1e-4, 1e-3
+"""The solver ends when an iteration lowers the cost by less than this share; the second one is for
+initial values of another adjustment. Source: results as with a tenth (docs/results.md)."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,16 @@ def minimise(
     *,
     first_width: float | None = None,
     noise_known: bool = True,
+    least_decrease: float = MIN_RELATIVE_DECREASE,
     progress: Progress = no_progress,
 ) -> Solution:
     """Minimum of the robust cost, whose kernel width shrinks to KERNEL_WIDTH.
 
     It starts at `first_width`, or at INITIAL_WIDTH median errors. Without `noise_known`, the
     standard errors have an unknown common factor, which follows from the median error; the width
-    shrinks to KERNEL_WIDTH of the scaled ones. Depths are eliminated frame by frame, so a step
-    solves a system of 6 n + 1 unknowns.
+    shrinks to KERNEL_WIDTH of the scaled ones. It ends when an iteration lowers the cost by less
+    than the share `least_decrease`. Depths are eliminated frame by frame, so a step solves a system
+    of 6 n + 1 unknowns.
     """
     now, damping = _Evaluation.at(problem, initial), INITIAL_DAMPING
     before = now.median_error()
@@ -99,7 +102,7 @@ def minimise(
         if narrower < 0.999 * width:
             width = narrower
             cost = now.cost(problem, width)
-        elif gain < MIN_RELATIVE_DECREASE:
+        elif gain < least_decrease:
             break
     progress(STAGE, iterations, iterations)
     return Solution(now.estimate, before, now.median_error(), width, done)

@@ -107,7 +107,7 @@ class Run:
     pairs: str = "auto"
     """Pairs to compare: complete, swin-W, swinstride-W, swin2stride-W, logwin-W (each also
     -noncyclic) or oneref-R. auto: swinstride-5-noncyclic (4 above 95 frames), before bundle
-    adjustment in one direction each (-alternating)."""
+    adjustment swinstride-3-noncyclic-alternating (each pair in one direction)."""
     fps: float = 0.0
     """Keep every round(video_fps/fps)-th frame of a video; 0: see --every."""
     num_frames: int | None = None

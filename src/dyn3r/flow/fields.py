@@ -85,6 +85,15 @@ def neighbouring_rows(edges: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " k"]:
     return np.flatnonzero((apart > 0) & (apart <= NEIGHBOURS))
 
 
+def rows_of_pairs(
+    edges: Int[np.ndarray, "m 2"], pairs: Int[np.ndarray, "k 2"]
+) -> Int[np.ndarray, " r"]:
+    """Return the rows of `edges` whose two frames are one of `pairs`, in either direction."""
+    known = {(min(pair), max(pair)) for pair in np.asarray(pairs).tolist()}
+    found = [(min(edge), max(edge)) in known for edge in np.asarray(edges).tolist()]
+    return np.flatnonzero(found)
+
+
 def sampled_on(
     device: torch.device | str, flow: FlowFields, rows: Int[np.ndarray, " k"], stride: int
 ) -> tuple[Float64[Tensor, "k 2 hs ws"], Bool[Tensor, "k hs ws"]]:

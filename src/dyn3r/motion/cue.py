@@ -32,6 +32,7 @@ from dyn3r.motion.masks import motion_from_masks, still_motion, with_added_pixel
 from dyn3r.motion.options import AttentionCueOptions, FlowCueOptions
 from dyn3r.network.many_view.gram_statistics import GramMaps
 from dyn3r.types import Clip, FlowFields, Geometry, Motion, PairPredictions, RunContext, Tokens
+from dyn3r.types.free_memory import return_free_memory
 
 REFINED_DEPTH_TOLERANCE = 1.0
 """`FlowCueOptions.depth_tolerance` once bundle adjustment has refined depth."""
@@ -288,6 +289,7 @@ def with_background_model(
     if implausible is not None:
         dynamic |= implausible
     device = context.device
+    return_free_memory()  # the evidence and its parts are made of many large arrays
     background = background_evidence(
         clip.images, refined.depth, dynamic, refined.K, refined.T_world_camera, context.progress,
         device,

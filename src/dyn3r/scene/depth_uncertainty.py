@@ -83,15 +83,14 @@ def log_depth_sigma(
     for i, (d, known) in enumerate(found):
         values[i], seen[i] = d, known
     shared = values.masked_fill(~seen, torch.nan).flatten().nanmedian().nan_to_num(0)
-    terms = [((DRIFT * scale).square() + (SHARED * shared).square())[:, None, None]]
-    terms.append(DYNAMIC**2 * compared.dynamic)
+    of_frames = (DRIFT * scale).square() + (SHARED * shared).square()
     ratio = None if network_confidence is None else relative_trust(network_confidence)
-    apart = None if before is None else stage_difference(depth, before)
-    sigma = torch.empty_like(depth)
+    sigma = values  # in place, frame by frame
     for i in range(n):
-        variance = (DISAGREEMENT * smooth(values[i], seen[i])).square() + terms[0][i] + terms[1][i]
-        if apart is not None:
-            variance += (STAGE * smooth(apart[0][i], apart[1][i])).square()
+        variance = (DISAGREEMENT * smooth(values[i], seen[i])).square() + of_frames[i]
+        variance += DYNAMIC**2 * compared.dynamic[i]
+        if before is not None:
+            variance += (STAGE * smooth(*stage_difference(depth[i], before, i))).square()
         if ratio is not None:
             variance *= (-2 * TRUST * ratio[i]).exp()
         sigma[i] = (variance + FLOOR**2).sqrt()
@@ -99,12 +98,12 @@ def log_depth_sigma(
 
 
 def stage_difference(
-    depth: Float32[Tensor, "n h w"], before: Stage
-) -> tuple[Float32[Tensor, "n h w"], Bool[Tensor, "n h w"]]:
-    """|log| difference of `depth` from the stage before, at most `LARGEST`, and the pixels that
-    both know (0 elsewhere)."""
-    known = (depth > 0) & (before.depth > 0)
-    there, own = (1 / torch.where(known, x, 1) for x in (before.depth, depth))
+    depth: Float32[Tensor, "h w"], before: Stage, i: int
+) -> tuple[Float32[Tensor, "h w"], Bool[Tensor, "h w"]]:
+    """|log| difference of the depth of frame i from the stage before, at most `LARGEST`, and the
+    pixels that both know (0 elsewhere)."""
+    known = (depth > 0) & (before.depth[i] > 0)
+    there, own = (1 / torch.where(known, x, 1) for x in (before.depth[i], depth))
     mapped = torch.maximum(before.scale * there + before.shift, 1e-3 * own)
     apart = (mapped / own).log().abs().clamp(max=LARGEST)
     return torch.where(known, apart, 0), known
@@ -153,9 +152,12 @@ def relative_trust(
 ) -> Float32[Tensor, "n h w"]:
     """Log of network confidence above 1, smoothed, less its median over the clip; within
     `LARGEST_TRUST` of 0."""
-    log = (confidence - 1).clamp(min=1e-3).log()
-    log = window_mean_reflect(log, window(tuple(log.shape[1:])))
-    return (log - log.flatten().median()).clamp(-LARGEST_TRUST, LARGEST_TRUST)
+    side = window(tuple(confidence.shape[1:]))
+    smoothed = torch.empty_like(confidence)
+    for i, frame in enumerate(confidence):
+        smoothed[i] = window_mean_reflect((frame - 1).clamp(min=1e-3).log()[None], side)[0]
+    middle = smoothed.flatten().median()
+    return smoothed.sub_(middle).clamp_(-LARGEST_TRUST, LARGEST_TRUST)
 
 
 def smooth(values: Float32[Tensor, "h w"], seen: Bool[Tensor, "h w"]) -> Float32[Tensor, "h w"]:

@@ -65,7 +65,7 @@ def collect_findings(recorder: Recorder, context: RunContext) -> Findings:
         flow: FlowFields | None = recorder.values.get("flow")
         if flow is None and len(seen.clip) > 1:
             estimator = flow_estimator(plan.flow_estimator)
-            edges = make_pairs(plan.pairs, len(seen.clip))
+            edges = make_pairs(plan.flow_pairs, len(seen.clip))
             flow = measure_flow(seen.clip.images, edges, estimator, progress=context.progress)
         by_attention, by_flow = _by_cue(motion)
         if by_attention is None and seen.predictions is not None:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.errors import InputError
+from dyn3r.types.free_memory import return_free_memory
 from dyn3r.types.input_report import InputReport
 
 if TYPE_CHECKING:  # a second saved for everything that needs no network, e.g. `dyn3r view`
@@ -82,8 +83,12 @@ class RunContext:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure the time of a stage; a stage that is entered again adds up."""
+        """Measure the time of a stage; a stage that is entered again adds up.
+
+        What earlier stages have freed goes back to the system first.
+        """
         start = time.monotonic()
+        return_free_memory()
         with self.around(name):
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
