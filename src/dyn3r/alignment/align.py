@@ -46,8 +46,8 @@ def align(
     """Cameras and depth of all frames in one world from the pointmaps of directed pairs (SPEC 6).
 
     `predictions` are plain arrays of any float type, memory-mapped if large; they are streamed.
-    `dynamic` pixels are left out of registration, PnP and flow. `flow` adds the flow term; of its
-    fields those between frames that `predictions` pair are read. Values that `priors` fix are kept
+    `dynamic` pixels are left out of registration, PnP and flow. `flow` adds the flow term, for
+    pairs of frames that `predictions` have and for neighbours. Values that `priors` fix are kept
     exactly; the others are initial values.
 
     Clips longer than `options.window` are solved window by window; time and memory are linear in

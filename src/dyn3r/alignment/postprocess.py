@@ -144,7 +144,7 @@ def flow_term(
     flow: FlowFields | None,
     pairs: Int[np.ndarray, "m 2"],
 ) -> float:
-    """Flow term of `pairs` on all pixels, computed edge by edge; 0 without flow."""
+    """Flow term of `pairs` and of neighbours on all pixels, edge by edge; 0 without flow."""
     if flow is None:
         return 0.0
     rows = rows_of_pairs(flow.edges, pairs).tolist()

@@ -111,7 +111,7 @@ def pair_term_weights(observations: Observations, dynamic_weight: float) -> Floa
 
 
 def sample_flow(flow: FlowFields | None, observations: Observations) -> SampledFlow | None:
-    """Measured flow of the pairs of the observations at their pixels; None if there is none."""
+    """Measured flow of the pairs of the observations and of neighbours, at their pixels."""
     if flow is None:
         return None
     rows = rows_of_pairs(flow.edges, observations.edges.cpu().numpy())

@@ -88,10 +88,13 @@ def neighbouring_rows(edges: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " k"]:
 def rows_of_pairs(
     edges: Int[np.ndarray, "m 2"], pairs: Int[np.ndarray, "k 2"]
 ) -> Int[np.ndarray, " r"]:
-    """Return the rows of `edges` whose two frames are one of `pairs`, in either direction."""
+    """Return the rows of `edges` whose frames are one of `pairs`, in either direction, or near.
+
+    Near are frames up to NEIGHBOURS apart.
+    """
     known = {(min(pair), max(pair)) for pair in np.asarray(pairs).tolist()}
-    found = [(min(edge), max(edge)) in known for edge in np.asarray(edges).tolist()]
-    return np.flatnonzero(found)
+    wanted = [(min(edge), max(edge)) in known for edge in np.asarray(edges).tolist()]
+    return np.union1d(np.flatnonzero(wanted), neighbouring_rows(edges))
 
 
 def sampled_on(
