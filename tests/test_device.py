@@ -205,10 +205,11 @@ def test_the_test_for_static_points_stays_on_the_device() -> None:
     flow = FlowFields(edges, random.normal(0, 3, (len(edges), h, w, 2)).astype(np.float16))
     masks = np.zeros((n, h, w), bool)
     masks[:3, 5:30, 40:60] = True
-    here = static_test(masks, found, flow)
+    images = random.integers(0, 256, (n, h, w, 3), np.uint8)
+    here = static_test(masks, images, found, flow)
     agreement = flow_agreement(found, masks, flow)
     with fake_device() as transfers:
-        there = static_test(masks, found, flow, "meta")
+        there = static_test(masks, images, found, flow, "meta")
     with fake_device() as others:
         shares = flow_agreement(found, masks, flow, "meta")
     np.testing.assert_allclose(shares.static, agreement.static)
@@ -222,8 +223,8 @@ def test_the_test_for_static_points_stays_on_the_device() -> None:
     assert transfers.to_host == [2 * n * samples]
     assert transfers.scalars == 0
     pairs = int((edges[neighbouring_rows(edges), 0] < 3).sum())
-    # masks; flow, and cameras; depth of the frames with masks
-    read = n * samples + pairs * (2 * samples + 12) + 3 * samples
+    # masks; flow, and cameras; depth and images of the frames with masks
+    read = n * samples + pairs * (2 * samples + 12) + 3 * (samples + 3 * h * w)
     assert sum(transfers.to_device) == read
 
 

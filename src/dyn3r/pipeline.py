@@ -191,7 +191,9 @@ def carry_out(
             fixed=plan.priors.fixes_depth(geometry.depth.shape), device=context.device,
             progress=context.progress,
         )  # fmt: skip
-        verdict = judge(geometry, motion.masks, flow, plan.priors, clip.names, context.device)
+        verdict = judge(
+            geometry, clip.images, motion.masks, flow, plan.priors, clip.names, context.device
+        )
     about = {
         "plan": plan.to_json(), "pairs": len(pairs), **unit_of(plan.priors),
         **described(model, motion_model),

@@ -12,8 +12,8 @@ from tests.oracles import static_test as oracle
 from dyn3r.motion.static_components import static_test, without_static_components
 from dyn3r.types import FlowFields, Geometry, Motion
 
-PLAIN = np.full((6, 64, 96, 3), 90, np.uint8)
-"""Images that say nothing: flow alone decides."""
+IMAGES = np.random.default_rng(1).integers(88, 92, (6, 64, 96, 3), np.uint8)
+"""Faint texture, by which no surface matches much better than another: flow alone decides."""
 LEFT, RIGHT = (slice(12, 40), slice(10, 34)), (slice(24, 52), slice(60, 84))
 
 
@@ -49,13 +49,13 @@ def per_frame(truth: Truth, uv: tuple[float, float]) -> np.ndarray:
 
 def test_what_does_not_move_leaves_the_masks(truth: Truth, right: Geometry) -> None:
     flow = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0)))
-    found = without_static_components(motion_of(truth, LEFT, RIGHT), PLAIN, right, flow)
+    found = without_static_components(motion_of(truth, LEFT, RIGHT), IMAGES, right, flow)
     assert np.array_equal(found.masks, motion_of(truth, RIGHT).masks)
     assert found.has_motion
 
 
 def test_nothing_is_left_of_a_static_scene(truth: Truth, right: Geometry) -> None:
-    found = without_static_components(motion_of(truth, LEFT, RIGHT), PLAIN, right, truth.flow)
+    found = without_static_components(motion_of(truth, LEFT, RIGHT), IMAGES, right, truth.flow)
     assert not found.masks.any()
     assert not found.has_motion
     assert "static" in found.reason
@@ -66,7 +66,7 @@ def test_a_wrong_depth_is_no_motion(truth: Truth, right: Geometry) -> None:
     depth[:, LEFT[0], LEFT[1]] *= 1.5
     wrong = replace(right, depth=depth)
     assert not without_static_components(
-        motion_of(truth, LEFT), PLAIN, wrong, truth.flow
+        motion_of(truth, LEFT), IMAGES, wrong, truth.flow
     ).masks.any()
 
 
@@ -76,7 +76,7 @@ def test_motion_along_the_epipolar_lines_is_motion_if_no_depth_explains_it(
     """To and fro: each pair would need another depth."""
     back = np.where(truth.flow.edges.sum(1) % 4 < 2, 4.0, -4.0)[:, None] * np.array([1.0, 0.0])
     motion = motion_of(truth, LEFT)
-    found = without_static_components(motion, PLAIN, right, moved(truth, LEFT, back))
+    found = without_static_components(motion, IMAGES, right, moved(truth, LEFT, back))
     assert np.array_equal(found.masks, motion.masks)
 
 
@@ -85,7 +85,7 @@ def test_an_object_is_kept_as_a_whole(truth: Truth, right: Geometry) -> None:
     by = per_frame(truth, (0.0, 3.0))
     by[truth.flow.edges.max(1) >= 5] = 0
     motion = motion_of(truth, LEFT)
-    found = without_static_components(motion, PLAIN, right, moved(truth, LEFT, by))
+    found = without_static_components(motion, IMAGES, right, moved(truth, LEFT, by))
     assert np.array_equal(found.masks, motion.masks)
 
 
@@ -93,9 +93,9 @@ def test_the_noise_of_a_pair_is_that_of_its_background(truth: Truth, right: Geom
     """Three times as noisy flow: what is static remains so, and slow motion is no longer seen."""
     noise = np.random.default_rng(0).normal(0, 1.2, truth.flow.flow.shape)
     noisy = replace(truth.flow, flow=truth.flow.flow + noise)
-    found = without_static_components(motion_of(truth, LEFT), PLAIN, right, noisy)
+    found = without_static_components(motion_of(truth, LEFT), IMAGES, right, noisy)
     assert not found.masks.any()
-    sharp = static_test(motion_of(truth, LEFT).masks, right, truth.flow)
+    sharp = static_test(motion_of(truth, LEFT).masks, IMAGES, right, truth.flow)
     assert sharp.all.sum() > 0
     assert (sharp.static <= sharp.all).all()
 
@@ -103,22 +103,42 @@ def test_the_noise_of_a_pair_is_that_of_its_background(truth: Truth, right: Geom
 def test_components_without_measurements_are_kept(truth: Truth, right: Geometry) -> None:
     motion = motion_of(truth, LEFT)
     unseen = replace(truth.flow, visible=np.zeros(truth.flow.visible.shape, bool))
-    assert without_static_components(motion, PLAIN, right, unseen) is motion
+    assert without_static_components(motion, IMAGES, right, unseen) is motion
     nothing = motion_of(truth)
-    assert without_static_components(nothing, PLAIN, right, truth.flow) is nothing
+    assert without_static_components(nothing, IMAGES, right, truth.flow) is nothing
     speck = np.zeros(truth.depth.shape, bool)
     speck[2, 5, 7] = True  # between the pixels that are tested
     tiny = replace(motion, masks=speck)
-    assert without_static_components(tiny, PLAIN, right, truth.flow) is tiny
+    assert without_static_components(tiny, IMAGES, right, truth.flow) is tiny
 
 
 def test_static_parts_of_what_moves_leave_the_masks(truth: Truth, right: Geometry) -> None:
     """A static strip, such as a post before an animal, is connected with what moves."""
     flow = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0)))
     strip = (slice(32, 44), slice(36, 60))
-    found = without_static_components(motion_of(truth, RIGHT, strip), PLAIN, right, flow).masks
+    found = without_static_components(motion_of(truth, RIGHT, strip), IMAGES, right, flow).masks
     assert found[:, RIGHT[0], RIGHT[1]].mean() > 0.9
     assert found[:, strip[0], strip[1]].mean() < 0.15
+
+
+def test_flow_on_a_plain_surface_is_no_evidence(truth: Truth, right: Geometry) -> None:
+    """Nor is flow along the only edges that there are."""
+    flow, motion = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0))), motion_of(truth, RIGHT)
+    plain = IMAGES.copy()
+    around = (slice(None), slice(18, 58), slice(54, 90))  # texture of a patch counts
+    plain[around] = 90
+    assert not without_static_components(motion, plain, right, flow).masks.any()
+
+    def explained(image: np.ndarray) -> float:
+        test = static_test(motion.masks, image, right, flow)
+        return float(test.static.sum() / test.all.sum())
+
+    vertical, horizontal = plain.copy(), plain.copy()
+    vertical[around][:, :, ::3] = 94
+    horizontal[around][:, ::3] = 94
+    assert explained(plain) > 0.99
+    assert explained(vertical) > 0.99  # the region falls, along them
+    assert explained(horizontal) < 0.3
 
 
 def test_a_part_with_other_flow_is_kept_with_its_object(truth: Truth, right: Geometry) -> None:
@@ -127,7 +147,7 @@ def test_a_part_with_other_flow_is_kept_with_its_object(truth: Truth, right: Geo
     still = flow.flow.copy()
     still[:, 36:39, 70:73] = truth.flow.flow[:, 36:39, 70:73]
     motion = motion_of(truth, RIGHT)
-    found = without_static_components(motion, PLAIN, right, replace(flow, flow=still))
+    found = without_static_components(motion, IMAGES, right, replace(flow, flow=still))
     assert np.array_equal(found.masks, motion.masks)
 
 
@@ -141,7 +161,7 @@ def test_measurements_are_counted_as_in_arrays(truth: Truth, right: Geometry, ha
     flow = FlowFields(flow.edges, fields, visible)
     masks = motion_of(truth, LEFT, RIGHT).masks
     masks[3] = False
-    found, expected = (f(masks, right, flow) for f in (static_test, oracle.static_test))
+    found, expected = (f(masks, IMAGES, right, flow) for f in (static_test, oracle.static_test))
     np.testing.assert_array_equal(found.all, expected.all)
     assert (found.static != expected.static).mean() < 1e-3
     assert 0.1 < expected.static.sum() / expected.all.sum() < 0.9

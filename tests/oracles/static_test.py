@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from dyn3r.flow.fields import neighbouring_rows
-from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR, flow_sigma_px
+from dyn3r.flow.noise import (
+    LEAST_TEXTURE,
+    MEDIAN_NORMAL_ERROR,
+    PATCH_RADIUS_PX,
+    flow_sigma_px,
+)
 from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.motion.static_components import (
+    BRIGHTNESS_SIGMA,
     DEPTH_SIGMA,
     LARGEST_DEPTH_ERROR,
     MIN_SAMPLES,
@@ -23,7 +30,10 @@ from dyn3r.types import FlowFields, Geometry
 
 
 def static_test(
-    masks: Bool[np.ndarray, "n h w"], geometry: Geometry, flow: FlowFields
+    masks: Bool[np.ndarray, "n h w"],
+    images: UInt8[np.ndarray, "n h w 3"],
+    geometry: Geometry,
+    flow: FlowFields,
 ) -> StaticTest:
     """Test the flow of masked pixels to the neighbouring frames for a static point of one depth."""
     tested = masks[:, ::STRIDE, ::STRIDE]
@@ -32,14 +42,14 @@ def static_test(
     for i in np.flatnonzero(masks.any((1, 2))):
         rows = near[flow.edges[near, 0] == i]
         if len(rows):
-            error, visible = _whitened_errors(rows, geometry, flow)
+            error, visible = _whitened_errors(rows, images[i], geometry, flow)
             static = _within(error, visible & ~tested[i]) & visible
             test.static[i], test.all[i] = (static & tested[i]).sum(0), (visible & tested[i]).sum(0)
     return test
 
 
 def _whitened_errors(
-    rows: np.ndarray, geometry: Geometry, flow: FlowFields
+    rows: np.ndarray, image: UInt8[np.ndarray, "h w 3"], geometry: Geometry, flow: FlowFields
 ) -> tuple[Float[np.ndarray, "m th tw"], Bool[np.ndarray, "m th tw"]]:
     """Errors of the flow of one frame's pairs at the best depth of each pixel; where it is seen.
 
@@ -51,13 +61,34 @@ def _whitened_errors(
     if flow.visible is not None:
         visible = np.asarray(flow.visible[rows])[here]
     induced, deeper = (_induced(rows, geometry, flow, scale) for scale in (1, np.exp(STEP)))
-    sigma = flow_sigma_px(measured)
+    covariance = _texture(image)[::STRIDE, ::STRIDE]
+    covariance = covariance + flow_sigma_px(measured)[..., None, None] ** 2 * np.eye(2)
+    information = np.linalg.inv(covariance)
     error, slope = induced - measured, (deeper - induced) / STEP
-    weight = visible / sigma**2
-    gradient = (weight * (error * slope).sum(-1)).sum(0)
-    curvature = (weight * (slope * slope).sum(-1)).sum(0) + DEPTH_SIGMA**-2
+
+    def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.einsum("...i,...ij,...j->...", a, information, b)
+
+    gradient = (visible * product(error, slope)).sum(0)
+    curvature = (visible * product(slope, slope)).sum(0) + DEPTH_SIGMA**-2
     change = np.clip(-gradient / curvature, -LARGEST_DEPTH_ERROR, LARGEST_DEPTH_ERROR)
-    return np.linalg.norm(error + change[..., None] * slope, axis=-1) / sigma, visible
+    left = error + change[..., None] * slope
+    return np.sqrt(product(left, left)), visible
+
+
+def _texture(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 2 2"]:
+    """Inverse structure tensor of the patch around every pixel, by OpenCV."""
+    values, side = image.astype(np.float32), (2 * PATCH_RADIUS_PX + 1,) * 2
+    du, dv = cv2.Scharr(values, -1, 1, 0) / 32, cv2.Scharr(values, -1, 0, 1) / 32
+    products = [(du * du, du * dv), (du * dv, dv * dv)]
+    tensor = np.array(
+        [
+            [cv2.boxFilter(x.mean(-1).astype(np.float64), -1, side, normalize=False) for x in row]
+            for row in products
+        ]
+    )
+    information = np.moveaxis(tensor, (0, 1), (-2, -1)) / BRIGHTNESS_SIGMA**2
+    return np.asarray(np.linalg.inv(information + LEAST_TEXTURE * np.eye(2)))
 
 
 def _induced(

@@ -18,6 +18,8 @@ from tests.factories import tiny_scene
 from tests.oracles import flow_agreement as oracle
 
 NAMES = tuple("abcdef")
+IMAGES = np.random.default_rng(1).integers(0, 256, (6, 64, 96, 3), np.uint8)
+"""Full of texture."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def right(truth: Truth) -> Geometry:
 
 def verdict(geometry: Geometry, truth: Truth, masks: np.ndarray | None = None) -> Verdict:
     masks = np.zeros(truth.depth.shape, bool) if masks is None else masks
-    found = judge(geometry, masks, truth.flow, Priors(), NAMES)
+    found = judge(geometry, IMAGES, masks, truth.flow, Priors(), NAMES)
     assert found is not None
     return found
 
@@ -96,7 +98,7 @@ def test_frames_that_nothing_joins_are_named(truth: Truth, right: Geometry) -> N
     across = (truth.flow.edges.min(1) <= 3) & (truth.flow.edges.max(1) > 3)
     visible[across] = False
     flow = replace(truth.flow, visible=visible)
-    found = judge(right, np.zeros(truth.depth.shape, bool), flow, Priors(), NAMES)
+    found = judge(right, IMAGES, np.zeros(truth.depth.shape, bool), flow, Priors(), NAMES)
     assert found is not None
     assert found.parts["cameras"].grade == "poor"
     assert "d and e hardly show the same place" in found.parts["cameras"].reason
@@ -110,10 +112,12 @@ def test_focal_length(truth: Truth, right: Geometry, sigma: float, grade: str) -
 
 def test_a_given_focal_length_is_good(truth: Truth, right: Geometry) -> None:
     masks = np.zeros(truth.depth.shape, bool)
-    given = judge(replace(right, focal_sigma=0.0), masks, truth.flow, Priors(K=truth.K), NAMES)
+    given = judge(
+        replace(right, focal_sigma=0.0), IMAGES, masks, truth.flow, Priors(K=truth.K), NAMES
+    )
     assert given is not None
     assert given.parts["focal length"] == PartVerdict("good", "given")
-    unknown = judge(replace(right, focal_sigma=None), masks, truth.flow, Priors(), NAMES)
+    unknown = judge(replace(right, focal_sigma=None), IMAGES, masks, truth.flow, Priors(), NAMES)
     assert unknown is not None
     assert "focal length" not in unknown.parts
 
@@ -124,12 +128,12 @@ def test_a_stated_focal_length_is_called_so(
 ) -> None:
     masks = np.zeros(truth.depth.shape, bool)
     stated = Priors(K=truth.K, focal_sigma=sigma)
-    kept = judge(replace(right, focal_sigma=0.0), masks, truth.flow, stated, NAMES)
+    kept = judge(replace(right, focal_sigma=0.0), IMAGES, masks, truth.flow, stated, NAMES)
     assert kept is not None
     part = kept.parts["focal length"]
     assert part.grade == grade
     assert part.reason == f"stated by the file, and taken to be right to {sigma:.0%}"
-    from_flow = judge(replace(right, focal_sigma=0.02), masks, truth.flow, stated, NAMES)
+    from_flow = judge(replace(right, focal_sigma=0.02), IMAGES, masks, truth.flow, stated, NAMES)
     assert from_flow is not None
     assert from_flow.parts["focal length"].reason == "known to about 2%"
 
@@ -156,13 +160,13 @@ def test_masks_of_what_does_not_move(truth: Truth, right: Geometry) -> None:
     # the same masks around something that does move
     flow = truth.flow.flow.copy()
     flow[:, 20:40, 30:60, 1] += 6
-    moves = judge(right, masks, replace(truth.flow, flow=flow), Priors(), NAMES)
+    moves = judge(right, IMAGES, masks, replace(truth.flow, flow=flow), Priors(), NAMES)
     assert moves is not None
     assert moves.parts["masks"].grade == "good"
 
 
 def test_without_flow_there_is_no_verdict(truth: Truth, right: Geometry) -> None:
-    assert judge(right, np.zeros(truth.depth.shape, bool), None, Priors(), NAMES) is None
+    assert judge(right, IMAGES, np.zeros(truth.depth.shape, bool), None, Priors(), NAMES) is None
 
 
 def test_the_worse_of_two() -> None:

@@ -9,16 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.bundle_adjustment.problem import Measurements
-from dyn3r.flow.noise import flow_sigma_px
+from dyn3r.flow.noise import flow_sigma_px, texture_covariance_px2, whitening_of
 from dyn3r.geometry.warping import round_trip_error_px
 from dyn3r.types import FlowFields
 
-PATCH_RADIUS_PX = 4
-"""Half the side of the patch whose texture determines the covariance. Source: the patches of DIS
-flow are 8 pixels wide (Kroeger et al. 2016)."""
 BRIGHTNESS_SIGMA = 30.0
-"""Standard error of brightness (0..255) summed over a patch. Larger: flow is less certain on weak
-texture. Source: chosen on the synthetic world."""
+"""Standard error of brightness (0..255). Larger: flow is less certain on weak texture.
+Source: chosen on the synthetic world, where errors of neighbouring pixels are alike."""
 MIN_VISIBLE_SHARE = 0.2
 """Share of its pixels that a pair must see of each other. Source: flow between frames of different
 clips passes the round-trip test on at most 0.207 of the pixels (288 pairs; 99 %: 0.199)."""
@@ -70,7 +67,9 @@ def flow_measurements(
     else:
         trips = np.stack([_round_trip(flow, i, int(j), f, uv) for f, j in zip(forward, frames)])
         variance = flow_sigma_px(forward) ** 2 + trips**2
-        whiten = _whitening(_texture_covariance(image, uv), variance)
+        texture = texture_covariance_px2(torch.from_numpy(image), BRIGHTNESS_SIGMA)
+        uu, cross, vv = (x[uv[:, 1], uv[:, 0]].numpy() for x in texture)
+        whiten = _matrix(whitening_of(uu + variance, cross + 0 * variance, vv + variance))
     return Measurements(
         source=torch.full((len(rows),), i),
         target=torch.from_numpy(frames.astype(np.int64)),
@@ -108,36 +107,10 @@ def _is_dynamic(
     return np.asarray(dynamic[i, uv[:, 1], uv[:, 0]][None] | dynamic[frames[:, None], v, u])
 
 
-def _texture_covariance(image: np.ndarray, uv: np.ndarray) -> Float[np.ndarray, "k 2 2"]:
-    """Covariance in square pixels of the displacement of a patch under brightness noise.
-
-    It is the inverse of the structure tensor (Lucas and Kanade 1981): large along edges, and in all
-    directions on plain surfaces.
-    """
-    import cv2
-
-    values = image.astype(np.float32)
-    du, dv = cv2.Scharr(values, -1, 1, 0) / 32, cv2.Scharr(values, -1, 0, 1) / 32
-    side = (2 * PATCH_RADIUS_PX + 1, 2 * PATCH_RADIUS_PX + 1)
-    tensor = []
-    for product in (du * du, du * dv, dv * dv):
-        total = cv2.boxFilter(product.mean(-1), -1, side, normalize=False)
-        tensor.append(total[uv[:, 1], uv[:, 0]].astype(np.float64) / BRIGHTNESS_SIGMA**2)
-    uu, cross, vv = tensor[0] + 1e-4, tensor[1], tensor[2] + 1e-4
-    return (
-        np.stack([vv, -cross, -cross, uu], -1).reshape(-1, 2, 2)
-        / ((uu * vv - cross * cross)[:, None, None])
-    )
-
-
-def _whitening(texture: np.ndarray, variance: np.ndarray) -> Float[np.ndarray, "m k 2 2"]:
-    """W, upper triangular, with W^T W the inverse of the covariance: in closed form."""
-    uu, cross, vv = texture[:, 0, 0] + variance, texture[:, 0, 1], texture[:, 1, 1] + variance
-    determinant = uu * vv - cross * cross
-    out = np.zeros((*variance.shape, 2, 2))
-    out[..., 0, 0] = np.sqrt(vv / determinant)
-    out[..., 0, 1] = -cross / np.sqrt(vv * determinant)
-    out[..., 1, 1] = 1 / np.sqrt(vv)
+def _matrix(W: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Float[np.ndarray, "m k 2 2"]:
+    """Upper triangular matrices as one array."""
+    out = np.zeros((*W[0].shape, 2, 2))
+    out[..., 0, 0], out[..., 0, 1], out[..., 1, 1] = W
     return out
 
 

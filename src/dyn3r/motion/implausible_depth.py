@@ -15,6 +15,10 @@ OUTLIER_LOG_DEPTH = 0.8
 the static pixels of the synthetic world."""
 CONNECTED_LOG_DEPTH = 0.4
 """Increase of log depth of pixels that are connected with an outlier and belong to it."""
+LEAST_FRAMES = 12
+"""Successive frames that such an object is seen in, at least: half a second. Source: errors of a
+network's depth differ from frame to frame; regions of them lasted 1 to 6 frames on two clips, an
+object 22 (docs/experiments.md)."""
 MIN_DEPTH = 1e-9
 MIN_WIDTH = 0.01
 """Regions narrower than this share of the long side are errors of the depth."""
@@ -25,12 +29,14 @@ def implausible_depth_outliers(
     refined: Float[np.ndarray, "n h w"],
     dynamic: Bool[np.ndarray, "n h w"],
 ) -> Bool[np.ndarray, "n h w"]:
-    """Pixels outside of `dynamic` whose depth increased implausibly.
+    """Pixels outside of `dynamic` whose depth increased implausibly, for LEAST_FRAMES.
 
     `predicted`: depth before bundle adjustment; `refined`: depth after it. The two are compared
-    after their common scale, the median over the static pixels, is removed.
+    after their common scale, the median over the static pixels, is removed. In a shorter clip such
+    regions are in all frames.
     """
     import cv2
+    from scipy.ndimage import find_objects, label
 
     change = np.log(np.maximum(refined, MIN_DEPTH)) - np.log(np.maximum(predicted, MIN_DEPTH))
     static = ~dynamic
@@ -47,6 +53,9 @@ def implausible_depth_outliers(
     for frame, found in zip(change, out):
         seeds = wide_regions(frame, OUTLIER_LOG_DEPTH) > 0
         around = wide_regions(frame, CONNECTED_LOG_DEPTH)
-        _, label = cv2.connectedComponents(around, connectivity=8)
-        found[:] = (np.isin(label, np.unique(label[seeds])) & (label > 0)) | seeds
-    return out
+        _, numbers = cv2.connectedComponents(around, connectivity=8)
+        found[:] = (np.isin(numbers, np.unique(numbers[seeds])) & (numbers > 0)) | seeds
+    regions, _ = label(out, np.ones((3, 3, 3)))
+    least = min(LEAST_FRAMES, len(out))
+    lasting = [when.stop - when.start >= least for when, *_ in find_objects(regions)]
+    return np.array([False, *lasting])[regions]

@@ -18,7 +18,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from dyn3r.flow.fields import neighbouring_rows, sampled_on
-from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR, flow_variance_px2
+from dyn3r.flow.noise import (
+    MEDIAN_NORMAL_ERROR,
+    flow_variance_px2,
+    texture_covariance_px2,
+    whitening_of,
+)
 from dyn3r.geometry.filters import masked_median
 from dyn3r.geometry.reprojection import pixel_maps, static_flow
 from dyn3r.io.devices import float64_device
@@ -30,6 +35,10 @@ DEPTH_SIGMA = 0.4
 give the same masks on 17 of 18 clips (docs/results.md)."""
 LARGEST_DEPTH_ERROR = 3 * DEPTH_SIGMA
 """Largest error of a log depth."""
+BRIGHTNESS_SIGMA = 6.0
+"""Standard error of the brightness (0..255) of a pixel, from which that of flow on weak texture
+follows. Source: twice the noise of a camera, as neighbours share errors; 3 and 10 give the same
+masks on 31 clips (docs/experiments.md)."""
 WITHIN = 3.0
 """Largest error, in standard errors of flow, of a static point."""
 MIN_SCALE = 1 / 3
@@ -73,7 +82,7 @@ def without_static_components(
     """
     if not motion.masks.any():
         return motion
-    test = static_test(motion.masks, geometry, flow, device)
+    test = static_test(motion.masks, images, geometry, flow, device)
     masks = _moving_components(motion.masks, test)
     better = better_static(masks, images, geometry, flow, LARGEST_DEPTH_ERROR, STRIDE, device)
     test = test._replace(static=np.where(better, test.all, test.static))
@@ -127,12 +136,17 @@ def static_parts(masks: Bool[np.ndarray, "n h w"], test: StaticTest) -> Bool[np.
 
 
 def static_test(
-    masks: Bool[np.ndarray, "n h w"], geometry: Geometry, flow: FlowFields, device: str = "cpu"
+    masks: Bool[np.ndarray, "n h w"],
+    images: UInt8[np.ndarray, "n h w 3"],
+    geometry: Geometry,
+    flow: FlowFields,
+    device: str = "cpu",
 ) -> StaticTest:
     """Test the flow of masked pixels to the neighbouring frames for a static point of one depth.
 
-    On `device`, in double precision: tested depth and flow of frames with masks go there once, and
-    the numbers of measurements come back.
+    The covariance of flow is that of its length and of the texture of the image: on a plain surface
+    it says nothing. On `device`, in double precision: images, tested depth and flow of frames with
+    masks go there once, and the numbers of measurements come back.
     """
     device = float64_device(device)
     tested = torch.from_numpy(np.ascontiguousarray(masks[:, ::STRIDE, ::STRIDE])).to(device)
@@ -141,29 +155,43 @@ def static_test(
     for i in np.flatnonzero(masks.any((1, 2))):
         rows = near[flow.edges[near, 0] == i]
         if len(rows):
-            error, visible = _whitened_errors(rows, geometry, flow, torch.device(device))
+            image = torch.from_numpy(np.ascontiguousarray(images[i])).to(device)
+            error, visible = _whitened_errors(rows, image, geometry, flow)
             static = _within(error, visible & ~tested[i]) & visible
             counts[:, i] = torch.stack([(x & tested[i]).sum(0) for x in (static, visible)])
     return StaticTest(*counts.cpu().numpy())
 
 
 def _whitened_errors(
-    rows: np.ndarray, geometry: Geometry, flow: FlowFields, device: torch.device
+    rows: np.ndarray, image: UInt8[Tensor, "h w 3"], geometry: Geometry, flow: FlowFields
 ) -> tuple[Float[Tensor, "m th tw"], Bool[Tensor, "m th tw"]]:
     """Errors of the flow of one frame's pairs at the best depth of each pixel; where it is seen.
 
     In standard errors. The depth is that of least squared error, with the geometry's as a prior.
+    `image`: that frame, on the device.
     """
-    measured, visible = sampled_on(device, flow, rows, STRIDE)
-    induced, deeper = _induced(rows, geometry, flow, device)
+    measured, visible = sampled_on(image.device, flow, rows, STRIDE)
+    induced, deeper = _induced(rows, geometry, flow, image.device)
+    texture = texture_covariance_px2(image, BRIGHTNESS_SIGMA)
+    uu, cross, vv = (x[::STRIDE, ::STRIDE] for x in texture)
     variance = flow_variance_px2(measured)
-    error, slope = induced.sub_(measured), deeper.sub_(measured).sub_(induced).div_(STEP)
-    weight = visible / variance
-    gradient = (weight * _product(error, slope)).sum(0)
-    curvature = (weight * _product(slope, slope)).sum(0) + DEPTH_SIGMA**-2
+    W = whitening_of(uu + variance, cross.expand_as(variance), vv + variance)
+    error = _whitened(induced - measured, W)
+    slope = _whitened(deeper.sub_(induced).div_(STEP), W)
+    gradient = (visible * _product(error, slope)).sum(0)
+    curvature = (visible * _product(slope, slope)).sum(0) + DEPTH_SIGMA**-2
     change = (-gradient / curvature).clamp(-LARGEST_DEPTH_ERROR, LARGEST_DEPTH_ERROR)
     left = error.addcmul_(slope, change)
-    return (_product(left, left) / variance).sqrt_(), visible
+    return _product(left, left).sqrt_(), visible
+
+
+def _whitened(
+    values: Float[Tensor, "m 2 th tw"], W: tuple[Tensor, Tensor, Tensor]
+) -> Float[Tensor, "m 2 th tw"]:
+    """W times the vectors of every pixel."""
+    u, v = values.unbind(1)
+    a, b, c = W
+    return torch.stack([a * u + b * v, c * v], 1)
 
 
 def _product(a: Float[Tensor, "m 2 th tw"], b: Float[Tensor, "m 2 th tw"]) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from dyn3r.bundle_adjustment import is_rotation_only
 from dyn3r.bundle_adjustment.measurements import MIN_VISIBLE_SHARE
@@ -29,6 +29,7 @@ NEGLIGIBLE = 0.01
 
 def judge(
     geometry: Geometry,
+    images: UInt8[np.ndarray, "n h w 3"],
     masks: Bool[np.ndarray, "n h w"],
     flow: FlowFields | None,
     priors: Priors,
@@ -55,7 +56,7 @@ def judge(
         "cameras": cameras,
         "focal length": focal if _keeps_focal(geometry, priors) else _limited(focal, cameras),
         "depth": _limited(judge_depth(geometry, masks), cameras),
-        "masks": judge_masks(static_test(masks, geometry, flow, device), masks),
+        "masks": judge_masks(static_test(masks, images, geometry, flow, device), masks),
     }
     return Verdict({name: part for name, part in parts.items() if part is not None})
 
