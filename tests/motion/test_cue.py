@@ -243,10 +243,23 @@ def test_implausible_pixels_accumulate(square, monkeypatch: pytest.MonkeyPatch) 
     assert first.dynamic_map[:, :, 0].min() == 1
     second = update(square, cue, first)
     assert second.masks[left | middle].all()
-    assert isinstance(second.evidence, FlowEvidence)
-    np.testing.assert_array_equal(second.evidence.implausible, left | middle)
+    np.testing.assert_array_equal(second.unreliable, left | middle)
     # outliers are searched outside of what flow finds, not of what was added before
     np.testing.assert_array_equal(calls[0], calls[1])
+
+
+def test_what_is_implausible_for_a_moment_is_not_measured_and_does_not_move(
+    square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = columns(0, 16)
+    moment[1:] = False
+    monkeypatch.setattr(dyn3r.motion.cue, "implausible_depth_outliers", lambda *_: moment.copy())
+    cue = FlowCue(FlowCueOptions(masks="evidence"))
+    motion = flow_motion(square, cue.options)
+    found = update(square, cue, motion)
+    assert not found.masks[moment].any()
+    assert found.excluded[moment].all()
+    np.testing.assert_array_equal(found.excluded & ~moment, found.masks & ~moment)
 
 
 def test_the_published_recipe_is_not_updated(square) -> None:

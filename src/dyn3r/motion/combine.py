@@ -47,6 +47,7 @@ def combine_motion(attention: Motion, flow: Motion) -> Motion:
         reason=f"{rule}: {masks.mean():.1%}; attention: {attention.reason}; flow: {flow.reason}",
         evidence=CombinedEvidence(attention, flow),
         probability=_larger(attention.probability, flow.probability),
+        unreliable=flow.unreliable,
     )
 
 

@@ -22,7 +22,7 @@ from dyn3r.motion.flow_residual import (
     motion_from_evidence,
 )
 from dyn3r.motion.gram_cue import gram_motion
-from dyn3r.motion.implausible_depth import implausible_depth_outliers
+from dyn3r.motion.implausible_depth import implausible_depth_outliers, lasting
 from dyn3r.motion.mask_network import (
     background_mask_inputs,
     load_background_mask_network,
@@ -187,7 +187,7 @@ class FlowCue(MotionCue):
             return motion
         initial, refined = geometry
         options = replace(self.options, depth_tolerance=REFINED_DEPTH_TOLERANCE)
-        before = motion.evidence.implausible if isinstance(motion.evidence, FlowEvidence) else None
+        before = motion.unreliable
         evidence = flow_evidence(
             None, clip.images, flow, inverse_depth=relative_inverse(refined.depth),
             options=options, device=context.device, progress=context.progress,
@@ -199,8 +199,10 @@ class FlowCue(MotionCue):
         implausible = implausible_depth_outliers(initial.depth, refined.depth, updated.masks)
         if before is not None:
             implausible |= before  # excluded from the adjustment, nothing can put it there again
-        updated = replace(updated, evidence=replace(evidence, implausible=implausible))
-        return with_added_pixels(updated, implausible, "have implausible depth after refinement")
+        updated = replace(updated, unreliable=implausible)
+        return with_added_pixels(
+            updated, lasting(implausible), "have implausible depth after refinement"
+        )
 
 
 @dataclass(frozen=True)

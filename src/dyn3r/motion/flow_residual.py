@@ -48,8 +48,6 @@ class FlowEvidence:
     evidence of the colours, standard deviation of the evidence, share of the pairs in which the
     pixel is visible, and velocity (u, v) relative to the static scene in percent of the width per
     frame. None for the published method, and in `Motion`, where nothing reads it."""
-    implausible: Bool[np.ndarray, "n h w"] | None = None
-    """Pixels whose depth was implausible after an earlier refinement; None before the first."""
 
 
 def flow_residual_motion(

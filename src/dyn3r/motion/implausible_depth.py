@@ -1,8 +1,8 @@
-"""Static pixels with implausible refined depth: they belong to an object that follows the camera.
+"""Static pixels with implausible refined depth: wrong, or of an object that follows the camera.
 
-An object that moves along with the camera has the flow of a static one at another depth; flow alone
-cannot distinguish the two. If bundle adjustment places it far behind the network's depth, it is
-dynamic: it would otherwise be occluded by the scene in front of it.
+Bundle adjustment places them far behind the network's depth. Flow or the network is wrong there, so
+they are not measured. Or they are of an object that moves along with the camera: it has the flow of
+a static one at another depth, and flow alone cannot distinguish the two. Such an object lasts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,12 @@ def implausible_depth_outliers(
     refined: Float[np.ndarray, "n h w"],
     dynamic: Bool[np.ndarray, "n h w"],
 ) -> Bool[np.ndarray, "n h w"]:
-    """Pixels outside of `dynamic` whose depth increased implausibly, for LEAST_FRAMES.
+    """Pixels outside of `dynamic` whose depth increased implausibly.
 
     `predicted`: depth before bundle adjustment; `refined`: depth after it. The two are compared
-    after their common scale, the median over the static pixels, is removed. In a shorter clip such
-    regions are in all frames.
+    after their common scale, the median over the static pixels, is removed.
     """
     import cv2
-    from scipy.ndimage import find_objects, label
 
     change = np.log(np.maximum(refined, MIN_DEPTH)) - np.log(np.maximum(predicted, MIN_DEPTH))
     static = ~dynamic
@@ -55,7 +53,17 @@ def implausible_depth_outliers(
         around = wide_regions(frame, CONNECTED_LOG_DEPTH)
         _, numbers = cv2.connectedComponents(around, connectivity=8)
         found[:] = (np.isin(numbers, np.unique(numbers[seeds])) & (numbers > 0)) | seeds
-    regions, _ = label(out, np.ones((3, 3, 3)))
-    least = min(LEAST_FRAMES, len(out))
-    lasting = [when.stop - when.start >= least for when, *_ in find_objects(regions)]
-    return np.array([False, *lasting])[regions]
+    return out
+
+
+def lasting(pixels: Bool[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
+    """Those of the pixels that are connected, in space and time, over LEAST_FRAMES.
+
+    In a shorter clip over all frames.
+    """
+    from scipy.ndimage import find_objects, label
+
+    regions, _ = label(pixels, np.ones((3, 3, 3)))
+    least = min(LEAST_FRAMES, len(pixels))
+    kept = [when.stop - when.start >= least for when, *_ in find_objects(regions)]
+    return np.array([False, *kept])[regions]

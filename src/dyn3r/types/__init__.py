@@ -410,12 +410,17 @@ class Motion:
     probability: UInt8[np.ndarray, "n h w"] | None = None
     """Probability of every pixel to be dynamic before later stages changed the masks, 0..255 with
     the limit between 127 and 128; None if the cue gives none."""
+    unreliable: Bool[np.ndarray, "n h w"] | None = None
+    """Pixels that need not move, but whose flow and depth contradict each other; None: none."""
 
     @cached_property
     def excluded(self) -> Bool[np.ndarray, "n h w"]:
         """Pixels that cameras and depth are not estimated from: masks before or after refinement
-        (SPEC 8)."""
-        return self.masks if self.unrefined is None else self.masks | self.unrefined
+        (SPEC 8), and what is unreliable."""
+        out = self.masks
+        for more in (self.unrefined, self.unreliable):
+            out = out if more is None else out | more
+        return out
 
 
 @dataclass(frozen=True)
