@@ -33,10 +33,10 @@ MONST3R_SMOOTHNESS = 0.01
 """Weight of the camera smoothness term. Source: MonST3R; SPEC 6."""
 INITIAL_PIXELS = 384
 """Pixels a frame that the alignment uses where bundle adjustment follows. Source: the same cameras
-after it as with 1536 on the development clips (docs/results.md)."""
+after it as with 1536 on the development clips (docs/experiments.md)."""
 INITIAL_PAIRS = "swinstride-3-noncyclic-alternating"
 """Pairs that the network compares where bundle adjustment follows and attention is not read.
-Source: depth, cameras and masks after it as with more pairs (docs/results.md)."""
+Source: depth, cameras and masks after it as with more pairs (docs/experiments.md)."""
 LONG_CLIP = LARGEST_WINDOW
 """Frames above which the pair graph is narrower. Source: the published DAVIS protocol, SPEC 3."""
 
@@ -325,7 +325,7 @@ def _cue(
 
 
 def _second_pass(options: Options, method: Method, *, wanted: bool, cue: str) -> bool:
-    """Refinement on flow makes it superfluous where attention has no say (docs/results.md)."""
+    """Refinement on flow makes it superfluous where attention has no say (docs/experiments.md)."""
     if cue in ("none", "given"):
         return False
     default = {"dust3r": False, "monst3r": False, "easi3r": True, "vggt4d": True}

@@ -61,7 +61,8 @@ from dyn3r.types import (
 )
 
 MAX_ROUNDS = 3
-"""Motion estimates after refinement, at most. Source: masks converge in two (docs/results.md)."""
+"""Motion estimates after refinement, at most. Source: masks converge in two
+(docs/experiments.md)."""
 
 
 def reconstruct(

@@ -9,7 +9,7 @@ from dyn3r.io.devices import float64_device
 
 DEFAULT_PIXELS = 1536
 """Pixels per frame that cameras are estimated from where `AlignmentOptions.pixels` is 0.
-Source: more lower the objective but rarely improve the cameras (docs/results.md)."""
+Source: more lower the objective but rarely improve the cameras (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ TOO_LITTLE_FLOW = "too little flow is visible to adjust the cameras"
 MAX_MEDIAN_ERROR = 0.75
 """Largest median residual of an accepted calibrated adjustment, in the standard errors of
 `dyn3r.flow.noise`, which are large: it is 0.01 to 0.69 on 28 clips. Source: smooth distortions of
-0.5 to 8 pixels in the flow of 10 clips and of 3 made-up scenes (docs/results.md, Refused
+0.5 to 8 pixels in the flow of 10 clips and of 3 made-up scenes (docs/experiments.md, Refused
 adjustments): above it the start is better in 21 of 21 cases."""
 
 

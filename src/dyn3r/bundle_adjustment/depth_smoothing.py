@@ -21,7 +21,7 @@ MIN_SMOOTHNESS_SHARE = 0.02
 CG_ITERATIONS, CG_TOLERANCE = 100, 1e-3
 """Conjugate gradients end after so many iterations, or when the residual of every map has fallen to
 this share of the first. Source: of log depth, 0.0002 (median) and 0.003 (99 %) are then left on two
-clips; docs/results.md."""
+clips; docs/experiments.md."""
 
 
 def joint_bilateral_upsample(

@@ -12,7 +12,7 @@ from dyn3r.bundle_adjustment.solver import KERNEL_WIDTH, MIN_DAMPING
 
 SYSTEMATIC = 5.0
 """The error of a focal length over its standard error from independent errors of flow: about the
-root mean square over development clips (docs/results.md). Errors of flow are correlated between
+root mean square over development clips (docs/experiments.md). Errors of flow are correlated between
 pairs."""
 
 

@@ -49,7 +49,7 @@ MIN_GROUND_SHARE = 0.1
 """Smallest share of the static pixels that must be ground. Source: chosen by hand."""
 MIN_AGREEMENT = 0.2
 """At least this share of the ground pixels must agree on the shift. Source: chosen on one
-development clip (docs/results.md)."""
+development clip (docs/experiments.md)."""
 MAX_FRAMES = 16
 """Frames that the shift is estimated from. Source: run time."""
 

@@ -40,7 +40,7 @@ INITIAL_WIDTH, WIDTH_DECREASE = 4, 0.7
 """Initial kernel width in median errors, and its largest decrease in one iteration."""
 MIN_RELATIVE_DECREASE, COARSE_DECREASE = 1e-4, 1e-3
 """The solver ends when an iteration lowers the cost by less than this share; the second one is for
-initial values of another adjustment. Source: results as with a tenth (docs/results.md)."""
+initial values of another adjustment. Source: results as with a tenth (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)

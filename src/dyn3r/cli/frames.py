@@ -21,7 +21,7 @@ DEFAULT_FRAMES = 90
 minutes on a laptop."""
 FLOW_PAIRS_PER_FRAME = 33.0
 """Time of all stages but the network for a frame, in units of the time that flow takes for a pair.
-Source: measured on the bundled clip (docs/speed.md)."""
+Source: measured on the bundled clip (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ SHARES = {
     "multi-view depth": 7, "finalise": 2, WRITING: 3,
 }  # fmt: skip
 """Typical share of the time of each stage, in the order in which they begin. Those of a plan count
-relative to each other. Source: the bundled clip (docs/speed.md)."""
+relative to each other. Source: the bundled clip (docs/experiments.md)."""
 ADJUSTMENTS = 3
 """Times that bundle adjustment usually runs; motion is estimated and masks are refined in between,
 which counts as a part of it."""

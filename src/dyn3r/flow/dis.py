@@ -21,7 +21,7 @@ class DisFlow:
 
     finest_scale: int = 0
     """Pyramid level at which the search ends; each level halves the sides. 0 is full resolution:
-    two thirds of the error of level 1 in three times its time (docs/results.md)."""
+    two thirds of the error of level 1 in three times its time (docs/experiments.md)."""
     iterations: int = 16
     """Gradient descent steps per patch. More: slower, better on large displacements."""
     stride: int = 4

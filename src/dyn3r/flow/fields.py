@@ -18,7 +18,7 @@ from dyn3r.types import FlowFields, Progress, no_progress
 
 NEIGHBOURS = 2
 """Frames up to this many apart are always compared. Source: the published pair graphs have 1 and 3,
-but with fast motion, frames that are 3 apart hardly overlap (docs/results.md)."""
+but with fast motion, frames that are 3 apart hardly overlap (docs/experiments.md)."""
 
 
 def measure_flow(

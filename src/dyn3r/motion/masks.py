@@ -14,7 +14,7 @@ from dyn3r.types import Motion
 
 CONVERGED_IOU = 0.7
 """Intersection over union above which two masks give the same cameras. Source: development clips,
-docs/results.md."""
+docs/experiments.md."""
 
 _log = logging.getLogger(__name__)
 

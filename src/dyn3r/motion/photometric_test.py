@@ -25,14 +25,15 @@ from dyn3r.types import FlowFields, Geometry
 
 DEPTHS = 25
 """Inverse depths that are tried, at equal distances. Source: 33 give the same masks on 19
-development clips (docs/results.md)."""
+development clips (docs/experiments.md)."""
 WINDOW_PX = (-2, 0, 2)
 """Rows and columns around a pixel that are compared."""
 ROUNDING = 0.5
 """Smallest difference of two matches, in grey levels of 255: images are rounded to whole levels."""
 BAD = 0.9
 """Flow matches badly where it is worse than in this share of the background. Source: 28 clips; 0.75
-and 0.95 are hardly different on real ones, and lower shares cost slow objects (docs/results.md)."""
+and 0.95 are hardly different on real ones, and lower shares cost slow objects
+(docs/experiments.md)."""
 BACKGROUND_STEP = 8
 """Every eighth background pixel that is tested gives that. Source: run time."""
 MIN_BACKGROUND = 20

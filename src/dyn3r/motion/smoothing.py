@@ -1,6 +1,6 @@
 """Mask refiner without a network: temporal voting along optical flow and a guided filter.
 
-Results are in docs/results.md.
+Results are in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dyn3r.types import FlowFields, Progress, no_progress
 class EdgeRefiner:
     """Masks by temporal voting and a guided filter.
 
-    Source of the defaults: development clips (docs/results.md).
+    Source of the defaults: development clips (docs/experiments.md).
     """
 
     reach: int = 2

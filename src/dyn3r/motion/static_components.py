@@ -32,7 +32,7 @@ from dyn3r.types import FlowFields, Geometry, Motion
 
 DEPTH_SIGMA = 0.4
 """Standard error of the log depth of a masked pixel: that of the embedded network. 0.2 and 0.6
-give the same masks on 17 of 18 clips (docs/results.md)."""
+give the same masks on 17 of 18 clips (docs/experiments.md)."""
 LARGEST_DEPTH_ERROR = 3 * DEPTH_SIGMA
 """Largest error of a log depth."""
 BRIGHTNESS_SIGMA = 6.0
@@ -49,7 +49,7 @@ STATIC = 0.5
 """A component is static if this share of its measurements is: most of them."""
 NEIGHBOURHOOD = 0.03
 """Standard deviation of the neighbourhood in which a part is judged, as a share of the long side.
-0.015 and 0.02 give the same mean accuracy on 23 development clips (docs/results.md)."""
+0.015 and 0.02 give the same mean accuracy on 23 development clips (docs/experiments.md)."""
 STEP = 0.02
 """Change of log depth in the derivative of flow."""
 STRIDE = 2

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 MIN_DEVIATION = 0.02
 """Variation of a token's scores between pairs, as a share of their variation over the image, that a
-clip with motion exceeds in some token. Source: static and dynamic clips of docs/results.md."""
+clip with motion exceeds in some token. Source: static and dynamic clips of docs/experiments.md."""
 MAX_SHARE = 0.5
 """Share of the clip's pixels above which a mask is the background, not an object."""
 EVEN_SPREAD_SEPARABILITY = 0.75

@@ -21,7 +21,7 @@ from dyn3r.io.workers import ordered_map, threads_on
 from dyn3r.types import Progress, no_progress
 
 FRAMES_AROUND = 8
-"""Frames on each side that are compared. Source: docs/results.md, Fusion of depth: 4 and all 24
+"""Frames on each side that are compared. Source: docs/experiments.md, Fusion of depth: 4 and all 24
 frames of a clip have an abs rel within 0.002 of it."""
 ROUNDS = 2
 """Rounds, each from the depth of the one before. Source: the same table; flicker of one round is

@@ -36,8 +36,8 @@ at most 0.4 % on 22 of 24 synthetic clips (13 % on the worst)."""
 
 # Source of the constants below: quantile regression at 68 % (Koenker and Bassett 1978) of the error
 # on 24 synthetic clips after the ratio of medians as scale (evaluation.depth_metrics.align_depth),
-# with a reward for its correlation within a clip; docs/results.md, Uncertainty of depth. FLOOR is
-# set, not fitted.
+# with a reward for its correlation within a clip; docs/experiments.md, Uncertainty of depth. FLOOR
+# is set, not fitted.
 FLOOR = 0.02
 """Sigma (log depth) where all agrees: below the errors of every synthetic clip (68 %: 0.03 up)."""
 DISAGREEMENT = 1.10

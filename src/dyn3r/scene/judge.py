@@ -20,7 +20,7 @@ EXPLAINED, HARDLY_EXPLAINED = 0.5, 0.25
 GOOD_FOCAL, POOR_FOCAL = 0.05, 0.15
 """Relative errors of the focal length: hardly visible, clearly visible."""
 GOOD_DEPTH, POOR_DEPTH = 0.2, 0.4
-"""Standard errors of log depth. Constant depth has about 0.2 to 0.4 (docs/results.md)."""
+"""Standard errors of log depth. Constant depth has about 0.2 to 0.4 (docs/experiments.md)."""
 SOME_STATIC, MOST_STATIC = 0.25, 0.5
 """Shares of the pixels called moving."""
 NEGLIGIBLE = 0.01

@@ -27,7 +27,7 @@ from dyn3r.training.sets.sources import parse_data
 
 RECOMMENDATION = {"motion_cue": "flow", "bundle": "on", "mover_depth": "ground", "refine": "edges"}
 """Recommended processing, written to the header of the result. Source: results of the embedded
-model on the development clips (docs/results.md)."""
+model on the development clips (docs/experiments.md)."""
 
 
 RESULT = "model.safetensors"

@@ -20,13 +20,13 @@ NOISE = 5.0
 FAINT_NOISE = 1.5
 """The same for texture that is found again in a neighbouring frame. Source: what a codec leaves of
 noise and repeats from frame to frame is weaker, except in small and strongly compressed videos
-(docs/results.md)."""
+(docs/experiments.md)."""
 _BLUR_PX = 1.0
 GRADIENT_GAIN = 1 / (8 * np.pi * _BLUR_PX**4)
 """Variance of a gradient component of blurred white noise of variance 1."""
 MIN_SHARE = 0.05
 """Smallest share of pixels with texture. Black and noisy frames have less than 0.002, the frames
-of twenty clean clips at least 0.13 (docs/results.md)."""
+of twenty clean clips at least 0.13 (docs/experiments.md)."""
 
 
 def has_texture(grey: UInt8[np.ndarray, "h w"]) -> bool:

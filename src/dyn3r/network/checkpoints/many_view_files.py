@@ -22,7 +22,8 @@ RECOMMENDED = {"motion_cue": "flow", "bundle": "on", "stereo": "off", "refine": 
 """Facts that recommend the processing (`dyn3r.network.checkpoints.recommendation`): motion from
 flow, which needs no trained attention, and bundle adjustment. Multi-view depth is off: it was
 trained to correct a network that errs more. Published files state none. Source: simulated
-predictions (docs/results.md); the published weights could not be run where this was developed."""
+predictions (docs/experiments.md); the published weights could not be run where this was
+developed."""
 
 SHARED = {
     f"head.scratch.output_conv2_aux.{level}.2.{part}": f"head.scratch.output_conv2_aux.0.2.{part}"

@@ -20,7 +20,7 @@ MIN_SHARE = 0.02
 """Share of a frame's pixels that both windows must know for it to say anything about scale."""
 MOST_ROTATION_DEG, MOST_CENTRE_DEPTHS = 0.5, 0.02
 """Differences of shared cameras above which one of two windows is wrong. Source: ten times those on
-development clips (docs/results.md)."""
+development clips (docs/experiments.md)."""
 ROUNDS = 10
 """Re-weightings of rotation and translation. Source: they converge in fewer."""
 

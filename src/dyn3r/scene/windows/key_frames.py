@@ -27,10 +27,10 @@ from dyn3r.types import Clip, Geometry, RunContext
 
 LEAST_OVERLAP = 0.75
 """Share of a key frame that the next one still sees. 0.6 and 0.85 give a similar result
-(docs/results.md)."""
+(docs/experiments.md)."""
 KEYS_PER_WINDOW = 10
 """Key frames of a window at least, however slow the camera is. Source: with fewer, a window's own
-cameras are better (docs/results.md)."""
+cameras are better (docs/experiments.md)."""
 NEXT = 2
 """Key frames before and after that each is compared with."""
 OTHERS = 5
@@ -41,7 +41,7 @@ LEFT_OUT = 10
 """Of the pairs that are not next to each other, one of so many is left out to judge the result."""
 SCALE_STEP = 2e-4
 """Standard error of the change of log scale from frame to frame. Source: with it the depth of the
-joined windows flickers no more than before, and with 0.0005 to 0.005 more (docs/results.md)."""
+joined windows flickers no more than before, and with 0.0005 to 0.005 more (docs/experiments.md)."""
 MIN_SCALE_SIGMA = 1e-4
 """Smallest standard error of a log scale. Source: far below what is visible."""
 FLOW_MEMORY_GB = 0.5

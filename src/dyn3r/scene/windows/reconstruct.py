@@ -32,7 +32,7 @@ SMALLEST_SIGMA = 1e-3
 """Standard error of one that is stated as exact."""
 WORTH_CLOSING = 4.0
 """Drift in standard errors of a loop below which loops are left as they are. Source: on a clip
-without drift, closing them moved the cameras away from the truth (docs/results.md)."""
+without drift, closing them moved the cameras away from the truth (docs/experiments.md)."""
 SAME_FOCAL = 0.02
 """Difference of log focal lengths that a window may keep. Source: hardly visible."""
 
