@@ -153,10 +153,7 @@ def carry_out(
     model, motion_model = models
     context.observe("clip", clip)
     pairs = make_pairs(plan.pairs, len(clip))
-    compared = make_pairs(plan.flow_pairs, len(clip))
-    if plan.bundle_adjustment:
-        compared = with_neighbours(compared, len(clip))
-    flow = measured_flow(clip, compared, plan, context) if plan.measure_flow else None
+    flow = measured_flow(clip, plan, context) if plan.measure_flow else None
     refiner = reading(refiner, flow)
 
     def source(priors: Priors) -> tuple[Geometry, Motion]:
@@ -235,10 +232,11 @@ def resume(
     return rest.append(later)
 
 
-def measured_flow(
-    clip: Clip, pairs: Int[np.ndarray, "m 2"], plan: Plan, context: RunContext
-) -> FlowFields:
-    """Optical flow of all pairs, both ways; measured once and used by every stage."""
+def measured_flow(clip: Clip, plan: Plan, context: RunContext) -> FlowFields:
+    """Optical flow of the pairs of the plan, both ways; measured once and used by every stage."""
+    pairs = make_pairs(plan.flow_pairs, len(clip))
+    if plan.bundle_adjustment:
+        pairs = with_neighbours(pairs, len(clip))
     with context.stage("flow"):
         flow = measure_flow(
             clip.images, pairs, flow_estimator(plan.flow_estimator, context.device),

@@ -25,7 +25,7 @@ SMALLEST_WINDOW = 24
 frame with all its pairs."""
 PROGRAM_GB = 0.5
 """Memory without any frame, but for the network's parameters. Source: docs/speed.md."""
-FRAME_BYTES_PER_PIXEL = 360
+FRAME_BYTES_PER_PIXEL = 240
 """Memory that grows with the frames of a window, with the default pairs. Source: docs/speed.md."""
 RESULT_BYTES_PER_PIXEL = 17
 """Memory of the result: image, depth, confidence, uncertainty, mask; and its check."""
