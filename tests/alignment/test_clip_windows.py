@@ -57,10 +57,10 @@ def test_clips_that_fit_are_not_divided() -> None:
 
 
 def test_memory_decides_the_length_of_windows() -> None:
-    small = WindowOptions(memory_gb=1.0)
+    small = WindowOptions(memory_gb=0.85)
     plan = plan_windows(60, HW, small)
     assert plan is not None
-    assert plan.memory_gb <= 1.0
+    assert plan.memory_gb <= 0.85
     assert plan.memory_gb == expected_gb(plan.longest, 60, HW, 0.0)
     larger = plan_windows(900, (512, 512), WindowOptions())
     assert larger is not None
