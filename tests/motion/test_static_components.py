@@ -89,18 +89,6 @@ def test_an_object_is_kept_as_a_whole(truth: Truth, right: Geometry) -> None:
     assert np.array_equal(found.masks, motion.masks)
 
 
-@pytest.mark.parametrize(("last", "kept"), [(3, True), (1, False)])
-def test_an_object_may_rest_for_a_while(
-    truth: Truth, right: Geometry, last: int, kept: bool
-) -> None:
-    """It moves up to a frame: in 4 of 9 pairs, or in one."""
-    by, (i, j) = per_frame(truth, (0.0, 3.0)), truth.flow.edges.T
-    by[(np.maximum(i, j) > last) | (i + j == 4) & (abs(i - j) == 2)] = 0
-    motion = motion_of(truth, LEFT)
-    found = without_static_components(motion, IMAGES, right, moved(truth, LEFT, by))
-    assert found.masks.any() == kept
-
-
 def test_the_noise_of_a_pair_is_that_of_its_background(truth: Truth, right: Geometry) -> None:
     """Three times as noisy flow: what is static remains so, and slow motion is no longer seen."""
     noise = np.random.default_rng(0).normal(0, 1.2, truth.flow.flow.shape)

@@ -45,12 +45,9 @@ MIN_SCALE = 1 / 3
 """Lower bound of the estimated scale of the standard errors: 0.1 pixels on perfect texture."""
 MIN_SAMPLES = 20
 """Static pixels of a pair from which the scale is estimated; with fewer it is 1."""
-STATIC_PART = 0.5
-"""A part is static if this share of the measurements around it is: most of them."""
-STATIC_COMPONENT = 0.65
-"""A component is static if this share of its measurements is. Source: where components of moving
-objects and of static scenes are equally frequent, 102 components of 46 clips
-(docs/experiments.md)."""
+STATIC = 0.5
+"""A component, or a part of one, is static if this share of its measurements is: most of them. With
+0.65 slow objects of synthetic clips are kept, and real still scenes lose (docs/experiments.md)."""
 NEIGHBOURHOOD = 0.03
 """Standard deviation of the neighbourhood in which a part is judged, as a share of the long side.
 0.015 and 0.02 give the same mean accuracy on 23 development clips (docs/experiments.md)."""
@@ -108,7 +105,7 @@ def _moving_components(
     components, count = label(masks, np.ones((3, 3, 3)))
     tested = components[:, ::STRIDE, ::STRIDE]
     static, total = (sum_labels(x, tested, np.arange(count + 1)) for x in test)
-    kept = (total == 0) | (static <= STATIC_COMPONENT * total)
+    kept = (total == 0) | (static <= STATIC * total)
     kept[0] = False  # the background
     return np.asarray(kept[components])
 
@@ -116,7 +113,7 @@ def _moving_components(
 def static_parts(masks: Bool[np.ndarray, "n h w"], test: StaticTest) -> Bool[np.ndarray, "n h w"]:
     """Parts of moving components that a static scene explains, such as a post before an animal.
 
-    Around each of their pixels, more than STATIC_PART of the measurements agree with a static
+    Around each of their pixels, more than STATIC of the measurements agree with a static
     scene. In a frame in which a whole component is static, its object rests: then it has no such
     parts.
     """
@@ -134,8 +131,8 @@ def static_parts(masks: Bool[np.ndarray, "n h w"], test: StaticTest) -> Bool[np.
         components, count = label(masks[t], np.ones((3, 3)))
         sampled = components[::STRIDE, ::STRIDE].ravel()
         static_all, total_all = (np.bincount(sampled, x[t].ravel(), count + 1) for x in counts)
-        moves = static_all <= STATIC_PART * total_all
-        out[t] = masks[t] & (static > STATIC_PART * total) & moves[components]
+        moves = static_all <= STATIC * total_all
+        out[t] = masks[t] & (static > STATIC * total) & moves[components]
     return out
 
 
