@@ -103,10 +103,12 @@ def reconstruct(
         plan = replace(plan, priors=with_stated_focal(plan.priors, clip))
     windows = windows_of(options, model, clip, motion_model)
     if windows is not None:
+        decided = replace(
+            options, pairs=plan.pairs, flow=replace(options.flow, pairs=plan.flow_pairs)
+        )
         return _reconstruct_long(
-            clip, windows, replace(options, pairs=plan.pairs), (model, motion_model), masks,
-            refiner, context,
-        )  # fmt: skip
+            clip, windows, decided, (model, motion_model), masks, refiner, context
+        )
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
     refiner = refiner or mask_refiner(plan.mask_refiner, str(model.device))
