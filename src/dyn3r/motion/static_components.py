@@ -37,8 +37,8 @@ LARGEST_DEPTH_ERROR = 3 * DEPTH_SIGMA
 """Largest error of a log depth."""
 BRIGHTNESS_SIGMA = 6.0
 """Standard error of the brightness (0..255) of a pixel, from which that of flow on weak texture
-follows. Source: twice the noise of a camera, as neighbours share errors; 3 and 10 give the same
-masks on 31 clips (docs/experiments.md)."""
+follows. Source: twice the noise of a camera, as neighbours share errors; with 3 and 10 masks of 32
+clips are as exact (docs/experiments.md)."""
 WITHIN = 3.0
 """Largest error, in standard errors of flow, of a static point."""
 MIN_SCALE = 1 / 3
