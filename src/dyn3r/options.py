@@ -55,7 +55,8 @@ class FlowOptions:
     ones, swinstride-5-noncyclic, width 4 above 95 frames. Bundle adjustment adds neighbours."""
     in_alignment: bool | None = None
     """Use the flow term of the alignment (MonST3R's third loss, weight `alignment.flow_weight`),
-    for the pairs that the network compares. auto: as the method says; all but `dust3r` have it."""
+    for the pairs that the network compares and for neighbours. auto: as the method says; all but
+    `dust3r` have it."""
 
     def __post_init__(self) -> None:
         check_type(self.pairs, str, "flow.pairs")

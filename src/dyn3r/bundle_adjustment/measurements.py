@@ -69,7 +69,7 @@ def flow_measurements(
         variance = flow_sigma_px(forward) ** 2 + trips**2
         texture = texture_covariance_px2(torch.from_numpy(image), BRIGHTNESS_SIGMA)
         uu, cross, vv = (x[uv[:, 1], uv[:, 0]].numpy() for x in texture)
-        whiten = _matrix(whitening_of(uu + variance, cross + 0 * variance, vv + variance))
+        whiten = _matrix(whitening_of(uu + variance, cross, vv + variance))
     return Measurements(
         source=torch.full((len(rows),), i),
         target=torch.from_numpy(frames.astype(np.int64)),

@@ -66,7 +66,7 @@ def texture_covariance_px2(
 def whitening_of(uu: Values, uv: Values, vv: Values) -> tuple[Values, Values, Values]:
     """W = [[a, b], [0, c]] that gives errors unit covariance, as (a, b, c), element by element.
 
-    W^T W is the inverse of the covariance [[uu, uv], [uv, vv]].
+    W^T W is the inverse of the covariance [[uu, uv], [uv, vv]]. Shapes are broadcast.
     """
     determinant = uu * vv - uv * uv
     return (vv / determinant) ** 0.5, -uv / (vv * determinant) ** 0.5, vv**-0.5

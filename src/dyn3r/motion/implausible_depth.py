@@ -16,9 +16,9 @@ the static pixels of the synthetic world."""
 CONNECTED_LOG_DEPTH = 0.4
 """Increase of log depth of pixels that are connected with an outlier and belong to it."""
 LEAST_FRAMES = 12
-"""Successive frames that such an object is seen in, at least: half a second. Source: errors of a
-network's depth differ from frame to frame; regions of them lasted 1 to 6 frames on two clips, an
-object 22 (docs/experiments.md)."""
+"""Successive frames that such an object is seen in, at least: half a second at 24 a second. Source:
+errors of a network's depth differ from frame to frame; regions of them lasted 1 to 6 frames on two
+clips, an object 22 (docs/experiments.md)."""
 MIN_DEPTH = 1e-9
 MIN_WIDTH = 0.01
 """Regions narrower than this share of the long side are errors of the depth."""

@@ -176,7 +176,7 @@ def _whitened_errors(
     texture = texture_covariance_px2(image, BRIGHTNESS_SIGMA)
     uu, cross, vv = (x[::STRIDE, ::STRIDE] for x in texture)
     variance = flow_variance_px2(measured)
-    W = whitening_of(uu + variance, cross.expand_as(variance), vv + variance)
+    W = whitening_of(uu + variance, cross, vv + variance)
     error = _whitened(induced - measured, W)
     slope = _whitened(deeper.sub_(induced).div_(STEP), W)
     gradient = (visible * _product(error, slope)).sum(0)
