@@ -112,6 +112,21 @@ def test_components_without_measurements_are_kept(truth: Truth, right: Geometry)
     assert without_static_components(tiny, IMAGES, right, truth.flow) is tiny
 
 
+@pytest.mark.parametrize(("certain", "kept"), [(0.95, True), (0.7, False)])
+def test_what_the_network_says_counts_where_flow_is_in_doubt(
+    truth: Truth, right: Geometry, certain: float, kept: bool
+) -> None:
+    """Slow: a static scene explains three fifths of the measurements."""
+    flow, motion = moved(truth, RIGHT, per_frame(truth, (0.0, 0.85))), motion_of(truth, RIGHT)
+    test = static_test(motion.masks, IMAGES, right, flow)
+    assert 0.55 < test.static.sum() / test.all.sum() < 0.7
+    probability = np.where(motion.masks, int(255 * certain), 10).astype(np.uint8)
+    motion = replace(motion, probability=probability)
+    found = without_static_components(motion, IMAGES, right, flow)
+    assert found.has_motion == kept
+    assert np.array_equal(found.masks, motion.masks if kept else np.zeros_like(motion.masks))
+
+
 def test_static_parts_of_what_moves_leave_the_masks(truth: Truth, right: Geometry) -> None:
     """A static strip, such as a post before an animal, is connected with what moves."""
     flow = moved(truth, RIGHT, per_frame(truth, (0.0, 3.0)))
