@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 
 from dyn3r.flow.fields import neighbouring_rows
-from dyn3r.flow.noise import flow_sigma_px
+from dyn3r.flow.noise import flow_variance_px2
 from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.scene.flow_agreement import AGREES, STRIDE, FlowAgreement
 from dyn3r.types import FlowFields, Geometry
@@ -29,7 +29,7 @@ def flow_agreement(
         induced = induced_flow(depth[i], K[i], T[i], K[j], T[j], stride=STRIDE).numpy()
         measured = np.asarray(flow.flow[row], np.float32)[here]
         away = np.linalg.norm(induced - measured, axis=-1)
-        agrees = away < AGREES * flow_sigma_px(measured)
+        agrees = away**2 < AGREES**2 * flow_variance_px2(measured[..., 0], measured[..., 1])
         seen = np.ones(agrees.shape, bool)
         if flow.visible is not None:
             seen = np.asarray(flow.visible[row])[here]

@@ -12,7 +12,7 @@ from dyn3r.flow.noise import (
     LEAST_TEXTURE,
     MEDIAN_NORMAL_ERROR,
     PATCH_RADIUS_PX,
-    flow_sigma_px,
+    flow_variance_px2,
 )
 from dyn3r.geometry.induced_flow import induced_flow
 from dyn3r.motion.static_components import (
@@ -62,7 +62,8 @@ def _whitened_errors(
         visible = np.asarray(flow.visible[rows])[here]
     induced, deeper = (_induced(rows, geometry, flow, scale) for scale in (1, np.exp(STEP)))
     covariance = _texture(image)[::STRIDE, ::STRIDE]
-    covariance = covariance + flow_sigma_px(measured)[..., None, None] ** 2 * np.eye(2)
+    variance = flow_variance_px2(measured[..., 0], measured[..., 1])
+    covariance = covariance + variance[..., None, None] * np.eye(2)
     information = np.linalg.inv(covariance)
     error, slope = induced - measured, (deeper - induced) / STEP
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.bundle_adjustment.problem import Measurements
-from dyn3r.flow.noise import flow_sigma_px, texture_covariance_px2, whitening_of
+from dyn3r.flow.noise import flow_variance_px2, texture_covariance_px2, whitening_of
 from dyn3r.geometry.warping import round_trip_error_px
 from dyn3r.types import FlowFields
 
@@ -66,7 +66,7 @@ def flow_measurements(
         whiten = whitening_matrix(np.asarray(flow.whitening[rows])[:, uv[:, 1], uv[:, 0]])
     else:
         trips = np.stack([_round_trip(flow, i, int(j), f, uv) for f, j in zip(forward, frames)])
-        variance = flow_sigma_px(forward) ** 2 + trips**2
+        variance = flow_variance_px2(forward[..., 0], forward[..., 1]) + trips**2
         texture = texture_covariance_px2(torch.from_numpy(image), BRIGHTNESS_SIGMA)
         uu, cross, vv = (x[uv[:, 1], uv[:, 0]].numpy() for x in texture)
         whiten = _matrix(whitening_of(uu + variance, cross, vv + variance))

@@ -200,7 +200,7 @@ def _whitened_errors(
     induced, deeper = _induced(rows, geometry, flow, image.device)
     texture = texture_covariance_px2(image, BRIGHTNESS_SIGMA)
     uu, cross, vv = (x[::STRIDE, ::STRIDE] for x in texture)
-    variance = flow_variance_px2(measured)
+    variance = flow_variance_px2(*measured.unbind(1))
     W = whitening_of(uu + variance, cross, vv + variance)
     error = _whitened(induced - measured, W)
     slope = _whitened(deeper.sub_(induced).div_(STEP), W)

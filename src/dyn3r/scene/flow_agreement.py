@@ -51,7 +51,7 @@ def flow_agreement(
         )
         measured, seen = sampled_on(device, flow, some, STRIDE)
         off = static_flow(P, depth.double(), STRIDE).sub_(measured)
-        agrees = off.square_().sum(1) < AGREES**2 * flow_variance_px2(measured)
+        agrees = off.square_().sum(1) < AGREES**2 * flow_variance_px2(*measured.unbind(1))
         judged = seen & (depth > 0) & ~dynamic
         static = (agrees & judged).sum((1, 2)) / judged.sum((1, 2))  # NaN for none
         found.append(torch.stack([seen.double().mean((1, 2)), static]))
