@@ -21,6 +21,8 @@ from dyn3r.bundle_adjustment import (
     bundle_adjust,
     correct_ground_tilt,
     is_rotation_only,
+    known_throughout,
+    with_known_cameras,
 )
 from dyn3r.flow import flow_estimator, measure_flow, with_neighbours
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
@@ -279,10 +281,20 @@ def pairwise_geometry(
         geometry = align(
             predictions,
             dynamic=with_overlay(motion.excluded if motion.has_motion else None, clip),
-            flow=flow if plan.flow_in_alignment else None, priors=plan.priors,
+            flow=flow if plan.flow_in_alignment else None, priors=_priors_of_alignment(plan, clip),
             options=plan.alignment.on(context.device), progress=context.progress,
         )  # fmt: skip
     return geometry, motion
+
+
+def _priors_of_alignment(plan: Plan, clip: Clip) -> Priors:
+    """Known values that the alignment keeps; where all cameras are known, flow places them later.
+
+    See `dyn3r.bundle_adjustment.known_cameras`.
+    """
+    if plan.bundle_adjustment and known_throughout(plan.priors, clip.images.shape[:3]):
+        return replace(plan.priors, T_world_camera=None, fix_T=False)
+    return plan.priors
 
 
 def views_geometry(
@@ -394,6 +406,10 @@ def refine(
     Every adjustment starts from the initial geometry, which is also its prior. The last one is
     calibrated; what is static with its cameras leaves the masks.
     """
+    initial = with_known_cameras(
+        initial, clip.images, flow, dynamic=motion.excluded, priors=plan.priors,
+        device=context.device,
+    )  # fmt: skip
     adjust = partial(
         bundle_adjust, initial, clip.images, flow, priors=plan.priors, progress=context.progress,
         device=context.device,

@@ -124,7 +124,7 @@ def test_pnp_says_none_instead_of_guessing() -> None:
 
 
 def test_cameras_in_two_worlds_give_rotation_and_scale() -> None:
-    """Also on a line. One place determines no scale; opposite paths determine none above 0."""
+    """Also on a line, and of paths that contradict each other. One place determines no scale."""
     torch.manual_seed(0)
     source = torch.eye(4).double().repeat(5, 1, 1)
     source[:, :3, :3] = roma.random_rotmat(5, dtype=torch.float64)
@@ -137,4 +137,6 @@ def test_cameras_in_two_worlds_give_rotation_and_scale() -> None:
     assert scale == pytest.approx(2.5)
     assert rotation_and_scale(source[:1], target[:1])[1] is None
     target[:, :3, 3] *= -1
+    assert rotation_and_scale(source, target)[1] == pytest.approx(2.5)
+    target[:, :3, 3] = 7
     assert rotation_and_scale(source, target)[1] is None

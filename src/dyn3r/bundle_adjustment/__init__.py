@@ -8,6 +8,7 @@ from dyn3r.bundle_adjustment.adjust import (
     is_rotation_only,
 )
 from dyn3r.bundle_adjustment.ground_correction import correct_ground_tilt
+from dyn3r.bundle_adjustment.known_cameras import known_throughout, with_known_cameras
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.stated_focal import adjust_with_stated_focal
 
@@ -18,4 +19,6 @@ __all__ = [
     "calibrated_bundle_adjust",
     "correct_ground_tilt",
     "is_rotation_only",
+    "known_throughout",
+    "with_known_cameras",
 ]

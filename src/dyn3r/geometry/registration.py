@@ -81,14 +81,15 @@ def rotation_and_scale(
 ) -> tuple[Float[Tensor, "3 3"], float | None]:
     """Rotation and scale between two worlds in which the same cameras (camera to world) are known.
 
-    The rotation is the mean of the differences. The scale follows from the camera centres by least
-    squares; None where they do not determine it.
+    The rotation is the mean of the differences. The scale is the ratio of the extents of the camera
+    centres, which does not depend on how far the two paths agree (symmetric scale, Horn 1987); None
+    where the cameras of one world are at one place.
     """
     R = nearest_rotation((target[:, :3, :3] @ source[:, :3, :3].transpose(1, 2)).sum(0))[0]
     a, b = source[:, :3, 3] @ R.T, target[:, :3, 3]
     a, b = a - a.mean(0), b - b.mean(0)
-    spread, product = float((a**2).sum()), float((a * b).sum())
-    return R, product / spread if product > 0 and spread > 1e-12 else None
+    extents = float((a**2).sum()), float((b**2).sum())
+    return R, (extents[1] / extents[0]) ** 0.5 if min(extents) > 1e-12 else None
 
 
 def solve_camera(
