@@ -91,6 +91,8 @@ def test_one_camera_that_jumps_is_named(truth: Truth, right: Geometry) -> None:
 def test_cameras_that_are_all_wrong_are_poor(truth: Truth, right: Geometry) -> None:
     found = verdict(replace(right, T_world_camera=turned(truth.T, 10, 0)), truth)
     assert found.parts["cameras"].grade == "poor"
+    assert found.parts["masks"].grade == "doubtful"  # empty, and judged with these cameras
+    assert found.parts["masks"].reason.endswith("if the cameras were right")
 
 
 def test_frames_that_nothing_joins_are_named(truth: Truth, right: Geometry) -> None:
@@ -108,6 +110,8 @@ def test_frames_that_nothing_joins_are_named(truth: Truth, right: Geometry) -> N
 def test_focal_length(truth: Truth, right: Geometry, sigma: float, grade: str) -> None:
     found = verdict(replace(right, focal_sigma=sigma), truth)
     assert found.parts["focal length"].grade == grade
+    assert f"known to about {sigma:.0%}" in found.parts["focal length"].reason
+    assert found.parts["depth"].grade == ("doubtful" if grade == "poor" else "good")
 
 
 def test_a_given_focal_length_is_good(truth: Truth, right: Geometry) -> None:

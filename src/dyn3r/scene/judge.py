@@ -43,7 +43,8 @@ def judge(
     Cameras are judged by the share of the background whose flow they and the depth explain, the
     focal length by its standard error, depth by its `sigma_log_depth`, masks by how much of what
     they call moving a static scene explains (`dyn3r.motion.static_components`). Cameras, focal
-    length and masks that were given are judged in the same way: flow may contradict them.
+    length and masks that were given are judged in the same way: flow may contradict them. What
+    follows from a poor part is at most doubtful.
     """
     if flow is None or not len(flow.edges):
         return None
@@ -52,11 +53,15 @@ def judge(
         return None
     cameras = judge_cameras(agreement, names)
     focal = judge_focal_length(geometry, priors)
+    if not _keeps_focal(geometry, priors):
+        focal = _limited(focal, cameras, "if the cameras were right")
+    depth = _limited(judge_depth(geometry, masks), cameras, "if the cameras were right")
+    found = judge_masks(static_test(masks, images, geometry, flow, device), masks)
     parts = {
         "cameras": cameras,
-        "focal length": focal if _keeps_focal(geometry, priors) else _limited(focal, cameras),
-        "depth": _limited(judge_depth(geometry, masks), cameras),
-        "masks": judge_masks(static_test(masks, images, geometry, flow, device), masks),
+        "focal length": focal,
+        "depth": _limited(depth, focal, "if the focal length were right"),
+        "masks": _limited(found, cameras, "if the cameras were right"),
     }
     return Verdict({name: part for name, part in parts.items() if part is not None})
 
@@ -96,7 +101,8 @@ def judge_focal_length(geometry: Geometry, priors: Priors) -> PartVerdict | None
         return None
     error = geometry.focal_sigma
     if error > POOR_FOCAL:
-        return PartVerdict("poor", "the clip hardly says anything about it")
+        about = f"known to about {error:.0%}" if error < 1 else "not known to a factor of 2"
+        return PartVerdict("poor", f"{about}: the clip hardly says anything about it")
     return PartVerdict("good" if error <= GOOD_FOCAL else "doubtful", f"known to about {error:.0%}")
 
 
@@ -113,7 +119,10 @@ def judge_depth(geometry: Geometry, masks: Bool[np.ndarray, "n h w"]) -> PartVer
         return None
     typical = float(np.median(sigma))
     if is_rotation_only(geometry):
-        reason = "the camera only rotates, so depth is the network's and nothing confirms it"
+        reason = (
+            "the camera stands still or only rotates, so depth is the network's and nothing "
+            "confirms it"
+        )
         return PartVerdict(_grade(doubtful=True, poor=typical > POOR_DEPTH), reason)
     reason = f"typically known to {typical:.0%}, relative to the rest of the scene"
     return PartVerdict(_grade(doubtful=typical > GOOD_DEPTH, poor=typical > POOR_DEPTH), reason)
@@ -139,8 +148,10 @@ def _grade(*, doubtful: bool, poor: bool) -> Grade:
     return "poor" if poor else "doubtful" if doubtful else "good"
 
 
-def _limited(part: PartVerdict | None, cameras: PartVerdict) -> PartVerdict | None:
-    """Return `part`, at most doubtful if the cameras that it follows from are poor."""
-    if part is None or part.grade != "good" or cameras.grade != "poor":
+def _limited(
+    part: PartVerdict | None, source: PartVerdict | None, condition: str
+) -> PartVerdict | None:
+    """Return `part`, at most doubtful if the part that it follows from is poor."""
+    if part is None or part.grade != "good" or source is None or source.grade != "poor":
         return part
-    return PartVerdict("doubtful", f"{part.reason}, if the cameras were right")
+    return PartVerdict("doubtful", f"{part.reason}, {condition}")
