@@ -74,3 +74,14 @@ def test_no_scene_and_no_truth(perfect: Scene, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"depth\.npz"):
         Eval(tmp_path, truth=tmp_path)()
     assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_truth_of_another_clip_is_refused(perfect: Scene, tmp_path: Path) -> None:
+    """Its frames have the same names and the same size, and show something else."""
+    noise = np.random.default_rng(0).integers(0, 256, perfect.images.shape, np.uint8)
+    replace(perfect, images=noise).save(tmp_path / "scene.dyn3r")
+    with pytest.raises(InputError, match="shows another picture"):
+        Eval(tmp_path, truth=DEMO)()
+    assert not (tmp_path / "evaluation.json").exists()
+    with pytest.raises(InputError, match="does not exist"):
+        Eval(tmp_path, truth=tmp_path / "nowhere")()

@@ -115,7 +115,7 @@ def test_start(start: float, tmp_path: Path) -> None:
     assert numbers_of(clip.images) == list(range(first, 24, 2))
     assert clip.names[0] == f"frame_{first:06d}"
     assert clip.times_s[0] == pytest.approx(first / 12, abs=1e-3)
-    with pytest.raises(InputError, match="after 9 s"):
+    with pytest.raises(InputError, match="ends before 9 s"):
         read_clip(path, size=96, start=9.0)
 
 
@@ -192,4 +192,4 @@ def test_damaged_frames_are_left_out_and_counted(
     )
     path = write_video(tmp_path / "a.mp4", fps=1)
     assert numbers_of(read_clip(path, size=96).images) == [0, 1, 2, *range(5, 12)]
-    assert "2 damaged frames" in caplog.text
+    assert "2 damaged frames left out" in caplog.text

@@ -461,6 +461,6 @@ def test_summary_of_a_run():
     }
     text = "\n".join(summarise(tiny_scene(metadata=metadata)))
     assert "model       small" in text
-    assert "seconds     3.5 in all" in text
+    assert "seconds     3.5, without reading and writing" in text
     assert "note        motion: a ball rolls" in text
     assert "graph" not in text

@@ -14,7 +14,7 @@ from dyn3r.alignment.clip_windows import WindowOptions
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.cli import run_windows
 from dyn3r.cli.batch_resume import KEY, record, remade, scenes_to_remake
-from dyn3r.cli.console import Flag
+from dyn3r.cli.console import Flag, check_threads, limit_threads
 from dyn3r.cli.results import load_models
 from dyn3r.cli.run import Run
 from dyn3r.cli.terminal import say
@@ -86,6 +86,8 @@ class Batch:
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the transformer."""
+    threads: int = 0
+    """Cores that all --jobs together may use; 0: all."""
     save_masks: Flag = False
     """Also write the masks as PNG at source resolution."""
     no_pictures: Flag = False
@@ -110,6 +112,7 @@ class Batch:
         from dyn3r.io.images import check_size
         from dyn3r.network.checkpoints.locate import locate
 
+        check_threads(self.threads)
         if self.resume and self.overwrite:
             raise InputError("--resume keeps the scenes in OUT, --overwrite replaces them")
         sources = find_sources(self.sources)
@@ -195,11 +198,9 @@ class BatchWorker:
 
     def prepare(self, threads: int | None) -> None:
         """Load the model."""
-        from dyn3r.io.workers import use_threads
-
-        if threads is not None:
-            use_threads(threads)
         b = self.batch
+        each = max(1, b.threads // b.jobs) if b.threads else 0
+        limit_threads(min((n for n in (each, threads) if n), default=0))
         self.models = load_models((b.model, None), b.device, b.precision, no_progress)
 
     def __call__(self, item: str) -> dict[str, Any]:

@@ -11,10 +11,26 @@ from typing import Any
 import tyro
 
 from dyn3r.cli.terminal import say
+from dyn3r.errors import InputError
 from dyn3r.types import Progress, no_progress
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 """A switch with one form: the one that changes its default."""
+
+
+def check_threads(count: int) -> None:
+    """Raise InputError for a negative number of cores."""
+    if count < 0:
+        raise InputError(f"--threads {count}: give the number of cores, or 0 for all of them")
+
+
+def limit_threads(count: int) -> None:
+    """Compute on `count` cores from now on; 0: all. Raises InputError as `check_threads`."""
+    from dyn3r.io.workers import use_threads
+
+    check_threads(count)
+    if count:
+        use_threads(count)
 
 
 def print_columns(rows: Sequence[tuple[str, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +32,9 @@ class Eval:
 
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
+        from dyn3r.errors import InputError
         from dyn3r.evaluation import evaluate
+        from dyn3r.export.source_images import read_source_images
         from dyn3r.io.atomic import check_writable, write_json
         from dyn3r.scene import Scene
 
@@ -39,7 +42,11 @@ class Eval:
         target = self.json or folder / "evaluation.json"
         overwrite = self.json is None or self.overwrite
         check_writable(target, overwrite=overwrite)
+        if not self.truth.exists():
+            raise InputError(f"{self.truth} does not exist: give the folder of the ground truth")
         scene = Scene.load(self.scene)
+        if (self.truth / "frames").is_dir():  # pictures are compared: truth of another clip
+            deque(read_source_images(scene, self.truth / "frames"), maxlen=0)
         evaluation = evaluate(scene, self.truth)
         write_json(
             target,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import tyro
@@ -18,7 +19,7 @@ _NEXT = {
     "mesh": "Blender, File > Import > glTF 2.0 (space plays the clip)",
     "usd": "usdview {0}, or Blender, File > Import > Universal Scene Description",
     "ply": "MeshLab, CloudCompare or Open3D open {0}",
-    "colmap": "COLMAP, File > Import model, {0}/sparse/0; or a splat trainer, with {0} as its data",
+    "colmap": "COLMAP, File > Import model, {0}/sparse/0",
     "colmap4d": "colmap4d.load_model_view('{0}/sparse/0') in Python, with the package colmap4d",
     "nerfstudio": "ns-train splatfacto --data {0}",
     "rerun": "rerun {0}",
@@ -26,6 +27,11 @@ _NEXT = {
     "kitti": "evo_traj kitti {0} --plot",
 }
 """Format -> what to do with the result."""
+_TRAIN = {
+    True: "; or a splat trainer, with {0} as its data",
+    False: "; for a splat trainer export again with --source CLIP --overwrite, which adds images",
+}
+"""The same for colmap, with and without the images."""
 
 
 @dataclass(frozen=True)
@@ -66,4 +72,7 @@ class Export:
         if not self.quiet:
             say(f"wrote {target}: {FORMATS[self.to].summary}")
             if self.to in _NEXT:
-                say(f"next: {_NEXT[self.to].format(target)}")
+                tip = _NEXT[self.to]
+                if self.to == "colmap":
+                    tip += _TRAIN[self.options.source is not None]
+                say(f"next: {tip.format(quote(str(target)))}")

@@ -70,9 +70,8 @@ class FramePlan:
             return f"{source.name} has {counted(kept, 'frame')}: using all{took}"
         length = f" ({self.available / self.rate:.3g} s)"
         text = f"{source.name} has {counted(self.available, 'frame')}{length}: using {kept}"
-        step = self.available / kept
-        first = self.arguments["num_frames"] == kept and self.arguments["every"] == 1
-        if not first and self.arguments["fps"] == 0:
+        step = self.arguments["every"]  # frames may also be missing: unreadable, or of other shots
+        if step > 1:
             text += f", one every {round(step)}" if step >= 1.5 else ", evenly spread"
         return text + took
 

@@ -35,7 +35,7 @@ HELP = """usage: dyn3r COMMAND [OPTIONS]
 
 Video with moving objects in, 4D scene out.
 
-  dyn3r demo                         # two minutes: the bundled clip
+  dyn3r demo                         # a minute: the bundled clip
   dyn3r app                          # in the browser: drop a video, watch its scene appear
   dyn3r run cat.mp4 -o cat           # scene, overview video, contact sheet
   dyn3r view cat                     # point clouds, cameras and a timeline in the browser

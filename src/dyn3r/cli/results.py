@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from dyn3r.cli.terminal import say
@@ -136,4 +137,4 @@ def report(scene: Scene, files: Sequence[Path], output: Path, seconds: float) ->
     frames, (h, w) = counted(len(scene), "frame"), scene.size_hw
     say(f"{frames} of {w}x{h} in {seconds:.1f} s")
     say("wrote " + ", ".join(str(file) for file in files))
-    say(f"open it with:  dyn3r view {output}")
+    say(f"open it with:  dyn3r view {quote(str(output))}")

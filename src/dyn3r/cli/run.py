@@ -13,7 +13,7 @@ import tyro
 from dyn3r.alignment.clip_windows import WindowOptions
 from dyn3r.alignment.options import AlignmentOptions
 from dyn3r.cli import run_windows
-from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.console import Flag, limit_threads, progress_bars
 from dyn3r.cli.frames import FrameOptions, expected_seconds, plan_frames
 from dyn3r.cli.overall import PREVIEW, Overall
 from dyn3r.cli.results import (
@@ -65,8 +65,8 @@ class InputOptions:
     """What is done about the files as they are (docs/files.md)."""
 
     split_cuts: bool = True
-    """Of a clip with cuts, reconstruct the longest shot and name the others; off: all shots as if
-    they were one."""
+    """By default the longest shot of a clip with cuts is reconstructed, and the others are named.
+    With --no-split-cuts all shots are taken for one."""
     keep_borders: Flag = False
     """Do not crop bars around the picture (letterbox, pillarbox)."""
     fit: Literal["auto", "crop", "cover", "area"] = "auto"
@@ -169,12 +169,10 @@ class Run:
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
         from dyn3r.io.atomic import check_output_folder
-        from dyn3r.io.workers import use_threads
 
         started = time.monotonic()
         self._check()
-        if self.threads != 0:
-            use_threads(self.threads)
+        limit_threads(self.threads)
         check_output_folder(self.output, overwrite=self.overwrite)
         page = self._open_page() if self.view else None
         try:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from dyn3r.cli.terminal import say
@@ -46,8 +47,8 @@ def check(output: Path, resume: Path | None, *, overwrite: bool) -> None:
             raise InputError(f"{resume} was interrupted: to go on, add -o {resume}")
     elif holds_windows(windows_folder(output)) and not overwrite:
         raise InputError(
-            f"{windows_folder(output)} holds windows of an interrupted run: --resume {output} goes "
-            "on, --overwrite starts again"
+            f"{windows_folder(output)} holds windows of an interrupted run: "
+            f"--resume {quote(str(output))} goes on, --overwrite starts again"
         )
 
 
@@ -86,8 +87,8 @@ def kept(
                 discard_windows(where.path)
             elif not quiet and not isinstance(problem, InputError):
                 windows = "1 finished window is" if count == 1 else f"{count} finished windows are"
-                command = "the same command" + (f" with --resume {output}" if not resume else "")
-                say(f"{windows} kept in {where.path}: {command} goes on", error=True)
+                option = "" if resume else f" with --resume {quote(str(output))}"
+                say(f"{windows} kept in {where.path}: the same command{option} goes on", error=True)
         raise
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from dyn3r.cli.console import Flag, progress_bars
+from dyn3r.cli.console import Flag, limit_threads, progress_bars
 from dyn3r.cli.results import (
     Written,
     check_source,
@@ -71,7 +71,8 @@ class Stream:
     keep_borders: Flag = False
     """Keep black bars around the picture. They are looked for in the first eight frames."""
     split_cuts: bool = True
-    """Begin again with a new reference where another shot begins."""
+    """By default a new reference is taken where another shot begins. With --no-split-cuts the first
+    one is kept."""
     live: Flag = False
     """Open a page in which the frames appear as they come."""
     port: int = 8080
@@ -80,6 +81,8 @@ class Stream:
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the transformer."""
+    threads: int = 0
+    """Cores that may be used; 0: all."""
     save_masks: Flag = False
     """Also write the masks as PNG at source resolution into OUT/masks."""
     no_pictures: Flag = False
@@ -92,6 +95,7 @@ class Stream:
     def __call__(self) -> None:
         """Carry out the command. Raises the errors of `dyn3r.errors`."""
         live = None
+        limit_threads(self.threads)
         options = self._options()
         try:
             stream = self._open()

@@ -49,7 +49,13 @@ from dyn3r.io.mixed_sizes import (
 )
 from dyn3r.io.numbers import checked_number, checked_whole
 from dyn3r.io.text import counted, storable
-from dyn3r.io.video import open_video, plan_sampling, sampled_frames, time_notes
+from dyn3r.io.video import (
+    nothing_decoded,
+    open_video,
+    plan_sampling,
+    sampled_frames,
+    time_notes,
+)
 from dyn3r.types import Clip, FrameMapping, Progress, no_progress
 from dyn3r.types.input_report import InputNote
 
@@ -335,8 +341,7 @@ def _read_video(source: Path, choice: _Choice, progress: Progress, how: Preparat
             turned = sample.turned
             progress(_STAGE, len(frames), max(plan.expected or 0, len(frames)))
     if not times:
-        where = f" after {choice.start:g} s" if choice.start else ""
-        raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
+        raise nothing_decoded(source, plan)
     progress(_STAGE, len(frames), len(frames))
     found = [*rotation_notes(turned), *time_notes(moved), *warned]
     facts = facts._replace(notes=[*facts.notes, *found])

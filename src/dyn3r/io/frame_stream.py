@@ -20,7 +20,7 @@ from dyn3r.io.image_folder import FolderImages, folder_images
 from dyn3r.io.images import IMAGE_SUFFIXES, read_rgb
 from dyn3r.io.inspection.file_facts import images_facts, rotation_notes, video_facts
 from dyn3r.io.text import storable
-from dyn3r.io.video import open_video, plan_sampling, sampled_frames
+from dyn3r.io.video import nothing_decoded, open_video, plan_sampling, sampled_frames
 from dyn3r.types.input_report import InputReport
 
 
@@ -90,8 +90,7 @@ def _of_video(source: Path, fps: float, num_frames: int | None, start: float) ->
         plan = plan_sampling(container, fps=fps, start_s=start, limit=num_frames)
         first = next(sampled_frames(container, plan), None)
     if first is None:
-        where = f" after {start:g} s" if start else ""
-        raise InputError(f"no frame of {source} could be decoded{where}: is it complete?")
+        raise nothing_decoded(source, plan)
     aspect = facts.upright_aspect(first.turned)
 
     def frames() -> Iterator[StreamedFrame]:

@@ -21,6 +21,7 @@ from PIL import Image
 from dyn3r.errors import InputError
 from dyn3r.io.images import first_line
 from dyn3r.io.regular_files import check_regular
+from dyn3r.io.text import counted
 from dyn3r.types.input_report import InputNote
 
 if TYPE_CHECKING:
@@ -130,6 +131,15 @@ def plan_sampling(
     return Sampling(rate, step, start_s, limit, expected, end_s)
 
 
+def nothing_decoded(source: Path, sampling: Sampling) -> InputError:
+    """The error for a video of which no frame could be read."""
+    after = sampling.start_s
+    if after > 0 and sampling.expected == 0:
+        return InputError(f"{source} ends before {after:g} s: start earlier")
+    where = f" after {after:g} s" if after else ""
+    return InputError(f"no frame of {source} could be decoded{where}: is it complete?")
+
+
 def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[VideoSample]:
     """Yield the frames that `sampling` keeps, in order.
 
@@ -158,7 +168,7 @@ def sampled_frames(container: InputContainer, sampling: Sampling) -> Iterator[Vi
         if kept == sampling.limit:
             return
     if corrupt:
-        logger.warning("%s: %d damaged frames were left out", name, corrupt)
+        logger.warning("%s: %s left out", name, counted(corrupt, "damaged frame"))
     if sampling.expected is not None and kept + corrupt < 0.9 * sampling.expected - 1:
         logger.warning(
             "%s ends early: %d frames were read where about %d were expected",
@@ -254,7 +264,8 @@ def _decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[
             break
         yield from frames
     if damaged:
-        logger.warning("%s: %d damaged packets were left out", Path(container.name).name, damaged)
+        lost = counted(damaged, "damaged packet")
+        logger.warning("%s: %s left out", Path(container.name).name, lost)
 
 
 def _seek(container: InputContainer, stream: VideoStream, time_s: float) -> None:

@@ -120,7 +120,10 @@ def _check_same_frames(clip: Clip, earlier: Scene) -> None:
             "read the clip with the frames per second of the earlier scene"
         )
     if len(clip) <= known:
-        raise InputError(f"nothing to add: the clip has no frame after {last}")
+        raise InputError(
+            f"nothing to add: the clip has no frame after {last} (the frames of the earlier scene "
+            "are continued with the same spacing)"
+        )
     if not np.array_equal(clip.images[:known], earlier.images[first:]):
         raise InputError(
             "the clip's pictures differ from those of the earlier scene: is it the same source?"

@@ -53,7 +53,7 @@ def _about(metadata: dict[str, Any]) -> list[str]:
             value = value["name"]
         if key == "seconds" and isinstance(value, dict):
             spent = [v for v in value.values() if isinstance(v, (int, float))]
-            value = f"{sum(spent):.1f} in all"
+            value = f"{sum(spent):.1f}, without reading and writing"
         if isinstance(value, (str, int, float)) and key != "unit":
             lines.append(f"{key:<11} {value}")
     for key in ("notes", "warnings"):
