@@ -5,7 +5,8 @@ Plain NumPy without a browser; `scene_nodes` puts the result on a page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -14,14 +15,26 @@ from PIL import Image
 from dyn3r.scene import Scene
 from dyn3r.scene.upright import FirstView, find_up, horizontal_axes, sample_static
 from dyn3r.viewer.framing import Window, fit_view, view_axes
+from dyn3r.viewer.line_of_sight import first_frame_points, is_blocked
 
 DEFAULT_FPS = 10.0
 """Playback speed of scenes without a frame rate, frames per second."""
 FOV_RAD = 0.96
 """Vertical field of view of the first view: 55 degrees, nearer to a video camera than the 75
 degrees of viser's default."""
+_MAX_BLOCKED = 1 / 3
+"""Share of the points of the first frame that may be hidden. Source: looked at on six clips."""
 _NUM_SAMPLES = 4000
 _THUMBNAIL_PX = 256  # longer side of a thumbnail
+
+
+class NearView(NamedTuple):
+    """Points that a view shows, and its axes."""
+
+    points: Float[np.ndarray, "k 3"]
+    """World points that the first frame shows."""
+    axes: Float[np.ndarray, "3 3"]
+    """Right, up and ahead of the view's camera in world coordinates, as rows."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +67,14 @@ class SceneLayout:
     """Image width over height."""
     thumbnails: tuple[UInt8[np.ndarray, "_ _ 3"], ...]
     """Down-sampled frames for the image planes of the camera frustums."""
+    near: NearView | None = None
+    """What the first view shows instead, where the whole scene can't be seen at once."""
 
     def first_view(self, window: Window | None = None) -> FirstView:
         """Camera of a browser at first, world coordinates: the scene in the free part of `window`
-        (None: 16:9, all of it free)."""
-        return fit_view(self.sample, self.view_axes, FOV_RAD, self.unit, window or Window())
+        (None: 16:9, all of it free), or what its first frame shows (`near`)."""
+        points, axes = self.near or (self.sample, self.view_axes)
+        return fit_view(points, axes, FOV_RAD, self.unit, window or Window())
 
 
 def scene_layout(scene: Scene) -> SceneLayout:
@@ -73,7 +89,7 @@ def scene_layout(scene: Scene) -> SceneLayout:
         sample = (middle[:3, 3] + unit * middle[:3, 2])[None]
     scale = min(1.0, _THUMBNAIL_PX / max(h, w))
     thumbnail_wh = (max(1, round(w * scale)), max(1, round(h * scale)))
-    return SceneLayout(
+    layout = SceneLayout(
         num_frames=len(scene),
         fps=scene.fps or DEFAULT_FPS,
         names=scene.names,
@@ -91,3 +107,21 @@ def scene_layout(scene: Scene) -> SceneLayout:
             for image in scene.images
         ),
     )
+    return replace(layout, near=_near_view(scene, layout))
+
+
+def _near_view(scene: Scene, layout: SceneLayout) -> NearView | None:
+    """View of what the first frame shows, if surfaces hide too much of it in that of the whole.
+
+    So it is in rooms that the camera walks through: seen from outside, a wall is in the way.
+    """
+    points = first_frame_points(scene)
+    if len(points) == 0:
+        return None
+    _, ahead = horizontal_axes(scene, layout.up_world)
+    near = NearView(points, view_axes(ahead, layout.up_world))
+    whole, first = (
+        is_blocked(scene, x.first_view().position, points).mean()
+        for x in (layout, replace(layout, near=near))
+    )
+    return near if whole > _MAX_BLOCKED and first < whole else None

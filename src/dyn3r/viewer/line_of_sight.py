@@ -1,0 +1,66 @@
+"""Whether something is in the way between a viewer and points of the scene. Plain NumPy.
+
+Every frame's depth is a surface, as it is drawn. A line of sight is blocked where it passes through
+one, from either side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dyn3r.scene import Scene
+
+MAX_FRAMES = 16
+"""Frames whose surfaces are tested, evenly spread over the scene. Source: run time."""
+STEPS = 48
+"""Samples of a line of sight. Source: run time."""
+REACHED = 0.95
+"""Share of the line behind which it has arrived: surfaces of other frames are at other depths."""
+LARGEST_GAP = 0.3
+"""Largest distance in log depth of two successive samples from the surface between them; farther
+ones pass by its edge."""
+NUM_POINTS = 400
+"""Points of the first frame that are looked for."""
+
+
+def first_frame_points(scene: Scene) -> Float[np.ndarray, "k 3"]:
+    """About NUM_POINTS world points that the first frame shows, moving ones included."""
+    v, u = np.nonzero((scene.depth[0] > 0) & ((scene.confidence[0] > 0) | scene.dynamic[0]))
+    step = max(1, len(v) // NUM_POINTS)
+    v, u = v[::step], u[::step]
+    K, T = scene.K[0], scene.T_world_camera[0]
+    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(len(u))], -1)
+    points: np.ndarray = (rays * scene.depth[0][v, u][:, None]) @ T[:3, :3].T + T[:3, 3]
+    return points
+
+
+def is_blocked(
+    scene: Scene, position: Float[np.ndarray, " 3"], points: Float[np.ndarray, "k 3"]
+) -> Bool[np.ndarray, " k"]:
+    """Whether a static surface is between `position` and each of the points (world)."""
+    shares = np.linspace(0, REACHED, STEPS)
+    line = position + shares[:, None, None] * (points - position)
+    blocked = np.zeros(len(points), bool)
+    for t in np.unique(np.linspace(0, len(scene) - 1, MAX_FRAMES).astype(int)):
+        gap = _behind(scene, int(t), line)
+        near = np.abs(gap) < LARGEST_GAP  # NaN: nothing known there
+        crossed = (gap[1:] > 0) != (gap[:-1] > 0)
+        blocked |= (crossed & near[1:] & near[:-1]).any(0)
+    return blocked
+
+
+def _behind(scene: Scene, t: int, points: Float[np.ndarray, "s k 3"]) -> Float[np.ndarray, "s k"]:
+    """Log of the depth of points over that of the static surface of frame t; NaN outside it."""
+    T = np.linalg.inv(scene.T_world_camera[t])
+    x, y, z = np.moveaxis(points @ T[:3, :3].T + T[:3, 3], -1, 0)
+    K, (h, w) = scene.K[t], scene.size_hw
+    ahead = z > 0
+    z = np.where(ahead, z, 1.0)
+    u, v = (np.rint(K[i, i] * a / z + K[i, 2]) for i, a in enumerate((x, y)))
+    inside = ahead & (u >= 0) & (u < w) & (v >= 0) & (v < h)
+    row, column = (np.where(inside, a, 0).astype(int) for a in (v, u))
+    static = (scene.confidence[t] > 0) & (scene.depth[t] > 0) & ~scene.dynamic[t]
+    known = inside & static[row, column]
+    depth = np.where(known, scene.depth[t][row, column], 1.0)
+    return np.where(known, np.log(z / depth), np.nan)
