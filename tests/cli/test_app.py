@@ -80,7 +80,7 @@ def test_a_job_shows_the_whole_and_never_goes_back():
     stages, shares = zip(*shown)
     assert list(shares) == sorted(shares)
     assert "loading the model" in stages
-    assert any(stage.startswith("stage 1 of 12: reading frames") for stage in stages)
+    assert "reading frames" in {stage.split(",")[0] for stage in stages}
     assert "a stage" not in stages  # it is a part of one
     assert 0 < shares[3] < 0.05
     assert 0.9 < shares[-2] < 1

@@ -91,7 +91,7 @@ def test_time_left_follows_what_was_expected_then_what_it_took(clock: list[float
     overall._at, overall._share = overall._stages.index("finalise"), 0.5
     with overall.stage("finalise"):
         pass
-    assert shown.lines[-1].endswith("about 5 s left")
+    assert shown.lines[-1].endswith("about 10 s left")
 
 
 def test_a_plan_has_its_own_stages() -> None:
@@ -110,8 +110,23 @@ def test_plain_output_has_a_line_for_every_stage(capsys: pytest.CaptureFixture) 
         overall = Overall(progress, without=(PREVIEW,))
         overall("reading frames", 1, 2)
         overall("reading frames", 2, 2)
+        overall.observe("plan", Plan(bundle_adjustment=True))
+        with overall.stage("flow"):
+            overall("measuring flow", 1, 2)
     lines = capsys.readouterr().err.splitlines()
-    assert sum(line.startswith("stage 1 of") for line in lines) == 1
+    assert sum(line.startswith("reading frames: 1/2") for line in lines) == 1
+    assert not any("reading frames (" in line for line in lines)
+    assert sum(line.startswith("stage 2 of 9: flow") for line in lines) == 1
+
+
+def test_stages_are_not_counted_before_the_plan_is_known() -> None:
+    shown = Shown()
+    overall = Overall(shown, 100.0, without=(PREVIEW,))
+    overall("reading frames", 0, 1)
+    assert shown.lines == ["reading frames, about 2 min left"]
+    overall.observe("plan", Plan())
+    overall("reading frames", 1, 1)
+    assert shown.lines[-1].startswith("stage 1 of 9: reading frames")
 
 
 def test_nothing_is_shown_where_nothing_is_wanted() -> None:

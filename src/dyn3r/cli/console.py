@@ -100,7 +100,7 @@ class _PlainProgress:
     def overall(self, text: str, share: float) -> None:
         """Say which stage of the whole begins; `share` is done."""
         stage = text.split(",")[0]
-        if stage != self._whole:
+        if stage != self._whole and stage not in self.stages:  # else it has lines of its own
             self._whole = stage
             say(f"{text} ({share:.0%} done)", error=True)
 

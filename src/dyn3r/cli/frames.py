@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 DEFAULT_FRAMES = 90
 """Frames of a longer source that are used unless other ones are asked for. Source: they take
 minutes on a laptop."""
-FLOW_PAIRS_PER_FRAME = 33.0
+FLOW_PAIRS_PER_FRAME = 18.0
 """Time of all stages but the network for a frame, in units of the time that flow takes for a pair.
-Source: measured on the bundled clip (docs/experiments.md)."""
+Source: measured on four clips of 12 to 48 frames, 11 to 28 with writing (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 READING, PREVIEW, WRITING = "reading frames", "preview", "writing results"
 SHARES = {
-    READING: 2, PREVIEW: 4, "flow": 10, "first pass": 20, "motion": 6, "second pass": 15,
-    "predicting points": 20, "mask refinement": 2, "alignment": 7, "bundle adjustment": 42,
-    "multi-view depth": 7, "finalise": 2, WRITING: 3,
+    READING: 2, PREVIEW: 4, "flow": 13, "first pass": 9, "motion": 10, "second pass": 9,
+    "predicting points": 9, "mask refinement": 1, "alignment": 9, "bundle adjustment": 36,
+    "multi-view depth": 6, "finalise": 4, WRITING: 10,
 }  # fmt: skip
 """Typical share of the time of each stage, in the order in which they begin. Those of a plan count
-relative to each other. Source: the bundled clip (docs/experiments.md)."""
+relative to each other. Source: four clips of 12 to 48 frames (docs/experiments.md)."""
 ADJUSTMENTS = 3
 """Times that bundle adjustment usually runs; motion is estimated and masks are refined in between,
 which counts as a part of it."""
@@ -46,7 +46,7 @@ class Overall:
         self.expected_s = expected_s
         self._began = time.monotonic()
         self._without = tuple(without)
-        self._stages = self._present(tuple(SHARES))
+        self._stages, self._planned = self._present(tuple(SHARES)), False
         self._at = 0
         self._entered: dict[str, int] = {}
         self._labels: list[str] = []
@@ -70,7 +70,7 @@ class Overall:
             self._window = value  # type: ignore[assignment]
             self._at, self._entered, self._labels = 0, {}, []
         if name == "plan":
-            entered = self._stages[self._at]
+            entered, self._planned = self._stages[self._at], True
             self._stages = self._present(stages_of(value))  # type: ignore[arg-type]
             self._at = self._stages.index(entered) if entered in self._stages else 0
 
@@ -100,7 +100,7 @@ class Overall:
         share = (sum(weights[: self._at]) + within * weights[self._at]) / sum(weights)
         number, count = self._window
         self._share = max(self._share, (number + min(share, 1.0)) / count)
-        text = f"stage {self._at + 1} of {len(self._stages)}: {name}"
+        text = f"stage {self._at + 1} of {len(self._stages)}: {name}" if self._planned else name
         if count > 1:
             text = f"window {number + 1} of {count}, {text}"
         left = self._left_s()
