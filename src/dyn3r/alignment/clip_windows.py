@@ -35,10 +35,7 @@ EVEN = 1.15
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """Windows of a long clip that go through all stages one after the other, and are joined.
-
-    Raises InputError for values out of range.
-    """
+    """Windows of a long clip that go through all stages one after the other, and are joined."""
 
     frames: int | None = None
     """Frames of a window. Default: 95, fewer where memory is short. 0: all frames in one window.
@@ -51,7 +48,7 @@ class WindowOptions:
     where `frames` does not."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check every value. Raises InputError for one out of range."""
         if self.frames is not None:
             checked_whole(self.frames, "windows.frames", low=0, high=10**6)
         checked_whole(self.overlap, "windows.overlap", low=2, high=10**6)

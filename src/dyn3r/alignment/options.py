@@ -19,7 +19,7 @@ class AlignmentOptions:
     iterations: int = 0
     """Largest number of iterations per level and window; 0: 40. The solver usually ends earlier."""
     shared_focal: bool = True
-    """One focal length for all frames. False: one per frame, for zooming cameras or photographs of
+    """One focal length for all frames. off: one per frame, for zooming cameras or photographs of
     several cameras."""
     smoothness_weight: float = 0.0
     """Weight of the camera movement between neighbouring frames. Larger: a smoother path that lags

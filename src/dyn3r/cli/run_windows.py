@@ -42,7 +42,14 @@ def check(output: Path, resume: Path | None, *, overwrite: bool) -> None:
     from dyn3r.scene.windows.store import holds_windows
 
     if resume is not None:
-        is_result = goes_on(output, resume) or (resume / "scene.dyn3r").exists()
+        going_on = goes_on(output, resume)
+        same = os.path.realpath(resume) == os.path.realpath(output)
+        if same and not going_on and not overwrite and (output / "scene.dyn3r").exists():
+            raise InputError(
+                f"{output} is finished: --resume with another -o adds later frames of the source, "
+                "--overwrite starts again"
+            )
+        is_result = going_on or (resume / "scene.dyn3r").exists()
         if not is_result and holds_windows(windows_folder(resume)):
             raise InputError(f"{resume} was interrupted: to go on, add -o {resume}")
     elif holds_windows(windows_folder(output)) and not overwrite:

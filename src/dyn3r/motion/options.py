@@ -22,7 +22,7 @@ class MotionOptions:
     the two; `none`: the scene is static. `auto`: the method's, or what the checkpoint recommends.
     """
     second_pass: bool | None = None
-    """Predict pointmaps a second time with dynamic tokens masked (Easi3R, SPEC 5); with a many-view
+    """Predict pointmaps a second time with dynamic tokens masked (Easi3R); with a many-view
     network, cameras only (VGGT4D). auto: as the method says; `refined` leaves it out with the cue
     `flow`, where it changes nothing, and with a many-view network."""
     still_test: bool | None = None

@@ -14,7 +14,7 @@ SMALLEST_GB = 1e-9
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """Options of inference. Raises InputError for values out of range."""
+    """Options of inference."""
 
     batch_pairs: int = 0
     """Directed pairs decoded at once; larger is faster until memory is full. 0: from frame size."""
@@ -26,7 +26,7 @@ class InferenceOptions:
     """Folder of that temporary file; None: the system's folder for temporary files."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check every value. Raises InputError for one out of range."""
         checked_whole(self.batch_pairs, "batch_pairs", low=0, high=10**6)
         checked_number(self.memory_gb, "memory_gb", low=SMALLEST_GB, high=1e6)
         if self.storage not in ("half", "full"):

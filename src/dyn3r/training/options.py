@@ -40,10 +40,7 @@ COMPACT = NetworkConfig(
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options that determine a training run; stored in its folder.
-
-    Raises InputError for values out of range.
-    """
+    """Options that determine a training run; stored in its folder."""
 
     network: NetworkConfig = COMPACT
     """Size of the network. A checkpoint that only lacks the position embedding or the detail
@@ -142,7 +139,7 @@ class TrainOptions:
     """Also write the log for TensorBoard (the extra `tensorboard`)."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
+        """Check every value. Raises InputError for one out of range."""
         check_finite(self)
         checked_whole(self.seed, "training option seed", low=0, high=MAX_SEED)
         rules: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
