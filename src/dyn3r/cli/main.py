@@ -69,10 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     # PyTorch's threads spin at their barriers by default: one busy neighbour then slows every step
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _limit_memory()
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     return _run(name, rest)
+
+
+def _limit_memory() -> None:
+    """Keep memory for as many threads as compute."""
+    from dyn3r.io.workers import available_cores
+    from dyn3r.types.free_memory import limit_arenas
+
+    limit_arenas(available_cores())
 
 
 def _run(name: str, arguments: list[str]) -> int:

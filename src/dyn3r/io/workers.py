@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from dyn3r.errors import InputError
 from dyn3r.types import Progress
+from dyn3r.types.free_memory import limit_arenas
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,8 +47,9 @@ def workers() -> int:
 def use_threads(count: int) -> None:
     """Let this process compute on at most `count` threads from now on.
 
-    Ours, PyTorch's, OpenCV's, and those of linear algebra in NumPy, SciPy and OpenCV (BLAS). For
-    programs that own their process. Raises InputError for a number below 1.
+    Ours, PyTorch's, OpenCV's, and those of linear algebra in NumPy, SciPy and OpenCV (BLAS). Memory
+    is kept for as many (`dyn3r.types.free_memory.limit_arenas`). For programs that own their
+    process. Raises InputError for a number below 1.
     """
     import cv2
     import scipy.linalg  # noqa: F401 - loads the BLAS of SciPy, which has threads of its own
@@ -58,6 +60,7 @@ def use_threads(count: int) -> None:
         raise InputError("the number of threads must be 1 or more")
     count = min(count, available_cores())
     _limit[:] = [count]
+    limit_arenas(count)
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
     threadpool_limits(count, user_api="blas")  # without `with` it stays
