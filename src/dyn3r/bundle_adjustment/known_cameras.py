@@ -25,7 +25,9 @@ NEAREST, FARTHEST = 1 / 8, 1024.0
 """Median depths that are tried, in units of the largest distance between known cameras. Source:
 nearer ones leave no overlap, farther ones no parallax of a tenth of a pixel in 224."""
 DEPTHS_PER_DOUBLING = 4
-"""Source: bundle adjustment converges from depth that is off by 10 %."""
+"""Source: the cost has one minimum, which is wider."""
+FINER = 8
+"""Around the best of them steps are so many times smaller: 2 %."""
 
 
 def known_throughout(priors: Priors, depth_shape: tuple[int, ...]) -> bool:
@@ -63,13 +65,18 @@ def with_known_cameras(
         return placed
     inputs = adjustment_inputs(placed, images, flow, dynamic, priors, None, device)
     problem, start = build_problem(inputs)
-    doublings = np.log2(FARTHEST / NEAREST)
-    ratios = np.geomspace(NEAREST, FARTHEST, round(DEPTHS_PER_DOUBLING * doublings) + 1)
-    changes = np.log(ratios * extent) - float(start.log_depth.median())
-    costs = [
-        flow_cost(problem, replace(start, log_depth=start.log_depth + float(change)))
-        for change in changes
-    ]
-    best = int(np.argmin(costs))
-    logger.info("known cameras: median depth is %.3g times their extent", ratios[best])
-    return replace(placed, depth=(geometry.depth * np.exp(changes[best])).astype(np.float32))
+    median = float(start.log_depth.median())
+
+    def cheapest(log_depths: np.ndarray) -> float:
+        costs = [
+            flow_cost(problem, replace(start, log_depth=start.log_depth + float(log - median)))
+            for log in log_depths
+        ]
+        return float(log_depths[np.argmin(costs)])
+
+    count = round(DEPTHS_PER_DOUBLING * np.log2(FARTHEST / NEAREST)) + 1
+    coarse = np.log(extent * np.geomspace(NEAREST, FARTHEST, count))
+    step = coarse[1] - coarse[0]
+    best = cheapest(cheapest(coarse) + step * np.linspace(-1, 1, 2 * FINER + 1))
+    logger.info("known cameras: median depth is %.3g times their extent", np.exp(best) / extent)
+    return replace(placed, depth=(geometry.depth * np.exp(best - median)).astype(np.float32))
