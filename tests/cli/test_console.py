@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dyn3r.cli import console
-from dyn3r.cli.console import progress_bars
+from dyn3r.cli.batch import Batch, BatchWorker
+from dyn3r.cli.console import limit_threads, progress_bars
+from dyn3r.errors import InputError
 
 
 @pytest.fixture
@@ -68,3 +72,23 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture) -> None:
     with progress_bars(quiet=True) as progress:
         progress("aligning", 0, 2)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("threads", "jobs", "given", "limit"),
+    [(0, 1, None, []), (0, 2, 3, [3]), (4, 2, 3, [2]), (1, 2, None, [1]), (8, 2, 3, [3])],
+)
+def test_jobs_of_a_batch_share_the_cores(
+    threads: int, jobs: int, given: int | None, limit: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("dyn3r.io.workers.use_threads", asked.append)
+    monkeypatch.setattr("dyn3r.cli.batch.load_models", lambda *_: None)
+    batch = Batch(sources=Path("in"), output=Path("out"), threads=threads, jobs=jobs)
+    BatchWorker(batch, {}, "").prepare(given)
+    assert asked == limit
+
+
+def test_a_negative_number_of_cores_is_refused() -> None:
+    with pytest.raises(InputError, match="--threads -1"):
+        limit_threads(-1)

@@ -74,6 +74,12 @@ def test_the_line_says_what_is_used(folder: Path) -> None:
     )
 
 
+def test_the_line_names_the_step_and_not_what_is_missing(folder: Path) -> None:
+    """Of 22 frames, those of the longest shot are used; of 24, those that can be read."""
+    plan = plan_frames(folder, FrameOptions(**{**ALL.__dict__, "end": 1.0}))
+    assert plan.line(Path("cut.mp4"), 12, None) == "cut.mp4 has 24 frames (1 s): using 12"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

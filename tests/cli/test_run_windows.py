@@ -138,6 +138,13 @@ def test_windows_are_checked_before_anything_is_computed(tmp_path: Path) -> None
     out.mkdir()
     (out / "scene.dyn3r").touch()  # a result: it may be continued elsewhere
     run_windows.check(other, out, overwrite=False)
+    run_windows.check(out, out, overwrite=False)  # the windows are still there
+    (kept / ABOUT).unlink()
+    kept.rmdir()
+    run_windows.check(other, out, overwrite=False)
+    run_windows.check(out, out, overwrite=True)
+    with pytest.raises(InputError, match=f"{out} is finished"):
+        run_windows.check(out, out, overwrite=False)
 
 
 def test_overwrite_starts_again_without_the_old_windows(tmp_path: Path) -> None:

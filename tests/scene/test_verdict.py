@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,7 +199,9 @@ def test_the_scene_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert scene.verdict == one
     line = "cameras: poor (frames 2 and 3 ...)"
     assert f"verdict     {line}" in summarise(scene)
-    report(scene, [], "out", 1.0)  # type: ignore[arg-type]
-    assert line in capsys.readouterr().out
+    report(scene, [], Path("my out"), 1.0)
+    printed = capsys.readouterr().out
+    assert line in printed
+    assert "dyn3r view 'my out'" in printed
     assert tiny_scene(metadata={"verdict": "?"}).verdict is None
     assert tiny_scene().verdict is None
