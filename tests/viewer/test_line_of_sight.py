@@ -9,7 +9,7 @@ import numpy as np
 from dyn3r.scene import Scene
 from dyn3r.viewer.framing import Window
 from dyn3r.viewer.layout import scene_layout
-from dyn3r.viewer.line_of_sight import first_frame_points, is_blocked
+from dyn3r.viewer.line_of_sight import frame_points, is_blocked
 from tests.factories import tiny_scene
 
 
@@ -35,7 +35,7 @@ def room(*, near_wall: bool) -> Scene:
 
 def test_a_wall_behind_the_camera_is_in_the_way_from_outside() -> None:
     scene = room(near_wall=True)
-    points = first_frame_points(scene)
+    points = frame_points(scene, 0)
     assert 300 < len(points) < 900
     np.testing.assert_allclose(points[:, 2], 4, rtol=1e-3)
     outside, inside = np.array([0, 0, -3.0]), np.array([0, 0, -1.0])
@@ -50,7 +50,7 @@ def test_moving_objects_and_edges_do_not_block() -> None:
     depth = scene.depth.copy()
     depth[:, :, : depth.shape[2] // 2] = 1.0  # the left half is near
     edge = replace(scene, depth=depth)
-    right = first_frame_points(edge)
+    right = frame_points(edge, 0)
     right = right[right[:, 2] > 3]
     assert not is_blocked(edge, np.array([0.3, 0, -0.5]), right).any()
     near = np.array([[-0.5, 0, 3.0]])  # behind the near half
@@ -64,7 +64,7 @@ def test_the_first_view_is_inside_where_walls_would_hide_everything() -> None:
     open_, closed = (scene_layout(room(near_wall=wall)) for wall in (False, True))
     assert open_.near is None
     assert closed.near is not None
-    points = first_frame_points(room(near_wall=True))
+    points = frame_points(room(near_wall=True), 0)
     view = closed.first_view(Window())
     assert is_blocked(room(near_wall=True), view.position, points).mean() < 0.2
     assert is_blocked(

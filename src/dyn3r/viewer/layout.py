@@ -6,7 +6,6 @@ Plain NumPy without a browser; `scene_nodes` puts the result on a page.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -15,7 +14,7 @@ from PIL import Image
 from dyn3r.scene import Scene
 from dyn3r.scene.upright import FirstView, find_up, horizontal_axes, sample_static
 from dyn3r.viewer.framing import Window, fit_view, view_axes
-from dyn3r.viewer.line_of_sight import first_frame_points, is_blocked
+from dyn3r.viewer.line_of_sight import frame_points, is_blocked
 
 DEFAULT_FPS = 10.0
 """Playback speed of scenes without a frame rate, frames per second."""
@@ -23,18 +22,9 @@ FOV_RAD = 0.96
 """Vertical field of view of the first view: 55 degrees, nearer to a video camera than the 75
 degrees of viser's default."""
 _MAX_BLOCKED = 1 / 3
-"""Share of the points of the first frame that may be hidden. Source: looked at on six clips."""
+"""Share of the points of the middle frame that may be hidden. Source: looked at on six clips."""
 _NUM_SAMPLES = 4000
 _THUMBNAIL_PX = 256  # longer side of a thumbnail
-
-
-class NearView(NamedTuple):
-    """Points that a view shows, and its axes."""
-
-    points: Float[np.ndarray, "k 3"]
-    """World points that the first frame shows."""
-    axes: Float[np.ndarray, "3 3"]
-    """Right, up and ahead of the view's camera in world coordinates, as rows."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +57,15 @@ class SceneLayout:
     """Image width over height."""
     thumbnails: tuple[UInt8[np.ndarray, "_ _ 3"], ...]
     """Down-sampled frames for the image planes of the camera frustums."""
-    near: NearView | None = None
-    """What the first view shows instead, where the whole scene can't be seen at once."""
+    near: Float[np.ndarray, "j 3"] | None = None
+    """World points that the first view shows instead, where the whole scene can't be seen at once:
+    those of the middle frame, with which the page begins."""
 
     def first_view(self, window: Window | None = None) -> FirstView:
         """Camera of a browser at first, world coordinates: the scene in the free part of `window`
-        (None: 16:9, all of it free), or what its first frame shows (`near`)."""
-        points, axes = self.near or (self.sample, self.view_axes)
-        return fit_view(points, axes, FOV_RAD, self.unit, window or Window())
+        (None: 16:9, all of it free), or a part of it (`near`)."""
+        points = self.sample if self.near is None else self.near
+        return fit_view(points, self.view_axes, FOV_RAD, self.unit, window or Window())
 
 
 def scene_layout(scene: Scene) -> SceneLayout:
@@ -107,21 +98,19 @@ def scene_layout(scene: Scene) -> SceneLayout:
             for image in scene.images
         ),
     )
-    return replace(layout, near=_near_view(scene, layout))
+    return replace(layout, near=_near_points(scene, layout))
 
 
-def _near_view(scene: Scene, layout: SceneLayout) -> NearView | None:
-    """View of what the first frame shows, if surfaces hide too much of it in that of the whole.
+def _near_points(scene: Scene, layout: SceneLayout) -> Float[np.ndarray, "k 3"] | None:
+    """Points of the middle frame, if surfaces hide too many of them in the view of the whole.
 
     So it is in rooms that the camera walks through: seen from outside, a wall is in the way.
     """
-    points = first_frame_points(scene)
+    points = frame_points(scene, len(scene) // 2)
     if len(points) == 0:
         return None
-    _, ahead = horizontal_axes(scene, layout.up_world)
-    near = NearView(points, view_axes(ahead, layout.up_world))
-    whole, first = (
+    whole, near = (
         is_blocked(scene, x.first_view().position, points).mean()
-        for x in (layout, replace(layout, near=near))
+        for x in (layout, replace(layout, near=points))
     )
-    return near if whole > _MAX_BLOCKED and first < whole else None
+    return points if whole > _MAX_BLOCKED and near < whole else None

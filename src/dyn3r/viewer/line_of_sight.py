@@ -21,17 +21,17 @@ LARGEST_GAP = 0.3
 """Largest distance in log depth of two successive samples from the surface between them; farther
 ones pass by its edge."""
 NUM_POINTS = 400
-"""Points of the first frame that are looked for."""
+"""Points of a frame that are looked for."""
 
 
-def first_frame_points(scene: Scene) -> Float[np.ndarray, "k 3"]:
-    """About NUM_POINTS world points that the first frame shows, moving ones included."""
-    v, u = np.nonzero((scene.depth[0] > 0) & ((scene.confidence[0] > 0) | scene.dynamic[0]))
+def frame_points(scene: Scene, t: int) -> Float[np.ndarray, "k 3"]:
+    """About NUM_POINTS world points that frame t shows, moving ones included."""
+    v, u = np.nonzero((scene.depth[t] > 0) & ((scene.confidence[t] > 0) | scene.dynamic[t]))
     step = max(1, len(v) // NUM_POINTS)
     v, u = v[::step], u[::step]
-    K, T = scene.K[0], scene.T_world_camera[0]
+    K, T = scene.K[t], scene.T_world_camera[t]
     rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(len(u))], -1)
-    points: np.ndarray = (rays * scene.depth[0][v, u][:, None]) @ T[:3, :3].T + T[:3, 3]
+    points: np.ndarray = (rays * scene.depth[t][v, u][:, None]) @ T[:3, :3].T + T[:3, 3]
     return points
 
 

@@ -57,7 +57,7 @@ def write_screenshot(
     scene: Scene,
     path: str | Path,
     *,
-    frame: int = 0,
+    frame: int | None = None,
     appearance: Appearance | None = None,
     viewpoint: Viewpoint | None = None,
     size_hw: tuple[int, int] = (720, 1280),
@@ -65,10 +65,13 @@ def write_screenshot(
 ) -> None:
     """Write the page's first view (or another viewpoint) as .png or .jpg, rendered in software.
 
+    frame: None: the middle one, with which the page begins.
+
     Raises:
         OutputError: `path` exists and `overwrite` is False, or it cannot be written.
         InputError: the scene has no such frame.
     """
+    frame = len(scene) // 2 if frame is None else frame
     checked_whole(frame, "the frame", low=0, high=len(scene) - 1)
     for side in size_hw:
         checked_whole(side, "the size of the image in pixels", low=16, high=LARGEST_SIDE)
