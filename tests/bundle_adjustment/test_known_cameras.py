@@ -41,7 +41,7 @@ def test_depth_has_the_unit_of_the_known_cameras(truth: Truth, unit: float, metr
 
 
 def test_moving_objects_do_not_decide(truth: Truth) -> None:
-    """A fifth of the picture moves with the camera."""
+    """20 % of the picture moves with the camera."""
     flow = truth.flow.flow.copy()
     flow[:, :30, :42] = 0
     found = with_known_cameras(

@@ -15,7 +15,7 @@ from dyn3r.export import ExportOptions
 from dyn3r.export.camera_conventions import y_up
 from dyn3r.export.clouds import linear_colors
 from dyn3r.export.glb import glb_bytes
-from dyn3r.export.tracks import project
+from dyn3r.geometry.pixels import project_pixels
 from dyn3r.scene import Scene
 from tests.export.known_world import assert_points_are_those_of_the_frame, known_scene
 from tests.factories import tiny_scene
@@ -54,7 +54,7 @@ def test_ply_points_have_the_colours_of_the_frames(tmp_path):
     cloud = trimesh.load(tmp_path / "a.ply")
     points, colors = np.asarray(cloud.vertices), np.asarray(cloud.colors)[:, :3].astype(float)
     for t in range(len(scene)):
-        uv, z = project(points, scene.K[t], np.linalg.inv(scene.T_world_camera[t]))
+        uv, z = project_pixels(points, scene.K[t], np.linalg.inv(scene.T_world_camera[t]))
         h, w = scene.size_hw
         column, row = np.rint(uv).astype(int).T
         seen = (z > 0) & (row >= 0) & (row < h) & (column >= 0) & (column < w)
@@ -181,7 +181,7 @@ def test_glb_cameras_project_points_to_their_pixels():
         u, v = (ndc_x + 1) / 2 * w, (1 - ndc_y) / 2 * h
         world = (points - T_gltf_world[:3, 3]) @ T_gltf_world[:3, :3]
         T = np.linalg.inv(scene.T_world_camera)[t]
-        expected, _ = project(world, scene.K[t], T)
+        expected, _ = project_pixels(world, scene.K[t], T)
         # A glTF camera has its principal point at the image centre: the same shift for all points.
         shift = np.stack([u, v], axis=1) - (expected + 0.5)
         middle = [w / 2 - scene.K[t, 0, 2] - 0.5, h / 2 - scene.K[t, 1, 2] - 0.5]
@@ -191,7 +191,7 @@ def test_glb_cameras_project_points_to_their_pixels():
             xyz = read(attributes["attributes"]["POSITION"])
             colors = in_srgb(read(attributes["attributes"]["COLOR_0"])[:, :3] / 65535)
             world = (xyz - T_gltf_world[:3, 3]) @ T_gltf_world[:3, :3]
-            uv, _ = project(world, scene.K[t], T)
+            uv, _ = project_pixels(world, scene.K[t], T)
             depth = -((xyz - places[t]) @ Rotation.from_quat(turns[t]).as_matrix())[:, 2]
             assert_points_are_those_of_the_frame(scene, t, uv + 0.5, depth, colors, moving=moving)
 
@@ -281,7 +281,7 @@ def test_usd_camera_projects_points_to_their_pixels(tmp_path):
         seen = (clip[:, 3] > 0) & (np.abs(ndc) < 1).all(axis=1)
         xy = np.stack([(ndc[:, 0] + 1) / 2 * w, (1 - ndc[:, 1]) / 2 * h], axis=1)
         world = (points - T[:3, 3]) @ T[:3, :3]
-        uv, _ = project(world, scene.K[t], np.linalg.inv(scene.T_world_camera)[t])
+        uv, _ = project_pixels(world, scene.K[t], np.linalg.inv(scene.T_world_camera)[t])
         assert seen.sum() > 500
         np.testing.assert_allclose(xy[seen], uv[seen] + 0.5, atol=0.02)
         count = len(np.array(moving.GetPointsAttr().Get(t)))

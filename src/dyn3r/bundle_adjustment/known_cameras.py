@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 NEAREST, FARTHEST = 1 / 8, 1024.0
 """Median depths that are tried, in units of the largest distance between known cameras. Source:
-nearer ones leave no overlap, farther ones no parallax of a tenth of a pixel in 224."""
+nearer ones leave no overlap, farther ones less parallax than the errors of flow."""
 DEPTHS_PER_DOUBLING = 4
-"""Source: the cost has one minimum, which is wider."""
+"""Source: chosen by hand, 19 % apart."""
 FINER = 8
 """Around the best of them steps are so many times smaller: 2 %."""
 

@@ -19,19 +19,18 @@ _NEXT = {
     "mesh": "Blender, File > Import > glTF 2.0 (space plays the clip)",
     "usd": "usdview {0}, or Blender, File > Import > Universal Scene Description",
     "ply": "MeshLab, CloudCompare or Open3D open {0}",
-    "colmap": "COLMAP, File > Import model, {0}/sparse/0",
-    "colmap4d": "colmap4d.load_model_view('{0}/sparse/0') in Python, with the package colmap4d",
+    "colmap": "COLMAP, File > Import model, {0}/sparse/0; or a splat trainer, with {0} as its data",
+    "colmap4d": "colmap4d.load_model_view('{1}/sparse/0') in Python, with the package colmap4d",
     "nerfstudio": "ns-train splatfacto --data {0}",
     "rerun": "rerun {0}",
     "tum": "evo_traj tum {0} --plot",
     "kitti": "evo_traj kitti {0} --plot",
 }
-"""Format -> what to do with the result."""
-_TRAIN = {
-    True: "; or a splat trainer, with {0} as its data",
-    False: "; for a splat trainer export again with --source CLIP --overwrite, which adds images",
+"""Format -> what to do with the result: {0} for a command line, {1} as it is."""
+_NEXT_WITHOUT_SOURCE = _NEXT | {
+    "colmap": "COLMAP, File > Import model, {0}/sparse/0; for a splat trainer export again with "
+    "--source CLIP --overwrite, which adds images",
 }
-"""The same for colmap, with and without the images."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,6 @@ class Export:
             )
         if not self.quiet:
             say(f"wrote {target}: {FORMATS[self.to].summary}")
-            if self.to in _NEXT:
-                tip = _NEXT[self.to]
-                if self.to == "colmap":
-                    tip += _TRAIN[self.options.source is not None]
-                say(f"next: {tip.format(quote(str(target)))}")
+            tips = _NEXT if self.options.source else _NEXT_WITHOUT_SOURCE
+            if self.to in tips:
+                say(f"next: {tips[self.to].format(quote(str(target)), target)}")

@@ -27,9 +27,13 @@ def windows_folder(output: Path) -> Path:
     return place.with_name(f"{place.name or 'dyn3r'}.windows")
 
 
+def _is_same(output: Path, resume: Path) -> bool:
+    return os.path.realpath(resume) == os.path.realpath(output)
+
+
 def goes_on(output: Path, resume: Path | None) -> bool:
     """Whether `--resume` names the results that this run is to write, and they are not there."""
-    if resume is None or os.path.realpath(resume) != os.path.realpath(output):
+    if resume is None or not _is_same(output, resume):
         return False
     return windows_folder(output).is_dir() or not output.is_dir() or not os.listdir(output)
 
@@ -43,14 +47,13 @@ def check(output: Path, resume: Path | None, *, overwrite: bool) -> None:
 
     if resume is not None:
         going_on = goes_on(output, resume)
-        same = os.path.realpath(resume) == os.path.realpath(output)
-        if same and not going_on and not overwrite and (output / "scene.dyn3r").exists():
+        has_result = (resume / "scene.dyn3r").exists()
+        if _is_same(output, resume) and has_result and not going_on and not overwrite:
             raise InputError(
                 f"{output} is finished: --resume with another -o adds later frames of the source, "
                 "--overwrite starts again"
             )
-        is_result = going_on or (resume / "scene.dyn3r").exists()
-        if not is_result and holds_windows(windows_folder(resume)):
+        if not (going_on or has_result) and holds_windows(windows_folder(resume)):
             raise InputError(f"{resume} was interrupted: to go on, add -o {resume}")
     elif holds_windows(windows_folder(output)) and not overwrite:
         raise InputError(

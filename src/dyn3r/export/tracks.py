@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
+from dyn3r.geometry.pixels import project_pixels
 from dyn3r.scene import Scene
 from dyn3r.scene.background import choose_static, depth_edges, grow, on_grid
 from dyn3r.types import Progress, no_progress
@@ -130,7 +131,7 @@ def _observe(
 
     The distance is infinite where the depth map of frame t does not confirm the point.
     """
-    uv, z = project(sample.points, scene.K[t], T_camera_world[t])
+    uv, z = project_pixels(sample.points, scene.K[t], T_camera_world[t])
     error = np.full(len(uv), np.inf)
     height, width = scene.size_hw
     column, row = np.rint(np.nan_to_num(uv, nan=-9.0).clip(-9, 1e6)).astype(int).T
@@ -152,15 +153,3 @@ def _observe(
     distance = np.linalg.norm(returned - sample.uv[hit], axis=1)
     error[hit] = np.where(ahead, distance, np.inf)
     return uv, error
-
-
-def project(
-    points_world: Float[np.ndarray, "k 3"],
-    K: Float[np.ndarray, "3 3"],
-    T_camera_world: Float[np.ndarray, "4 4"],
-) -> tuple[Float[np.ndarray, "k 2"], Float[np.ndarray, " k"]]:
-    """Pixels (u, v), integer centres, and depths; pixels of points behind the camera are NaN."""
-    camera = points_world.astype(np.float64) @ T_camera_world[:3, :3].T + T_camera_world[:3, 3]
-    z = camera[:, 2]
-    safe = np.where(z > 1e-9, z, np.nan)
-    return camera[:, :2] / safe[:, None] * K[[0, 1], [0, 1]] + K[:2, 2], z

@@ -1,4 +1,4 @@
-"""Pixels with depth as NumPy arrays: world points, and statistics of a clip. No PyTorch."""
+"""Pixels with depth as NumPy arrays: world points and back; statistics of a clip. No PyTorch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ def unproject_pixels(
     y = ((v - K[1, 2]) / K[1, 1]).astype(np.float32) * depth
     R, t = T_world_camera[:3, :3].astype(np.float32), T_world_camera[:3, 3].astype(np.float32)
     return np.asarray(np.stack([x, y, depth], axis=-1) @ R.T + t)
+
+
+def project_pixels(
+    points_world: Float[np.ndarray, "*k 3"],
+    K: Float[np.ndarray, "3 3"],
+    T_camera_world: Float[np.ndarray, "4 4"],
+) -> tuple[Float[np.ndarray, "*k 2"], Float[np.ndarray, "*k"]]:
+    """Pixels (u, v), integer centres, and depths; pixels of points behind the camera are NaN."""
+    camera = points_world.astype(np.float64) @ T_camera_world[:3, :3].T + T_camera_world[:3, 3]
+    z = camera[..., 2]
+    safe = np.where(z > 1e-9, z, np.nan)
+    return camera[..., :2] / safe[..., None] * K[[0, 1], [0, 1]] + K[:2, 2], z
 
 
 def median_depth(depth: Float[np.ndarray, "n h w"]) -> float:

@@ -31,8 +31,8 @@ def limit_arenas(count: int) -> None:
     """Let the C library make at most `count` arenas from now on, where it has them (glibc).
 
     For programs that own their process, before their threads start. As many as there are threads
-    that compute are enough: with two threads, 86 frames of 224x112 take 15 % less memory and no
-    more time (docs/speed.md). MALLOC_ARENA_MAX in the environment is left as it is.
+    that compute are enough: with two threads, 86 frames of 224x112 take 8 to 10 % less memory
+    and no more time (docs/experiments.md). MALLOC_ARENA_MAX in the environment is left as it is.
     """
     choose = _of_glibc("mallopt")
     if choose is not None and "MALLOC_ARENA_MAX" not in os.environ:

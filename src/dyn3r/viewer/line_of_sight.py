@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from dyn3r.geometry.pixels import project_pixels
 from dyn3r.scene import Scene
+from dyn3r.viewer.points import pixel_points
 
 MAX_FRAMES = 16
 """Frames whose surfaces are tested, evenly spread over the scene. Source: run time."""
@@ -26,13 +28,9 @@ NUM_POINTS = 400
 
 def frame_points(scene: Scene, t: int) -> Float[np.ndarray, "k 3"]:
     """About NUM_POINTS world points that frame t shows, moving ones included."""
-    v, u = np.nonzero((scene.depth[t] > 0) & ((scene.confidence[t] > 0) | scene.dynamic[t]))
-    step = max(1, len(v) // NUM_POINTS)
-    v, u = v[::step], u[::step]
-    K, T = scene.K[t], scene.T_world_camera[t]
-    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(len(u))], -1)
-    points: np.ndarray = (rays * scene.depth[t][v, u][:, None]) @ T[:3, :3].T + T[:3, 3]
-    return points
+    shown = (scene.depth[t] > 0) & ((scene.confidence[t] > 0) | scene.dynamic[t])
+    pixels = np.flatnonzero(shown)
+    return pixel_points(scene, t, pixels[:: max(1, len(pixels) // NUM_POINTS)])
 
 
 def is_blocked(
@@ -52,15 +50,11 @@ def is_blocked(
 
 def _behind(scene: Scene, t: int, points: Float[np.ndarray, "s k 3"]) -> Float[np.ndarray, "s k"]:
     """Log of the depth of points over that of the static surface of frame t; NaN outside it."""
-    T = np.linalg.inv(scene.T_world_camera[t])
-    x, y, z = np.moveaxis(points @ T[:3, :3].T + T[:3, 3], -1, 0)
-    K, (h, w) = scene.K[t], scene.size_hw
-    ahead = z > 0
-    z = np.where(ahead, z, 1.0)
-    u, v = (np.rint(K[i, i] * a / z + K[i, 2]) for i, a in enumerate((x, y)))
-    inside = ahead & (u >= 0) & (u < w) & (v >= 0) & (v < h)
+    uv, z = project_pixels(points, scene.K[t], np.linalg.inv(scene.T_world_camera[t]))
+    (u, v), (h, w) = np.moveaxis(np.rint(uv), -1, 0), scene.size_hw
+    inside = (u >= 0) & (u < w) & (v >= 0) & (v < h)  # not where NaN: behind the camera
     row, column = (np.where(inside, a, 0).astype(int) for a in (v, u))
     static = (scene.confidence[t] > 0) & (scene.depth[t] > 0) & ~scene.dynamic[t]
     known = inside & static[row, column]
-    depth = np.where(known, scene.depth[t][row, column], 1.0)
-    return np.where(known, np.log(z / depth), np.nan)
+    ratio = np.divide(z, scene.depth[t][row, column], out=np.full_like(z, np.nan), where=known)
+    return np.log(ratio)
