@@ -8,7 +8,7 @@ order, for the time that the compact network needs for `--steps`. The cost of a 
 first, in turns, and gives the number of steps. Then each network is evaluated on held-out scenes.
 Every shape has its own folder; the benchmark can be stopped and resumed at any time; `--only`
 selects shapes. Columns: parameters, file size, time of one directed pair at 160x224 relative to the
-compact network, steps, and the errors of `dyn3r.training.validation.evaluate`.
+compact network, steps, and the errors of `dyn3r.training.task.Task.evaluate`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from dyn3r.network.initialise import initialise
 from dyn3r.network.network import PointmapNetwork
 from dyn3r.training.batches import held_out_batches
 from dyn3r.training.options import COMPACT, TrainOptions
+from dyn3r.training.tasks import task_of
 from dyn3r.training.trainer import train
-from dyn3r.training.validation import evaluate
 
 SHAPES: dict[str, tuple[str, NetworkConfig]] = {
     "compact": ("encoder 8 x 256, decoders 8 x 192: compact", COMPACT),
@@ -192,7 +192,7 @@ def table(
         text, _ = SHAPES[name.removesuffix("-again")]
         network, facts = load_network(file)
         count = sum(p.numel() for p in network.parameters())
-        scores = evaluate(network.float(), held_out, "cpu")
+        scores = task_of(network).evaluate(network.float(), held_out, "cpu")
         cost = costs[name.removesuffix("-again")]["pair"] / costs["compact"]["pair"]
         lines.append(
             f"| {text}{', another seed' if name == AGAIN else ''} | {count / 1e6:.1f} M "

@@ -17,6 +17,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -70,15 +71,16 @@ def main() -> None:
     args = parser.parse_args()
     records = []
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
+    modes: list[Literal["none", "attention", "flow", "truth"]] = args.modes
     for name in args.models:
         model = dyn3r.load_model(name)
         for folder in sorted(p.parent for p in args.clips.glob("*/camera.npz")):
             clip = dyn3r.read_clip(
                 folder / "frames", size=args.size or model.image_size, fit=model.fit(args.size)
             )
-            for mode in args.modes:
+            for mode in modes:
                 masks = dyn3r.read_masks(folder / "dynamic.npz", clip) if mode == "truth" else None
-                motion = "none" if mode == "truth" else mode
+                motion: Literal["none", "attention", "flow"] = "none" if mode == "truth" else mode
                 options = dyn3r.Options(
                     motion=MotionOptions(cue=motion),
                     refinement=RefinementOptions(
@@ -102,13 +104,13 @@ def main() -> None:
                 records.append({"clip": folder.name, "model": name, "motion": mode,
                                 "seconds": seconds, **result.to_json()})  # fmt: skip
             base = result.baseline
-            row = (
+            constant = (
                 folder.name, "constant depth", "-", f"{base.depth.abs_rel:.3f}",
                 share(base.depth.delta1), f"{base.depth_scale_shift.abs_rel:.3f}",
                 share(base.trajectory.ate_share), f"{base.trajectory.rotation_deg:.2f}", "-",
                 f"{base.masks.j_mean:.3f}", share(base.masks.recall), "-",
             )  # fmt: skip
-            print("| " + " | ".join(row) + " |", flush=True)
+            print("| " + " | ".join(constant) + " |", flush=True)
     if args.colmap:
         for folder in sorted(p.parent for p in args.clips.glob("*/camera.npz")):
             print("| " + " | ".join(colmap_row(folder)) + " |", flush=True)

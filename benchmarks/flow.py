@@ -43,12 +43,11 @@ def folder_cases(root: Path, size: int) -> Iterator[tuple[str, Case]]:
             continue
         frames = [sequence.image(i) for i in range(len(sequence))]
         clip = dyn3r.clip_from_images(frames, size=size)
-        n = len(sequence)
-        depth = resampled(sequence.depth, n, clip.mapping).astype(np.float32)
+        depth = resampled(sequence.depth, sequence, clip.mapping).astype(np.float32)
         depth[~np.isfinite(depth)] = 0
         moving = np.zeros(depth.shape, bool)
         if sequence.mask is not None:
-            moving = resampled(sequence.mask, n, clip.mapping)
+            moving = resampled(sequence.mask, sequence, clip.mapping)
         K = clip.mapping.K_from_source(sequence.K)
         yield (
             sequence.name,
@@ -72,8 +71,7 @@ def static_case(
         there = transform(invert(T_[j]) @ T_[i], points)
         at = project(there, K_[j]).reshape(h, w, 2)
         field, ahead = (at - grid).numpy(), there[:, 2].reshape(h, w).numpy()
-        x, y = at.clamp(-9, 9e4).round().long().unbind(-1)
-        x, y = x.numpy(), y.numpy()
+        x, y = (c.numpy() for c in at.clamp(-9, 9e4).round().long().unbind(-1))
         inside = (x >= 0) & (y >= 0) & (x < w) & (y < h) & (ahead > 0) & (depth[i] > 0) & static[i]
         x, y = x.clip(0, w - 1), y.clip(0, h - 1)
         agrees = np.abs(depth[j][y, x] / np.maximum(ahead, 1e-6) - 1) < AGREES

@@ -37,9 +37,12 @@ def write(path: Path, small: bool) -> dict[str, float]:
     from dyn3r.network.initialise import initialise
     from dyn3r.network.network import PointmapNetwork
 
-    sizes = {"enc_embed_dim": 128, "enc_depth": 4, "enc_num_heads": 4, "dec_embed_dim": 96,
-             "dec_depth": 4, "dec_num_heads": 4, "dpt_features": 32}  # fmt: skip
-    config = NetworkConfig(**sizes, dpt_layer_dims=(24, 48, 96, 192)) if small else NetworkConfig()
+    config = NetworkConfig()
+    if small:
+        config = NetworkConfig(
+            enc_embed_dim=128, enc_depth=4, enc_num_heads=4, dec_embed_dim=96, dec_depth=4,
+            dec_num_heads=4, dpt_features=32, dpt_layer_dims=(24, 48, 96, 192),
+        )  # fmt: skip
     network = PointmapNetwork(config)
     initialise(network, seed=0)
     save_network(path, network, {"training": "none: random weights"})

@@ -137,9 +137,12 @@ def main() -> None:
     model = dyn3r.load_model()
     clip = dyn3r.read_clip(folder / "frames", size=model.image_size)
     scenes: dict[str, dyn3r.Scene] = {}
-    context = dyn3r.RunContext(
-        observe=lambda name, value: scenes.update({name: value}) if "joined" in name else None  # type: ignore[arg-type,func-returns-value]
-    )
+
+    def observe(name: str, value: object) -> None:
+        if "joined" in name and isinstance(value, dyn3r.Scene):
+            scenes[name] = value
+
+    context = dyn3r.RunContext(observe=observe)
     cpu, wall = time.process_time(), time.perf_counter()
     scenes["at the end"] = scene = dyn3r.reconstruct(clip, model, context=context)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

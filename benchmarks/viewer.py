@@ -113,20 +113,21 @@ def client(url: str, seconds: float) -> None:
     import viser
     import zstandard
     from websockets.sync.client import connect
+    from websockets.typing import Subprotocol
 
     unzip = zstandard.ZstdDecompressor()
     start, loaded, load_bytes = time.perf_counter(), 0.0, 0
     shown: list[float] = []
     play_bytes = 0
-    with connect(
-        url.replace("http", "ws", 1), subprotocols=[f"viser-v{viser.__version__}"], max_size=None
-    ) as page:
+    protocol = Subprotocol(f"viser-v{viser.__version__}")
+    with connect(url.replace("http", "ws", 1), subprotocols=[protocol], max_size=None) as page:
         page.send(msgspec.msgpack.encode(CAMERA))  # scenes are added for browsers with a camera
         while time.perf_counter() < (start + 120 if not loaded else loaded + seconds):
             try:
                 window = page.recv(timeout=0.5)
             except TimeoutError:
                 continue
+            assert isinstance(window, bytes)
             now = time.perf_counter()
             size = int.from_bytes(window[:8], "little")
             packed = int.from_bytes(window[8:16], "little")
