@@ -48,7 +48,7 @@ def found(truth: Truth) -> Geometry:
 def test_cameras_focal_length_and_depth(truth: Truth, found: Geometry) -> None:
     start = disturbed(truth)
     assert turn_error(found.T_world_camera, truth) < 0.1 * turn_error(start.T_world_camera, truth)
-    assert path_error(found.T_world_camera, truth) < 0.1 * path_error(start.T_world_camera, truth)
+    assert path_error(found.T_world_camera, truth) < 0.2 * path_error(start.T_world_camera, truth)
     assert focal_error(found.K, truth) < 0.02  # 0.14 before
     assert depth_error(found.depth, truth) < 0.5 * depth_error(start.depth, truth)
     assert not is_rotation_only(found)

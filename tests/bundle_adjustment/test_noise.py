@@ -32,7 +32,7 @@ def exact(truth: Truth) -> tuple[BundleProblem, Estimate]:
     T = torch.linalg.inv(torch.from_numpy(truth.T))
     uv = problem.uv.long()
     log_depth = torch.from_numpy(truth.depth).log()[:, uv[:, 1], uv[:, 0]]
-    problem = replace(problem, focal=problem.focal / 1.03)
+    problem = replace(problem, focal=problem.focal / 1.03, center=problem.center / 1.03)
     return problem, replace(
         start,
         R=T[:, :3, :3],

@@ -311,7 +311,7 @@ def test_the_same_pair_twice_counts_twice(tiny) -> None:
 
 def test_the_cost_falls_until_the_gradient_is_gone(tiny) -> None:
     problem, now = tiny
-    solution = minimise(problem, now, 100)
+    solution = minimise(problem, now, 100, least_decrease=1e-6)
     problem = problem.with_prior(problem.prior.reweighted(solution.estimate.log_depth))
     before = total_cost(problem, now, solution.width)
     assert total_cost(problem, solution.estimate, solution.width) < 0.5 * before

@@ -60,11 +60,11 @@ def adjust_dense_depth(
         prior=independent_prior(before.to(device), sigmas.to(device)),
     )
     coarse, prior = _coarse_change(problem, solution), inputs.options.depth_sigma**-2
-    depth = geometry.depth.astype(np.float32)
+    depth, inflation = geometry.depth.astype(np.float32), inputs.options.noise_inflation
 
     def log_change(frames: slice) -> Float[np.ndarray, "f h w"]:
         measured = [
-            flow_measurements(inputs.flow, inputs.images[i], i, grid, inputs.dynamic)
+            flow_measurements(inputs.flow, inputs.images[i], i, grid, inputs.dynamic, inflation)
             for i in range(n)[frames]
         ]
         some = replace(fine, measurements=to_device(in_batches(measured, device), device))

@@ -92,7 +92,7 @@ def adjust_from_start(
     adds other starts.
     """
     priors = Priors(K=geometry.K) if focal_sigma == 0 else Priors()
-    options = BundleAdjustmentOptions(focal_sigma=focal_sigma or 1.0)
+    options = BundleAdjustmentOptions(focal_sigma=focal_sigma or 1.0, noise_inflation=1.0)
     whole = adjustment_inputs(geometry, images, flow, dynamic, priors, options, device)
     problem, start = build_problem(replace(whole, flow=flow.part(~left_out)))
     if not any(m is not None and bool((m.weight > 0).any()) for m in problem.measurements):

@@ -9,13 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dyn3r.bundle_adjustment.problem import Measurements
-from dyn3r.flow.noise import flow_variance_px2, texture_covariance_px2, whitening_of
+from dyn3r.flow.noise import flow_covariance_px2, whitening_of
 from dyn3r.geometry.warping import round_trip_error_px
 from dyn3r.types import FlowFields
 
-BRIGHTNESS_SIGMA = 30.0
-"""Standard error of brightness (0..255). Larger: flow is less certain on weak texture.
-Source: chosen on the synthetic world, where errors of neighbouring pixels are alike."""
 MIN_VISIBLE_SHARE = 0.2
 """Share of its pixels that a pair must see of each other. Source: flow between frames of different
 clips passes the round-trip test on at most 0.207 of the pixels (288 pairs; 99 %: 0.199)."""
@@ -38,14 +35,13 @@ def flow_measurements(
     i: int,
     uv: Int[np.ndarray, "k 2"],
     dynamic: Bool[np.ndarray, "n h w"] | None,
+    noise_inflation: float = 1.0,
 ) -> Measurements | None:
     """Measurements of the samples `uv` of frame i, whose image is given; None without flow.
 
     Pairs that hardly see the same place are left out. Samples that are not visible, or `dynamic` in
-    either frame, have weight 0. The covariance is
-    that of the flow. For flow that states none it is the sum of a constant part, a part
-    proportional to the length of the flow, the squared round-trip error and the inverse structure
-    tensor of the image.
+    either frame, have weight 0. The covariance is that of the flow; for flow that states none
+    `dyn3r.flow.noise.flow_covariance_px2`. Standard errors are multiplied by `noise_inflation`.
     """
     rows = np.flatnonzero(flow.edges[:, 0] == i)
     if flow.visible is not None:
@@ -66,15 +62,13 @@ def flow_measurements(
         whiten = whitening_matrix(np.asarray(flow.whitening[rows])[:, uv[:, 1], uv[:, 0]])
     else:
         trips = np.stack([_round_trip(flow, i, int(j), f, uv) for f, j in zip(forward, frames)])
-        variance = flow_variance_px2(forward[..., 0], forward[..., 1]) + trips**2
-        texture = texture_covariance_px2(torch.from_numpy(image), BRIGHTNESS_SIGMA)
-        uu, cross, vv = (x[uv[:, 1], uv[:, 0]].numpy() for x in texture)
-        whiten = _matrix(whitening_of(uu + variance, cross, vv + variance))
+        covariance = flow_covariance_px2(torch.from_numpy(image), uv, trips)
+        whiten = _matrix(whitening_of(*covariance))
     return Measurements(
         source=torch.full((len(rows),), i),
         target=torch.from_numpy(frames.astype(np.int64)),
         uv=torch.from_numpy(target.astype(np.float32)),
-        whiten=torch.from_numpy(whiten.astype(np.float32)),
+        whiten=torch.from_numpy((whiten / noise_inflation).astype(np.float32)),
         weight=torch.from_numpy(weight.astype(np.float32)),
     )
 

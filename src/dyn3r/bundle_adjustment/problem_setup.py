@@ -67,7 +67,9 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
     initial = estimate_of(geometry, uv)
 
     def measured(i: int) -> Measurements | None:
-        return flow_measurements(inputs.flow, inputs.images[i], i, uv, dynamic)
+        return flow_measurements(
+            inputs.flow, inputs.images[i], i, uv, dynamic, options.noise_inflation
+        )
 
     problem = BundleProblem(
         uv=torch.from_numpy(uv.astype(np.float64)),

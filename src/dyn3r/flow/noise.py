@@ -1,11 +1,16 @@
-"""Standard error of flow by dense inverse search."""
+"""Standard error of flow by dense inverse search.
+
+Two models. `flow_covariance_px2` is that of the errors of flow themselves, fitted to true flow; in
+it the round trip says where flow is wrong. `flow_variance_px2` judges a scene: what flow may differ
+from it by, as depth and cameras have errors too.
+"""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -13,10 +18,20 @@ from dyn3r.geometry.filters import window_sum
 
 Values = TypeVar("Values", np.ndarray, Tensor)
 
-FLOW_SIGMA_PX = 0.3
-"""Standard error of flow on perfect texture, in pixels. Source: chosen on the synthetic world."""
-FLOW_SIGMA_SHARE = 0.05
-"""Standard error of flow as a share of its length. Source: chosen on the synthetic world."""
+LEAST_SIGMA_PX = 0.05
+"""Standard error of flow on perfect texture, in pixels. Source, as of the next two: maximum
+likelihood on 28 scenes of the synthetic world gives 0.045, 1.42 and 1.39; six rendered and real
+clips give 0.058, 1.46 and 0.94 (docs/experiments.md)."""
+ROUND_TRIP_SHARE = 1.4
+"""Standard error of flow, as a share of the distance by which it fails to return to its start."""
+BRIGHTNESS_SIGMA = 1.2
+"""Standard error of the brightness (0..255) of a pixel, from which that of flow on weak texture
+follows."""
+TOLERATED_PX = 0.3
+"""Difference of the flow of a scene and measured flow, one standard error: part that is constant.
+Source: chosen on the synthetic world."""
+TOLERATED_SHARE = 0.05
+"""The same: part that is a share of the length of flow. Source: chosen on the synthetic world."""
 PATCH_RADIUS_PX = 4
 """Half the side of the patch whose texture determines the covariance. Source: the patches of DIS
 flow are 8 pixels wide (Kroeger et al. 2016)."""
@@ -27,8 +42,24 @@ MEDIAN_NORMAL_ERROR = 1.18
 
 
 def flow_variance_px2(u: Values, v: Values) -> Values:
-    """Variance of flow (u, v), in pixels: of a constant error and of a share of its length."""
-    return (u * u + v * v) * FLOW_SIGMA_SHARE**2 + FLOW_SIGMA_PX**2
+    """Variance of the difference of flow (u, v), in pixels, and that of a scene with errors."""
+    return (u * u + v * v) * TOLERATED_SHARE**2 + TOLERATED_PX**2
+
+
+def flow_covariance_px2(
+    image: UInt8[Tensor, "h w 3"],
+    uv: Int[np.ndarray, "k 2"],
+    round_trip_px: Float[np.ndarray, "m k"],
+) -> tuple[Float[np.ndarray, "m k"], Float[np.ndarray, " k"], Float[np.ndarray, "m k"]]:
+    """Covariance (uu, uv, vv) of the flow of pixels `uv` in m pairs.
+
+    The sum of a constant, of the squared miss of the round trip and of the inverse structure tensor
+    of the image that the flow starts from.
+    """
+    texture = texture_covariance_px2(image, BRIGHTNESS_SIGMA)
+    uu, cross, vv = (x[uv[:, 1], uv[:, 0]].numpy() for x in texture)
+    variance = LEAST_SIGMA_PX**2 + (ROUND_TRIP_SHARE * round_trip_px) ** 2
+    return uu + variance, cross, vv + variance
 
 
 def texture_covariance_px2(

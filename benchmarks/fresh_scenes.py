@@ -1,0 +1,61 @@
+"""Fresh scenes of the synthetic world as truth folders, for `dyn3r benchmark folder`.
+
+    python benchmarks/fresh_scenes.py OUT --seed 1 [--scenes 14] [--frames 12] [--photos FOLDER]
+    dyn3r benchmark folder --root OUT -o RESULTS
+
+Writes OUT/SEED_NN (docs/metrics.md): frames of 224x128 with exact depth, cameras and masks. Four in
+five have moving objects, and half of these a camera that follows one; the largest distance between
+cameras is 0.1, 0.25 and 0.5 of the depth in turn. A seed that no rule was chosen on is untouched
+data until somebody looks at it. The networks were trained on the same world. Needs numba (extra
+`train`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE_HW = (128, 224)
+
+
+def write_scene(folder: Path, sample) -> None:
+    """Frames and truth of the first scene of a sample; an existing folder is kept."""
+    from dyn3r.training.clip_cache import images_of
+
+    if folder.exists():
+        return
+    part = folder.with_name(folder.name + ".part")
+    (part / "frames").mkdir(parents=True, exist_ok=True)
+    for t, image in enumerate(images_of(sample)):
+        Image.fromarray(image).save(part / "frames" / f"{t:05d}.png")
+    np.savez(part / "camera.npz", cam2world=sample.T_world_camera[0].numpy(), K=sample.K[0].numpy())
+    np.savez(part / "depth.npz", depth=sample.depth[0].numpy())
+    np.savez(part / "dynamic.npz", mask=sample.moving[0].numpy())
+    part.rename(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--scenes", type=int, default=14)
+    parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--photos")
+    args = parser.parse_args()
+
+    from dyn3r.training.clip_cache import BASELINES, world_factory
+
+    world_of = world_factory(
+        (SIZE_HW,), args.seed, frames=args.frames, photos=args.photos, dynamic_share=0.8,
+        following_share=0.5,
+    )  # fmt: skip
+    for index in range(args.scenes):
+        sample = world_of(index, BASELINES).sample(1, index, with_flow=False)
+        write_scene(args.out / f"{args.seed}_{index:02d}", sample)
+
+
+if __name__ == "__main__":
+    main()
