@@ -185,6 +185,15 @@ def test_bent_images_are_refused_or_do_no_harm(truth: Truth, size: float) -> Non
 
 
 @pytest.mark.slow
+def test_flow_that_says_nothing_is_refused(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = disturbed(truth)
+    monkeypatch.setattr("dyn3r.bundle_adjustment.adjust.MAX_TYPICAL_SIGMA_PX", 0.01)
+    result = calibrated_bundle_adjust(start, truth.images, truth.flow)
+    assert result.parallax is None
+    assert (result.T_world_camera == start.T_world_camera).all()
+
+
+@pytest.mark.slow
 def test_known_cameras_and_flow_that_states_its_errors_are_never_refused(truth: Truth) -> None:
     start, flow = disturbed(truth), bent(truth, 4)
     known = calibrated_bundle_adjust(

@@ -13,6 +13,7 @@ from dyn3r.bundle_adjustment.noise import (
     MAX_CORRELATION,
     MEDIAN_NORMAL_ERROR,
     independent_share,
+    typical_sigma_px,
     with_estimated_noise,
 )
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
@@ -65,6 +66,16 @@ def test_standard_errors_are_those_of_the_residuals_up_or_down(truth: Truth) -> 
         error = residuals(found, answer, after, derivatives="none").error.norm(dim=-1)
         median = float(error[after.weight > 0].median())
         assert median == pytest.approx(MEDIAN_NORMAL_ERROR, rel=0.15)
+
+
+def test_the_typical_standard_error_is_that_of_the_measurements_that_count(truth: Truth) -> None:
+    problem, _ = exact(truth)
+    known = []
+    for k, m in enumerate(problem.measurements):
+        whiten = torch.tensor([[1 / 0.4, 0.0], [0.0, 1 / 0.9]]).expand_as(m.whiten)
+        weight = torch.ones_like(m.weight) if k else torch.zeros_like(m.weight)
+        known.append(replace(m, whiten=whiten if k else whiten / 100, weight=weight))
+    assert typical_sigma_px(replace(problem, measurements=known)) == pytest.approx(0.4)
 
 
 def test_a_pair_that_sees_nothing_keeps_its_standard_errors(truth: Truth) -> None:

@@ -21,6 +21,7 @@ from dyn3r.bundle_adjustment.camera_solution import (
 from dyn3r.bundle_adjustment.dense_depth import adjust_dense_depth
 from dyn3r.bundle_adjustment.depth_prior import smooth_basis
 from dyn3r.bundle_adjustment.focal_uncertainty import focal_sigma
+from dyn3r.bundle_adjustment.noise import MAX_TYPICAL_SIGMA_PX, typical_sigma_px
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem
 from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem, log_depth_at
@@ -124,7 +125,8 @@ def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> G
         return _with_warning(geometry, TOO_LITTLE_FLOW)
     found = solve_calibrated(problem, initial, geometry, inputs.options, progress)
     alone = int(problem.fixed.sum()) < 2 and inputs.flow.whitening is None
-    if alone and found.solution.median_error > MAX_MEDIAN_ERROR:
+    disagrees = found.solution.median_error > MAX_MEDIAN_ERROR
+    if alone and (disagrees or typical_sigma_px(problem) > MAX_TYPICAL_SIGMA_PX):
         return _with_warning(
             geometry,
             "no cameras and depth agree with flow: those of the network are kept (a lens with "

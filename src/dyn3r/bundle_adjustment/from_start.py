@@ -24,6 +24,7 @@ from dyn3r.bundle_adjustment.calibrated import (
 )
 from dyn3r.bundle_adjustment.camera_solution import MIN_PARALLAX
 from dyn3r.bundle_adjustment.depth_prior import network_prior
+from dyn3r.bundle_adjustment.noise import MAX_TYPICAL_SIGMA_PX, typical_sigma_px
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.problem_setup import build_problem
@@ -76,7 +77,7 @@ def adjust_from_start(
     progress: Progress = no_progress,
     device: str = "cpu",
 ) -> Correction | None:
-    """The correction of a geometry that flow asks for; None if no pair can be measured.
+    """The correction of a geometry that flow asks for; None if flow says nothing.
 
     Args:
         geometry: the start. Its depth is the prior, with the errors of a network's.
@@ -96,6 +97,8 @@ def adjust_from_start(
     whole = adjustment_inputs(geometry, images, flow, dynamic, priors, options, device)
     problem, start = build_problem(replace(whole, flow=flow.part(~left_out)))
     if not any(m is not None and bool((m.weight > 0).any()) for m in problem.measurements):
+        return None
+    if flow.whitening is None and typical_sigma_px(problem) > MAX_TYPICAL_SIGMA_PX:
         return None
 
     def solved(report: Progress) -> tuple[BundleProblem, Estimate]:

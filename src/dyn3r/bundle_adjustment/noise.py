@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,10 @@ from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurement
 from dyn3r.bundle_adjustment.residuals import residuals
 from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR
 
+MAX_TYPICAL_SIGMA_PX = 1.0
+"""Flow whose typical standard error is larger says nothing: it is 0.08 to 0.5 pixels on 38 clips,
+and 1.6 between pictures of noise, where it returns to within 3 pixels by chance
+(docs/experiments.md, Refused adjustments)."""
 STATED_SAMPLES = 20.0
 """The stated covariance of a pair counts as this many samples against its residuals. Source: small
 beside the 350 samples of a frame, so that it decides for pairs that see hardly anything."""
@@ -22,6 +27,19 @@ MAX_CORRELATION = 0.6
 the least that was tried on the synthetic world."""
 CLIPPED_ERROR = 3.0
 """Longer residuals, in standard errors, count as this long in the correlation."""
+
+
+def typical_sigma_px(problem: BundleProblem) -> float:
+    """Median of the smaller standard error of the measurements that count, in pixels; NaN without.
+
+    `problem`: with the standard errors that flow states, not inflated.
+    """
+    found = [
+        torch.linalg.svdvals(m.whiten.double())[..., 0][m.weight > 0]
+        for m in problem.measurements
+        if m is not None
+    ]
+    return float(1 / torch.cat(found).median()) if found else math.nan
 
 
 def with_estimated_noise(problem: BundleProblem, estimate: Estimate) -> BundleProblem:

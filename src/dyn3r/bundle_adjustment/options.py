@@ -29,7 +29,7 @@ class BundleAdjustmentOptions:
     """Flow within this distance of dynamic pixels is left out while cameras are estimated, as a
     share of the long side: smooth flow of a moving object extends beyond its outline. Source:
     chosen on ten clips of the synthetic world."""
-    noise_inflation: float = 6.0
+    noise_inflation: float = 5.0
     """Factor on the standard errors of flow while masks are not final: what they miss, and errors
     that neighbours share, count less. Source: with 1 the cameras of a development clip follow a
     large moving object that the first masks miss (docs/experiments.md). The calibrated adjustment
