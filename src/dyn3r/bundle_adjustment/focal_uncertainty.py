@@ -10,9 +10,9 @@ from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.schur import depth_inverse, linearise, solve_reduced
 from dyn3r.bundle_adjustment.solver import KERNEL_WIDTH, MIN_DAMPING
 
-SYSTEMATIC = 5.0
-"""The error of a focal length over its standard error from independent errors of flow: about the
-root mean square over development clips (docs/experiments.md). Errors of flow are correlated between
+SYSTEMATIC = 7.5
+"""The error of a focal length over its standard error from independent errors of flow: the root
+mean square over 35 development clips (docs/experiments.md, The noise of flow). Errors of flow are correlated between
 pairs."""
 
 
