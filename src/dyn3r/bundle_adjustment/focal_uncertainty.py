@@ -12,8 +12,8 @@ from dyn3r.bundle_adjustment.solver import KERNEL_WIDTH, MIN_DAMPING
 
 SYSTEMATIC = 7.5
 """The error of a focal length over its standard error from independent errors of flow: the root
-mean square over 35 development clips (docs/experiments.md, The noise of flow). Errors of flow are correlated between
-pairs."""
+mean square over 35 development clips (docs/experiments.md, The noise of flow). Errors of flow are
+correlated between pairs."""
 
 
 def focal_sigma(problem: BundleProblem, estimate: Estimate) -> float:
