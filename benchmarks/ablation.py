@@ -201,7 +201,8 @@ def numbers(ours, scene) -> dict[str, float | None]:
 COLUMNS = ("ATE %", "focal %", "abs rel", "J", "moving %", "flicker %")
 NOTABLE = {"ATE %": 0.1, "focal %": 1.0, "abs rel": 0.01, "J": 0.02, "moving %": 0.5,
            "flicker %": 0.2}  # fmt: skip
-"""Changes that are named. Source: repeated runs with changes of last digits differ by less."""
+"""Changes that are named. Source: chosen by hand; the masks of one clip change by more
+than that with last digits."""
 
 
 def report(files: list[Path], chosen: list[str]) -> None:

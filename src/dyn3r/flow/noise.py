@@ -20,8 +20,8 @@ Values = TypeVar("Values", np.ndarray, Tensor)
 
 LEAST_SIGMA_PX = 0.05
 """Standard error of flow on perfect texture, in pixels. Source, as of the next two: maximum
-likelihood on 28 scenes of the synthetic world gives 0.045, 1.42 and 1.39; six rendered and real
-clips give 0.058, 1.46 and 0.94 (docs/experiments.md)."""
+likelihood on 28 scenes of the synthetic world gives 0.046, 1.35 and 1.48; six rendered and real
+clips give 0.057, 1.38 and 1.00 (docs/flow.md, Noise of flow)."""
 ROUND_TRIP_SHARE = 1.4
 """Standard error of flow, as a share of the distance by which it fails to return to its start."""
 BRIGHTNESS_SIGMA = 1.2
