@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -133,16 +134,6 @@ def without(rule: str) -> Iterator[None]:
             switch.stop()
 
 
-def clips_in(folders: list[Path]) -> list[Path]:
-    """Truth folders."""
-    return [
-        clip
-        for folder in folders
-        for clip in ([folder] if (folder / "frames").exists() else sorted(folder.iterdir()))
-        if (clip / "frames").exists()
-    ]
-
-
 def measure(folder: Path, output: Path, chosen: list[str], frames: int) -> Path:
     """Numbers of one clip without each of the rules, as a JSON file."""
     import dyn3r
@@ -251,11 +242,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--frames", type=int, default=24)
     args = parser.parse_args()
+    from dyn3r.datasets.folder import truth_folders
+
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = [EVERYTHING, *args.without]
     job = partial(measure, output=args.out, chosen=chosen, frames=args.frames)
     with ProcessPoolExecutor(args.jobs) as pool:
-        files = list(pool.map(job, clips_in(args.clips)))
+        files = list(pool.map(job, chain(*map(truth_folders, args.clips))))
     report(files, chosen)
 
 

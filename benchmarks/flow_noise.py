@@ -64,9 +64,7 @@ def samples_of(folder: Path, size: int) -> dict[str, Samples]:
         flow = measure_flow(images, directed, flow_estimator("aligned-dis"))
         rows = {(i, j): row for row, (i, j) in enumerate(flow.edges.tolist())}
         u, v = regular_grid(known.shape[1:], SAMPLES).T
-        texture = [
-            np.stack(now.texture_covariance_px2(torch.from_numpy(x), 1.0), -1)[v, u] for x in images
-        ]
+        tensors = [torch.stack(now.structure_tensor(torch.from_numpy(x)), -1)[v, u] for x in images]
         parts = []
         for (i, j), exact, where in zip(directed.tolist(), true, known):
             row = rows[i, j]
@@ -74,13 +72,9 @@ def samples_of(folder: Path, size: int) -> dict[str, Samples]:
             used = where[v, u] & flow.visible[row][v, u]
             here = np.asarray(flow.flow[row], np.float32)[v, u]
             trip = round_trip_error_px(here, flow.flow[rows[j, i]], np.stack([u, v], -1))
-            parts.append([x[used] for x in (here - exact[v, u], trip, texture[i])])
+            parts.append([x[used] for x in (here - exact[v, u], trip, tensors[i].numpy())])
         joined = [torch.from_numpy(np.concatenate(x).astype(np.float64)) for x in zip(*parts)]
-        uu, cross, vv = joined[2].unbind(-1)
-        determinant = uu * vv - cross * cross
-        inverse = torch.stack([vv, -cross, uu], -1) / determinant[:, None]
-        inverse[:, [0, 2]] -= now.LEAST_TEXTURE
-        found[name] = Samples(joined[0], joined[1], inverse)
+        found[name] = Samples(*joined)
     return found
 
 

@@ -15,26 +15,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 SIZE_HW = (128, 224)
 
 
 def write_scene(folder: Path, sample) -> None:
     """Frames and truth of the first scene of a sample; an existing folder is kept."""
+    from dyn3r.datasets.folder import write_truth_folder
     from dyn3r.training.clip_cache import images_of
 
-    if folder.exists():
-        return
-    part = folder.with_name(folder.name + ".part")
-    (part / "frames").mkdir(parents=True, exist_ok=True)
-    for t, image in enumerate(images_of(sample)):
-        Image.fromarray(image).save(part / "frames" / f"{t:05d}.png")
-    np.savez(part / "camera.npz", cam2world=sample.T_world_camera[0].numpy(), K=sample.K[0].numpy())
-    np.savez(part / "depth.npz", depth=sample.depth[0].numpy())
-    np.savez(part / "dynamic.npz", mask=sample.moving[0].numpy())
-    part.rename(folder)
+    if not folder.exists():
+        truth = (sample.T_world_camera, sample.K, sample.depth, sample.moving)
+        T, K, depth, moving = (x[0].numpy() for x in truth)
+        write_truth_folder(
+            folder, images_of(sample), T_world_camera=T, K=K, depth=depth, dynamic=moving
+        )
 
 
 def main() -> None:

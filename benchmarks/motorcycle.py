@@ -24,6 +24,7 @@ from PIL import Image
 from skimage import data
 
 import dyn3r
+from dyn3r.datasets.folder import write_truth_folder
 from dyn3r.evaluation import evaluate
 from dyn3r.evaluation.trajectory import rotation_angle_deg
 from dyn3r.motion.options import MotionOptions
@@ -45,18 +46,16 @@ def write_pair(folder: Path, crop: bool) -> None:
         top = round(2 * cy + 1) - high
         left, disparity = left[top:, :wide], disparity[top:, :wide]
         right, cy = right[top:, aside : aside + wide], cy - top
-    (folder / "frames").mkdir()
-    for name, image in (("0_left", left), ("1_right", right)):
-        Image.fromarray(image).save(folder / "frames" / f"{name}.png")
     known = np.isfinite(disparity) & (disparity + DOFFS > 0)
     depth = np.zeros((2, *disparity.shape), np.float32)
     depth[0][known] = FOCAL * BASELINE_M / (disparity[known] + DOFFS)
     T = np.tile(np.eye(4), (2, 1, 1))
     T[1, 0, 3] = BASELINE_M
     K = np.array([[FOCAL, 0, cx], [0, FOCAL, cy], [0, 0, 1]])
-    np.savez(folder / "depth.npz", depth=depth)
-    np.savez(folder / "dynamic.npz", mask=np.zeros(depth.shape, bool))
-    np.savez(folder / "camera.npz", cam2world=T, K=K)
+    write_truth_folder(
+        folder, (left, right), T_world_camera=T, K=K, depth=depth,
+        dynamic=np.zeros(depth.shape, bool), names=("0_left", "1_right"),
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -69,7 +68,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for crop in (True, False):
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+            folder = Path(name) / "pair"
             write_pair(folder, crop)
             shown = compare(folder, "cropped" if crop else "uncropped", args.models, args.size)
         if crop and args.picture:

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.spatial.transform import Rotation
 
 DISTANCE = 2.5
@@ -84,6 +83,7 @@ def loop_scene(frames: int, photos: str | None, seed: int):
 
 def write_clip(folder: Path, frames: int, photos: str | None, seed: int) -> None:
     """Render the clip and write its frames and truth."""
+    from dyn3r.datasets.folder import write_truth_folder
     from dyn3r.training.synthetic.rendering import render
 
     scene, bank, rng = loop_scene(frames, photos, seed)
@@ -96,13 +96,11 @@ def write_clip(folder: Path, frames: int, photos: str | None, seed: int) -> None
         "T_world_camera": np.zeros((frames, 4, 4), np.float32),
     }  # fmt: skip
     render(scene, 2, bank, rng, out)
-    (folder / "frames").mkdir(parents=True)
-    for t, image in enumerate(out["images"]):
-        pixels = (image.transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / "frames" / f"{t:05d}.png")
-    np.savez(folder / "camera.npz", cam2world=out["T_world_camera"], K=out["K"])
-    np.savez(folder / "depth.npz", depth=out["depth"])
-    np.savez(folder / "dynamic.npz", mask=out["moving"])
+    pixels = (out["images"].transpose(0, 2, 3, 1) * 255 + 0.5).astype(np.uint8)
+    write_truth_folder(
+        folder, pixels, T_world_camera=out["T_world_camera"], K=out["K"], depth=out["depth"],
+        dynamic=out["moving"],
+    )  # fmt: skip
 
 
 def closure(T: np.ndarray, true: np.ndarray, scale: float) -> str:

@@ -16,6 +16,7 @@ from dyn3r.bundle_adjustment.calibrated import (
 )
 from dyn3r.bundle_adjustment.noise import with_estimated_noise
 from dyn3r.bundle_adjustment.solver import minimise
+from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.types import FlowFields, Geometry, Priors
 from tests.bundle_adjustment.made_up import (
     Truth,
@@ -185,12 +186,14 @@ def test_bent_images_are_refused_or_do_no_harm(truth: Truth, size: float) -> Non
 
 
 @pytest.mark.slow
-def test_flow_that_says_nothing_is_refused(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = disturbed(truth)
-    monkeypatch.setattr("dyn3r.bundle_adjustment.adjust.MAX_TYPICAL_SIGMA_PX", 0.01)
-    result = calibrated_bundle_adjust(start, truth.images, truth.flow)
+def test_flow_between_pictures_of_noise_is_refused(truth: Truth) -> None:
+    start, rng = disturbed(truth), np.random.default_rng(0)
+    noise = rng.integers(0, 256, truth.images.shape, np.uint8)
+    flow = measure_flow(noise, truth.flow.edges, flow_estimator("aligned-dis"))
+    result = calibrated_bundle_adjust(start, noise, flow)
     assert result.parallax is None
     assert (result.T_world_camera == start.T_world_camera).all()
+    assert any("random" in note for note in result.diagnostics.notes)
 
 
 @pytest.mark.slow

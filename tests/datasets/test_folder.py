@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dyn3r.datasets.folder import sequences
-from dyn3r.errors import InputError
+from dyn3r.datasets.folder import sequences, truth_folders, write_truth_folder
+from dyn3r.errors import InputError, OutputError
 from tests.datasets.plane_world import PlaneWorld, plane_world, reprojection_error_px, save_png
 
 
@@ -39,6 +39,26 @@ def test_all_of_the_truth(world: PlaneWorld, tmp_path: Path) -> None:
         np.testing.assert_array_equal(sequence.mask(i), world.moving[i])
         assert sequence.depth(i).dtype == np.float32
     assert reprojection_error_px(sequence, world) < 0.01
+
+
+def test_what_is_written_is_read(world: PlaneWorld, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "mine"
+    truth = {
+        "T_world_camera": world.T_world_camera, "K": world.K, "depth": world.depth,
+        "dynamic": world.moving,
+    }  # fmt: skip
+    write_truth_folder(folder, world.images, **truth)
+    assert truth_folders(folder) == truth_folders(folder.parent) == [folder]
+    (sequence,) = sequences(folder)
+    assert sequence.frame_names == ("00000", "00001", "00002")
+    for i in range(3):
+        np.testing.assert_array_equal(sequence.image(i), world.images[i])
+        np.testing.assert_array_equal(sequence.mask(i), world.moving[i])
+        np.testing.assert_array_equal(sequence.depth(i), world.depth[i].astype(np.float32))
+    np.testing.assert_array_equal(sequence.T_world_camera, world.T_world_camera)
+    with pytest.raises(OutputError, match="mine"):
+        write_truth_folder(folder, world.images[:1], **truth)
+    assert len(list((folder / "frames").iterdir())) == 3
 
 
 def test_what_nobody_has_is_none_and_folders_are_sorted(world: PlaneWorld, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from dyn3r.bundle_adjustment.camera_solution import (
 from dyn3r.bundle_adjustment.dense_depth import adjust_dense_depth
 from dyn3r.bundle_adjustment.depth_prior import smooth_basis
 from dyn3r.bundle_adjustment.focal_uncertainty import focal_sigma
-from dyn3r.bundle_adjustment.noise import MAX_TYPICAL_SIGMA_PX, typical_sigma_px
+from dyn3r.bundle_adjustment.noise import is_random
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem
 from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem, log_depth_at
@@ -39,6 +39,8 @@ MIN_VISIBLE_SHARE = 0.05
 hand."""
 TOO_LITTLE_FLOW = "too little flow is visible to adjust the cameras"
 """Warning below MIN_VISIBLE_SHARE."""
+RANDOM_FLOW = "flow between the frames is random: cameras and depth of the network are kept"
+"""Warning where flow is as between pictures of noise (`dyn3r.bundle_adjustment.noise`)."""
 MAX_MEDIAN_ERROR = 2**0.5 * MEDIAN_NORMAL_ERROR
 """Largest median residual of an accepted calibrated adjustment, in the standard errors of
 `dyn3r.flow.noise`: above it cameras and depth disagree with flow by more than flow is wrong.
@@ -123,10 +125,12 @@ def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> G
     problem, initial = build_problem(inputs)
     if _visible_share(problem) < MIN_VISIBLE_SHARE:
         return _with_warning(geometry, TOO_LITTLE_FLOW)
+    known = int(problem.fixed.sum()) >= 2
+    if not known and is_random(inputs.flow, problem):
+        return _with_warning(geometry, RANDOM_FLOW)
     found = solve_calibrated(problem, initial, geometry, inputs.options, progress)
-    alone = int(problem.fixed.sum()) < 2 and inputs.flow.whitening is None
-    disagrees = found.solution.median_error > MAX_MEDIAN_ERROR
-    if alone and (disagrees or typical_sigma_px(problem) > MAX_TYPICAL_SIGMA_PX):
+    judged = not known and inputs.flow.whitening is None
+    if judged and found.solution.median_error > MAX_MEDIAN_ERROR:
         return _with_warning(
             geometry,
             "no cameras and depth agree with flow: those of the network are kept (a lens with "

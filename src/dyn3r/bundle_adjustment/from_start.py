@@ -24,7 +24,7 @@ from dyn3r.bundle_adjustment.calibrated import (
 )
 from dyn3r.bundle_adjustment.camera_solution import MIN_PARALLAX
 from dyn3r.bundle_adjustment.depth_prior import network_prior
-from dyn3r.bundle_adjustment.noise import MAX_TYPICAL_SIGMA_PX, typical_sigma_px
+from dyn3r.bundle_adjustment.noise import is_random
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate
 from dyn3r.bundle_adjustment.problem_setup import build_problem
@@ -98,7 +98,7 @@ def adjust_from_start(
     problem, start = build_problem(replace(whole, flow=flow.part(~left_out)))
     if not any(m is not None and bool((m.weight > 0).any()) for m in problem.measurements):
         return None
-    if flow.whitening is None and typical_sigma_px(problem) > MAX_TYPICAL_SIGMA_PX:
+    if is_random(flow, problem):
         return None
 
     def solved(report: Progress) -> tuple[BundleProblem, Estimate]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from dyn3r.bundle_adjustment.problem import BundleProblem, Estimate, Measurements
 from dyn3r.bundle_adjustment.residuals import residuals
 from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR
+from dyn3r.types import FlowFields
 
 MAX_TYPICAL_SIGMA_PX = 1.0
 """Flow whose typical standard error is larger says nothing: it is 0.08 to 0.5 pixels on 38 clips,
@@ -40,6 +41,14 @@ def typical_sigma_px(problem: BundleProblem) -> float:
         if m is not None
     ]
     return float(1 / torch.cat(found).median()) if found else math.nan
+
+
+def is_random(flow: FlowFields, problem: BundleProblem) -> bool:
+    """Whether flow is as uncertain as between pictures of noise (MAX_TYPICAL_SIGMA_PX).
+
+    Flow that states its own errors is not judged. `problem`: as for `typical_sigma_px`.
+    """
+    return flow.whitening is None and typical_sigma_px(problem) > MAX_TYPICAL_SIGMA_PX
 
 
 def with_estimated_noise(problem: BundleProblem, estimate: Estimate) -> BundleProblem:

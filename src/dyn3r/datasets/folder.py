@@ -6,16 +6,20 @@ where unknown; `dynamic.npz`: `mask` (n,H,W). A file that is missing is a truth 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 
 from dyn3r.datasets.cameras import known_K, known_poses, lost_notes
 from dyn3r.datasets.files import image_files, listing, npz_names, per_file, read_npz, read_rgb
 from dyn3r.datasets.sequence import Sequence
 from dyn3r.errors import InputError
+from dyn3r.io.atomic import atomic_folder
 
 TRUTHS = ("camera.npz", "depth.npz", "dynamic.npz")
 
@@ -26,15 +30,53 @@ def sequences(root: Path) -> list[Sequence]:
     Raises:
         InputError: no truth folder; arrays that do not fit the number of frames; no cameras.
     """
+    return [_sequence(folder) for folder in truth_folders(root)]
+
+
+def truth_folders(root: Path) -> list[Path]:
+    """`root`, or every truth folder in it. Raises InputError if there is none."""
     if _is_truth_folder(root):
-        return [_sequence(root)]
+        return [root]
     found = sorted(p for p in root.iterdir() if _is_truth_folder(p)) if root.is_dir() else []
     if not found:
         raise InputError(
             f"{root} holds no truth folder: expected frames/ and one of {', '.join(TRUTHS)}, "
             f"found {listing(root)}"
         )
-    return [_sequence(folder) for folder in found]
+    return found
+
+
+def write_truth_folder(
+    folder: str | Path,
+    images: Iterable[UInt8[np.ndarray, "h w 3"]],
+    *,
+    T_world_camera: Float[np.ndarray, "n 4 4"],
+    K: Float[np.ndarray, "*n 3 3"],
+    depth: Float[np.ndarray, "n h w"],
+    dynamic: Bool[np.ndarray, "n h w"],
+    names: Iterable[str] | None = None,
+) -> None:
+    """Write frames and their truth as a truth folder, which appears when it is complete.
+
+    Args:
+        folder: a path where nothing is yet.
+        images: the frames, written as PNG.
+        T_world_camera: camera to world, OpenCV axes.
+        K: intrinsics of every frame or of all, in pixels, pixel centres at integers.
+        depth: z of every pixel in the unit of the cameras, 0 where unknown.
+        dynamic: what moves.
+        names: of the frames without suffix; by default 00000, 00001, ...
+
+    Raises:
+        OutputError: there is something at `folder`, or it can't be written.
+    """
+    with atomic_folder(folder) as part:
+        (part / "frames").mkdir()
+        for name, image in zip(names or (f"{t:05d}" for t in count()), images):
+            Image.fromarray(image).save(part / "frames" / f"{name}.png")
+        np.savez(part / "camera.npz", cam2world=T_world_camera, K=K)
+        np.savez(part / "depth.npz", depth=depth)
+        np.savez(part / "dynamic.npz", mask=dynamic)
 
 
 def _is_truth_folder(folder: Path) -> bool:

@@ -71,6 +71,19 @@ def texture_covariance_px2(
     errors that neighbours share are as larger ones. The inverse of the structure tensor (Lucas and
     Kanade 1981): large along edges, and in all directions on plain surfaces.
     """
+    uu, cross, vv = (x / noise**2 for x in structure_tensor(image))
+    uu, vv = uu + LEAST_TEXTURE, vv + LEAST_TEXTURE
+    determinant = uu * vv - cross * cross
+    return vv / determinant, -cross / determinant, uu / determinant
+
+
+def structure_tensor(
+    image: UInt8[Tensor, "h w 3"],
+) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+    """Products (uu, uv, vv) of the image's derivatives, summed over the patch around every pixel.
+
+    Brightness 0..255, mean of the channels; float64.
+    """
     values = pad(image.permute(2, 0, 1).float(), (1, 1, 1, 1), mode="reflect")
     across = values[:, :, 2:] - values[:, :, :-2]
     along = values[:, 2:] - values[:, :-2]
@@ -79,12 +92,9 @@ def texture_covariance_px2(
     r = PATCH_RADIUS_PX
     uu, cross, vv = (
         window_sum(pad(product.mean(0)[None], (r, r, r, r), mode="reflect"), 2 * r + 1)[0].double()
-        / noise**2
         for product in (du * du, du * dv, dv * dv)
     )
-    uu, vv = uu + LEAST_TEXTURE, vv + LEAST_TEXTURE
-    determinant = uu * vv - cross * cross
-    return vv / determinant, -cross / determinant, uu / determinant
+    return uu, cross, vv
 
 
 def whitening_of(uu: Values, uv: Values, vv: Values) -> tuple[Values, Values, Values]:
