@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dyn3r.datasets.sequence import Sequence
+from dyn3r.errors import InputError
 from dyn3r.evaluation.benchmark_frames import numbering_gaps, prepare_clip, truth_gaps, truth_of
 from dyn3r.evaluation.depth_metrics import DepthErrors, depth_errors, relative_error, resize_depth
 from dyn3r.evaluation.evaluate import Evaluation, compare, without_nan
@@ -20,6 +21,7 @@ from dyn3r.evaluation.mask_metrics import region_similarity
 from dyn3r.evaluation.protocols import Protocol
 from dyn3r.evaluation.trajectory import TrajectoryErrors, aligned_path
 from dyn3r.evaluation.truth import Truth
+from dyn3r.scene.verdict import Verdict
 from dyn3r.types import Clip, RunContext, package_version
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Result:
     missing: list[str] = field(default_factory=list)
     """Frames that are not there, and truth that only some frames have; one phrase each."""
     about: dict[str, Any] = field(default_factory=dict)
-    """Options, version, model, machine, unit and notes of the sequence."""
+    """Options, version, model, machine, unit and notes of the sequence, and the verdict."""
 
     def to_json(self) -> dict[str, Any]:
         """Value for `json.dumps`; numbers that are not finite become None."""
@@ -72,7 +74,9 @@ class Result:
             numbers += [v for series in result.per_frame.values() for v in series]
             texts = [result.protocol, result.sequence, result.error, *result.missing]
             mappings = isinstance(result.curves, dict) and isinstance(result.about, dict)
-        except (TypeError, AttributeError) as error:
+            if mappings and result.about.get("verdict") is not None:
+                Verdict.from_json(result.about["verdict"])
+        except (TypeError, AttributeError, InputError) as error:
             raise ValueError(str(error)) from error
         fits = mappings and result.status in ("ok", "failed") and isinstance(result.frames, int)
         fits &= isinstance(result.pixels, int) and isinstance(result.seconds, (int, float))
@@ -111,6 +115,7 @@ def run_sequence(
         "model": model.about, "size": size or model.image_size, "plan": scene.metadata.get("plan"),
         "unit": sequence.unit, "mask_kind": sequence.mask_kind, "notes": list(sequence.notes),
         "dyn3r_version": package_version(), "machine": machine(),
+        "verdict": None if scene.verdict is None else scene.verdict.to_json(),
     }  # fmt: skip
     return measure(scene, truth, sequence, protocol, seconds=seconds, about=about)
 

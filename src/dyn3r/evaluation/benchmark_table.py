@@ -11,10 +11,13 @@ from dyn3r.errors import InputError
 from dyn3r.evaluation.benchmark import Result
 from dyn3r.evaluation.completeness import shortfalls
 from dyn3r.evaluation.protocols import TASK_METRICS, Average, Protocol, find_protocol
+from dyn3r.evaluation.verdicts import errors_by_grade
+from dyn3r.scene.verdict import GRADES
 
 AVERAGES: tuple[Average, ...] = ("frames", "sequences", "pixels")
 PERCENT = {"JM", "JR", "false moving", "ATE/path", "focal", "registered", "d<1.25"}
 """Metrics that are shown in percent."""
+VERDICTS = "Errors by the grade of the verdict: number of sequences, median, worst."
 
 
 def mean(
@@ -68,7 +71,30 @@ def sequence_table(
     lacks = shortfalls(protocol, results, shortened=shortened)
     if not lacks:
         lines += _published(protocol, metrics, before=1, after=1)
-    return "\n".join([*lines, "", *remarks(protocol, results, lacks)])
+    lines += ["", *remarks(protocol, results, lacks)]
+    if judged := verdict_rows(results):
+        lines += ["", VERDICTS, "", *_head(judged[0]), *map(_row, judged[1:])]
+    return "\n".join(lines)
+
+
+def verdict_rows(results: Sequence[Result]) -> list[list[str]]:
+    """Rows of a table of errors by the grade of the verdict, the first one its head.
+
+    Empty if no result has a verdict and a metric that it judges.
+    """
+    rows = [["verdict on", "error", *GRADES]]
+    for (part, metric), graded in errors_by_grade(results).items():
+        cells = []
+        for grade in GRADES:
+            if (errors := graded.get(grade)) is None:
+                cells.append("-")
+                continue
+            values = f"{errors.sequences}: {cell(metric, errors.median)}"
+            if errors.sequences > 1:
+                values += f", worst {cell(metric, errors.worst)} ({errors.worst_sequence})"
+            cells.append(values)
+        rows.append([part, metric, *cells])
+    return rows if len(rows) > 1 else []
 
 
 def runs_table(

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dyn3r.evaluation.benchmark import THRESHOLDS, Result
-from dyn3r.evaluation.benchmark_table import AVERAGES, cell, mean, remarks, shown_metrics
+from dyn3r.evaluation.benchmark_table import (
+    AVERAGES,
+    VERDICTS,
+    cell,
+    mean,
+    remarks,
+    shown_metrics,
+    verdict_rows,
+)
 from dyn3r.evaluation.completeness import shortfalls
 from dyn3r.evaluation.protocols import METRICS, Protocol
 from dyn3r.io.atomic import write_text
@@ -51,6 +59,7 @@ def write_report(
         ),
         _made_with(results),
         _table(protocol, results, published=not lacks),
+        _verdicts(results),
         _definitions(shown_metrics(protocol, results)),
         _curves_of_all(results),
         *(_sequence(output, result) for result in results),
@@ -109,6 +118,16 @@ def _table(protocol: Protocol, results: list[Result], *, published: bool) -> str
         label = html.escape(f"{row.method} (published: {row.source})")
         rows.append(_row(label, "", values, "base"))
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _verdicts(results: list[Result]) -> str:
+    """Errors by the grade of the verdict, if there is one."""
+    rows = [[html.escape(text) for text in row] for row in verdict_rows(results)]
+    if not rows:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in rows[0])
+    body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows[1:])
+    return f"<p>{VERDICTS}</p><table><tr>{head}</tr>{body}</table>"
 
 
 def _row(name: str, frames: str, cells: list[str], style: str = "") -> str:
