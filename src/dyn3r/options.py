@@ -297,7 +297,7 @@ def _check_family(
     if motion_model is not None and (model.is_many_view or motion_model.is_many_view):
         raise InputError(
             "a motion model needs two-view networks for geometry and for motion; give masks of "
-            "another run instead (--save-masks, --masks)"
+            "another run instead (--save-masks, --known.masks)"
         )
     if not model.is_many_view and method == "vggt4d":
         raise InputError(f"method vggt4d needs a many-view network, and {model.name} is none")

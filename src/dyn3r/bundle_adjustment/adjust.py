@@ -44,7 +44,7 @@ RANDOM_FLOW = "flow between the frames is random: cameras and depth of the netwo
 MAX_MEDIAN_ERROR = 2**0.5 * MEDIAN_NORMAL_ERROR
 """Largest median residual of an accepted calibrated adjustment, in the standard errors of
 `dyn3r.flow.noise`: above it cameras and depth disagree with flow by more than flow is wrong.
-It is 0.3 to 1.4 on 38 clips (docs/experiments.md, Refused adjustments)."""
+It is 0.5 to 1.5 on 37 of 38 clips (docs/experiments.md, Refused adjustments)."""
 
 
 def bundle_adjust(

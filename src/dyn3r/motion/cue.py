@@ -194,7 +194,7 @@ class FlowCue(MotionCue):
         )  # fmt: skip
         if options.uses_mask_network and options.background_model:
             evidence = with_background_model(evidence, clip, refined, before, context)
-        evidence = replace(evidence, parts=None)  # large, and of no use any more
+        evidence = replace(evidence, parts=None)  # large, and not needed any more
         updated = motion_from_evidence(evidence, flow, options=options)
         implausible = implausible_depth_outliers(initial.depth, refined.depth, updated.masks)
         if before is not None:
