@@ -32,6 +32,7 @@ from dyn3r.scene.explanation import Explanation
 from dyn3r.scene.findings import Findings, Recorder, collect_findings
 from dyn3r.scene.known_cameras import unit_of
 from dyn3r.scene.windows.reconstruct import LongClip
+from dyn3r.scene.windows.store import fingerprint_of
 from dyn3r.types import Clip, FlowFields, Geometry, Motion, Priors, RunContext
 from tests.factories import geometry_of, moving_square, tiny_network
 
@@ -185,8 +186,11 @@ def test_given_masks_are_kept(model: Model) -> None:
     masks[:, 10:26, 10:30] = True
     scene = reconstruct(clip, model, masks=masks)
     np.testing.assert_array_equal(scene.dynamic, masks)
-    with pytest.raises(InputError, match="masks"):
-        reconstruct(clip, model, masks=masks[:2])
+    unusable = replace(clip, unusable=np.array([False, False, False, True]))
+    for wrong in (masks[:2], np.repeat(masks, 2, 0)):
+        for given in (clip, unusable):
+            with pytest.raises(InputError, match="masks"):
+                reconstruct(given, model, masks=wrong)
 
 
 def test_the_same_run_twice_gives_the_same_scene(model: Model) -> None:
@@ -224,6 +228,53 @@ def test_windows_have_the_pairs_of_the_whole_clip(
             reconstruct(moving_square(100, (48, 64)), model, options)
     published, few = "swinstride-4-noncyclic", "swinstride-3-noncyclic-alternating"
     assert found == [(published, published), (few, published), ("swin-2-noncyclic",) * 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "shared"),
+    [
+        ({}, "refined", True),
+        ({"focal_px": 80.0, "focal_sigma": 0.05}, "refined", False),  # it is known already
+        ({"focal_px": 80.0, "focal_sigma": 0.05}, "easi3r", True),  # which does not read it
+        ({"mixed": True}, "refined", False),  # a focal length for each size
+    ],
+)
+def test_windows_share_a_focal_length_that_nothing_states(
+    model: Model, monkeypatch: pytest.MonkeyPatch, changes: dict, method: str, shared: bool
+) -> None:
+    found = []
+
+    def stopped(work: LongClip, *_: object) -> None:
+        found.append(work.finds_focal)
+        raise InterruptedError
+
+    monkeypatch.setattr(dyn3r.pipeline, "reconstruct_windows", stopped)
+    clip = moving_square(12, (48, 64))
+    if changes.pop("mixed", False):
+        images = [x if t % 2 else x[:, :40] for t, x in enumerate(clip.images)]
+        clip = dyn3r.clip_from_images(images, size=64)
+        assert clip.mapping.is_mixed
+    options = Options(windows=WindowOptions(frames=6, overlap=2), method=method)
+    with pytest.raises(InterruptedError):
+        reconstruct(replace(clip, **changes), model, options)
+    assert found == [shared]
+
+
+def test_windows_of_another_refiner_are_other_windows(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def stopped(work: LongClip, *_: object) -> None:
+        found.append(fingerprint_of(*work.identity))
+        raise InterruptedError
+
+    monkeypatch.setattr(dyn3r.pipeline, "reconstruct_windows", stopped)
+    options = Options(windows=WindowOptions(frames=6, overlap=2))
+    for refiner in (EdgeRefiner(reach=1), EdgeRefiner(reach=2), EdgeRefiner(reach=1)):
+        with pytest.raises(InterruptedError):
+            reconstruct(moving_square(12, (48, 64)), model, options, refiner=refiner)
+    assert found[0] == found[2] != found[1]
 
 
 @pytest.mark.slow
@@ -577,7 +628,8 @@ def test_a_known_focal_length_does_not_bend_the_depth_of_the_network(
 
     def adjust(geometry: Geometry, *, priors: Priors, **others: Any) -> Geometry:
         np.testing.assert_allclose(geometry.K[:, 0, 0], 80)
-        return replace(geometry, parallax=0.5 if adjusted else None)
+        diagnostics = geometry.diagnostics.added("why it was refused")
+        return replace(geometry, parallax=0.5 if adjusted else None, diagnostics=diagnostics)
 
     monkeypatch.setattr(dyn3r.pipeline, "align", seen)
     monkeypatch.setattr(stated_focal, "calibrated_bundle_adjust", adjust)
@@ -588,6 +640,7 @@ def test_a_known_focal_length_does_not_bend_the_depth_of_the_network(
     np.testing.assert_allclose(scene.K, K)
     # without an adjustment, cameras and depth must go with K
     assert aligned == ([False] if adjusted else [False, True])
+    assert scene.notes.count("why it was refused") == 1
 
 
 def test_given_focal_lengths_win_and_published_recipes_read_none(

@@ -7,7 +7,7 @@ The geometry source is pairs -> two passes -> alignment, or a many-view network.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -28,7 +28,7 @@ from dyn3r.flow import flow_estimator, measure_flow, with_neighbours
 from dyn3r.geometry.ground_contact import snap_to_ground_contact
 from dyn3r.io.arguments import check_type
 from dyn3r.io.workers import pytorch_threads, workers
-from dyn3r.motion.cue import MotionCue, Pass, motion_cue, relative_inverse
+from dyn3r.motion.cue import MotionCue, Pass, check_mask_shape, motion_cue, relative_inverse
 from dyn3r.motion.mask_refiner import MaskRefiner, refine_masks
 from dyn3r.motion.masks import masks_converged
 from dyn3r.motion.overlays import with_overlay, without_overlay
@@ -48,7 +48,7 @@ from dyn3r.scene.finalise import finalise
 from dyn3r.scene.held_frames import priors_of, with_held_frames
 from dyn3r.scene.judge import judge
 from dyn3r.scene.known_cameras import K_known_alone, unit_of, with_stated_focal
-from dyn3r.scene.mixed_focal import HELD_SIGMA, with_common_focal
+from dyn3r.scene.mixed_focal import with_common_focal
 from dyn3r.scene.resume import continuation
 from dyn3r.scene.windows.reconstruct import LongClip, reconstruct_windows
 from dyn3r.types import (
@@ -88,6 +88,7 @@ def reconstruct(
     check_type(model, Model, "the model")
     if masks is not None:
         check_type(masks, np.ndarray, "masks")
+        check_mask_shape(masks, clip)
     context = replace(context or RunContext(), device=str(model.device))
     known = masks is not None
     options = options or Options()
@@ -109,7 +110,7 @@ def reconstruct(
             options, pairs=plan.pairs, flow=replace(options.flow, pairs=plan.flow_pairs)
         )
         return _reconstruct_long(
-            clip, windows, decided, (model, motion_model), masks, refiner, context
+            clip, windows, decided, plan, (model, motion_model), masks, refiner, context
         )
     context.observe("plan", plan)
     cue = motion_cue(plan.cue, plan.attention_cue, plan.flow_cue, clip, masks)
@@ -122,12 +123,13 @@ def _reconstruct_long(
     clip: Clip,
     windows: WindowPlan,
     options: Options,
+    plan: Plan,
     models: tuple[Model, Model | None],
     masks: Bool[np.ndarray, "n h w"] | None,
     refiner: MaskRefiner | None,
     context: RunContext,
 ) -> Scene:
-    """The scene of a clip, window by window."""
+    """The scene of a clip, window by window; `plan`: that of the whole clip."""
     model, motion_model = models
     alone = replace(options, windows=WindowOptions(frames=0))
 
@@ -138,11 +140,17 @@ def _reconstruct_long(
         )  # fmt: skip
 
     work = LongClip(
-        clip, windows, options.priors, shared_focal=options.alignment.shared_focal,
+        clip, windows, options.priors, shared_focal=plan.alignment.shared_focal,
+        states_focal=plan.bundle_adjustment and clip.focal_px is not None,
         flow_estimator=partial(flow_estimator, options.flow.estimator),
-        identity=(alone, masks, type(refiner), *(m.digest() for m in models if m is not None)),
+        identity=(alone, masks, _identity(refiner), *(m.digest() for m in models if m is not None)),
     )  # fmt: skip
     return reconstruct_windows(work, part, context)
+
+
+def _identity(refiner: MaskRefiner | None) -> tuple[object, ...]:
+    """What of a refiner decides its masks, as far as it says so."""
+    return (type(refiner), refiner if is_dataclass(refiner) else getattr(refiner, "name", None))
 
 
 def carry_out(
@@ -175,13 +183,16 @@ def carry_out(
         K = K_known_alone(plan.priors, clip)
         geometry, motion = source(plan.priors if K is None else replace(plan.priors, K=None))
         start = geometry if K is None else replace(geometry, K=K)
-        start, stated = with_common_focal(start, clip, plan.priors), geometry.focal_sigma
+        stated = geometry.focal_sigma
+        start, held = with_common_focal(start, clip, plan.priors)
         geometry, motion = refine(clip, start, motion, flow, cue, refiner, plan, context)
-        if start.focal_sigma == HELD_SIGMA:
+        if held:
             geometry = replace(geometry, focal_sigma=stated)
         context.observe("draft", Draft(clip, geometry, motion))
         if K is not None and geometry.parallax is None:  # not adjusted: cameras that go with K
-            geometry, motion = source(plan.priors)
+            again, _ = source(plan.priors)
+            said = [x for x in geometry.diagnostics.notes if x not in again.diagnostics.notes]
+            geometry = replace(again, diagnostics=again.diagnostics.added(*said))
     else:
         geometry, motion = source(plan.priors)
     before = geometry if plan.multi_view_depth else None

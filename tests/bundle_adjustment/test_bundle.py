@@ -358,10 +358,13 @@ def test_no_visible_flow_changes_nothing_but_says_so(truth: Truth, start: Geomet
 
 
 @pytest.mark.slow
-def test_a_frame_without_flow_stays(truth: Truth, start: Geometry) -> None:
+def test_a_frame_without_flow_stays_beside_the_one_before(truth: Truth, start: Geometry) -> None:
     flow = within(truth.flow, (truth.flow.edges != 3).all(1))
     found = bundle_adjust(start, truth.images, flow, options=OPEN)
-    np.testing.assert_allclose(found.T_world_camera[3], start.T_world_camera[3], atol=1e-9)
+    before, now = (np.linalg.inv(g.T_world_camera[2]) @ g.T_world_camera[3] for g in (start, found))
+    np.testing.assert_allclose(now, before, atol=1e-9)
+    (note,) = [note for note in found.diagnostics.notes if "joins" in note]
+    assert note.startswith("no flow joins frame 3 to the others")
     np.testing.assert_allclose(found.depth[3], start.depth[3], rtol=1e-5)
     others = np.delete(np.arange(8), 3)
     part = Truth(truth.T[others], truth.K[others], truth.depth[others], truth.images, flow)

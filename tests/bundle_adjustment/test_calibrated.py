@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from dyn3r.bundle_adjustment import calibrated_bundle_adjust, is_rotation_only
+from dyn3r.bundle_adjustment import (
+    bundle_adjust,
+    calibrated_bundle_adjust,
+    is_rotation_only,
+)
 from dyn3r.bundle_adjustment.calibrated import (
     comparable_costs,
     neighbouring_pairs,
@@ -207,3 +211,36 @@ def test_known_cameras_and_flow_that_states_its_errors_are_never_refused(truth: 
     stated = np.zeros((*flow.flow.shape[:3], 3), np.float32)
     honest = calibrated_bundle_adjust(start, truth.images, replace(flow, whitening=stated))
     assert honest.parallax is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blind", [[4], [5, 6, 7], [0]], ids=["one", "a whole shot", "the first"])
+def test_frames_that_no_flow_joins_stay_beside_the_others(truth: Truth, blind: list[int]) -> None:
+    start, edges = disturbed(truth), truth.flow.edges
+    apart = np.isin(edges[:, 0], blind) != np.isin(edges[:, 1], blind)
+    flow = replace(truth.flow, visible=truth.flow.visible & ~apart[:, None, None])
+    found = calibrated_bundle_adjust(start, truth.images, flow)
+    assert found.parallax is not None
+    frame = blind[0]
+    beside = frame - 1 if frame else 1
+    first, second = (beside, frame) if frame else (0, beside)
+    before, now = (
+        np.linalg.inv(g.T_world_camera[first]) @ g.T_world_camera[second] for g in (start, found)
+    )
+    np.testing.assert_allclose(now, before, atol=1e-6)
+    (note,) = [note for note in found.diagnostics.notes if "joins" in note]
+    lost = blind if frame else range(1, len(truth.T))
+    assert ", ".join(map(str, lost)) in note
+
+
+@pytest.mark.slow
+def test_identical_images_have_no_parallax(truth: Truth) -> None:
+    start = disturbed(truth)
+    images = np.repeat(truth.images[:1], len(truth.images), 0)
+    flow = replace(
+        truth.flow, flow=np.zeros_like(truth.flow.flow), visible=np.ones_like(truth.flow.visible)
+    )
+    found = calibrated_bundle_adjust(start, images, flow)
+    assert found.parallax == 0
+    assert is_rotation_only(found)
+    assert is_rotation_only(bundle_adjust(start, images, flow))

@@ -38,7 +38,7 @@ def test_errors_are_distance_and_angle_in_standard_errors() -> None:
 
 def test_gradient_and_second_derivatives_are_those_of_the_cost() -> None:
     problem, now = problem_of(made_up(4, (48, 64)))
-    plain = replace(problem, measurements=[None] * 4)
+    plain = replace(problem, measurements=[])
     other = moved(now, 0.05 * torch.sin(torch.arange(25, dtype=torch.float64)))
     prior = CameraPrior(other.R, other.t, rotation_sigma=0.02, centre_sigma=0.3)
     system, without = (linearise(replace(plain, camera_prior=p), now, WIDTH) for p in (prior, None))

@@ -111,7 +111,7 @@ def test_depth_of_samples_with_true_cameras() -> None:
 
 def test_a_frame_without_flow_keeps_its_depth() -> None:
     problem, now = problem_of(made_up(3, (32, 48)))
-    problem.measurements[1] = None
+    del problem.measurements[1]
     now = replace(now, log_depth=problem.prior.mean)
     found, information = depth_of_samples(problem, now, slice(0, 3), 3.0)
     torch.testing.assert_close(found[1], problem.prior.mean[1])

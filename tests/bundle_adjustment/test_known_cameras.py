@@ -76,3 +76,18 @@ def test_nothing_changes_unless_all_cameras_are_fixed_and_depth_is_not(truth: Tr
         found = with_known_cameras(start, IMAGES, truth.flow, dynamic=None, priors=priors)
         assert found is start
     assert known_throughout(Priors(T_world_camera=truth.T), shape)
+
+
+@pytest.mark.parametrize("why", ["nothing is visible", "everything moves"])
+def test_without_flow_depth_keeps_its_unit_and_a_note_says_so(truth: Truth, why: str) -> None:
+    start, flow, dynamic = free(truth, 1.0), truth.flow, np.zeros(truth.depth.shape, bool)
+    if why == "everything moves":
+        dynamic[:] = True
+    else:
+        flow = replace(flow, visible=np.zeros_like(flow.visible))
+    found = with_known_cameras(
+        start, IMAGES, flow, dynamic=dynamic, priors=Priors(T_world_camera=truth.T)
+    )
+    np.testing.assert_array_equal(found.T_world_camera, truth.T)
+    np.testing.assert_array_equal(found.depth, start.depth)
+    assert "unit of depth" in found.diagnostics.notes[-1]

@@ -153,12 +153,10 @@ def full_step(problem: BundleProblem, now: Estimate, damping: float) -> Estimate
     cameras = 6 * n + 1
     H = torch.zeros(cameras + n * k, cameras + n * k, dtype=torch.float64)
     g = torch.zeros(len(H), dtype=torch.float64)
-    for i, seen in enumerate(problem.measurements):
-        if seen is None:
-            continue
+    for seen in problem.measurements:
         found = residuals(problem, now, seen)
         weight = robust_weight(seen, found, WIDTH)
-        for e, j in enumerate(seen.target.tolist()):
+        for e, (i, j) in enumerate(zip(seen.source.tolist(), seen.target.tolist())):
             at = [*range(6 * i, 6 * i + 6), *range(6 * j, 6 * j + 6), 6 * n, 0]
             for s in range(k):
                 at[-1] = cameras + i * k + s
@@ -230,9 +228,7 @@ def test_sparse_steps_are_those_of_the_dense_matrix(monkeypatch, focal_sigma: fl
 @pytest.mark.parametrize("batch", [1, 200, 10**9])
 def test_how_many_are_worked_on_at_once_does_not_matter(monkeypatch, batch: int) -> None:
     problem, now = problem_of(made_up(6, (32, 48)))
-    problem = replace(
-        problem, measurements=[None, *problem.measurements[1:]]
-    )  # a frame without flow
+    problem = replace(problem, measurements=problem.measurements[1:])  # a frame without flow
     monkeypatch.setattr("dyn3r.bundle_adjustment.problem.BATCH_MEASUREMENTS", batch)
     frames = [sorted(set(some.source.tolist())) for some in problem.batches]
     assert [i for some in frames for i in some] == [1, 2, 3, 4, 5]  # in order, in one batch each
@@ -276,7 +272,7 @@ def with_few_pairs(problem: BundleProblem) -> BundleProblem:
     names, kept = ("source", "target", "uv", "whiten", "weight"), []
     for seen, count in zip(problem.measurements, (2, 1, 0, 2)):
         few = replace(seen, **{name: getattr(seen, name)[:count] for name in names})
-        kept.append(few if count else None)
+        kept += [few] if count else []
     return replace(problem, measurements=kept)
 
 

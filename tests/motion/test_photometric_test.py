@@ -104,7 +104,7 @@ def test_frames_without_flow_say_nothing(truth: Truth, right: Geometry) -> None:
 
 
 def test_masks_lose_what_wrong_flow_put_there(truth: Truth, right: Geometry) -> None:
-    motion = Motion(masks_of(truth), np.zeros((6, 4, 6), np.float32), True, "seen in a test")
+    motion = Motion(masks_of(truth), np.zeros((6, 4, 6), np.float32), "seen in a test")
     flow = off_by(truth, (3.0, 2.0))
     faint = np.random.default_rng(0).integers(88, 92, truth.images.shape, np.uint8)
     assert without_static_components(motion, faint, right, flow) is motion

@@ -88,6 +88,13 @@ def test_nothing_stays_nothing_and_one_frame_works() -> None:
     assert said[-1] == (2, 2)
 
 
+def test_a_radius_larger_than_the_frame_is_as_large_as_the_frame() -> None:
+    images, truth = clip_with_truth(2)
+    strip = (slice(None), slice(20, 36))
+    found = EdgeRefiner(radius=1.0, reach=0).refine(images[strip], truth[strip])
+    assert found.shape == truth[strip].shape
+
+
 def test_the_vote_follows_the_flow() -> None:
     """Everything moves 2 pixels to the right per frame; frame 1 missed the object."""
     edges = np.array([[0, 1], [1, 0], [1, 2], [2, 1]])

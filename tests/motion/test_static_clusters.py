@@ -29,7 +29,7 @@ def geometry(world: PlaneWorld) -> Geometry:
 
 def motion_of(masks: np.ndarray) -> Motion:
     grid = np.zeros((len(masks), 3, 4), np.float32)
-    return Motion(masks, grid, has_motion=bool(masks.any()), reason="given")
+    return Motion(masks, grid, "given")
 
 
 def with_false_object(world: PlaneWorld) -> np.ndarray:

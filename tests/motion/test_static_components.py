@@ -32,7 +32,7 @@ def motion_of(truth: Truth, *regions: tuple[slice, slice]) -> Motion:
     masks = np.zeros(truth.depth.shape, bool)
     for region in regions:
         masks[:, region[0], region[1]] = True
-    return Motion(masks, np.zeros((len(masks), 4, 6), np.float32), True, "seen in a test")
+    return Motion(masks, np.zeros((len(masks), 4, 6), np.float32), "seen in a test")
 
 
 def moved(truth: Truth, region: tuple[slice, slice], by: np.ndarray) -> FlowFields:

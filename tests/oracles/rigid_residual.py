@@ -11,7 +11,7 @@ from dyn3r.motion.residual_means import MAX_SPEED
 from dyn3r.motion.rigid_flow import (
     L1_STEPS,
     MIN_DENOMINATOR,
-    MIN_PIXELS,
+    MIN_SAMPLES,
     MIN_WEIGHT_DENOMINATOR,
     PARALLAX_PRIOR,
     ROBUST_STEPS,
@@ -101,7 +101,7 @@ def fit_static_flow(
 
     `inverse_depth` has a median of about 1. Robust least squares: least absolute distances, then
     Geman-McClure's redescending weights with a width that shrinks to the typical distance but not
-    below `noise_px`. Deterministic. NaN where fewer than MIN_PIXELS pixels are usable.
+    below `noise_px`. Deterministic. NaN where fewer than MIN_SAMPLES samples are usable.
     """
     h, w = (int(s) for s in flow.shape[1:3])
     stride = max(1, round((h * w / SAMPLES) ** 0.5))
@@ -111,7 +111,7 @@ def fit_static_flow(
     moved = flow[pick].reshape(len(flow), -1, 2).transpose(0, 2, 1).astype(np.float64)
     target = grid + moved / (w / 2)
     ok = usable[pick].reshape(len(flow), -1)
-    enough = ok.sum(1) * stride**2 >= MIN_PIXELS
+    enough = ok.sum(1) >= MIN_SAMPLES
     ok = ok | ~enough[:, None]  # keeps the equations solvable; the result is replaced by NaN
     points = np.empty((len(flow), 4, target.shape[2]))
     points[:, :2], points[:, 2] = grid, 1.0

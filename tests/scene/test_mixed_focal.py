@@ -46,7 +46,8 @@ def in_source(clip: Clip, found: Geometry) -> np.ndarray:
 
 def test_images_of_one_camera_get_one_focal_length(clip: Clip) -> None:
     ratios = np.array([0.80, 0.82, 0.79, 0.81, 0.83])
-    found = with_common_focal(geometry(clip, ratios), clip, Priors())
+    found, held = with_common_focal(geometry(clip, ratios), clip, Priors())
+    assert not held
     np.testing.assert_allclose(in_source(clip, found), 0.81, rtol=1e-3)
     assert found.focal_sigma == 0.1
     assert "one camera" in found.diagnostics.notes[-1]
@@ -54,7 +55,8 @@ def test_images_of_one_camera_get_one_focal_length(clip: Clip) -> None:
 
 def test_several_cameras_keep_one_for_each_size(clip: Clip) -> None:
     ratios = np.array([0.80, 1.20, 0.79, 0.82, 1.22])
-    found = with_common_focal(geometry(clip, ratios), clip, Priors())
+    found, held = with_common_focal(geometry(clip, ratios), clip, Priors())
+    assert held
     expected = [0.81, 1.21, 0.79, 0.81, 1.21]
     np.testing.assert_allclose(in_source(clip, found), expected, rtol=1e-3)
     assert found.focal_sigma == HELD_SIGMA
@@ -63,9 +65,9 @@ def test_several_cameras_keep_one_for_each_size(clip: Clip) -> None:
 
 def test_nothing_changes_for_one_size_or_known_focal_lengths(clip: Clip) -> None:
     start = geometry(clip, np.linspace(0.5, 1, 5))
-    assert with_common_focal(start, clip, Priors(K=start.K)) is start
+    assert with_common_focal(start, clip, Priors(K=start.K)) == (start, False)
     plain = replace(clip, mapping=replace(clip.mapping, frame_mappings=()))
-    assert with_common_focal(start, plain, Priors()) is start
+    assert with_common_focal(start, plain, Priors()) == (start, False)
 
 
 def test_stated_focal_lengths_are_known_for_each_image(clip: Clip) -> None:

@@ -107,6 +107,15 @@ def test_frames_that_nothing_joins_are_named(truth: Truth, right: Geometry) -> N
     assert "d and e hardly show the same place" in found.parts["cameras"].reason
 
 
+def test_frames_whose_background_is_masked_are_named(truth: Truth, right: Geometry) -> None:
+    masks = np.zeros(truth.depth.shape, bool)
+    masks[:4] = True
+    found = judge(right, IMAGES, masks, truth.flow, Priors(), NAMES)
+    assert found is not None
+    assert found.parts["cameras"].grade == "poor"
+    assert "all that a and b both show is called moving" in found.parts["cameras"].reason
+
+
 @pytest.mark.parametrize(("sigma", "grade"), [(0.02, "good"), (0.1, "doubtful"), (0.2, "poor")])
 def test_focal_length(truth: Truth, right: Geometry, sigma: float, grade: str) -> None:
     found = verdict(replace(right, focal_sigma=sigma), truth)

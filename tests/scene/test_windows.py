@@ -110,7 +110,7 @@ class Fake:
             focal_sigma=self.focal_sigma[number],
         )
         empty = np.zeros(part.dynamic.shape, bool)
-        motion = Motion(empty, np.zeros((len(part), 1, 1)), False, "")
+        motion = Motion(empty, np.zeros((len(part), 1, 1)), "")
         context.observe("draft", Draft(clip_of(part), geometry, motion))
         return part
 
@@ -118,7 +118,7 @@ class Fake:
 def work_of(truth: Scene, plan: WindowPlan, **changes: Any) -> LongClip:
     values = {
         "clip": clip_of(truth), "plan": plan, "priors": Priors(), "shared_focal": True,
-        "flow_estimator": DisFlow, "identity": ("model",),
+        "states_focal": False, "flow_estimator": DisFlow, "identity": ("model",),
     }  # fmt: skip
     return LongClip(**(values | changes))
 
@@ -232,7 +232,10 @@ def test_the_first_window_decides_about_the_focal_length(truth: Scene, plan: Win
     assert [p.focal_sigma for p in fake.priors] == [0.0, 0.0, 0.0]
     np.testing.assert_allclose(scene.K, truth.K)
     assert scene.verdict is not None
-    assert scene.verdict.parts["focal length"].reason == "of window 0, from frames 0 to 10"
+    assert (
+        scene.verdict.parts["focal length"].reason
+        == "of window 0, from frame_000000 to frame_000010"
+    )
 
 
 @pytest.mark.parametrize("sigma", [None, 0.2])
@@ -321,11 +324,11 @@ def test_cameras_pass_from_one_window_to_the_other(truth: Scene) -> None:
 def test_the_worst_judgement_of_each_part_counts() -> None:
     good = Verdict({"depth": PartVerdict("good", "fine"), "masks": PartVerdict("good", "fine")})
     bad = Verdict({"depth": PartVerdict("poor", "flat")})
-    found = worst_verdict([good, None, bad], [(0, 8), (8, 15), (15, 26)])
+    found = worst_verdict([good, None, bad], ["a to h", "i to o", "p to z"])
     assert found is not None
-    assert found.parts["depth"] == PartVerdict("poor", "flat; frames 15 to 25")
-    assert found.parts["masks"].reason == "fine; frames 0 to 7"
-    assert worst_verdict([None], [(0, 3)]) is None
+    assert found.parts["depth"] == PartVerdict("poor", "flat; p to z")
+    assert found.parts["masks"].reason == "fine; a to h"
+    assert worst_verdict([None], ["a"]) is None
 
 
 @pytest.fixture
@@ -419,7 +422,7 @@ def test_windows_that_still_disagree_are_named(truth: Scene, plan: WindowPlan) -
     scene = reconstruct_windows(work_of(truth, plan), one, RunContext())
     assert wrong.computed == [2, 2]
     (note,) = [note for note in scene.notes if "disagree" in note]
-    assert note.startswith("frames 14 to 17: the two windows that share them disagree")
+    assert note.startswith("frame_000014 to frame_000017: the two windows that share them disagree")
 
 
 def test_the_rest_of_a_scene_keeps_the_mapping_of_each_frame() -> None:

@@ -17,6 +17,7 @@ from dyn3r.alignment.state import PAIR_SCALE, State
 from dyn3r.alignment.windows import AlignedCameras
 from dyn3r.flow.fields import rows_of_pairs
 from dyn3r.geometry.induced_flow import induced_flow
+from dyn3r.io.text import named_frames
 from dyn3r.io.workers import ordered_map
 from dyn3r.types import Diagnostics, FlowFields, Geometry, PairPredictions
 
@@ -93,22 +94,16 @@ def quality_notes(determined: Bool[np.ndarray, " n"], quality: np.ndarray) -> li
     disputed = np.nonzero(determined & (quality < MIN_QUALITY))[0]
     if len(guessed):
         notes.append(
-            f"cameras of {_named(guessed)} could not be determined: those of their neighbours are "
-            "used"
+            f"cameras of {named_frames(guessed.tolist())} could not be determined: those of their "
+            "neighbours are used"
         )
     if len(disputed):
         notes.append(
-            f"pairs disagree about {_named(disputed)} (at most {MIN_QUALITY:.0%} of the pixels "
-            f"agree to within {AGREEMENT_TOLERANCE:.0%} of the depth): cameras and depth there are "
-            "unreliable"
+            f"pairs disagree about {named_frames(disputed.tolist())} (at most {MIN_QUALITY:.0%} of "
+            f"the pixels agree to within {AGREEMENT_TOLERANCE:.0%} of the depth): cameras and "
+            "depth there are unreliable"
         )
     return notes
-
-
-def _named(frames: np.ndarray) -> str:
-    if len(frames) > 8:
-        return f"{len(frames)} frames ({frames[0]} to {frames[-1]})"
-    return ("frame " if len(frames) == 1 else "frames ") + ", ".join(str(t) for t in frames)
 
 
 def _terms(

@@ -25,8 +25,10 @@ from dyn3r.bundle_adjustment.noise import is_random
 from dyn3r.bundle_adjustment.options import BundleAdjustmentOptions
 from dyn3r.bundle_adjustment.problem import BundleProblem
 from dyn3r.bundle_adjustment.problem_setup import AdjustmentInputs, build_problem, log_depth_at
+from dyn3r.bundle_adjustment.unjoined import with_unjoined_frames
 from dyn3r.flow.noise import MEDIAN_NORMAL_ERROR
 from dyn3r.io.devices import float64_device
+from dyn3r.io.text import named_frames
 from dyn3r.io.workers import on_one_thread
 from dyn3r.types import FlowFields, Geometry, Priors, Progress, no_progress
 
@@ -34,11 +36,11 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-MIN_VISIBLE_SHARE = 0.05
+LEAST_MEASURED_SHARE = 0.05
 """Flow must be visible on this share of the samples, or nothing is changed. Source: chosen by
 hand."""
 TOO_LITTLE_FLOW = "too little flow is visible to adjust the cameras"
-"""Warning below MIN_VISIBLE_SHARE."""
+"""Warning below LEAST_MEASURED_SHARE."""
 RANDOM_FLOW = "flow between the frames is random: cameras and depth of the network are kept"
 """Warning where flow is as between pictures of noise (`dyn3r.bundle_adjustment.noise`)."""
 MAX_MEDIAN_ERROR = 2**0.5 * MEDIAN_NORMAL_ERROR
@@ -61,16 +63,17 @@ def bundle_adjust(
     """Cameras, a common factor of the focal lengths, and depth that agree with measured flow.
 
     The given geometry is the initial value and the prior: values that flow does not determine
-    (depth without parallax, the unit of length, dynamic pixels) stay. `dynamic` pixels have no
+    (depth without parallax, the unit of length, dynamic pixels, the place of frames that no flow
+    joins to the others) stay. `dynamic` pixels have no
     weight, and neither has a margin around them while cameras are estimated. Values that `priors`
     fix are kept exactly. The depth of every pixel follows with the cameras fixed; its change is
     smooth except across edges of the image, so moving objects keep their shape and follow their
     surroundings.
 
-    Returns the geometry with new `T_world_camera`, `K`, `depth` and `parallax`. `terms` gains
-    `flow_error_before` and `flow_error` (median residuals in standard errors) and `parallax`. If
-    too little flow is visible, or the residuals do not decrease, the geometry is returned with a
-    warning.
+    Returns the geometry with new `T_world_camera`, `K`, `depth` and `parallax`. The terms of its
+    diagnostics gain `flow_error_before` and `flow_error` (median residuals in standard errors) and
+    `parallax`. If too little flow is visible, or the residuals do not decrease, the geometry is
+    returned with a warning.
 
     Standard errors that the geometry states (`focal_sigma`, `depth_sigma`) replace the options'.
 
@@ -86,7 +89,7 @@ def bundle_adjust(
 
 def _bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> Geometry:
     problem, initial = build_problem(inputs)
-    if _visible_share(problem) < MIN_VISIBLE_SHARE:
+    if measured_share(problem) < LEAST_MEASURED_SHARE:
         return _with_warning(inputs.geometry, TOO_LITTLE_FLOW)
     found = solve_cameras(problem, initial, inputs.options, progress)
     return _accepted(inputs.geometry, inputs, found.problem, found, progress)
@@ -123,7 +126,7 @@ def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> G
     inputs = replace(inputs, options=replace(inputs.options, noise_inflation=1.0))
     geometry = inputs.geometry
     problem, initial = build_problem(inputs)
-    if _visible_share(problem) < MIN_VISIBLE_SHARE:
+    if measured_share(problem) < LEAST_MEASURED_SHARE:
         return _with_warning(geometry, TOO_LITTLE_FLOW)
     known = int(problem.fixed.sum()) >= 2
     if not known and is_random(inputs.flow, problem):
@@ -144,6 +147,8 @@ def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> G
     # dense depth with the stated covariance of flow: where each sample has a depth of its own,
     # residuals understate it
     adjusted = _accepted(geometry, inputs, problem, found, progress)
+    if adjusted is geometry or adjusted.parallax is None:
+        return adjusted
     return replace(adjusted, focal_sigma=focal_sigma(found.problem, found.solution.estimate))
 
 
@@ -183,7 +188,9 @@ def _accepted(
         solution.median_error_before, solution.median_error, solution.iterations,
     )  # fmt: skip
     if not solution.median_error <= solution.median_error_before:
-        return _with_warning(geometry, "flow and pointmaps contradict each other: flow is not used")
+        return _with_warning(
+            geometry, "flow and the network's geometry contradict each other: flow is not used"
+        )
     depth = adjust_dense_depth(inputs, problem, solution, progress)
     return _adjusted(inputs.geometry, found, depth)
 
@@ -205,7 +212,7 @@ def is_rotation_only(geometry: Geometry) -> bool:
     return geometry.parallax is not None and geometry.parallax < MIN_PARALLAX
 
 
-def _visible_share(problem: BundleProblem) -> float:
+def measured_share(problem: BundleProblem) -> float:
     """Mean over the frames with flow of the share of their measurements with positive weight."""
     visible, pairs = problem.focal.new_zeros(2, len(problem.fixed))
     for m in problem.batches:
@@ -221,6 +228,11 @@ def _adjusted(
     solution, estimate = found.solution, found.solution.estimate
     known = found.problem.fixed.cpu().numpy()[:, None, None]
     T = np.where(known, geometry.T_world_camera, estimate.T_world_camera)
+    T, unjoined = with_unjoined_frames(T, geometry.T_world_camera, found.problem)
+    notes = []
+    if len(unjoined):
+        named = named_frames(unjoined.tolist())
+        notes.append(f"no flow joins {named} to the others: placed beside them as the network says")
     K = geometry.K.copy()
     K[:, [0, 1], [0, 1]] *= float(estimate.log_focal.exp())
     return replace(
@@ -230,6 +242,7 @@ def _adjusted(
         depth=depth.astype(np.float32),
         parallax=found.parallax,
         diagnostics=geometry.diagnostics.added(
+            *notes,
             flow_error_before=solution.median_error_before,
             flow_error=solution.median_error,
             parallax=found.parallax,

@@ -38,6 +38,7 @@ from dyn3r.bundle_adjustment.solver import (
     flow_cost,
     median_error,
     minimise,
+    parallax_of,
     rotation_only_fit,
 )
 from dyn3r.io.workers import side_by_side, threads_on, workers
@@ -144,21 +145,14 @@ def comparable_costs(found: list[tuple[BundleProblem, Solution]]) -> list[float]
     All count measurements alike: with the mean of the weights that the solutions give them.
     """
     rows = list(zip(*(problem.measurements for problem, _ in found)))
-    mean_weight = [
-        None if frames[0] is None else sum(m.weight for m in frames) / len(frames)
-        for frames in rows
-    ]
+    mean_weight = [sum(m.weight for m in frames) / len(frames) for frames in rows]
     return [_cost(problem, solution.estimate, mean_weight) for problem, solution in found]
 
 
 def _cost(problem: BundleProblem, estimate: Estimate, weights: list) -> float:
-    measurements: list[Measurements | None] = [
-        None if m is None else m.with_noise(w) for m, w in zip(problem.measurements, weights)
-    ]
+    measurements = [m.with_noise(w) for m, w in zip(problem.measurements, weights)]
     log_noise = sum(
-        float((m.weight * -2 * _log_determinant(m.whiten.double())).sum())
-        for m in measurements
-        if m is not None
+        float((m.weight * -2 * _log_determinant(m.whiten.double())).sum()) for m in measurements
     )
     weighted = replace(problem, measurements=measurements)
     focal = float(estimate.log_focal / problem.focal_sigma) ** 2 if problem.focal_sigma > 0 else 0
@@ -239,11 +233,8 @@ def _over_neighbours_first(
 
 def neighbouring_pairs(problem: BundleProblem) -> BundleProblem:
     """The problem with the measurements in the nearest earlier and later frame alone."""
-    kept: list[Measurements | None] = []
+    kept: list[Measurements] = []
     for m in problem.measurements:
-        if m is None:
-            kept.append(None)
-            continue
         apart, n = m.target - m.source, len(problem.fixed)
         near = torch.zeros_like(apart, dtype=torch.bool)
         for side in (apart > 0, apart < 0):
@@ -265,7 +256,7 @@ def _parallax(problem: BundleProblem, resected: Estimate, adjustments: Adjustmen
     """
     held = replace(problem, focal_sigma=HELD * problem.focal_sigma)
     rotation_only = rotation_only_fit(held, resected, adjustments.one()).estimate
-    return 1 - flow_cost(problem, resected) / max(flow_cost(problem, rotation_only), 1e-12)
+    return parallax_of(problem, resected, rotation_only)
 
 
 def _without_translation(

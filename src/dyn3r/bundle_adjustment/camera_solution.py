@@ -17,8 +17,8 @@ from dyn3r.bundle_adjustment.solver import (
     KERNEL_WIDTH,
     STAGE,
     Solution,
-    flow_cost,
     minimise,
+    parallax_of,
     rotation_only_fit,
     total_cost,
 )
@@ -71,8 +71,7 @@ def solve_cameras(
         lambda: rotation_only_fit(problem, initial, adjustments.one()),
         count=threads,
     )
-    rotation_cost = max(flow_cost(problem, rotation_only.estimate), 1e-12)
-    parallax = 1 - flow_cost(problem, held.estimate) / rotation_cost
+    parallax = parallax_of(problem, held.estimate, rotation_only.estimate)
     if parallax < MIN_PARALLAX:
         adjustments.finished()
         return CameraSolution(problem, initial, held, parallax)

@@ -35,6 +35,7 @@ from dyn3r.bundle_adjustment.solver import (
     STAGE,
     flow_cost,
     median_error,
+    parallax_of,
     rotation_only_fit,
 )
 from dyn3r.types import FlowFields, Geometry, Priors, Progress, no_progress
@@ -96,7 +97,7 @@ def adjust_from_start(
     options = BundleAdjustmentOptions(focal_sigma=focal_sigma or 1.0, noise_inflation=1.0)
     whole = adjustment_inputs(geometry, images, flow, dynamic, priors, options, device)
     problem, start = build_problem(replace(whole, flow=flow.part(~left_out)))
-    if not any(m is not None and bool((m.weight > 0).any()) for m in problem.measurements):
+    if not any(bool((m.weight > 0).any()) for m in problem.measurements):
         return None
     if is_random(flow, problem):
         return None
@@ -135,7 +136,7 @@ def _solved(
     found = solution.estimate
     turned = rotation_only_fit(noisy, found, steps.one()).estimate
     steps.finished()
-    if 1 - flow_cost(noisy, found) / max(flow_cost(noisy, turned), 1e-12) >= MIN_PARALLAX:
+    if parallax_of(noisy, found, turned) >= MIN_PARALLAX:
         return noisy, found
     centre = -(start.R.mT @ start.t[..., None])
     t = -(turned.R @ centre)[..., 0]

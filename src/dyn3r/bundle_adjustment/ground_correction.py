@@ -65,7 +65,7 @@ def correct_ground_tilt(
     flow determines depth better. The shift is applied only if it reduces depth differences. Objects
     on the ground and smooth transitions to walls make the ground appear less steep than it is, so
     an estimate of the opposite sign is not reliable. The median depth stays. A sentence in
-    `warnings` states the shift. Source: see the module.
+    `diagnostics.notes` states the shift. Source: see the module.
     """
     static = np.ones(geometry.depth.shape, bool) if dynamic is None else ~dynamic
     static &= geometry.depth > 0

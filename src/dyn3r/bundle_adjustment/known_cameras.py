@@ -14,7 +14,11 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from dyn3r.bundle_adjustment.adjust import adjustment_inputs
+from dyn3r.bundle_adjustment.adjust import (
+    LEAST_MEASURED_SHARE,
+    adjustment_inputs,
+    measured_share,
+)
 from dyn3r.bundle_adjustment.problem_setup import build_problem
 from dyn3r.bundle_adjustment.solver import flow_cost
 from dyn3r.types import FlowFields, Geometry, Priors
@@ -26,6 +30,8 @@ NEAREST, FARTHEST = 1 / 8, 1024.0
 nearer ones leave no overlap, farther ones less parallax than the errors of flow."""
 DEPTHS_PER_DOUBLING = 4
 """Source: chosen by hand, 19 % apart."""
+UNKNOWN_DISTANCE = "too little flow is visible to find the unit of depth between the known cameras"
+"""Warning below LEAST_MEASURED_SHARE."""
 FINER = 8
 """Around the best of them steps are so many times smaller: 2 %."""
 
@@ -52,8 +58,9 @@ def with_known_cameras(
 ) -> Geometry:
     """The geometry with known cameras, and its depth times one factor: that of least flow cost.
 
-    Depth keeps its unit where the cameras are at one place. Unchanged if not `known_throughout`.
-    Arguments as for `dyn3r.bundle_adjustment.bundle_adjust`; the cost is its robust one.
+    Depth keeps its unit where the cameras are at one place, and where too little flow is visible,
+    which a note says. Unchanged if not `known_throughout`. Arguments as for
+    `dyn3r.bundle_adjustment.bundle_adjust`; the cost is its robust one.
     """
     if not known_throughout(priors, geometry.depth.shape):
         return geometry
@@ -65,6 +72,8 @@ def with_known_cameras(
         return placed
     inputs = adjustment_inputs(placed, images, flow, dynamic, priors, None, device)
     problem, start = build_problem(inputs)
+    if measured_share(problem) < LEAST_MEASURED_SHARE:
+        return replace(placed, diagnostics=geometry.diagnostics.added(UNKNOWN_DISTANCE))
     median = float(start.log_depth.median())
 
     def cheapest(log_depths: np.ndarray) -> float:

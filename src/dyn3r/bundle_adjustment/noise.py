@@ -36,9 +36,7 @@ def typical_sigma_px(problem: BundleProblem) -> float:
     `problem`: with the standard errors that flow states, not inflated.
     """
     found = [
-        torch.linalg.svdvals(m.whiten.double())[..., 0][m.weight > 0]
-        for m in problem.measurements
-        if m is not None
+        torch.linalg.svdvals(m.whiten.double())[..., 0][m.weight > 0] for m in problem.measurements
     ]
     return float(1 / torch.cat(found).median()) if found else math.nan
 
@@ -57,11 +55,8 @@ def with_estimated_noise(problem: BundleProblem, estimate: Estimate) -> BundlePr
     Standard errors are scaled by the median residual over MEDIAN_NORMAL_ERROR, whether that is
     above or below 1. The weight of a pair is its share of independent measurements.
     """
-    measurements: list[Measurements | None] = []
+    measurements: list[Measurements] = []
     for frame in problem.measurements:
-        if frame is None:
-            measurements.append(None)
-            continue
         error = residuals(problem, estimate, frame, derivatives="none").error
         used = frame.weight > 0
         length = error.norm(dim=-1).masked_fill(~used, torch.nan)

@@ -134,8 +134,8 @@ class BundleProblem:
 
     uv: Float[Tensor, "k 2"]
     """Pixels of the samples; the same in every frame."""
-    measurements: Sequence[Measurements | None]
-    """Measurements of the samples of one or more frames each, in order; None: no flow."""
+    measurements: Sequence[Measurements]
+    """Measurements of the samples of one or more frames each, in order."""
     center: Float[Tensor, "n 2"]
     """Principal points in pixels."""
     focal: Float[Tensor, "n 2"]

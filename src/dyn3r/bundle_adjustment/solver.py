@@ -38,6 +38,8 @@ DAMPING_INCREASE, DAMPING_DECREASE, MAX_TRIALS = 6, 4, 8
 """Factors of the damping after a rejected and an accepted step, and steps tried per iteration."""
 INITIAL_WIDTH, WIDTH_DECREASE = 4, 0.7
 """Initial kernel width in median errors, and its largest decrease in one iteration."""
+EXPLAINED_COST = 1e-4
+"""Mean cost of a measurement that is explained: a hundredth of a standard error."""
 MIN_RELATIVE_DECREASE, COARSE_DECREASE = 1e-4, 1e-3
 """The solver ends when an iteration lowers the cost by less than this share; the second one is for
 initial values of another adjustment. Source: results as with a tenth (docs/experiments.md)."""
@@ -179,6 +181,17 @@ def flow_cost(problem: BundleProblem, estimate: Estimate) -> float:
     without_depth = problem.with_prior(problem.prior.with_mean(estimate.log_depth))
     without_priors = replace(without_depth, focal_sigma=0.0, camera_prior=None)
     return total_cost(without_priors, estimate, KERNEL_WIDTH)
+
+
+def parallax_of(problem: BundleProblem, estimate: Estimate, rotation_only: Estimate) -> float:
+    """Share of the flow cost of cameras that only rotate that an estimate explains besides.
+
+    0 where these leave none: flow between identical images says nothing about depth.
+    """
+    cost = flow_cost(problem, rotation_only)
+    if cost <= EXPLAINED_COST * sum(float(m.weight.sum()) for m in problem.batches):
+        return 0.0
+    return 1 - flow_cost(problem, estimate) / cost
 
 
 def total_cost(problem: BundleProblem, estimate: Estimate, width: float) -> float:

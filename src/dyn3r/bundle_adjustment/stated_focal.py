@@ -36,7 +36,7 @@ def adjust_with_stated_focal(
         return adjust(initial, priors=priors)
     start = replace(initial, focal_sigma=sigma)
     refined = adjust(start, priors=replace(priors, fix_K=False))
-    change = float(np.median(np.log(refined.K[:, 0, 0] / priors.K[:, 0, 0])))
+    change = float(np.nanmedian(np.log(refined.K[:, 0, 0] / priors.K[:, 0, 0])))
     from_flow = refined.focal_sigma or 0.0
     if abs(change) > 3 * float(np.hypot(sigma, from_flow)):
         note = f"flow contradicts the stated focal length ({change:+.0%}) and decided"

@@ -76,7 +76,7 @@ def measure_flow(
 def with_neighbours(edges: Int[np.ndarray, "m 2"], num_frames: int) -> Int[np.ndarray, "k 2"]:
     """Return the pairs of `edges` and all pairs of frames up to NEIGHBOURS apart."""
     near = [(i, i + gap) for gap in range(1, NEIGHBOURS + 1) for i in range(num_frames - gap)]
-    return undirected_pairs(np.concatenate([edges, np.array(near).reshape(-1, 2)]), num_frames)
+    return undirected_pairs(np.concatenate([edges, np.array(near, int).reshape(-1, 2)]), num_frames)
 
 
 def neighbouring_rows(edges: Int[np.ndarray, "m 2"]) -> Int[np.ndarray, " k"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -31,6 +32,13 @@ def storable_json(value: Any) -> Any:
 def counted(count: int, noun: str) -> str:
     """Number and noun: 1 frame, 2 frames."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def named_frames(frames: Sequence[int]) -> str:
+    """Frames of a sentence by their numbers: frame 3, frames 3, 5, or 12 frames (3 to 40)."""
+    if len(frames) > 8:
+        return f"{len(frames)} frames ({frames[0]} to {frames[-1]})"
+    return ("frame " if len(frames) == 1 else "frames ") + ", ".join(str(t) for t in frames)
 
 
 def printable(text: str) -> str:

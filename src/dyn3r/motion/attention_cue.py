@@ -45,7 +45,8 @@ class AttentionEvidence:
     threshold: float
     """A pixel is dynamic where the upsampled map exceeds this; infinity for a still clip."""
     statistics: dict[str, Float[np.ndarray, "n gh gw"]]
-    """The four fused statistics, keys mu1, sd1, mu2, sd2, each 0..1 over the clip."""
+    """The statistics that were fused, by name: of pairs mu1, sd1, mu2, sd2, each 0..1 over the
+    clip; of many-view networks those of `dyn3r.motion.gram_cue`, each 0..1 per frame."""
 
 
 def find_motion(
@@ -97,7 +98,6 @@ def find_motion(
     return Motion(
         masks=masks,
         dynamic_map=refined,
-        has_motion=why_still is None,
         reason=reason,
         evidence=AttentionEvidence(evidence.dynamic_map, clusters, threshold, evidence.fused),
         probability=probability_of(pixels, threshold),

@@ -37,13 +37,12 @@ def combine_motion(attention: Motion, flow: Motion) -> Motion:
         )
     masks, rule = attention.masks | flow.masks, "either cue"
     if not (attention.has_motion and flow.has_motion):
-        rule = "one cue alone"
+        rule = "one cue alone" if masks.any() else "neither cue"
     elif covers_too_much(masks):
         masks, rule = min((attention.masks, flow.masks), key=np.mean), "the smaller mask"
     return Motion(
         masks=masks,
         dynamic_map=np.maximum(attention.dynamic_map, flow.dynamic_map),
-        has_motion=bool(masks.any()),
         reason=f"{rule}: {masks.mean():.1%}; attention: {attention.reason}; flow: {flow.reason}",
         evidence=CombinedEvidence(attention, flow),
         probability=_larger(attention.probability, flow.probability),

@@ -260,10 +260,7 @@ def motion_cue(
     """
     if name == "given":
         assert masks is not None
-        if masks.shape != clip.images.shape[:3]:
-            raise InputError(
-                f"the masks have shape {masks.shape}, the frames {clip.images.shape[:3]}"
-            )
+        check_mask_shape(masks, clip)
         return KnownMotion(motion_from_masks(masks))
     if name == "none":
         return KnownMotion(still_motion(clip.images.shape[:3], "the scene is taken for static"))
@@ -273,6 +270,12 @@ def motion_cue(
         "both": CombinedCue(AttentionCue(attention), FlowCue(flow)),
     }
     return cues[name]
+
+
+def check_mask_shape(masks: Bool[np.ndarray, "n h w"], clip: Clip) -> None:
+    """Raise InputError for masks of another size than the clip's frames."""
+    if masks.shape != clip.images.shape[:3]:
+        raise InputError(f"the masks have shape {masks.shape}, the frames {clip.images.shape[:3]}")
 
 
 def with_background_model(

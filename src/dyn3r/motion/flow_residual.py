@@ -102,7 +102,6 @@ def motion_from_evidence(
     return Motion(
         masks=masks,
         dynamic_map=patch_means(evidence.refined),
-        has_motion=why is None,
         reason=reason,
         evidence=replace(evidence, parts=None),
         probability=probability_of(evidence.refined, options.limit),
@@ -140,7 +139,7 @@ def flow_evidence(
         refined = mask_probability(load_mask_network(), clip_images, parts, device=device)
         refined[~np.isfinite(typical_px)] = 0.0  # frames without evidence
         return FlowEvidence(raw, refined, typical_px, parts.cpu().numpy())
-    radius_px = round(options.smoothing * max(h, w))
+    radius_px = min(round(options.smoothing * max(h, w)), h, w)
     refined = raw
     if radius_px:
         pictures = on_device(clip_images, means.evidence.device)

@@ -59,7 +59,6 @@ def gram_motion(
     return Motion(
         masks=masks,
         dynamic_map=patch_means(pixels),
-        has_motion=why_still is None,
         reason=reason,
         evidence=AttentionEvidence(raw, clusters, threshold, normalised),
         probability=probability_of(pixels, threshold),

@@ -52,7 +52,7 @@ def implausible_depth_outliers(
         seeds = wide_regions(frame, OUTLIER_LOG_DEPTH) > 0
         around = wide_regions(frame, CONNECTED_LOG_DEPTH)
         _, numbers = cv2.connectedComponents(around, connectivity=8)
-        found[:] = (np.isin(numbers, np.unique(numbers[seeds])) & (numbers > 0)) | seeds
+        found[:] = np.isin(numbers, np.unique(numbers[seeds]))
     return out
 
 

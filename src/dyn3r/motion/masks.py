@@ -28,7 +28,6 @@ def motion_from_masks(masks: Bool[np.ndarray, "n h w"] | Tensor) -> Motion:
     return Motion(
         masks=array.astype(bool),
         dynamic_map=token_mask(array).astype(np.float32),
-        has_motion=bool(array.any()),
         reason="the masks were given" if array.any() else "the masks that were given are empty",
     )
 
@@ -48,7 +47,6 @@ def with_added_pixels(motion: Motion, added: Bool[np.ndarray, "n h w"], why: str
         motion,
         masks=motion.masks | added,
         dynamic_map=np.maximum(motion.dynamic_map, token_mask(added).astype(np.float32)),
-        has_motion=True,
         reason=reason,
     )
 

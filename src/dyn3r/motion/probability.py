@@ -34,12 +34,12 @@ def agreeing(
     """Probability that lies above the limit exactly where the masks are.
 
     Where a later stage decided otherwise than the cue, it is the mean of the probability and of
-    that decision (0 or 255).
+    that decision (0 or 256), so between 64 and 191.
     """
     if probability is None:
         return None
     out = probability.copy()
     differs = (probability > LIMIT) != masks
     decision = np.where(masks[differs], np.uint16(256), np.uint16(0))
-    out[differs] = ((out[differs].astype(np.uint16) + decision) // 2).clip(0, 255)
+    out[differs] = (out[differs] + decision) // 2
     return out

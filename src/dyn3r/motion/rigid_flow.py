@@ -26,7 +26,7 @@ MIN_WEIGHT_DENOMINATOR = 0.2
 """Lower bound of the denominator in the weights, so that no single pixel dominates."""
 SAMPLES = 1500
 """About as many pixels of a pair are used for the fit."""
-MIN_PIXELS = 50
+MIN_SAMPLES = 50
 """Usable pixels that a fit needs."""
 L1_STEPS = 6
 """Steps of least absolute distances, before the redescending weights."""
@@ -71,7 +71,7 @@ def fit_static_flow(
 
     `inverse_depth` has a median of about 1. Robust least squares: least absolute distances, then
     Geman-McClure's redescending weights with a width that shrinks to the typical distance but not
-    below `noise_px`. Deterministic. NaN where fewer than MIN_PIXELS pixels are usable. In double
+    below `noise_px`. Deterministic. NaN where fewer than MIN_SAMPLES samples are usable. In double
     precision; nothing is read back from the device.
     """
     h, w = int(flow.shape[2]), int(flow.shape[3])
@@ -80,7 +80,7 @@ def fit_static_flow(
     grid = centred_grid((h, w), flow.device, torch.float64)[pick].flatten(1)
     target = grid + flow[pick].flatten(2).double() / (w / 2)
     ok = usable[pick].flatten(1)
-    enough = ok.sum(1) * stride**2 >= MIN_PIXELS
+    enough = ok.sum(1) >= MIN_SAMPLES
     ok = ok | ~enough[:, None]  # keeps the equations solvable; the result is replaced by NaN
     rho = inverse_depth[pick].flatten(1).double() - 1
     u, v = grid[:, None].expand(2, *rho.shape)

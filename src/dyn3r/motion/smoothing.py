@@ -83,7 +83,8 @@ class EdgeRefiner:
         device = float64_device(self.device)  # the filter needs double precision
         pictures, dynamic = (on_device(x, device) for x in (images, masks))
         voters = _Voters(dynamic.float(), flow)
-        radius = round(self.radius * max(masks.shape[1:]))
+        h, w = masks.shape[1:]
+        radius = min(round(self.radius * max(h, w)), h, w)
         out = torch.empty_like(dynamic)
 
         def refined(t: int) -> Bool[Tensor, "h w"]:

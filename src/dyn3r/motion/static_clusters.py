@@ -72,9 +72,7 @@ def without_static_clusters(
         f"{masks.mean():.1%} of the clip's pixels are left"
     )
     _log.info("motion: %s", reason)
-    return replace(
-        motion, masks=masks, has_motion=bool(masks.any()), reason=f"{motion.reason}; {reason}"
-    )
+    return replace(motion, masks=masks, reason=f"{motion.reason}; {reason}")
 
 
 @dataclass(frozen=True)

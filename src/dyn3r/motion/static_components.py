@@ -106,9 +106,11 @@ def without_static_components(
     if (masks == motion.masks).all():
         return motion
     if masks.any():
-        return replace(motion, masks=masks)
-    reason = "what seemed to move is static with the final cameras"
-    return replace(motion, masks=masks, has_motion=False, reason=reason)
+        shares = f"{motion.masks.mean():.1%} -> {masks.mean():.1%}"
+        reason = f"{motion.reason}; {shares}: the rest is static with the final cameras"
+    else:
+        reason = "what seemed to move is static with the final cameras"
+    return replace(motion, masks=masks, reason=reason)
 
 
 def _moving_components(

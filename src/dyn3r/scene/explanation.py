@@ -113,12 +113,12 @@ class Explanation:
         """Titles and images of the findings about frame t, in rows of four."""
         image, flow = self.images[t], self.found.flow
         depth = depth_picture(1 / self.found.inverse_depth[t], self.depth_limits)
-        decided = {"given": "given", "none": "not estimated"}.get(self.found.cue)
+        decided = "not estimated" if self.found.cue == "none" else self.found.cue
         out = [
             ("frame", image),
             ("depth used for residuals", depth),
             ("dynamic, by flow", motion_picture(image, flow.masks[t])),
-            (f"dynamic: {decided or self.found.cue}", motion_picture(image, self.masks[t])),
+            (f"dynamic: {decided}", motion_picture(image, self.masks[t])),
         ]
         return out + self._attention_panels(t) + self._flow_panels(t)
 

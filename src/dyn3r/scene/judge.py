@@ -69,15 +69,17 @@ def judge(
 def judge_cameras(agreement: FlowAgreement, names: Sequence[str]) -> PartVerdict:
     """Judge cameras by the worst pair of successive frames and by the median of all pairs."""
     first, last = agreement.edges.min(1), agreement.edges.max(1)
-    usable = (agreement.visible >= MIN_VISIBLE_SHARE) & np.isfinite(agreement.static)
+    visible = agreement.visible >= MIN_VISIBLE_SHARE
+    usable = visible & np.isfinite(agreement.static)
     worst, where = math.inf, 0
     for t in range(len(names) - 1):
-        across = usable & (first <= t) & (last > t)
+        around = (first <= t) & (last > t)
+        across = usable & around
         if not across.any():
-            return PartVerdict(
-                "poor",
-                f"{names[t]} and {names[t + 1]} hardly show the same place: nothing joins them",
-            )
+            both = f"{names[t]} and {names[t + 1]}"
+            if (visible & around).any():
+                return PartVerdict("poor", f"all that {both} both show is called moving")
+            return PartVerdict("poor", f"{both} hardly show the same place: nothing joins them")
         successive = across & (first == t) & (last == t + 1)
         share = float(agreement.static[successive if successive.any() else across].min())
         if share < worst:

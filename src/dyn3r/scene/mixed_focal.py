@@ -23,14 +23,14 @@ HELD_SIGMA = 1e-4
 """Standard error of a log focal length that is kept."""
 
 
-def with_common_focal(geometry: Geometry, clip: Clip, priors: Priors) -> Geometry:
-    """The geometry with focal lengths in the right ratios, and a note on them.
+def with_common_focal(geometry: Geometry, clip: Clip, priors: Priors) -> tuple[Geometry, bool]:
+    """The geometry with focal lengths in the right ratios and a note; whether these are to be kept.
 
     It stays as it is where images have one size, or K is known. `focal_sigma` is `HELD_SIGMA` where
-    focal lengths are to be kept.
+    they are to be kept.
     """
     if not clip.mapping.is_mixed or priors.K is not None:
-        return geometry
+        return geometry, False
     sizes = np.array([mapping.source_hw for mapping in clip.mapping.frame_mappings])
     in_source = clip.mapping.K_to_source(geometry.K)[:, [0, 1], [0, 1]]
     found = np.log(in_source).mean(axis=1) - np.log(np.hypot(*sizes.T))
@@ -43,10 +43,10 @@ def with_common_focal(geometry: Geometry, clip: Clip, priors: Priors) -> Geometr
     K[:, [0, 1], [0, 1]] *= np.exp(wanted - found)[:, None]
     if is_one:
         note = "the images are taken to be of one camera, turned or resized"
-        return replace(geometry, K=K, diagnostics=geometry.diagnostics.added(note))
+        return replace(geometry, K=K, diagnostics=geometry.diagnostics.added(note)), False
     note = (
         "the images are of several cameras, zooms or crops: each size has a focal length of its "
         "own, which flow does not correct; files that state it, or known cameras, give better ones"
     )
     diagnostics = geometry.diagnostics.added(note)
-    return replace(geometry, K=K, focal_sigma=HELD_SIGMA, diagnostics=diagnostics)
+    return replace(geometry, K=K, focal_sigma=HELD_SIGMA, diagnostics=diagnostics), True

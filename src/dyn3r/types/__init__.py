@@ -396,8 +396,6 @@ class Motion:
     """True on pixels of moving objects."""
     dynamic_map: Float[np.ndarray, "n gh gw"]
     """The score that decided, on the patch grid, 0..1."""
-    has_motion: bool
-    """False if the clip is still, or too short to tell; then no pixel is masked."""
     reason: str
     """One sentence for a person: why motion was or was not found."""
     evidence: object | None = None
@@ -412,6 +410,11 @@ class Motion:
     the limit between 127 and 128; None if the cue gives none."""
     unreliable: Bool[np.ndarray, "n h w"] | None = None
     """Pixels that need not move, but whose flow and depth contradict each other; None: none."""
+
+    @cached_property
+    def has_motion(self) -> bool:
+        """Whether any pixel is dynamic."""
+        return bool(self.masks.any())
 
     @cached_property
     def excluded(self) -> Bool[np.ndarray, "n h w"]:

@@ -102,14 +102,18 @@ class Assembly:
         out["input"] = self.clip.report.to_json()
         out["notes"] = self._notes()
         out.pop("verdict", None)
-        verdict = worst_verdict(self.verdicts, self.plan.owned)
+        verdict = worst_verdict(self.verdicts, [self._span(a, b) for a, b in self.plan.owned])
         if verdict is not None and focal is not None and focal[1] is not None:
             end = self.plan.spans[focal[0] - 1][1]
-            part = replace(focal[1], reason=f"{focal[1].reason}, from frames 0 to {end - 1}")
+            part = replace(focal[1], reason=f"{focal[1].reason}, from {self._span(0, end)}")
             verdict = Verdict({**verdict.parts, "focal length": part})
         if verdict is not None:
             out["verdict"] = verdict.to_json()
         return out
+
+    def _span(self, first: int, end: int) -> str:
+        """Frames in words, by their names: textureless frames may have been left out before."""
+        return f"{self.clip.names[first]} to {self.clip.names[end - 1]}"
 
     def _notes(self) -> list[str]:
         """Notes of the windows, each once, with the frames that it is about."""
@@ -120,10 +124,10 @@ class Assembly:
         notes = []
         for note, spans in where.items():
             everywhere = len(spans) == len(self.plan)
-            named = ", ".join(f"{a} to {b - 1}" for a, b in spans)
-            notes.append(note if everywhere else f"frames {named}: {note}")
+            named = ", ".join(self._span(a, b) for a, b in spans)
+            notes.append(note if everywhere else f"{named}: {note}")
         notes += [
-            f"frames {self.plan.spans[k + 1][0]} to {self.plan.spans[k][1] - 1}: the two windows "
+            f"{self._span(self.plan.spans[k + 1][0], self.plan.spans[k][1])}: the two windows "
             f"that share them disagree about the cameras ({found.rotation_deg:.1f} degrees, "
             f"{found.centre_depths:.0%} of the depth)"
             for k, found in enumerate(self.joins)
@@ -131,20 +135,20 @@ class Assembly:
         ]
         guesses = [k + 1 for k, found in enumerate(self.joins) if found.is_guess]
         notes += [
-            f"frames from {self.plan.spans[k][0]} on: no static pixel joins them to the frames "
-            "before, so their scale is a guess"
+            f"from {self.clip.names[self.plan.spans[k][0]]} on: no static pixel joins the frames "
+            "to those before, so their scale is a guess"
             for k in guesses
         ]
         return notes
 
 
-def worst_verdict(verdicts: list[Verdict | None], owned: list[tuple[int, int]]) -> Verdict | None:
-    """The worst judgement of each part, with the frames it is of."""
+def worst_verdict(verdicts: list[Verdict | None], frames: list[str]) -> Verdict | None:
+    """The worst judgement of each part, with the frames it is of, in words."""
     parts: dict[str, PartVerdict] = {}
-    for verdict, (first, end) in zip(verdicts, owned):
+    for verdict, where in zip(verdicts, frames):
         for name, part in ({} if verdict is None else verdict.parts).items():
             if name not in parts or GRADES.index(part.grade) > GRADES.index(parts[name].grade):
-                parts[name] = replace(part, reason=f"{part.reason}; frames {first} to {end - 1}")
+                parts[name] = replace(part, reason=f"{part.reason}; {where}")
     return Verdict(parts) if parts else None
 
 

@@ -33,6 +33,8 @@ MIN_AGREEING = 0.6
 """Share of the corresponding points that must agree for a loop."""
 SAMPLES = 4000
 """Corresponding points of a pair, at most. Source: run time."""
+MIN_SAMPLES = 300
+"""Corresponding points of a loop, at least. Source: chosen by hand."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def pair_similarity(
     target_points = _camera_points(scene, int(pair[1]))[target[:, 1], target[:, 0]]
     known = np.isfinite(source_points[:, 0]) & np.isfinite(target_points[:, 0])
     rows = np.flatnonzero(known)
-    rows = rows[:: max(1, len(rows) // SAMPLES)]
-    if len(rows) < MIN_VISIBLE * SAMPLES / 4:
+    rows = rows[:: max(1, -(-len(rows) // SAMPLES))]
+    if len(rows) < MIN_SAMPLES:
         return None
     a, b = (torch.from_numpy(p[rows]) for p in (source_points, target_points))
     depth = a[:, 2]

@@ -19,6 +19,7 @@ from dyn3r.scene.verdict import PartVerdict
 from dyn3r.scene.windows.assembly import Assembly, shared_frames, without_first
 from dyn3r.scene.windows.join import SharedFrames, join
 from dyn3r.scene.windows.key_frames import with_key_frames_adjusted
+from dyn3r.scene.windows.loops import find_loops
 from dyn3r.scene.windows.store import WindowStore, fingerprint_of, window_store
 from dyn3r.types import Clip, Geometry, Priors, RunContext
 
@@ -51,6 +52,8 @@ class LongClip:
     """Of all frames."""
     shared_focal: bool
     """Whether all windows have the same focal length."""
+    states_focal: bool
+    """Whether the clip states its focal length, and the windows use that."""
     flow_estimator: Callable[[], FlowEstimator]
     """For loops."""
     identity: tuple[object, ...]
@@ -59,7 +62,7 @@ class LongClip:
     @property
     def finds_focal(self) -> bool:
         """Whether the windows share a focal length that nothing states."""
-        return self.shared_focal and self.priors.K is None and self.clip.focal_px is None
+        return self.shared_focal and self.priors.K is None and not self.states_focal
 
 
 def reconstruct_windows(work: LongClip, one: OneWindow, context: RunContext) -> Scene:
@@ -242,8 +245,6 @@ def with_loops_closed(
     scene: Scene, work: LongClip, context: RunContext
 ) -> tuple[Scene, dict[str, object]]:
     """The scene with drift removed by places that are seen again, and what was found of them."""
-    from dyn3r.scene.windows.loops import find_loops
-
     found = find_loops(scene, work.flow_estimator(), work.plan.longest, context.progress)
     about: dict[str, object] = {"candidates": found.tested, "found": 0}
     if found.loops is None:
