@@ -148,15 +148,9 @@ def can_be_windowed(priors: Priors, plan: WindowPlan) -> bool:
     They do where nothing is known, where all cameras are known and kept, and where what is known
     is of frames of the first window alone, whose world is that of the clip.
     """
-    if knows_all_cameras(priors):
+    if priors.fixes_all_cameras:
         return True
     end = plan.spans[1][0]
     cameras, depth = priors.T_world_camera, priors.depth
     rest = [value[end:] for value in (cameras, depth) if value is not None]
     return not any(bool(np.isfinite(value).any()) for value in rest)
-
-
-def knows_all_cameras(priors: Priors) -> bool:
-    """Whether every frame has a known camera that is kept."""
-    T = priors.T_world_camera
-    return T is not None and priors.fix_T and bool(np.isfinite(T).all())

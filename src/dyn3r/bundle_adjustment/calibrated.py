@@ -54,12 +54,11 @@ HELD = 0.03
 Source: so small that depth and focal length hardly change."""
 CONSTANT_DEPTH_SIGMA = 2.0
 """Standard error of log depth in the start from constant depth: hardly a prior."""
-ADJUSTMENTS = 11
-"""Adjustments of two starts: two for each start, one without translation, and with noise one and
-NOISE_ROUNDS more for each start."""
 NOISE_ROUNDS = 2
 """Estimates of the noise, each followed by an adjustment. Source: the focal length changes by less
 than 0.5 % in a third."""
+INITIAL_ADJUSTMENTS = 5
+"""Adjustments before those with noise: two for each of two starts, one without translation."""
 
 
 def solve_calibrated(
@@ -75,7 +74,9 @@ def solve_calibrated(
     network's depth, and for constant depth. Where the network's depth explains flow hardly better
     than a camera without translation, the solution is that camera, and depth keeps its prior.
     """
-    before, adjustments = median_error(problem, initial), Adjustments(progress, STAGE, ADJUSTMENTS)
+    before, num_starts = median_error(problem, initial), 2 + (problem.camera_prior is not None)
+    count = INITIAL_ADJUSTMENTS + (NOISE_ROUNDS + 1) * num_starts
+    adjustments = Adjustments(progress, STAGE, count)
     problem = _with_network_errors(problem, geometry)
     counted_once, ambiguous = prior_counted_once(problem), int(problem.fixed.sum()) < 2
     first: list[Callable[[], Any]] = [partial(_from_network_depth, problem, initial, adjustments)]
@@ -87,8 +88,8 @@ def solve_calibrated(
     if parallax < MIN_PARALLAX and ambiguous:
         turned = _without_translation(noisy, resected, initial, adjustments)
         adjustments.finished()
-        error = median_error(problem, turned)
-        solution = Solution(turned, before, error, KERNEL_WIDTH, CONSTANT_DEPTH_ITERATIONS)
+        error = median_error(problem, turned.estimate)
+        solution = replace(turned, median_error_before=before, median_error=error)
         return CameraSolution(noisy, initial, solution, parallax)
     problem, starts = counted_once, {"network depth": resected}
     if ambiguous:
@@ -261,9 +262,12 @@ def _parallax(problem: BundleProblem, resected: Estimate, adjustments: Adjustmen
 
 def _without_translation(
     problem: BundleProblem, resected: Estimate, initial: Estimate, adjustments: Adjustments
-) -> Estimate:
+) -> Solution:
     """Rotations and focal length that explain flow best, of cameras at the first known place."""
-    rotation_only = rotation_only_fit(problem, resected, adjustments.one()).estimate
+    solution = rotation_only_fit(problem, resected, adjustments.one())
+    rotation_only = solution.estimate
     reference = int(problem.fixed.nonzero()[0])
     centre = -(initial.R[reference].T @ initial.t[reference])
-    return replace(rotation_only, log_depth=initial.log_depth, t=-(rotation_only.R @ centre))
+    t = -(rotation_only.R @ centre)
+    placed = replace(rotation_only, log_depth=initial.log_depth, t=t)
+    return replace(solution, estimate=placed)

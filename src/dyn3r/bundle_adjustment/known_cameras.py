@@ -41,10 +41,7 @@ def known_throughout(priors: Priors, depth_shape: tuple[int, ...]) -> bool:
 
     depth_shape: (n, h, w).
     """
-    T = priors.T_world_camera
-    if T is None or not priors.fix_T or priors.fixes_depth(depth_shape).any():
-        return False
-    return bool(np.isfinite(T).all())
+    return priors.fixes_all_cameras and not priors.fixes_depth(depth_shape).any()
 
 
 def with_known_cameras(

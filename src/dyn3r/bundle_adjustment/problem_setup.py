@@ -63,7 +63,6 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
         fixed = np.isfinite(priors.T_world_camera).all((1, 2))
     if not fixed.any():
         fixed[0] = True  # the first camera defines the world
-    K_known = priors.K is not None and priors.fix_K and bool(np.isfinite(priors.K).any())
     initial = estimate_of(geometry, uv)
 
     def measured(i: int) -> Measurements | None:
@@ -79,7 +78,7 @@ def build_problem(inputs: AdjustmentInputs) -> tuple[BundleProblem, Estimate]:
         prior=independent_prior(
             initial.log_depth, depth_sigmas(priors, uv, initial.log_depth, options.depth_sigma)
         ),
-        focal_sigma=0.0 if K_known else options.focal_sigma,
+        focal_sigma=0.0 if priors.fixes_focal else options.focal_sigma,
         fixed=torch.from_numpy(fixed),
         camera_prior=stated_camera_prior(geometry, initial),
     )

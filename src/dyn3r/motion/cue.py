@@ -74,7 +74,7 @@ class MotionCue(ABC):
 
     @abstractmethod
     def detect(self, seen: Pass, flow: FlowFields | None, context: RunContext) -> Motion:
-        """Motion after a pass over all pairs; `flow` is None for a single frame."""
+        """Motion after a pass over all pairs; `flow` is None where none was measured."""
 
     def redetect(self, motion: Motion, seen: Pass) -> Motion:  # noqa: ARG002 - a default
         """Motion after a second pass with re-weighted attention (SPEC 5)."""

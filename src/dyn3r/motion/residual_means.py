@@ -51,15 +51,16 @@ class ResidualMeans:
         self._pairs = torch.zeros(n, device=device)
 
     def add(
-        self, frame: int, residual: PairResidual, visible: Bool[Tensor, "h w"], frames_apart: int
+        self, frame: int, residual: PairResidual, visible: Bool[Tensor, "h w"], frames_ahead: int
     ) -> None:
         """Add a pair with this first frame; pixels that are not visible in it do not count.
 
-        Nor does a pair in which no pixel is.
+        Nor does a pair in which no pixel is. `frames_ahead`: number of the second frame less that
+        of the first, so velocities are those forward in time.
         """
         self.add_evidence(frame, residual.evidence, residual.distance_px, visible)
         self._pairs[frame] += visible.any()
-        to_percent = 100 / visible.shape[1] / frames_apart
+        to_percent = 100 / visible.shape[1] / frames_ahead
         u, v = (residual.off_px * to_percent).clamp(-MAX_SPEED, MAX_SPEED)
         others = [residual.by_distance, residual.by_color, residual.evidence.square(), u, v]
         for number, values in zip((1, 2, 3, 5, 6), others):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dyn3r.geometry.cameras import pixel_grid
 from dyn3r.geometry.filters import window_mean_repeat
+from dyn3r.geometry.reprojection import frames_at_once
 from dyn3r.geometry.warping import MAX_ROUND_TRIP_PX, sample_at
 from dyn3r.io.devices import on_device
 from dyn3r.io.memory_map import release_pages
@@ -43,10 +44,6 @@ PAIRS_AT_ONCE = 16
 """Pairs that static-scene flow is fitted to together, on a CPU."""
 PAIRS_AT_ONCE_ELSEWHERE = 128
 """The same on other devices."""
-PIXELS_AT_ONCE = 2**15
-"""Pixels of the pairs that are compared together, on a CPU: they stay in its cache."""
-PIXELS_AT_ONCE_ELSEWHERE = 2**22
-"""The same on other devices. Source: about 0.5 GB."""
 
 
 def rigid_residual(
@@ -67,13 +64,8 @@ def rigid_residual(
     inverse = inverse_depth.to(device, torch.float32)
     clip = _Clip(inverse, pictures.permute(0, 3, 1, 2).contiguous(), flow, options)
     means = ResidualMeans(images.shape[:3], device)
-    on_cpu = clip.images.is_cpu
-    step, pixels = (
-        (PAIRS_AT_ONCE, PIXELS_AT_ONCE)
-        if on_cpu
-        else (PAIRS_AT_ONCE_ELSEWHERE, PIXELS_AT_ONCE_ELSEWHERE)
-    )
-    at_once = max(1, pixels // (images.shape[1] * images.shape[2]))
+    step = PAIRS_AT_ONCE if clip.images.is_cpu else PAIRS_AT_ONCE_ELSEWHERE
+    at_once = frames_at_once((images.shape[1], images.shape[2]), clip.images.device)
     starts = range(0, len(flow.edges), step)
     threads = threads_on(device)
     fitted = ordered_map(

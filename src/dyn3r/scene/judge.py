@@ -110,8 +110,7 @@ def judge_focal_length(geometry: Geometry, priors: Priors) -> PartVerdict | None
 
 def _keeps_focal(geometry: Geometry, priors: Priors) -> bool:
     """Whether the focal length is the known one; flow may contradict what a file states."""
-    known = priors.K is not None and priors.fix_K and bool(np.isfinite(priors.K).any())
-    return known and not geometry.focal_sigma
+    return priors.fixes_focal and not geometry.focal_sigma
 
 
 def judge_depth(geometry: Geometry, masks: Bool[np.ndarray, "n h w"]) -> PartVerdict | None:

@@ -480,6 +480,17 @@ class Priors:
     """Standard error of the log focal length of K that is fixed, common to all frames; with bundle
     adjustment it is then a prior. 0: K is exact."""
 
+    @property
+    def fixes_focal(self) -> bool:
+        """Whether the focal length is known, of some frames at least."""
+        return self.K is not None and self.fix_K and bool(np.isfinite(self.K).any())
+
+    @property
+    def fixes_all_cameras(self) -> bool:
+        """Whether every frame has a known camera that is kept."""
+        T = self.T_world_camera
+        return T is not None and self.fix_T and bool(np.isfinite(T).all())
+
     def fixes_depth(self, shape: tuple[int, ...]) -> Bool[np.ndarray, "n h w"]:
         """Where, in maps of this shape, depth must not change."""
         if self.depth is None or not self.fix_depth:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from dyn3r.alignment.clip_windows import WindowPlan
 from dyn3r.scene.scene import PER_FRAME, Scene
-from dyn3r.scene.verdict import GRADES, PartVerdict, Verdict
+from dyn3r.scene.verdict import PartVerdict, Verdict
 from dyn3r.scene.windows.join import Join, SharedFrames, blended, join, moved
 from dyn3r.types import Clip
 
@@ -144,12 +145,12 @@ class Assembly:
 
 def worst_verdict(verdicts: list[Verdict | None], frames: list[str]) -> Verdict | None:
     """The worst judgement of each part, with the frames it is of, in words."""
-    parts: dict[str, PartVerdict] = {}
-    for verdict, where in zip(verdicts, frames):
-        for name, part in ({} if verdict is None else verdict.parts).items():
-            if name not in parts or GRADES.index(part.grade) > GRADES.index(parts[name].grade):
-                parts[name] = replace(part, reason=f"{part.reason}; {where}")
-    return Verdict(parts) if parts else None
+    named = [
+        Verdict({k: replace(p, reason=f"{p.reason}; {where}") for k, p in verdict.parts.items()})
+        for verdict, where in zip(verdicts, frames)
+        if verdict is not None
+    ]
+    return reduce(Verdict.worse, named) if named else None
 
 
 def shared_frames(scene: Scene, rows: slice) -> SharedFrames:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from dyn3r.alignment.clip_windows import WindowPlan, knows_all_cameras
+from dyn3r.alignment.clip_windows import WindowPlan
 from dyn3r.alignment.similarity_graph import close_loops, drift_at
 from dyn3r.flow import FlowEstimator
 from dyn3r.scene.draft import Draft
@@ -77,7 +77,7 @@ def reconstruct_windows(work: LongClip, one: OneWindow, context: RunContext) -> 
         windows = _Windows(work, one, store, context)
         if work.finds_focal:
             windows.find_focal()
-        assembly = Assembly(work.clip, work.plan, one_world=knows_all_cameras(work.priors))
+        assembly = Assembly(work.clip, work.plan, one_world=work.priors.fixes_all_cameras)
         for number in range(len(work.plan)):
             assembly.add(windows.finished(number))
     return _finished(work, assembly, windows.focal, context)
@@ -147,7 +147,7 @@ class _Windows:
         """
         scene, spans = self._with_focal(number), self.work.plan.spans
         before = self._before
-        if before is not None and not knows_all_cameras(self.work.priors):
+        if before is not None and not self.work.priors.fixes_all_cameras:
             shared = slice(0, len(before.depth))
             found = join(before, shared_frames(scene, shared))
             facts = scene.metadata["window"]
