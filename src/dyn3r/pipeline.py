@@ -430,8 +430,6 @@ def refine(
             refined = adjust(dynamic=motion.excluded)
         with context.stage("motion"):
             updated = cue.update(motion, clip, (initial, refined), flow, context)
-        if updated is motion:
-            break
         context.observe("motion depth", refined.depth)
         context.observe("motion", updated)
         before, motion = motion, updated

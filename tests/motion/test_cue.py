@@ -116,20 +116,20 @@ def test_given_masks_must_have_the_size_of_the_frames() -> None:
         motion_cue("given", AttentionCueOptions(), FlowCueOptions(), clip, masks[:, :32])
 
 
-def test_known_motion_stays(square) -> None:
+def test_known_motion_stays() -> None:
     motion = motion_from_masks(columns(0, 16))
     cue = KnownMotion(motion)
     seen = attention_pass(simulate(4))
     assert cue.known is motion
     assert cue.detect(seen, None, CONTEXT) is motion
     assert cue.redetect(motion, seen) is motion
-    assert update(square, cue, motion) is motion
+    assert not cue.reads_geometry
 
 
 # --- detection -----------------------------------------------------------------------------------
 
 
-def test_attention_is_read_from_the_last_pass(square) -> None:
+def test_attention_is_read_from_the_last_pass() -> None:
     first, second = simulate(), simulate(seed=1)
     cue = AttentionCue(AttentionCueOptions())
     motion = cue.detect(attention_pass(first), None, CONTEXT)
@@ -138,7 +138,7 @@ def test_attention_is_read_from_the_last_pass(square) -> None:
     again = cue.redetect(motion, attention_pass(second))
     np.testing.assert_array_equal(again.masks, find_motion(*second[:4], SIZE_HW).masks)
     assert not np.array_equal(again.masks, motion.masks)
-    assert update(square, cue, motion) is motion
+    assert not cue.reads_geometry
 
 
 def test_a_single_frame_has_no_flow() -> None:
@@ -262,18 +262,20 @@ def test_what_is_implausible_for_a_moment_is_not_measured_and_does_not_move(
     np.testing.assert_array_equal(found.excluded & ~moment, found.masks & ~moment)
 
 
-def test_the_published_recipe_is_not_updated(square) -> None:
-    cue = FlowCue(FlowCueOptions.monst3r())
-    motion = motion_from_masks(columns(0, 16))
-    assert update(square, cue, motion) is motion
+def test_the_published_recipe_is_not_updated() -> None:
+    published, ours = FlowCue(FlowCueOptions.monst3r()), FlowCue(FlowCueOptions())
+    attention = AttentionCue(AttentionCueOptions())
+    assert not published.reads_geometry
+    assert not CombinedCue(attention, published).reads_geometry
+    assert not attention.reads_geometry
+    assert ours.reads_geometry
+    assert CombinedCue(attention, ours).reads_geometry
 
 
 def test_the_union_is_updated_by_flow_alone(square, monkeypatch: pytest.MonkeyPatch) -> None:
     attention, flow = motion_from_masks(columns(0, 16)), motion_from_masks(columns(16, 32))
     updated = motion_from_masks(columns(48, 64))
     both = dyn3r.motion.cue.combine_motion(attention, flow)
-    published = CombinedCue(AttentionCue(AttentionCueOptions()), FlowCue(FlowCueOptions.monst3r()))
-    assert update(square, published, both) is both
     cue = CombinedCue(AttentionCue(AttentionCueOptions()), FlowCue(FlowCueOptions()))
     monkeypatch.setattr(FlowCue, "update", lambda *_: updated)
     found = update(square, cue, both)

@@ -88,7 +88,7 @@ class MotionCue(ABC):
         flow: FlowFields,  # noqa: ARG002
         context: RunContext,  # noqa: ARG002
     ) -> Motion:
-        """Motion given the geometry before and after refinement; `motion` itself if unchanged."""
+        """Motion given the geometry before and after refinement. Asked if `reads_geometry`."""
         return motion
 
 
@@ -179,12 +179,7 @@ class FlowCue(MotionCue):
         flow: FlowFields,
         context: RunContext,
     ) -> Motion:
-        """Motion from residuals against refined depth, and from refined depth that is implausible.
-
-        The published recipe uses the network's own depth and cameras and is not updated.
-        """
-        if self.options.method == "published":
-            return motion
+        """Motion from residuals against refined depth, and from depth that is implausible."""
         initial, refined = geometry
         options = replace(self.options, depth_tolerance=REFINED_DEPTH_TOLERANCE)
         before = motion.unreliable
@@ -242,8 +237,6 @@ class CombinedCue(MotionCue):
         """The union with the updated motion from flow."""
         assert isinstance(motion.evidence, CombinedEvidence)
         by_flow = self.flow.update(motion.evidence.flow, clip, geometry, flow, context)
-        if by_flow is motion.evidence.flow:
-            return motion
         return combine_motion(motion.evidence.attention, by_flow)
 
 
