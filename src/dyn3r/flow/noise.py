@@ -1,7 +1,7 @@
 """Standard error of flow by dense inverse search.
 
 Two models. `flow_covariance_px2` is that of the errors of flow themselves, fitted to true flow; in
-it the round trip says where flow is wrong. `flow_variance_px2` judges a scene: what flow may differ
+it the forward-backward error says where flow is wrong. `flow_variance_px2` judges a scene: what flow may differ
 from it by, as depth and cameras have errors too.
 """
 
@@ -53,7 +53,7 @@ def flow_covariance_px2(
 ) -> tuple[Float[np.ndarray, "m k"], Float[np.ndarray, " k"], Float[np.ndarray, "m k"]]:
     """Covariance (uu, uv, vv) of the flow of pixels `uv` in m pairs.
 
-    The sum of a constant, of the squared miss of the round trip and of the inverse structure tensor
+    The sum of a constant, of the squared forward-backward error and of the inverse structure tensor
     of the image that the flow starts from.
     """
     texture = texture_covariance_px2(image, BRIGHTNESS_SIGMA)
