@@ -1,8 +1,8 @@
 """Standard error of flow by dense inverse search.
 
 Two models. `flow_covariance_px2` is that of the errors of flow themselves, fitted to true flow; in
-it the forward-backward error says where flow is wrong. `flow_variance_px2` judges a scene: what flow may differ
-from it by, as depth and cameras have errors too.
+it the forward-backward error says where flow is wrong. `flow_variance_px2` judges a scene: what
+flow may differ from it by, as depth and cameras have errors too.
 """
 
 from __future__ import annotations
