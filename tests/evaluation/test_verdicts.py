@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dyn3r.evaluation.benchmark import Result
@@ -21,6 +23,7 @@ RESULTS = [
     result("b", {"masks": "good", "depth": "poor"}, JM=0.4, abs_rel=0.6),
     result("c", {"masks": "good"}, JM=0.8, abs_rel=0.2),
     result("d", {"masks": "poor", "depth": "good"}, JM=None, false_moving=0.2, abs_rel=0.3),
+    replace(result("still", {"masks": "poor"}, JM=1.0), curves={"masks": {"true": 0}}),
     Result("dyn3r/folder", "no verdict", 3, metrics={"JM": 0.0}, about={"verdict": None}),
     Result("dyn3r/folder", "failed", 3, "failed", "no", about={}),
 ]
@@ -44,8 +47,8 @@ def test_the_table_shows_them_and_is_absent_without_verdicts() -> None:
     assert ["depth", "abs rel", "2: 0.200, worst 0.300 (d)", "-", "1: 0.600"] in rows
     protocol = find_protocol("folder")
     assert VERDICTS in sequence_table(protocol, RESULTS)
-    assert verdict_rows(RESULTS[4:]) == []
-    assert VERDICTS not in sequence_table(protocol, RESULTS[4:])
+    assert verdict_rows(RESULTS[5:]) == []
+    assert VERDICTS not in sequence_table(protocol, RESULTS[5:])
 
 
 def test_a_verdict_that_is_none_of_ours_is_refused() -> None:

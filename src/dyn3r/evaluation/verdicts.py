@@ -30,7 +30,10 @@ class GradedErrors(NamedTuple):
 def errors_by_grade(
     results: Sequence[Result],
 ) -> dict[tuple[str, str], dict[Grade, GradedErrors]]:
-    """(part, metric) -> grade -> errors, of the sequences that have a verdict and the metric."""
+    """(part, metric) -> grade -> errors, of the sequences that have a verdict and the metric.
+
+    JM counts where something moves: in a still sequence empty masks have 1.
+    """
     verdicts = [
         (result, Verdict.from_json(result.about["verdict"]))
         for result in results
@@ -45,6 +48,7 @@ def errors_by_grade(
                     for result, verdict in verdicts
                     if part in verdict.parts and verdict.parts[part].grade == grade
                     and (value := result.metrics.get(metric)) is not None and math.isfinite(value)
+                    and (metric != "JM" or result.curves.get("masks", {}).get("true", 1))
                 ]  # fmt: skip
                 if errors:
                     worst = (min if metric in HIGHER_IS_BETTER else max)(errors)
