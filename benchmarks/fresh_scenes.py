@@ -18,7 +18,6 @@ import argparse
 from pathlib import Path
 
 SIZE_HW = (128, 224)
-BASELINES = (0.1, 0.25, 0.5)
 
 
 def write_scene(folder: Path, sample) -> None:
@@ -35,6 +34,8 @@ def write_scene(folder: Path, sample) -> None:
 
 
 def main() -> None:
+    from dyn3r.training.clip_cache import BASELINES, world_factory
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, required=True)
@@ -46,8 +47,6 @@ def main() -> None:
     parser.add_argument("--moving-share", type=float, nargs=2, default=(0.02, 0.35))
     parser.add_argument("--baselines", type=float, nargs="+", default=BASELINES)
     args = parser.parse_args()
-
-    from dyn3r.training.clip_cache import world_factory
 
     world_of = world_factory(
         (SIZE_HW,), args.seed, frames=args.frames, photos=args.photos,

@@ -12,6 +12,7 @@ from dyn3r.bundle_adjustment import (
     bundle_adjust,
     calibrated_bundle_adjust,
     is_rotation_only,
+    stated_focal,
 )
 from dyn3r.bundle_adjustment.calibrated import (
     comparable_costs,
@@ -19,7 +20,7 @@ from dyn3r.bundle_adjustment.calibrated import (
     prior_counted_once,
 )
 from dyn3r.bundle_adjustment.noise import with_estimated_noise
-from dyn3r.bundle_adjustment.solver import minimise
+from dyn3r.bundle_adjustment.solver import Solution, minimise
 from dyn3r.flow import flow_estimator, measure_flow
 from dyn3r.types import FlowFields, Geometry, Priors
 from tests.bundle_adjustment.made_up import (
@@ -244,3 +245,31 @@ def test_identical_images_have_no_parallax(truth: Truth) -> None:
     assert found.parallax == 0
     assert is_rotation_only(found)
     assert is_rotation_only(bundle_adjust(start, images, flow))
+
+
+@pytest.mark.slow
+def test_a_refused_solution_leaves_no_error_of_the_focal_length(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Solution, "fits_better", property(lambda _: False))
+    found = calibrated_bundle_adjust(disturbed(truth), truth.images, truth.flow)
+    assert found.parallax is None
+    assert found.focal_sigma is None
+    assert "contradict each other" in found.diagnostics.notes[-1]
+
+
+def test_frames_without_known_intrinsics_do_not_hide_a_contradiction(
+    truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adjust(geometry: Geometry, **_: object) -> Geometry:
+        return replace(geometry, K=geometry.K * np.array([[1.5], [1.5], [1]]), focal_sigma=0.02)
+
+    monkeypatch.setattr(stated_focal, "calibrated_bundle_adjust", adjust)
+    K = truth.K.copy()
+    K[2] = np.nan
+    start = disturbed(truth)
+    found = stated_focal.adjust_with_stated_focal(
+        replace(start, K=truth.K), truth.images, truth.flow, priors=Priors(K=K, focal_sigma=0.05),
+        dynamic=np.zeros(truth.depth.shape, bool),
+    )  # fmt: skip
+    assert "flow contradicts the stated focal length" in found.diagnostics.notes[-1]

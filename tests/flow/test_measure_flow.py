@@ -10,7 +10,7 @@ import pytest
 from dyn3r.errors import InputError
 from dyn3r.flow import measure_flow
 from dyn3r.flow.dis import DisFlow
-from dyn3r.flow.fields import undirected_pairs
+from dyn3r.flow.fields import undirected_pairs, with_neighbours
 
 
 @dataclass
@@ -85,3 +85,8 @@ def test_large_flow_lies_on_disk_and_is_the_same() -> None:
     assert not isinstance(here.flow, np.memmap)
     np.testing.assert_array_equal(there.flow, here.flow)
     np.testing.assert_array_equal(there.visible, here.visible)
+
+
+def test_one_frame_has_no_neighbours() -> None:
+    assert with_neighbours(np.zeros((0, 2), int), 1).shape == (0, 2)
+    np.testing.assert_array_equal(with_neighbours(np.zeros((0, 2), int), 2), [[0, 1]])

@@ -116,7 +116,7 @@ def test_given_masks_must_have_the_size_of_the_frames() -> None:
         motion_cue("given", AttentionCueOptions(), FlowCueOptions(), clip, masks[:, :32])
 
 
-def test_known_motion_stays() -> None:
+def test_known_motion_stays(square) -> None:
     motion = motion_from_masks(columns(0, 16))
     cue = KnownMotion(motion)
     seen = attention_pass(simulate(4))
@@ -124,12 +124,13 @@ def test_known_motion_stays() -> None:
     assert cue.detect(seen, None, CONTEXT) is motion
     assert cue.redetect(motion, seen) is motion
     assert not cue.reads_geometry
+    assert update(square, cue, motion) is motion
 
 
 # --- detection -----------------------------------------------------------------------------------
 
 
-def test_attention_is_read_from_the_last_pass() -> None:
+def test_attention_is_read_from_the_last_pass(square) -> None:
     first, second = simulate(), simulate(seed=1)
     cue = AttentionCue(AttentionCueOptions())
     motion = cue.detect(attention_pass(first), None, CONTEXT)
@@ -139,6 +140,7 @@ def test_attention_is_read_from_the_last_pass() -> None:
     np.testing.assert_array_equal(again.masks, find_motion(*second[:4], SIZE_HW).masks)
     assert not np.array_equal(again.masks, motion.masks)
     assert not cue.reads_geometry
+    assert update(square, cue, motion) is motion
 
 
 def test_a_single_frame_has_no_flow() -> None:

@@ -31,6 +31,7 @@ from dyn3r.motion.rigid_flow import (
     _products,
     _solve,
     fit_static_flow,
+    fit_stride,
     nearest_static_flow,
 )
 from dyn3r.motion.rigid_residual import mean_inverse_depth, rigid_residual
@@ -379,3 +380,17 @@ def test_combining_two_cues(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "smaller" in smaller.reason
     with pytest.raises(InputError, match="different clips"):
         combine_motion(a, motion_from_masks(left[:1]))
+
+
+@pytest.mark.parametrize(("samples", "fits"), [(49, False), (50, True)])
+def test_a_fit_needs_samples_not_pixels(samples: int, fits: bool) -> None:
+    """In a large frame every eleventh row and column is a sample."""
+    h, w = 384, 512
+    stride = fit_stride((h, w))
+    v, u = np.mgrid[stride // 2 : h : stride, stride // 2 : w : stride].reshape(2, -1)
+    chosen = np.random.default_rng(0).permutation(len(u))[:samples]
+    usable = torch.zeros(1, h, w, dtype=torch.bool)
+    usable[0, v[chosen], u[chosen]] = True
+    inverse = torch.from_numpy(np.random.default_rng(1).uniform(0.5, 1.5, (1, h, w)))
+    P = fit_static_flow(torch.ones(1, 2, h, w), usable, inverse, 0.5)
+    assert bool(P.isfinite().all()) == fits

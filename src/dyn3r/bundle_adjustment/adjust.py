@@ -42,7 +42,7 @@ hand."""
 TOO_LITTLE_FLOW = "too little flow is visible to adjust the cameras"
 """Warning below LEAST_MEASURED_SHARE."""
 RANDOM_FLOW = "flow between the frames is random: cameras and depth of the network are kept"
-"""Warning where flow is as between pictures of noise (`dyn3r.bundle_adjustment.noise`)."""
+"""Warning where flow is as between noise images (`dyn3r.bundle_adjustment.noise`)."""
 MAX_MEDIAN_ERROR = 2**0.5 * MEDIAN_NORMAL_ERROR
 """Largest median residual of an accepted calibrated adjustment, in the standard errors of
 `dyn3r.flow.noise`: above it cameras and depth disagree with flow by more than flow is wrong.
@@ -64,11 +64,10 @@ def bundle_adjust(
 
     The given geometry is the initial value and the prior: values that flow does not determine
     (depth without parallax, the unit of length, dynamic pixels, the place of frames that no flow
-    joins to the others) stay. `dynamic` pixels have no
-    weight, and neither has a margin around them while cameras are estimated. Values that `priors`
-    fix are kept exactly. The depth of every pixel follows with the cameras fixed; its change is
-    smooth except across edges of the image, so moving objects keep their shape and follow their
-    surroundings.
+    joins to the others) stay. `dynamic` pixels have no weight, and neither has a margin around them
+    while cameras are estimated. Values that `priors` fix are kept exactly. The depth of every pixel
+    follows with the cameras fixed; its change is smooth except across edges of the image, so moving
+    objects keep their shape and follow their surroundings.
 
     Returns the geometry with new `T_world_camera`, `K`, `depth` and `parallax`. The terms of its
     diagnostics gain `flow_error_before` and `flow_error` (median residuals in standard errors) and
@@ -147,7 +146,7 @@ def _calibrated_bundle_adjust(inputs: AdjustmentInputs, progress: Progress) -> G
     # dense depth with the stated covariance of flow: where each sample has a depth of its own,
     # residuals understate it
     adjusted = _accepted(geometry, inputs, problem, found, progress)
-    if adjusted is geometry or adjusted.parallax is None:
+    if not found.solution.fits_better:
         return adjusted
     return replace(adjusted, focal_sigma=focal_sigma(found.problem, found.solution.estimate))
 
@@ -187,7 +186,7 @@ def _accepted(
         "bundle adjustment: error %.2f -> %.2f in %d iterations",
         solution.median_error_before, solution.median_error, solution.iterations,
     )  # fmt: skip
-    if not solution.median_error <= solution.median_error_before:
+    if not solution.fits_better:
         return _with_warning(
             geometry, "flow and the network's geometry contradict each other: flow is not used"
         )

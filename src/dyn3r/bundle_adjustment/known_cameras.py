@@ -30,10 +30,10 @@ NEAREST, FARTHEST = 1 / 8, 1024.0
 nearer ones leave no overlap, farther ones less parallax than the errors of flow."""
 DEPTHS_PER_DOUBLING = 4
 """Source: chosen by hand, 19 % apart."""
-UNKNOWN_DISTANCE = "too little flow is visible to find the unit of depth between the known cameras"
-"""Warning below LEAST_MEASURED_SHARE."""
 FINER = 8
 """Around the best of them steps are so many times smaller: 2 %."""
+UNKNOWN_DISTANCE = "too little flow is visible to find the unit of depth between the known cameras"
+"""Warning below LEAST_MEASURED_SHARE."""
 
 
 def known_throughout(priors: Priors, depth_shape: tuple[int, ...]) -> bool:

@@ -16,7 +16,7 @@ from dyn3r.types import FlowFields
 
 MAX_TYPICAL_SIGMA_PX = 1.0
 """Flow whose typical standard error is larger says nothing: it is 0.08 to 0.5 pixels on 38 clips,
-and 1.6 between pictures of noise, where it returns to within 3 pixels by chance
+and 1.6 between noise images, where it returns to within 3 pixels by chance
 (docs/experiments.md, Refused adjustments)."""
 STATED_SAMPLES = 20.0
 """The stated covariance of a pair counts as this many samples against its residuals. Source: small
@@ -42,7 +42,7 @@ def typical_sigma_px(problem: BundleProblem) -> float:
 
 
 def is_random(flow: FlowFields, problem: BundleProblem) -> bool:
-    """Whether flow is as uncertain as between pictures of noise (MAX_TYPICAL_SIGMA_PX).
+    """Whether flow is as uncertain as between noise images (MAX_TYPICAL_SIGMA_PX).
 
     Flow that states its own errors is not judged. `problem`: as for `typical_sigma_px`.
     """

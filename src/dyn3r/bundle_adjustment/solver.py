@@ -58,6 +58,11 @@ class Solution:
     """Kernel width at the end, in standard errors."""
     iterations: int
 
+    @property
+    def fits_better(self) -> bool:
+        """Whether the residuals did not grow. False if they are NaN."""
+        return self.median_error <= self.median_error_before
+
 
 def minimise(
     problem: BundleProblem,

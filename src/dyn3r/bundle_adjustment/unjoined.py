@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from dyn3r.bundle_adjustment.problem import BundleProblem
@@ -45,9 +46,7 @@ def _groups(problem: BundleProblem) -> Int[np.ndarray, " n"]:
     n, rows = len(problem.fixed), [np.zeros((0, 2), int)]
     for m in problem.batches:
         measured = (m.weight > 0).sum(1) >= LEAST_SAMPLES
-        rows.append(
-            np.stack([m.source[measured].cpu().numpy(), m.target[measured].cpu().numpy()], 1)
-        )
+        rows.append(torch.stack([m.source, m.target], 1)[measured].cpu().numpy())
     source, target = np.concatenate(rows).T
     graph = coo_array((np.ones(len(source)), (source, target)), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1])

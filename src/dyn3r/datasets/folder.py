@@ -64,7 +64,7 @@ def write_truth_folder(
         T_world_camera: camera to world, OpenCV axes.
         K: intrinsics of every frame or of all, in pixels, pixel centres at integers.
         depth: z of every pixel in the unit of the cameras, 0 where unknown.
-        dynamic: what moves.
+        dynamic: pixels of moving objects.
         names: of the frames without suffix; by default 00000, 00001, ...
 
     Raises:

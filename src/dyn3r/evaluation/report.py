@@ -122,11 +122,11 @@ def _table(protocol: Protocol, results: list[Result], *, published: bool) -> str
 
 def _verdicts(results: list[Result]) -> str:
     """Errors by the grade of the verdict, if there is one."""
-    rows = [[html.escape(text) for text in row] for row in verdict_rows(results)]
+    rows = verdict_rows(results)
     if not rows:
         return ""
     head = "".join(f"<th>{name}</th>" for name in rows[0])
-    body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows[1:])
+    body = "".join(_row(part, metric, cells) for part, metric, *cells in rows[1:])
     return f"<p>{VERDICTS}</p><table><tr>{head}</tr>{body}</table>"
 
 

@@ -27,7 +27,7 @@ MIN_WEIGHT_DENOMINATOR = 0.2
 SAMPLES = 1500
 """About as many pixels of a pair are used for the fit."""
 MIN_SAMPLES = 50
-"""Usable pixels that a fit needs."""
+"""Usable samples that a fit needs."""
 L1_STEPS = 6
 """Steps of least absolute distances, before the redescending weights."""
 ROBUST_STEPS = 20
